@@ -1,0 +1,147 @@
+//! BLAKE3, the only hash of Floe: plain for symbols, keyed with one constant key per purpose for
+//! everything else.
+//!
+//! Symbols are hashed plainly, so that a 1 KiB chunk of one can later be proven by a BLAKE3
+//! verified-streaming slice. Every other value (tree nodes, leaves, headers, ids) is hashed under
+//! a key of its own kind.
+//!
+//! Invariant: a value of one kind can never stand for a value of another kind, because no two
+//! [`Domain`]s share a key. This is the only file that names the `blake3` crate.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Length of a [`Hash`] in bytes.
+pub const HASH_BYTES: usize = 32;
+
+/// A 32-byte BLAKE3 hash.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Hash(#[serde(with = "serde_bytes")] [u8; HASH_BYTES]);
+
+impl Hash {
+    /// The padding leaf of Merkle trees.
+    pub const ZERO: Self = Self([0; HASH_BYTES]);
+
+    /// Wraps raw bytes.
+    #[must_use]
+    pub const fn new(bytes: [u8; HASH_BYTES]) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes of the hash.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; HASH_BYTES] {
+        &self.0
+    }
+
+    /// Plain BLAKE3: the hash of a symbol.
+    #[must_use]
+    pub fn of_symbol(symbol: &[u8]) -> Self {
+        Self(blake3::hash(symbol).into())
+    }
+}
+
+impl fmt::Display for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&data_encoding::HEXLOWER.encode(&self.0))
+    }
+}
+
+impl fmt::Debug for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// What a keyed hash is for. Each domain has a key of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Domain {
+    /// Inner nodes of the Merkle tree over the symbols of one sliver.
+    SliverNode,
+    /// Inner nodes of the Merkle tree over the pair leaves of one blob.
+    BlobNode,
+    /// Leaf of the blob tree: pair digest and digest share.
+    PairLeaf,
+    /// Blob id: the hash of a blob header.
+    BlobHeader,
+    /// Registration id.
+    Registration,
+    /// Chain id: the hash of a genesis.
+    Genesis,
+    /// Checksum of a stored piece, on disk only.
+    Piece,
+}
+
+impl Domain {
+    /// Hashes the concatenation of `parts` under this domain's key.
+    #[must_use]
+    pub fn hash(self, parts: &[&[u8]]) -> Hash {
+        let mut hasher = blake3::Hasher::new_keyed(self.key());
+        for part in parts {
+            hasher.update(part);
+        }
+        Hash(hasher.finalize().into())
+    }
+
+    const fn key(self) -> &'static [u8; HASH_BYTES] {
+        const SLIVER_NODE: [u8; HASH_BYTES] = pad("floe/1 sliver node");
+        const BLOB_NODE: [u8; HASH_BYTES] = pad("floe/1 blob node");
+        const PAIR_LEAF: [u8; HASH_BYTES] = pad("floe/1 pair leaf");
+        const BLOB_HEADER: [u8; HASH_BYTES] = pad("floe/1 blob header");
+        const REGISTRATION: [u8; HASH_BYTES] = pad("floe/1 registration");
+        const GENESIS: [u8; HASH_BYTES] = pad("floe/1 genesis");
+        const PIECE: [u8; HASH_BYTES] = pad("floe/1 piece");
+        match self {
+            Self::SliverNode => &SLIVER_NODE,
+            Self::BlobNode => &BLOB_NODE,
+            Self::PairLeaf => &PAIR_LEAF,
+            Self::BlobHeader => &BLOB_HEADER,
+            Self::Registration => &REGISTRATION,
+            Self::Genesis => &GENESIS,
+            Self::Piece => &PIECE,
+        }
+    }
+}
+
+/// The label's ASCII bytes, padded with zeros to a key.
+const fn pad(label: &str) -> [u8; HASH_BYTES] {
+    let bytes = label.as_bytes();
+    let mut key = [0; HASH_BYTES];
+    let mut i = 0;
+    while i < bytes.len() {
+        key[i] = bytes[i];
+        i += 1;
+    }
+    key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_domains_share_a_key() {
+        let domains = [
+            Domain::SliverNode,
+            Domain::BlobNode,
+            Domain::PairLeaf,
+            Domain::BlobHeader,
+            Domain::Registration,
+            Domain::Genesis,
+            Domain::Piece,
+        ];
+        for (i, a) in domains.iter().enumerate() {
+            for b in &domains[i + 1..] {
+                assert_ne!(a.key(), b.key(), "{a:?} and {b:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn parts_are_concatenated() {
+        assert_eq!(Domain::PairLeaf.hash(&[b"ab", b"c"]), Domain::PairLeaf.hash(&[b"a", b"bc"]));
+        assert_ne!(Domain::PairLeaf.hash(&[b"abc"]), Hash::of_symbol(b"abc"));
+    }
+}
