@@ -35,9 +35,19 @@ mod tests {
 
     #[test]
     fn max_faulty_follows_the_table() {
-        for (n, f) in
-            [(1, 0), (3, 0), (4, 1), (6, 1), (7, 2), (10, 3), (13, 4), (31, 10), (64, 21), (100, 33), (256, 85)]
-        {
+        for (n, f) in [
+            (1, 0),
+            (3, 0),
+            (4, 1),
+            (6, 1),
+            (7, 2),
+            (10, 3),
+            (13, 4),
+            (31, 10),
+            (64, 21),
+            (100, 33),
+            (256, 85),
+        ] {
             assert_eq!(max_faulty(n), f, "n = {n}");
         }
     }
@@ -48,7 +58,10 @@ mod tests {
             let w = min_quorum(n);
             assert!(is_quorum(w, n), "n = {n}, w = {w}");
             assert!(!is_quorum(w - 1, n), "n = {n}, w = {w}");
-            assert!(w <= n - max_faulty(n), "the honest shards alone make a quorum, n = {n}");
+            assert!(
+                w <= n - max_faulty(n),
+                "the honest shards alone make a quorum, n = {n}"
+            );
         }
     }
 

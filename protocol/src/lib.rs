@@ -2,8 +2,15 @@
 
 pub mod bft;
 pub mod blob;
+pub mod certificate;
 pub mod codec;
+pub mod committee;
 pub mod encoding;
+pub mod genesis;
 pub mod hash;
 pub mod index;
+pub mod keys;
+pub mod ledger;
 pub mod merkle;
+pub mod message;
+pub mod registration;

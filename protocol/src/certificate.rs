@@ -1,0 +1,238 @@
+//! Storage confirmations and the certificate that a quorum of them makes.
+//!
+//! A node signs a confirmation only when every pair that the current committee gives it is
+//! durable. The writer collects confirmations of a quorum of shards and joins them into a
+//! [`Certificate`]: the point of availability of a blob, from which the swarm answers for it.
+//!
+//! Invariants: the signed bytes bind chain, epoch, blob and registration; a certificate carries
+//! signatures of one epoch's committee only and is judged by that committee; its byte layout is
+//! canonical (signers as a bitmap in committee order, spare bits zero).
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    blob::BlobId,
+    committee::{Committee, QuorumTracker},
+    index::Epoch,
+    keys::{BlsKeyPair, BlsPublicKey, BlsSignature, ChainId, SigningDomain},
+    registration::RegistrationId,
+};
+
+/// What one node's confirmation, and so a certificate, states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfirmedFact {
+    /// The epoch whose committee speaks.
+    pub epoch: Epoch,
+    /// The blob.
+    pub blob: BlobId,
+    /// The registration that the blob is stored for.
+    pub registration: RegistrationId,
+}
+
+impl ConfirmedFact {
+    /// What is signed: tag (32), chain id (32), epoch (u64 LE), blob id (32), registration (32).
+    #[must_use]
+    pub fn message(&self, chain: &ChainId) -> Vec<u8> {
+        SigningDomain::StorageConfirmation.message(&[
+            chain.as_bytes(),
+            &self.epoch.get().to_le_bytes(),
+            self.blob.as_bytes(),
+            self.registration.as_bytes(),
+        ])
+    }
+
+    /// Signs the confirmation. The caller answers for the law: persisted first.
+    #[must_use]
+    pub fn sign(&self, chain: &ChainId, key: &BlsKeyPair) -> BlsSignature {
+        key.sign(&self.message(chain))
+    }
+
+    /// Whether `signature` is the confirmation of the node with `key`.
+    #[must_use]
+    pub fn verify(&self, chain: &ChainId, key: &BlsPublicKey, signature: &BlsSignature) -> bool {
+        key.verify(&self.message(chain), signature)
+    }
+}
+
+/// Why a certificate proves nothing.
+#[derive(Debug, thiserror::Error, Clone, Copy, PartialEq, Eq)]
+pub enum CertificateError {
+    /// The bytes are no certificate of such a committee.
+    #[error("malformed certificate")]
+    Malformed,
+    /// Signed by another epoch's committee.
+    #[error("certificate of epoch {certificate}, not of epoch {committee}")]
+    Epoch {
+        /// The certificate's epoch.
+        certificate: Epoch,
+        /// The epoch of the committee that was to judge it.
+        committee: Epoch,
+    },
+    /// The signers hold too few shards.
+    #[error("signers hold {weight} of {n_shards} shards, which is no quorum")]
+    NoQuorum {
+        /// Shards of the signers.
+        weight: u16,
+        /// Shards of the network.
+        n_shards: u16,
+    },
+    /// The aggregated signature is not the signers'.
+    #[error("signature does not verify")]
+    Signature,
+}
+
+/// A quorum's word that a blob is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    /// What is certified.
+    pub fact: ConfirmedFact,
+    signers: Vec<bool>,
+    signature: BlsSignature,
+}
+
+impl Certificate {
+    /// Joins confirmations, given as committee positions and verified signatures over `fact`.
+    ///
+    /// # Errors
+    /// [`CertificateError`] if they make no valid certificate; the signatures themselves must
+    /// have been verified before, or the result will not verify.
+    pub fn new(
+        committee: &Committee,
+        fact: ConfirmedFact,
+        confirmations: &[(usize, BlsSignature)],
+    ) -> Result<Self, CertificateError> {
+        let mut signers = vec![false; committee.members().len()];
+        for (position, _) in confirmations {
+            let signer = signers
+                .get_mut(*position)
+                .ok_or(CertificateError::Malformed)?;
+            if std::mem::replace(signer, true) {
+                return Err(CertificateError::Malformed);
+            }
+        }
+        let signatures: Vec<_> = confirmations
+            .iter()
+            .map(|(_, signature)| *signature)
+            .collect();
+        let signature =
+            BlsSignature::aggregate(&signatures).map_err(|_| CertificateError::Signature)?;
+        let certificate = Self {
+            fact,
+            signers,
+            signature,
+        };
+        certificate.check_weight(committee)?;
+        Ok(certificate)
+    }
+
+    /// Checks that a quorum of `committee` signed exactly this fact. Cheap checks come first.
+    ///
+    /// # Errors
+    /// [`CertificateError`]: it proves nothing.
+    pub fn verify(&self, committee: &Committee, chain: &ChainId) -> Result<(), CertificateError> {
+        self.check_weight(committee)?;
+        let keys: Vec<_> = self
+            .signers(committee)
+            .map(|position| committee.members()[position].bls_key)
+            .collect();
+        if self
+            .signature
+            .verify_aggregate(&self.fact.message(chain), &keys)
+        {
+            Ok(())
+        } else {
+            Err(CertificateError::Signature)
+        }
+    }
+
+    /// Shards of the signers.
+    #[must_use]
+    pub fn weight(&self, committee: &Committee) -> u16 {
+        let mut tracker = QuorumTracker::new(committee);
+        for position in self.signers(committee) {
+            tracker.add(committee, position);
+        }
+        tracker.weight()
+    }
+
+    /// Committee positions of the signers, ascending.
+    pub fn signers<'a>(&'a self, committee: &'a Committee) -> impl Iterator<Item = usize> + 'a {
+        let positions = self
+            .signers
+            .iter()
+            .take(committee.members().len())
+            .enumerate();
+        positions
+            .filter(|(_, signed)| **signed)
+            .map(|(position, _)| position)
+    }
+
+    fn check_weight(&self, committee: &Committee) -> Result<(), CertificateError> {
+        if self.fact.epoch != committee.epoch() {
+            return Err(CertificateError::Epoch {
+                certificate: self.fact.epoch,
+                committee: committee.epoch(),
+            });
+        }
+        if self.signers.len() != committee.members().len() {
+            return Err(CertificateError::Malformed);
+        }
+        let weight = self.weight(committee);
+        if committee.is_quorum(weight) {
+            Ok(())
+        } else {
+            Err(CertificateError::NoQuorum {
+                weight,
+                n_shards: committee.n_shards(),
+            })
+        }
+    }
+
+    /// The canonical layout: epoch (u64 LE), blob id, registration, members (u16 LE), bitmap of
+    /// signers (least significant bit first), aggregated signature.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let members = u16::try_from(self.signers.len()).expect("at most n_shards members");
+        let mut bytes = self.fact.epoch.get().to_le_bytes().to_vec();
+        bytes.extend_from_slice(self.fact.blob.as_bytes());
+        bytes.extend_from_slice(self.fact.registration.as_bytes());
+        bytes.extend_from_slice(&members.to_le_bytes());
+        bytes.extend(self.signers.chunks(8).map(|bits| {
+            bits.iter()
+                .enumerate()
+                .fold(0_u8, |byte, (i, bit)| byte | (u8::from(*bit) << i))
+        }));
+        bytes.extend_from_slice(self.signature.as_bytes());
+        bytes
+    }
+
+    /// Parses the layout. The certificate is not verified.
+    ///
+    /// # Errors
+    /// [`CertificateError::Malformed`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, CertificateError> {
+        let malformed = CertificateError::Malformed;
+        let (epoch, rest) = bytes.split_first_chunk::<8>().ok_or(malformed)?;
+        let (blob, rest) = rest.split_first_chunk::<32>().ok_or(malformed)?;
+        let (registration, rest) = rest.split_first_chunk::<32>().ok_or(malformed)?;
+        let (members, rest) = rest.split_first_chunk::<2>().ok_or(malformed)?;
+        let members = usize::from(u16::from_le_bytes(*members));
+        let (bitmap, signature) = rest
+            .split_at_checked(members.div_ceil(8))
+            .ok_or(malformed)?;
+        let signature: &[u8; 96] = signature.try_into().map_err(|_| malformed)?;
+        let bit = |i: usize| (bitmap[i / 8] >> (i % 8)) & 1 == 1;
+        if (members..8 * bitmap.len()).any(bit) {
+            return Err(malformed);
+        }
+        Ok(Self {
+            fact: ConfirmedFact {
+                epoch: Epoch::new(u64::from_le_bytes(*epoch)),
+                blob: BlobId::new(*blob),
+                registration: RegistrationId::new(*registration),
+            },
+            signers: (0..members).map(bit).collect(),
+            signature: BlsSignature::new(*signature),
+        })
+    }
+}

@@ -1,0 +1,173 @@
+//! The committee of an epoch: which storage node holds which shards, and what they weigh together.
+//!
+//! Whoever stores or reads a blob goes from the blob id to shards ([`BlobId::shard_of`]) and from
+//! shards to members here. Weight is always counted in shards.
+//!
+//! Invariants: members are sorted by node id; every shard has exactly one holder; no member holds
+//! more than `f` shards, so one faulty node never breaks the bound that storage relies on.
+//!
+//! [`BlobId::shard_of`]: crate::blob::BlobId::shard_of
+
+mod assignment;
+mod quorum;
+
+use crate::{
+    bft,
+    encoding::{ConfigError, EncodingConfig},
+    index::{Epoch, ShardIndex},
+    keys::{BlsPublicKey, NodeId},
+};
+
+pub use self::{
+    assignment::{Candidate, award_shards, shard_cap},
+    quorum::QuorumTracker,
+};
+
+/// A storage node of a committee.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its ed25519 node key.
+    pub node: NodeId,
+    /// Its BLS key, whose proof of possession has been verified.
+    pub bls_key: BlsPublicKey,
+    /// Its shards, ascending.
+    pub shards: Vec<ShardIndex>,
+}
+
+impl Member {
+    /// Its weight: the number of its shards.
+    #[must_use]
+    pub fn weight(&self) -> u16 {
+        u16::try_from(self.shards.len()).expect("at most n_shards")
+    }
+}
+
+/// Why members and shards do not make a committee.
+#[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
+pub enum CommitteeError {
+    /// No such number of shards.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Two members have one node key or one BLS key.
+    #[error("node {0} is listed twice, or its BLS key is another node's too")]
+    Duplicate(NodeId),
+    /// The shards cannot be placed so that no node holds more than the cap.
+    #[error("{n_shards} shards do not fit on {nodes} nodes: no node may hold more than {cap}")]
+    Cap {
+        /// The network's shards.
+        n_shards: u16,
+        /// Candidates with stake.
+        nodes: usize,
+        /// Shards that one node may hold.
+        cap: u16,
+    },
+}
+
+/// The storage nodes of one epoch and their shards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committee {
+    epoch: Epoch,
+    config: EncodingConfig,
+    members: Vec<Member>,
+    /// Per shard, the position of its holder in `members`.
+    holders: Vec<u16>,
+}
+
+impl Committee {
+    /// The genesis committee: shards awarded to the candidates by stake.
+    ///
+    /// # Errors
+    /// [`CommitteeError`]: the candidates cannot carry `n_shards` under the cap.
+    pub fn at_genesis(n_shards: u16, candidates: &[Candidate]) -> Result<Self, CommitteeError> {
+        let config = EncodingConfig::new(n_shards)?;
+        let mut candidates = candidates.to_vec();
+        candidates.sort_by_key(|candidate| candidate.node);
+        for (i, candidate) in candidates.iter().enumerate() {
+            let twice = |other: &Candidate| {
+                other.node == candidate.node || other.bls_key == candidate.bls_key
+            };
+            if candidates[i + 1..].iter().any(twice) {
+                return Err(CommitteeError::Duplicate(candidate.node));
+            }
+        }
+        let holders = award_shards(n_shards, &candidates)?;
+        let mut members: Vec<_> = candidates
+            .iter()
+            .map(|c| Member {
+                node: c.node,
+                bls_key: c.bls_key,
+                shards: Vec::new(),
+            })
+            .collect();
+        for (shard, holder) in (0..n_shards).zip(&holders) {
+            members[usize::from(*holder)]
+                .shards
+                .push(ShardIndex::new(shard));
+        }
+        Ok(Self {
+            epoch: Epoch::new(0),
+            config,
+            members,
+            holders,
+        })
+    }
+
+    /// The epoch that this committee serves.
+    #[must_use]
+    pub const fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// The encoding of the network.
+    #[must_use]
+    pub const fn config(&self) -> EncodingConfig {
+        self.config
+    }
+
+    /// Shards of the network, the total weight.
+    #[must_use]
+    pub const fn n_shards(&self) -> u16 {
+        self.config.n_shards()
+    }
+
+    /// The members, sorted by node id.
+    #[must_use]
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// Position of the member that holds `shard`.
+    ///
+    /// # Panics
+    /// If `shard` is not below `n_shards`.
+    #[must_use]
+    pub fn holder(&self, shard: ShardIndex) -> usize {
+        usize::from(self.holders[shard.as_usize()])
+    }
+
+    /// Position of the member with this node key.
+    #[must_use]
+    pub fn position(&self, node: &NodeId) -> Option<usize> {
+        self.members
+            .binary_search_by_key(node, |member| member.node)
+            .ok()
+    }
+
+    /// The member with this node key.
+    #[must_use]
+    pub fn member(&self, node: &NodeId) -> Option<&Member> {
+        self.position(node).map(|position| &self.members[position])
+    }
+
+    /// Whether `weight` shards are a quorum.
+    #[must_use]
+    pub const fn is_quorum(&self, weight: u16) -> bool {
+        bft::is_quorum(weight, self.n_shards())
+    }
+
+    /// Whether `weight` shards must contain an honest one.
+    #[must_use]
+    pub const fn is_validity(&self, weight: u16) -> bool {
+        bft::is_validity(weight, self.n_shards())
+    }
+}

@@ -1,0 +1,176 @@
+//! The genesis of a network: what every node and client starts from.
+//!
+//! It names the shards, the limits, the first committee and the writers. Its hash is the chain id,
+//! which is part of every signature and protocol name, so two networks never mix. Where to find
+//! the first peers is not part of it: a [`NetworkFile`] adds that.
+//!
+//! Invariant: the chain id is the hash of the byte layout below, never of the JSON text, so
+//! formatting a genesis file changes nothing.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    committee::{Candidate, Committee, CommitteeError},
+    encoding::{ConfigError, EncodingConfig},
+    hash::Domain,
+    keys::{BlsKeyPair, BlsPublicKey, BlsSignature, ChainId, KeyPair, NodeId, PublicKey},
+};
+
+/// Longest name of a network in bytes.
+pub const MAX_NAME_BYTES: usize = 64;
+/// Most writers that a genesis may list.
+pub const MAX_WRITERS: usize = 1024;
+
+/// Why a genesis is none.
+#[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
+pub enum GenesisError {
+    /// The committee cannot be formed.
+    #[error(transparent)]
+    Committee(#[from] CommitteeError),
+    /// No such number of shards.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A member does not prove that it holds its BLS key's secret.
+    #[error("node {0} does not prove possession of its BLS key: create its entry again")]
+    Possession(NodeId),
+    /// The limit of a blob exceeds what the code can carry.
+    #[error(
+        "max_blob_bytes {bytes} is outside 1 ..= {max_bytes}, which {n_shards} shards can carry"
+    )]
+    MaxBlobBytes {
+        /// What the genesis says.
+        bytes: u64,
+        /// What is possible.
+        max_bytes: u64,
+        /// The network's shards.
+        n_shards: u16,
+    },
+    /// The name is empty or too long.
+    #[error("the name of a network has 1 to {MAX_NAME_BYTES} bytes")]
+    Name,
+    /// Nobody could ever store, or the list is too long.
+    #[error("a genesis lists 1 to {MAX_WRITERS} writers")]
+    Writers,
+}
+
+/// A storage node as it introduces itself to the maker of a genesis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GenesisMember {
+    /// Its ed25519 node key.
+    pub node: NodeId,
+    /// Its BLS key.
+    pub bls_key: BlsPublicKey,
+    /// Its proof that it holds the BLS secret.
+    pub bls_possession: BlsSignature,
+    /// Its stake in WAL.
+    pub stake_wal: u64,
+}
+
+impl GenesisMember {
+    /// The entry of a node with these keys.
+    #[must_use]
+    pub fn new(node: &KeyPair, bls: &BlsKeyPair, stake_wal: u64) -> Self {
+        Self {
+            node: node.public(),
+            bls_key: bls.public(),
+            bls_possession: bls.prove_possession(&node.public()),
+            stake_wal,
+        }
+    }
+}
+
+/// The start of a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Genesis {
+    /// The network's name, for people.
+    pub name: String,
+    /// Shards.
+    pub n_shards: u16,
+    /// The largest blob in bytes.
+    pub max_blob_bytes: u64,
+    /// The first committee.
+    pub members: Vec<GenesisMember>,
+    /// Who may register blobs.
+    pub writers: Vec<PublicKey>,
+}
+
+impl Genesis {
+    /// The chain id: hash of name (u16 LE length), `n_shards` (u16 LE), `max_blob_bytes` (u64 LE),
+    /// members (u16 LE count; node, BLS key, possession, stake u64 LE each), writers (u16 LE count).
+    #[must_use]
+    pub fn chain_id(&self) -> ChainId {
+        let count = |len: usize| u16::try_from(len).unwrap_or(u16::MAX).to_le_bytes();
+        let mut bytes = count(self.name.len()).to_vec();
+        bytes.extend_from_slice(self.name.as_bytes());
+        bytes.extend_from_slice(&self.n_shards.to_le_bytes());
+        bytes.extend_from_slice(&self.max_blob_bytes.to_le_bytes());
+        bytes.extend_from_slice(&count(self.members.len()));
+        for member in &self.members {
+            bytes.extend_from_slice(member.node.as_bytes());
+            bytes.extend_from_slice(member.bls_key.as_bytes());
+            bytes.extend_from_slice(member.bls_possession.as_bytes());
+            bytes.extend_from_slice(&member.stake_wal.to_le_bytes());
+        }
+        bytes.extend_from_slice(&count(self.writers.len()));
+        for writer in &self.writers {
+            bytes.extend_from_slice(writer.as_bytes());
+        }
+        ChainId::new(Domain::Genesis.hash(&[&bytes]))
+    }
+
+    /// Checks everything and forms the first committee.
+    ///
+    /// # Errors
+    /// [`GenesisError`]: no network can start from it.
+    pub fn committee(&self) -> Result<Committee, GenesisError> {
+        let config = EncodingConfig::new(self.n_shards)?;
+        if self.name.is_empty() || self.name.len() > MAX_NAME_BYTES {
+            return Err(GenesisError::Name);
+        }
+        if self.writers.is_empty() || self.writers.len() > MAX_WRITERS {
+            return Err(GenesisError::Writers);
+        }
+        let max_bytes = config.max_blob_bytes_possible();
+        if self.max_blob_bytes == 0 || self.max_blob_bytes > max_bytes {
+            return Err(GenesisError::MaxBlobBytes {
+                bytes: self.max_blob_bytes,
+                max_bytes,
+                n_shards: self.n_shards,
+            });
+        }
+        for member in &self.members {
+            if !member
+                .bls_key
+                .verify_possession(&member.node, &member.bls_possession)
+            {
+                return Err(GenesisError::Possession(member.node));
+            }
+        }
+        let candidates: Vec<_> = self
+            .members
+            .iter()
+            .map(|member| Candidate {
+                node: member.node,
+                bls_key: member.bls_key,
+                stake: u128::from(member.stake_wal) * FROST_PER_WAL,
+            })
+            .collect();
+        Ok(Committee::at_genesis(self.n_shards, &candidates)?)
+    }
+}
+
+/// 1 WAL = 10^9 FROST.
+pub const FROST_PER_WAL: u128 = 1_000_000_000;
+
+/// What a newcomer is given: the genesis, and where to knock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkFile {
+    /// The genesis.
+    pub genesis: Genesis,
+    /// Multiaddresses of nodes to join through, each ending in `/p2p/PEER`.
+    #[serde(default)]
+    pub bootstrap: Vec<String>,
+}

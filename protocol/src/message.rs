@@ -1,0 +1,141 @@
+//! What peers say to each other: requests, responses, refusals, announcements, and their limits.
+//!
+//! On the wire a message is a head and a payload: `u32` LE length of the head, the head in CBOR,
+//! then the raw payload, whose length the head states. Sliver bytes never pass through CBOR.
+//! Everything from a peer is decoded here, once: [`Request`] and [`Response`] values hold only
+//! what passed the limits of [`Limits`], and their byte strings still await verification against
+//! proofs by whoever uses them.
+//!
+//! Invariants: a head of more than [`MAX_HEAD_BYTES`] is never read; a payload's length is judged
+//! by the kind of message and the network's limits before the first byte of it is read; heads
+//! with trailing bytes are refused. Deliberately not here: sockets and streams (`floe-node`).
+
+mod announcement;
+mod request;
+mod response;
+
+use bytes::Bytes;
+
+use crate::{
+    blob::PairProof,
+    codec::CodecError,
+    encoding::{EncodingConfig, MAX_SLIVER_BYTES},
+};
+
+pub use self::{
+    announcement::Announcement,
+    request::{Request, RequestHead},
+    response::{InvalidReason, NodeStatus, Refusal, Response, ResponseHead, StatusAnswer},
+};
+
+/// Length of the prefix before a head.
+pub const PREFIX_BYTES: usize = 4;
+/// Longest head in bytes: certificates, headers, proofs and short lists fit.
+pub const MAX_HEAD_BYTES: usize = 16 << 10;
+/// Longest announcement in bytes.
+pub const MAX_ANNOUNCEMENT_BYTES: usize = 2 << 10;
+
+/// Why bytes are no message of this network.
+#[derive(Debug, thiserror::Error, Clone, Copy, PartialEq, Eq)]
+pub enum MessageError {
+    /// The head is too large or no CBOR of a known message.
+    #[error("message head: {0}")]
+    Head(#[from] CodecError),
+    /// The head announces a payload that such a message cannot have.
+    #[error("payload of {bytes} bytes exceeds the limit of {max_bytes} of such a message")]
+    PayloadTooLarge {
+        /// Bytes announced.
+        bytes: u64,
+        /// Bytes allowed.
+        max_bytes: u64,
+    },
+    /// The payload does not have the length that the head announced.
+    #[error("payload does not have the length that its head states")]
+    PayloadLength,
+    /// A field is out of range.
+    #[error("field out of range")]
+    Field,
+}
+
+/// A message as it is written: the head and the parts of the payload, in order, uncopied.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    /// The CBOR head, at most [`MAX_HEAD_BYTES`].
+    pub head: Vec<u8>,
+    /// The payload.
+    pub payload: Vec<Bytes>,
+}
+
+impl Frame {
+    /// Bytes on the wire: prefix, head and payload.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let payload: usize = self.payload.iter().map(Bytes::len).sum();
+        PREFIX_BYTES + self.head.len() + payload
+    }
+}
+
+/// What a network allows, from its encoding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    config: EncodingConfig,
+}
+
+impl Limits {
+    /// The limits of a network with `config`.
+    #[must_use]
+    pub const fn new(config: EncodingConfig) -> Self {
+        Self { config }
+    }
+
+    /// The encoding of the network.
+    #[must_use]
+    pub const fn config(&self) -> EncodingConfig {
+        self.config
+    }
+
+    /// The longest primary sliver: `k2` symbols of the largest size.
+    #[must_use]
+    pub const fn max_primary_bytes(&self) -> u64 {
+        self.config.k2() as u64 * self.config.max_symbol_bytes()
+    }
+
+    /// The longest secondary sliver: `k1` symbols of the largest size.
+    #[must_use]
+    pub const fn max_secondary_bytes(&self) -> u64 {
+        self.config.k1() as u64 * self.config.max_symbol_bytes()
+    }
+
+    /// The longest payload of any message: a sliver pair.
+    #[must_use]
+    pub const fn max_payload_bytes(&self) -> u64 {
+        self.max_primary_bytes() + self.max_secondary_bytes()
+    }
+
+    /// A digest table: `64 n` bytes.
+    #[must_use]
+    pub const fn table_bytes(&self) -> u64 {
+        64 * self.config.n_shards() as u64
+    }
+
+    fn proof_bytes(&self) -> usize {
+        PairProof::layout_bytes(self.config)
+    }
+}
+
+// A pair of the largest slivers stays near 8 MiB for every n, so u32 lengths never overflow.
+const _: () = assert!(2 * MAX_SLIVER_BYTES + 2 * 256 < u32::MAX as u64);
+
+/// Refuses a payload of more than `max_bytes`.
+fn at_most(bytes: u64, max_bytes: u64) -> Result<(), MessageError> {
+    if bytes > max_bytes {
+        Err(MessageError::PayloadTooLarge { bytes, max_bytes })
+    } else {
+        Ok(())
+    }
+}
+
+/// The length of a payload part, as a head states it.
+fn stated(part: &Bytes) -> u32 {
+    u32::try_from(part.len()).expect("payload parts are slivers and tables, below 4 GiB")
+}

@@ -1,0 +1,348 @@
+//! Requests: what a client or node asks of a storage node.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::{Frame, Limits, MAX_HEAD_BYTES, MessageError, at_most, stated};
+use crate::{
+    blob::{BlobHeader, BlobId, HEADER_BYTES},
+    certificate::Certificate,
+    codec,
+    encoding::Axis,
+    index::SliverPairIndex,
+    registration::{RegistrationId, SignedRegistration},
+};
+
+/// A request, decoded and within limits, not yet verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Registers the blob and hands over its digest table, from which the node derives the pair
+    /// proofs of its shards. Answered by [`Response::TableStored`](super::Response::TableStored).
+    Table {
+        /// The writer's registration.
+        registration: SignedRegistration,
+        /// The blob's header.
+        header: BlobHeader,
+        /// The digest table, `64 n` bytes.
+        table: Bytes,
+    },
+    /// Hands over one sliver pair.
+    StoreSlivers {
+        /// The registration that it is stored for.
+        registration: RegistrationId,
+        /// Which pair.
+        pair: SliverPairIndex,
+        /// Primary sliver.
+        primary: Bytes,
+        /// Secondary sliver.
+        secondary: Bytes,
+    },
+    /// Asks for a signed confirmation that all pairs of the node's shards are durable.
+    Confirm {
+        /// The registration.
+        registration: RegistrationId,
+    },
+    /// Hands over a storage certificate, the point of availability.
+    Certify {
+        /// The blob's header.
+        header: BlobHeader,
+        /// The certificate, unverified.
+        certificate: Certificate,
+    },
+    /// Asks for a blob's status and certificate.
+    BlobStatus {
+        /// The blob.
+        blob: BlobId,
+    },
+    /// Asks for one sliver with its pair proof.
+    ReadSliver {
+        /// The blob.
+        blob: BlobId,
+        /// The pair that the sliver belongs to.
+        pair: SliverPairIndex,
+        /// Which sliver of the pair.
+        axis: Axis,
+    },
+    /// Asks how the node is doing.
+    NodeStatus,
+}
+
+/// The head of a request as it travels.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub enum RequestHead {
+    /// See [`Request::Table`].
+    #[serde(rename = "table")]
+    Table {
+        /// The writer's registration.
+        registration: SignedRegistration,
+        /// The blob header's byte layout.
+        #[serde(with = "serde_bytes")]
+        header: Vec<u8>,
+        /// Bytes of the table.
+        table_bytes: u32,
+    },
+    /// See [`Request::StoreSlivers`].
+    #[serde(rename = "store_slivers")]
+    StoreSlivers {
+        /// The registration that it is stored for.
+        registration: RegistrationId,
+        /// Which pair.
+        pair: SliverPairIndex,
+        /// Bytes of the primary sliver.
+        primary_bytes: u32,
+        /// Bytes of the secondary sliver.
+        secondary_bytes: u32,
+    },
+    /// See [`Request::Confirm`].
+    #[serde(rename = "confirm")]
+    Confirm {
+        /// The registration.
+        registration: RegistrationId,
+    },
+    /// See [`Request::Certify`].
+    #[serde(rename = "certify")]
+    Certify {
+        /// The blob header's byte layout.
+        #[serde(with = "serde_bytes")]
+        header: Vec<u8>,
+        /// The certificate's byte layout.
+        #[serde(with = "serde_bytes")]
+        certificate: Vec<u8>,
+    },
+    /// See [`Request::BlobStatus`].
+    #[serde(rename = "blob_status")]
+    BlobStatus {
+        /// The blob.
+        blob: BlobId,
+    },
+    /// See [`Request::ReadSliver`].
+    #[serde(rename = "read_sliver")]
+    ReadSliver {
+        /// The blob.
+        blob: BlobId,
+        /// The pair that the sliver belongs to.
+        pair: SliverPairIndex,
+        /// Which sliver of the pair.
+        axis: Axis,
+    },
+    /// See [`Request::NodeStatus`].
+    #[serde(rename = "node_status")]
+    NodeStatus,
+}
+
+impl RequestHead {
+    /// Parses a head and judges the length of the payload that it announces.
+    ///
+    /// # Errors
+    /// [`MessageError`]: the stream is not worth reading on.
+    pub fn decode(limits: &Limits, bytes: &[u8]) -> Result<Self, MessageError> {
+        let head: Self = codec::decode(bytes, MAX_HEAD_BYTES)?;
+        let n_shards = limits.config().n_shards();
+        match &head {
+            Self::Table {
+                header,
+                table_bytes,
+                ..
+            } => {
+                at_most(u64::from(*table_bytes), limits.table_bytes())?;
+                check_header(header)?;
+            }
+            Self::StoreSlivers {
+                pair,
+                primary_bytes,
+                secondary_bytes,
+                ..
+            } => {
+                at_most(u64::from(*primary_bytes), limits.max_primary_bytes())?;
+                at_most(u64::from(*secondary_bytes), limits.max_secondary_bytes())?;
+                check_pair(*pair, n_shards)?;
+            }
+            Self::Certify { header, .. } => check_header(header)?,
+            Self::ReadSliver { pair, .. } => check_pair(*pair, n_shards)?,
+            Self::Confirm { .. } | Self::BlobStatus { .. } | Self::NodeStatus => {}
+        }
+        Ok(head)
+    }
+
+    /// Bytes of the payload that follows the head.
+    #[must_use]
+    pub fn payload_bytes(&self) -> usize {
+        let bytes = match self {
+            Self::Table { table_bytes, .. } => *table_bytes,
+            Self::StoreSlivers {
+                primary_bytes,
+                secondary_bytes,
+                ..
+            } => primary_bytes + secondary_bytes,
+            Self::Confirm { .. }
+            | Self::Certify { .. }
+            | Self::BlobStatus { .. }
+            | Self::ReadSliver { .. }
+            | Self::NodeStatus => 0,
+        };
+        bytes as usize
+    }
+}
+
+impl Request {
+    /// A short name for logs and metrics.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Table { .. } => "table",
+            Self::StoreSlivers { .. } => "store_slivers",
+            Self::Confirm { .. } => "confirm",
+            Self::Certify { .. } => "certify",
+            Self::BlobStatus { .. } => "blob_status",
+            Self::ReadSliver { .. } => "read_sliver",
+            Self::NodeStatus => "node_status",
+        }
+    }
+
+    /// Bytes of payload that the request carries.
+    #[must_use]
+    pub fn payload_bytes(&self) -> usize {
+        match self {
+            Self::Table { table, .. } => table.len(),
+            Self::StoreSlivers {
+                primary, secondary, ..
+            } => primary.len() + secondary.len(),
+            Self::Confirm { .. }
+            | Self::Certify { .. }
+            | Self::BlobStatus { .. }
+            | Self::ReadSliver { .. }
+            | Self::NodeStatus => 0,
+        }
+    }
+
+    /// The request as it is written.
+    ///
+    /// # Errors
+    /// [`MessageError::Head`] if the head exceeds its limit.
+    pub fn into_frame(self) -> Result<Frame, MessageError> {
+        let (head, payload) = match self {
+            Self::Table {
+                registration,
+                header,
+                table,
+            } => {
+                let header = header.to_bytes().to_vec();
+                let head = RequestHead::Table {
+                    registration,
+                    header,
+                    table_bytes: stated(&table),
+                };
+                (head, vec![table])
+            }
+            Self::StoreSlivers {
+                registration,
+                pair,
+                primary,
+                secondary,
+            } => {
+                let head = RequestHead::StoreSlivers {
+                    registration,
+                    pair,
+                    primary_bytes: stated(&primary),
+                    secondary_bytes: stated(&secondary),
+                };
+                (head, vec![primary, secondary])
+            }
+            Self::Confirm { registration } => (RequestHead::Confirm { registration }, Vec::new()),
+            Self::Certify {
+                header,
+                certificate,
+            } => {
+                let header = header.to_bytes().to_vec();
+                let certificate = certificate.to_bytes();
+                (
+                    RequestHead::Certify {
+                        header,
+                        certificate,
+                    },
+                    Vec::new(),
+                )
+            }
+            Self::BlobStatus { blob } => (RequestHead::BlobStatus { blob }, Vec::new()),
+            Self::ReadSliver { blob, pair, axis } => {
+                (RequestHead::ReadSliver { blob, pair, axis }, Vec::new())
+            }
+            Self::NodeStatus => (RequestHead::NodeStatus, Vec::new()),
+        };
+        Ok(Frame {
+            head: codec::encode(&head, MAX_HEAD_BYTES)?,
+            payload,
+        })
+    }
+
+    /// Joins a decoded head and the payload that followed it.
+    ///
+    /// # Errors
+    /// [`MessageError`] if they do not belong together or a field is malformed.
+    pub fn from_parts(
+        limits: &Limits,
+        head: RequestHead,
+        mut payload: Bytes,
+    ) -> Result<Self, MessageError> {
+        if payload.len() != head.payload_bytes() {
+            return Err(MessageError::PayloadLength);
+        }
+        let header = |bytes: &[u8]| {
+            BlobHeader::from_bytes(limits.config(), bytes).map_err(|_| MessageError::Field)
+        };
+        Ok(match head {
+            RequestHead::Table {
+                registration,
+                header: bytes,
+                ..
+            } => Self::Table {
+                registration,
+                header: header(&bytes)?,
+                table: payload,
+            },
+            RequestHead::StoreSlivers {
+                registration,
+                pair,
+                primary_bytes,
+                ..
+            } => {
+                let primary = payload.split_to(primary_bytes as usize);
+                Self::StoreSlivers {
+                    registration,
+                    pair,
+                    primary,
+                    secondary: payload,
+                }
+            }
+            RequestHead::Confirm { registration } => Self::Confirm { registration },
+            RequestHead::Certify {
+                header: bytes,
+                certificate,
+            } => Self::Certify {
+                header: header(&bytes)?,
+                certificate: Certificate::from_bytes(&certificate)
+                    .map_err(|_| MessageError::Field)?,
+            },
+            RequestHead::BlobStatus { blob } => Self::BlobStatus { blob },
+            RequestHead::ReadSliver { blob, pair, axis } => Self::ReadSliver { blob, pair, axis },
+            RequestHead::NodeStatus => Self::NodeStatus,
+        })
+    }
+}
+
+fn check_pair(pair: SliverPairIndex, n_shards: u16) -> Result<(), MessageError> {
+    if pair.get() < n_shards {
+        Ok(())
+    } else {
+        Err(MessageError::Field)
+    }
+}
+
+fn check_header(bytes: &[u8]) -> Result<(), MessageError> {
+    if bytes.len() == HEADER_BYTES {
+        Ok(())
+    } else {
+        Err(MessageError::Field)
+    }
+}

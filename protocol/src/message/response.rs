@@ -1,0 +1,301 @@
+//! Responses and refusals: a closed set, never internal text.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::{Frame, Limits, MAX_HEAD_BYTES, MessageError, at_most, stated};
+use crate::{
+    codec,
+    index::{Epoch, SliverPairIndex},
+    keys::{BlsSignature, ChainId},
+    ledger::BlobStatus,
+};
+
+/// What a node answers when it does not do as asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+pub enum Refusal {
+    /// Too much to do: ask again after the given time.
+    #[error("busy, ask again in {retry_after_ms} ms")]
+    Busy {
+        /// Milliseconds to wait.
+        retry_after_ms: u32,
+    },
+    /// No valid registration: unknown writer, wrong signature, or none was sent.
+    #[error("not registered")]
+    NotRegistered,
+    /// The pair proofs are not here: send `Table` again.
+    #[error("digest table missing")]
+    TableMissing,
+    /// The pair belongs to a shard of another node.
+    #[error("shard is held by another node")]
+    WrongShard,
+    /// The blob or sliver exceeds the network's limit.
+    #[error("too large")]
+    TooLarge,
+    /// The node's storage quota or disk is full; it still serves reads.
+    #[error("storage full")]
+    StorageFull,
+    /// What was sent does not verify.
+    #[error("invalid {0}")]
+    Invalid(InvalidReason),
+    /// The node does not have it.
+    #[error("not found")]
+    NotFound,
+    /// The node cannot do it now, for reasons of its own.
+    #[error("temporarily unavailable")]
+    Unavailable,
+}
+
+/// What of a request did not verify.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InvalidReason {
+    /// The digest table does not lead to the blob id.
+    Table,
+    /// A sliver does not have the root or length that its pair proof states.
+    Sliver,
+    /// The certificate does not verify.
+    Certificate,
+}
+
+impl std::fmt::Display for InvalidReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Table => "digest table",
+            Self::Sliver => "sliver",
+            Self::Certificate => "certificate",
+        })
+    }
+}
+
+/// How a node is doing, in its own words: for people, never for decisions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// The node's version.
+    pub version: String,
+    /// The network.
+    pub chain: ChainId,
+    /// The epoch that it is in.
+    pub epoch: Epoch,
+    /// Shards that it holds.
+    pub shards: u16,
+    /// Sliver pairs stored.
+    pub pairs: u64,
+    /// Bytes on disk.
+    pub disk_used_bytes: u64,
+    /// Bytes that it may use.
+    pub disk_quota_bytes: u64,
+    /// Whether it accepts new slivers.
+    pub accepts_slivers: bool,
+    /// Peers connected.
+    pub peers: u32,
+    /// Damaged pieces found since the start.
+    pub damaged_pieces: u64,
+    /// Milliseconds since the start.
+    pub uptime_ms: u64,
+}
+
+/// A blob's status as one node knows it, with what proves it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StatusAnswer {
+    /// The status.
+    pub status: BlobStatus,
+    /// The certificate's byte layout, where the blob is certified.
+    #[serde(with = "serde_bytes")]
+    pub certificate: Option<Vec<u8>>,
+}
+
+/// A response, decoded and within limits, not yet verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Response {
+    /// The pair proofs are durable; these pairs of the node's shards are still missing.
+    TableStored {
+        /// Pairs to send.
+        missing: Vec<SliverPairIndex>,
+    },
+    /// The pair is durable.
+    Stored {
+        /// Which pair.
+        pair: SliverPairIndex,
+    },
+    /// All pairs of the node's shards are durable.
+    Confirmed {
+        /// The epoch whose committee the node speaks in.
+        epoch: Epoch,
+        /// Its signature over the confirmed fact.
+        signature: BlsSignature,
+    },
+    /// Not confirmed: these pairs are missing.
+    Missing {
+        /// Pairs to send.
+        pairs: Vec<SliverPairIndex>,
+    },
+    /// The certificate is verified and durable.
+    Certified,
+    /// A blob's status.
+    BlobStatus(StatusAnswer),
+    /// A sliver with its pair proof.
+    Sliver {
+        /// The pair proof's byte layout.
+        proof: Bytes,
+        /// The sliver.
+        sliver: Bytes,
+    },
+    /// How the node is doing.
+    NodeStatus(NodeStatus),
+    /// Not done.
+    Refused(Refusal),
+}
+
+/// The head of a response as it travels.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+pub enum ResponseHead {
+    /// See [`Response::TableStored`].
+    TableStored {
+        /// Pairs to send.
+        missing: Vec<SliverPairIndex>,
+    },
+    /// See [`Response::Stored`].
+    Stored {
+        /// Which pair.
+        pair: SliverPairIndex,
+    },
+    /// See [`Response::Confirmed`].
+    Confirmed {
+        /// The epoch whose committee the node speaks in.
+        epoch: Epoch,
+        /// Its signature over the confirmed fact.
+        signature: BlsSignature,
+    },
+    /// See [`Response::Missing`].
+    Missing {
+        /// Pairs to send.
+        pairs: Vec<SliverPairIndex>,
+    },
+    /// See [`Response::Certified`].
+    Certified,
+    /// See [`Response::BlobStatus`].
+    BlobStatus(StatusAnswer),
+    /// See [`Response::Sliver`].
+    Sliver {
+        /// The pair proof's byte layout.
+        #[serde(with = "serde_bytes")]
+        proof: Vec<u8>,
+        /// Bytes of the sliver.
+        sliver_bytes: u32,
+    },
+    /// See [`Response::NodeStatus`].
+    NodeStatus(NodeStatus),
+    /// See [`Response::Refused`].
+    Refused(Refusal),
+}
+
+impl ResponseHead {
+    /// Parses a head and judges the length of the payload that it announces.
+    ///
+    /// # Errors
+    /// [`MessageError`]: the stream is not worth reading on.
+    pub fn decode(limits: &Limits, bytes: &[u8]) -> Result<Self, MessageError> {
+        let head: Self = codec::decode(bytes, MAX_HEAD_BYTES)?;
+        let n_shards = limits.config().n_shards();
+        match &head {
+            Self::TableStored { missing: pairs } | Self::Missing { pairs } => {
+                let in_range = pairs.iter().all(|pair| pair.get() < n_shards);
+                if pairs.len() > usize::from(n_shards) || !in_range {
+                    return Err(MessageError::Field);
+                }
+            }
+            Self::Sliver {
+                proof,
+                sliver_bytes,
+            } => {
+                at_most(u64::from(*sliver_bytes), limits.max_primary_bytes())?;
+                if proof.len() != limits.proof_bytes() {
+                    return Err(MessageError::Field);
+                }
+            }
+            Self::Stored { .. }
+            | Self::Confirmed { .. }
+            | Self::Certified
+            | Self::BlobStatus(_)
+            | Self::NodeStatus(_)
+            | Self::Refused(_) => {}
+        }
+        Ok(head)
+    }
+
+    /// Bytes of the payload that follows the head.
+    #[must_use]
+    pub fn payload_bytes(&self) -> usize {
+        match self {
+            Self::Sliver { sliver_bytes, .. } => *sliver_bytes as usize,
+            Self::TableStored { .. }
+            | Self::Stored { .. }
+            | Self::Confirmed { .. }
+            | Self::Missing { .. }
+            | Self::Certified
+            | Self::BlobStatus(_)
+            | Self::NodeStatus(_)
+            | Self::Refused(_) => 0,
+        }
+    }
+}
+
+impl Response {
+    /// The response as it is written.
+    ///
+    /// # Errors
+    /// [`MessageError::Head`] if the head exceeds its limit.
+    pub fn into_frame(self) -> Result<Frame, MessageError> {
+        let mut payload = Vec::new();
+        let head = match self {
+            Self::TableStored { missing } => ResponseHead::TableStored { missing },
+            Self::Stored { pair } => ResponseHead::Stored { pair },
+            Self::Confirmed { epoch, signature } => ResponseHead::Confirmed { epoch, signature },
+            Self::Missing { pairs } => ResponseHead::Missing { pairs },
+            Self::Certified => ResponseHead::Certified,
+            Self::BlobStatus(answer) => ResponseHead::BlobStatus(answer),
+            Self::Sliver { proof, sliver } => {
+                let head = ResponseHead::Sliver {
+                    proof: proof.to_vec(),
+                    sliver_bytes: stated(&sliver),
+                };
+                payload.push(sliver);
+                head
+            }
+            Self::NodeStatus(status) => ResponseHead::NodeStatus(status),
+            Self::Refused(refusal) => ResponseHead::Refused(refusal),
+        };
+        Ok(Frame {
+            head: codec::encode(&head, MAX_HEAD_BYTES)?,
+            payload,
+        })
+    }
+
+    /// Joins a decoded head and the payload that followed it.
+    ///
+    /// # Errors
+    /// [`MessageError::PayloadLength`] if they do not belong together.
+    pub fn from_parts(head: ResponseHead, payload: Bytes) -> Result<Self, MessageError> {
+        if payload.len() != head.payload_bytes() {
+            return Err(MessageError::PayloadLength);
+        }
+        Ok(match head {
+            ResponseHead::TableStored { missing } => Self::TableStored { missing },
+            ResponseHead::Stored { pair } => Self::Stored { pair },
+            ResponseHead::Confirmed { epoch, signature } => Self::Confirmed { epoch, signature },
+            ResponseHead::Missing { pairs } => Self::Missing { pairs },
+            ResponseHead::Certified => Self::Certified,
+            ResponseHead::BlobStatus(answer) => Self::BlobStatus(answer),
+            ResponseHead::Sliver { proof, .. } => Self::Sliver {
+                proof: Bytes::from(proof),
+                sliver: payload,
+            },
+            ResponseHead::NodeStatus(status) => Self::NodeStatus(status),
+            ResponseHead::Refused(refusal) => Self::Refused(refusal),
+        })
+    }
+}
