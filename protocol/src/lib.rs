@@ -14,3 +14,6 @@ pub mod ledger;
 pub mod merkle;
 pub mod message;
 pub mod registration;
+#[cfg(any(test, feature = "test-support"))]
+pub mod test_support;
+pub mod transfer;
