@@ -308,7 +308,11 @@ impl Download {
                     self.give_up(self.rows[row].member);
                 }
             }
-            SliverFault::NotFound => state.row = Row::GivenUp,
+            SliverFault::NotFound => {
+                // It may lack others too: ask the rest first.
+                member.unreliable = true;
+                state.row = Row::GivenUp;
+            }
             SliverFault::Wrong => self.give_up(self.rows[row].member),
         }
     }

@@ -1,0 +1,182 @@
+//! The client: a light peer that stores and reads blobs and holds no shard.
+//!
+//! It joins the network through the bootstrap addresses, finds the members of the committee
+//! through Kademlia, and talks to them directly. What it believes is what it has verified: pair
+//! proofs against the blob id, rows against pair proofs or the digest table, confirmations and
+//! certificates against the committee's keys. Progress is decided by the pure machines of
+//! [`floe_protocol::transfer`]; the files below drive them.
+
+mod download;
+mod error;
+mod status;
+mod upload;
+
+use std::{sync::Arc, time::Duration};
+
+use floe_protocol::{
+    encoding::EncodingConfig,
+    genesis::NetworkFile,
+    ledger::LedgerView,
+    message::{Limits, Request, Response},
+    transfer::{DownloadConfig, UploadConfig},
+};
+use prometheus_client::registry::Registry;
+use tokio::{task::AbortHandle, time::timeout};
+
+pub use self::{
+    download::{BlobReader, ReadOptions},
+    error::{ConnectError, ReadError, StatusError, StoreError},
+    status::{MemberStatus, VerifiedStatus},
+    upload::{StorePhase, StoreProgress, StoreReport},
+};
+use crate::{
+    key_file::generate_key_pair,
+    network::{self, Multiaddr, Network, NetworkConfig, NetworkLimits, RequestError, Role},
+    node::parse_bootstrap,
+};
+
+/// Everything that a client is told when it starts.
+#[derive(Clone, Debug)]
+pub struct ClientConfig {
+    /// The network.
+    pub network: NetworkFile,
+    /// How long to knock at the bootstrap addresses.
+    pub connect_timeout_ms: u64,
+    /// Limits of uploads.
+    pub upload: UploadConfig,
+    /// Limits of downloads.
+    pub download: DownloadConfig,
+    /// Payload bytes of a download on their way at a time.
+    pub download_in_flight_bytes_max: usize,
+    /// Limits of the network layer.
+    pub limits: NetworkLimits,
+}
+
+impl ClientConfig {
+    /// A client of `network` with the usual limits.
+    #[must_use]
+    pub fn new(network: NetworkFile) -> Self {
+        Self {
+            network,
+            connect_timeout_ms: 10_000,
+            upload: UploadConfig::default(),
+            download: DownloadConfig::default(),
+            download_in_flight_bytes_max: 32 << 20,
+            limits: NetworkLimits::default(),
+        }
+    }
+}
+
+/// A connected light peer. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Client {
+    network: Network,
+    view: Arc<LedgerView>,
+    config: Arc<ClientConfig>,
+    _events: Arc<AbortOnDrop>,
+}
+
+/// Ends the task that drains the network's events when the last client is gone.
+#[derive(Debug)]
+struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Client {
+    /// Joins the network; returns once connected to at least one node.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub async fn connect(config: ClientConfig) -> Result<Self, ConnectError> {
+        floe_protocol::encoding::cpu_supported()?;
+        let view = LedgerView::from_genesis(&config.network.genesis)?;
+        let bootstrap = parse_bootstrap(&config.network.bootstrap)
+            .map_err(|_| ConnectError::BootstrapAddress)?;
+        if bootstrap.is_empty() {
+            return Err(ConnectError::NoBootstrap);
+        }
+        let committee = view.committee();
+        let network_config = NetworkConfig {
+            key: generate_key_pair()?,
+            chain: *view.chain(),
+            message_limits: Limits::new(committee.config()),
+            listen: Vec::new(),
+            external: Vec::new(),
+            bootstrap: bootstrap.clone(),
+            role: Role::LightPeer,
+            committee: committee.members().iter().map(|member| member.node).collect(),
+            limits: config.limits.clone(),
+        };
+        let mut registry = Registry::default();
+        let (network, mut events) = network::start(network_config, &mut registry).await?;
+        // A light peer is asked nothing; whatever arrives is dropped, which closes the stream.
+        let drain = tokio::spawn(async move { while events.recv().await.is_some() {} });
+        let events = Arc::new(AbortOnDrop(drain.abort_handle()));
+        let client =
+            Self { network, view: Arc::new(view), config: Arc::new(config), _events: events };
+        client.wait_for_a_peer(&bootstrap).await?;
+        Ok(client)
+    }
+
+    async fn wait_for_a_peer(&self, bootstrap: &[Multiaddr]) -> Result<(), ConnectError> {
+        let mut peers = self.network.peers();
+        let connected = peers.wait_for(|view| !view.connected.is_empty());
+        let wait = Duration::from_millis(self.config.connect_timeout_ms);
+        match timeout(wait, connected).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(ConnectError::NobodyAnswers {
+                addresses: bootstrap.iter().map(ToString::to_string).collect(),
+                waited_ms: self.config.connect_timeout_ms,
+            }),
+        }
+    }
+
+    /// The agreed facts that the client works by.
+    #[must_use]
+    pub fn view(&self) -> &LedgerView {
+        &self.view
+    }
+
+    /// The network's encoding.
+    #[must_use]
+    pub fn encoding(&self) -> EncodingConfig {
+        self.view.committee().config()
+    }
+
+    /// Leaves the network.
+    pub async fn shutdown(self) {
+        self.network.shutdown().await;
+    }
+
+    /// Asks the member at a committee position.
+    async fn ask(&self, member: usize, request: Request) -> Result<Response, RequestError> {
+        let node = self.view.committee().members()[member].node;
+        self.network.request(node, request).await
+    }
+}
+
+/// Threads for encoding and decoding: all cores.
+fn threads() -> std::num::NonZeroUsize {
+    std::thread::available_parallelism().unwrap_or(std::num::NonZeroUsize::MIN)
+}
+
+/// Runs CPU work on a blocking thread. Panics in it continue here.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is shutting down and drops this future at its next await.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
+
+/// Milliseconds since `start`: the clock of the transfer machines.
+fn elapsed_ms(start: tokio::time::Instant) -> u64 {
+    u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)
+}

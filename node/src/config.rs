@@ -1,0 +1,95 @@
+//! Configuration of a storage node: one structure, every limit in it, units last.
+
+use std::path::{Path, PathBuf};
+
+use floe_protocol::genesis::NetworkFile;
+
+use crate::network::{Multiaddr, NetworkLimits};
+
+/// Everything that a storage node is told when it starts.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// Where the node's files are.
+    pub paths: NodePaths,
+    /// The network to serve.
+    pub network: NetworkFile,
+    /// Addresses to listen on.
+    pub listen: Vec<Multiaddr>,
+    /// Addresses under which others reach the node, where they differ from those listened on.
+    pub external: Vec<Multiaddr>,
+    /// Bytes of disk that the store may use.
+    pub quota_bytes: u64,
+    /// Bytes of free disk below which no new sliver is accepted.
+    pub reserve_bytes: u64,
+    /// Memory of the store's cache.
+    pub cache_bytes: u64,
+    /// Start on an empty disk although slivers were stored before.
+    pub accept_empty: bool,
+    /// Limits of the network layer.
+    pub limits: NetworkLimits,
+    /// Limits of the storage service.
+    pub service: ServiceLimits,
+}
+
+/// Limits of the storage service.
+#[derive(Clone, Copy, Debug)]
+pub struct ServiceLimits {
+    /// Requests that write (verified, then flushed) at a time.
+    pub writes_max: usize,
+    /// Requests that only read at a time.
+    pub reads_max: usize,
+    /// Requests waiting for their turn, of each kind; beyond it the answer is "busy".
+    pub queue_max: usize,
+    /// What a busy node asks others to wait.
+    pub busy_retry_after_ms: u32,
+}
+
+impl Default for ServiceLimits {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(2, usize::from);
+        Self { writes_max: cores.max(2), reads_max: 8, queue_max: 64, busy_retry_after_ms: 100 }
+    }
+}
+
+/// The files of a node, all below one directory unless the store is put elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodePaths {
+    /// The secret keys.
+    pub key: PathBuf,
+    /// Says that this node has a store: kept beside the key, so that an emptied data disk is
+    /// noticed.
+    pub marker: PathBuf,
+    /// The database.
+    pub store: PathBuf,
+}
+
+impl NodePaths {
+    /// The usual places below `dir`.
+    #[must_use]
+    pub fn below(dir: &Path) -> Self {
+        Self {
+            key: dir.join("node.key"),
+            marker: dir.join("store.marker"),
+            store: dir.join("store"),
+        }
+    }
+}
+
+impl NodeConfig {
+    /// A node of `network` with its files below `dir` and the usual limits.
+    #[must_use]
+    pub fn new(dir: &Path, network: NetworkFile, listen: Vec<Multiaddr>) -> Self {
+        Self {
+            paths: NodePaths::below(dir),
+            network,
+            listen,
+            external: Vec::new(),
+            quota_bytes: 64 << 30,
+            reserve_bytes: 1 << 30,
+            cache_bytes: 64 << 20,
+            accept_empty: false,
+            limits: NetworkLimits::default(),
+            service: ServiceLimits::default(),
+        }
+    }
+}

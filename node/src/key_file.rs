@@ -1,0 +1,250 @@
+//! Key files: secrets of nodes and writers, readable by their owner alone.
+//!
+//! A key file is a small JSON object of mode 0600. A file that others may read is refused, because
+//! its secret is no longer one. A running node holds a lock on its key file, so that a second
+//! process with the same key refuses to start, whatever store it points at.
+
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{self, Write},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use floe_protocol::keys::{BlsKeyPair, KeyPair};
+use serde::{Deserialize, Serialize};
+
+/// Why a key file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyFileError {
+    /// There is no such file.
+    #[error("no key file at {}", path.display())]
+    NotFound {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// It cannot be read or written.
+    #[error("key file {}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// A file is in the way; keys are never overwritten.
+    #[error("{} exists already, and keys are never overwritten", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Others may read the secret.
+    #[error("key file {} can be read by others (mode {mode:o})", path.display())]
+    Permissions {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// It holds no key of the expected kind.
+    #[error("{} is no {expected} key file", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What was expected.
+        expected: &'static str,
+    },
+    /// Another process runs with this key.
+    #[error("another process is running with the key {}", path.display())]
+    Locked {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The system gives no randomness.
+    #[error("no randomness from the system: {0}")]
+    Randomness(getrandom::Error),
+}
+
+/// The two keys of a storage node.
+#[derive(Clone, Debug)]
+pub struct NodeKeys {
+    /// ed25519: its identity.
+    pub node: KeyPair,
+    /// BLS: its storage confirmations.
+    pub bls: BlsKeyPair,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+enum KeyFile {
+    Node { node_seed: String, bls_seed: String },
+    Writer { seed: String },
+}
+
+impl NodeKeys {
+    /// Draws fresh keys.
+    ///
+    /// # Errors
+    /// [`KeyFileError::Randomness`].
+    pub fn generate() -> Result<Self, KeyFileError> {
+        let node = KeyPair::from_seed(random_seed()?);
+        Ok(Self { node, bls: BlsKeyPair::from_seed(random_seed()?) })
+    }
+
+    /// Writes the keys to a new file.
+    ///
+    /// # Errors
+    /// [`KeyFileError::Exists`], [`KeyFileError::Io`].
+    pub fn create(&self, path: &Path) -> Result<(), KeyFileError> {
+        let node_seed = hex(self.node.seed());
+        write_new(path, &KeyFile::Node { node_seed, bls_seed: hex(self.bls.seed()) })
+    }
+
+    /// Reads the keys.
+    ///
+    /// # Errors
+    /// [`KeyFileError`].
+    pub fn open(path: &Path) -> Result<Self, KeyFileError> {
+        let malformed = || KeyFileError::Malformed { path: path.to_owned(), expected: "node" };
+        let KeyFile::Node { node_seed, bls_seed } = read(path, "node")? else {
+            return Err(malformed());
+        };
+        let node = KeyPair::from_seed(unhex(&node_seed).ok_or_else(malformed)?);
+        Ok(Self { node, bls: BlsKeyPair::from_seed(unhex(&bls_seed).ok_or_else(malformed)?) })
+    }
+}
+
+/// Draws a fresh writer or light peer key.
+///
+/// # Errors
+/// [`KeyFileError::Randomness`].
+pub fn generate_key_pair() -> Result<KeyPair, KeyFileError> {
+    Ok(KeyPair::from_seed(random_seed()?))
+}
+
+/// Writes a writer's key to a new file.
+///
+/// # Errors
+/// [`KeyFileError::Exists`], [`KeyFileError::Io`].
+pub fn create_writer_key(path: &Path, key: &KeyPair) -> Result<(), KeyFileError> {
+    write_new(path, &KeyFile::Writer { seed: hex(key.seed()) })
+}
+
+/// Reads a writer's key.
+///
+/// # Errors
+/// [`KeyFileError`].
+pub fn open_writer_key(path: &Path) -> Result<KeyPair, KeyFileError> {
+    let malformed = || KeyFileError::Malformed { path: path.to_owned(), expected: "writer" };
+    let KeyFile::Writer { seed } = read(path, "writer")? else { return Err(malformed()) };
+    Ok(KeyPair::from_seed(unhex(&seed).ok_or_else(malformed)?))
+}
+
+/// Keeps other processes from running with this key file for as long as it lives.
+#[derive(Debug)]
+pub struct KeyLock {
+    _file: File,
+}
+
+impl KeyLock {
+    /// Takes the lock.
+    ///
+    /// # Errors
+    /// [`KeyFileError::Locked`] if another process holds it.
+    pub fn take(path: &Path) -> Result<Self, KeyFileError> {
+        let file = File::open(path).map_err(|source| io_error(path, source))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { _file: file }),
+            Err(TryLockError::WouldBlock) => Err(KeyFileError::Locked { path: path.to_owned() }),
+            Err(TryLockError::Error(source)) => Err(io_error(path, source)),
+        }
+    }
+}
+
+fn read(path: &Path, expected: &'static str) -> Result<KeyFile, KeyFileError> {
+    let metadata = fs::metadata(path).map_err(|source| io_error(path, source))?;
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(KeyFileError::Permissions { path: path.to_owned(), mode });
+    }
+    let text = fs::read_to_string(path).map_err(|source| io_error(path, source))?;
+    serde_json::from_str(&text)
+        .map_err(|_| KeyFileError::Malformed { path: path.to_owned(), expected })
+}
+
+fn write_new(path: &Path, key: &KeyFile) -> Result<(), KeyFileError> {
+    let mut text = serde_json::to_string_pretty(key).expect("strings serialise");
+    text.push('\n');
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create_new(true).mode(0o600).open(path);
+    let mut file = file.map_err(|source| match source.kind() {
+        io::ErrorKind::AlreadyExists => KeyFileError::Exists { path: path.to_owned() },
+        _ => KeyFileError::Io { path: path.to_owned(), source },
+    })?;
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+    written.map_err(|source| io_error(path, source))
+}
+
+fn io_error(path: &Path, source: io::Error) -> KeyFileError {
+    match source.kind() {
+        io::ErrorKind::NotFound => KeyFileError::NotFound { path: path.to_owned() },
+        _ => KeyFileError::Io { path: path.to_owned(), source },
+    }
+}
+
+fn random_seed() -> Result<[u8; 32], KeyFileError> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(KeyFileError::Randomness)?;
+    Ok(seed)
+}
+
+fn hex(seed: &[u8; 32]) -> String {
+    floe_protocol::keys::PublicKey::new(*seed).to_string()
+}
+
+fn unhex(text: &str) -> Option<[u8; 32]> {
+    text.parse().ok().map(|bytes: floe_protocol::keys::PublicKey| *bytes.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_come_back_and_are_never_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("node.key");
+        let keys = NodeKeys::generate().unwrap();
+        keys.create(&path).unwrap();
+        let again = NodeKeys::open(&path).unwrap();
+        assert_eq!(again.node.public(), keys.node.public());
+        assert_eq!(again.bls.public(), keys.bls.public());
+        assert!(matches!(keys.create(&path), Err(KeyFileError::Exists { .. })));
+        assert!(matches!(open_writer_key(&path), Err(KeyFileError::Malformed { .. })));
+    }
+
+    #[test]
+    fn a_key_that_others_can_read_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("writer.key");
+        create_writer_key(&path, &generate_key_pair().unwrap()).unwrap();
+        assert!(open_writer_key(&path).is_ok());
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(matches!(
+            open_writer_key(&path),
+            Err(KeyFileError::Permissions { mode: 0o640, .. })
+        ));
+    }
+
+    #[test]
+    fn a_second_holder_of_the_lock_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("node.key");
+        NodeKeys::generate().unwrap().create(&path).unwrap();
+        let lock = KeyLock::take(&path).unwrap();
+        assert!(matches!(KeyLock::take(&path), Err(KeyFileError::Locked { .. })));
+        drop(lock);
+        assert!(KeyLock::take(&path).is_ok());
+        let absent = dir.path().join("absent");
+        assert!(matches!(KeyLock::take(&absent), Err(KeyFileError::NotFound { .. })));
+    }
+}

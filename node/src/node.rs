@@ -1,0 +1,221 @@
+//! A storage node: opens the store, joins the network, starts the services. Wiring only.
+//!
+//! Start order: key lock, store, network, services. Shutdown is the reverse: services finish what
+//! they are answering, the network closes its connections, the store is flushed and closed.
+
+use std::{io, sync::Arc};
+
+use floe_protocol::{
+    genesis::GenesisError, keys::NodeId, ledger::LedgerView, message::Limits,
+};
+use floe_storage::{OpenError, Store, StoreConfig, Usage};
+use prometheus_client::registry::Registry;
+use tokio::{
+    sync::watch,
+    task::{JoinSet, spawn_blocking},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::NodeConfig,
+    key_file::{KeyFileError, KeyLock, NodeKeys},
+    network::{self, Multiaddr, Network, NetworkConfig, NetworkError, PeersView, Role},
+    service::{address_book, storage_node},
+};
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The key file cannot be used.
+    #[error(transparent)]
+    Key(#[from] KeyFileError),
+    /// The network file names no valid network.
+    #[error("invalid genesis: {0}")]
+    Genesis(#[from] GenesisError),
+    /// An address in the network file is none.
+    #[error("bootstrap address {0:?} of the network file is no multiaddress")]
+    Bootstrap(String),
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// The network layer did not start.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// The processor cannot run the erasure code.
+    #[error(transparent)]
+    Cpu(#[from] floe_protocol::encoding::UnsupportedCpu),
+    /// The runtime is shutting down.
+    #[error("interrupted while starting")]
+    Interrupted,
+}
+
+/// A running storage node.
+#[derive(Debug)]
+pub struct NodeHandle {
+    id: NodeId,
+    network: Network,
+    store: Store,
+    view: watch::Receiver<Arc<LedgerView>>,
+    registry: Arc<Registry>,
+    cancel: CancellationToken,
+    services: JoinSet<()>,
+    _ledger: watch::Sender<Arc<LedgerView>>,
+    _key_lock: KeyLock,
+}
+
+/// Starts storage nodes.
+#[derive(Debug)]
+pub struct Node;
+
+impl Node {
+    /// Starts a node and returns once it listens and serves.
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub async fn start(config: NodeConfig) -> Result<NodeHandle, NodeError> {
+        floe_protocol::encoding::cpu_supported()?;
+        let key_path = config.paths.key.clone();
+        let keys = NodeKeys::open(&key_path)?;
+        let key_lock = KeyLock::take(&key_path)?;
+        let view = LedgerView::from_genesis(&config.network.genesis)?;
+        let id = keys.node.public();
+        let store = open_store(&config, id).await?;
+
+        let mut registry = Registry::default();
+        let network_config = network_config(&config, &keys, &view)?;
+        let (network, events) = network::start(network_config, &mut registry).await?;
+        address_book::restore(&store, &network).await;
+
+        let (ledger, view) = watch::channel(Arc::new(view));
+        let cancel = CancellationToken::new();
+        let mut services = JoinSet::new();
+        services.spawn(storage_node::run(storage_node::Args {
+            view: view.clone(),
+            keys,
+            store: store.clone(),
+            network: network.clone(),
+            events,
+            limits: config.service,
+            cancel: cancel.clone(),
+        }));
+        services.spawn(address_book::run(store.clone(), network.clone(), cancel.clone()));
+        tracing::info!(node = %id, addresses = ?network.listen_addresses(), "node is up");
+        Ok(NodeHandle {
+            id,
+            network,
+            store,
+            view,
+            registry: Arc::new(registry),
+            cancel,
+            services,
+            _ledger: ledger,
+            _key_lock: key_lock,
+        })
+    }
+}
+
+impl NodeHandle {
+    /// The node's id.
+    #[must_use]
+    pub const fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// The addresses that it listens on, each ending in `/p2p/PEER`.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<Multiaddr> {
+        self.network.listen_addresses()
+    }
+
+    /// Who it is connected to.
+    #[must_use]
+    pub fn peers(&self) -> watch::Receiver<PeersView> {
+        self.network.peers()
+    }
+
+    /// The agreed facts that it works by.
+    #[must_use]
+    pub fn view(&self) -> Arc<LedgerView> {
+        self.view.borrow().clone()
+    }
+
+    /// What its store holds.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        self.store.usage()
+    }
+
+    /// Its metrics in the text format of Prometheus.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string cannot fail.
+        let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
+        text
+    }
+
+    /// Waits until a service has ended by itself, which it does only when something is broken.
+    ///
+    /// # Errors
+    /// The panic or cancellation of the service.
+    pub async fn failed(&mut self) -> io::Result<()> {
+        match self.services.join_next().await {
+            Some(Err(error)) => Err(io::Error::other(error)),
+            Some(Ok(())) | None => Err(io::Error::other("a service of the node has ended")),
+        }
+    }
+
+    /// Stops in order and returns once everything is closed.
+    pub async fn shutdown(mut self) {
+        self.cancel.cancel();
+        while self.services.join_next().await.is_some() {}
+        self.network.shutdown().await;
+        let store = self.store;
+        let closed = spawn_blocking(move || store.flush().map(|()| drop(store))).await;
+        match closed {
+            Ok(Ok(())) => tracing::info!(node = %self.id, "node is down"),
+            Ok(Err(error)) => tracing::error!(%error, "store not flushed at shutdown"),
+            Err(error) => tracing::error!(%error, "shutdown interrupted"),
+        }
+    }
+}
+
+async fn open_store(config: &NodeConfig, node: NodeId) -> Result<Store, NodeError> {
+    let store_config = StoreConfig {
+        dir: config.paths.store.clone(),
+        marker: config.paths.marker.clone(),
+        node,
+        cache_bytes: config.cache_bytes,
+        quota_bytes: config.quota_bytes,
+        reserve_bytes: config.reserve_bytes,
+        accept_empty: config.accept_empty,
+    };
+    let opened = spawn_blocking(move || Store::open(&store_config)).await;
+    Ok(opened.map_err(|_| NodeError::Interrupted)??)
+}
+
+fn network_config(
+    config: &NodeConfig,
+    keys: &NodeKeys,
+    view: &LedgerView,
+) -> Result<NetworkConfig, NodeError> {
+    Ok(NetworkConfig {
+        key: keys.node.clone(),
+        chain: *view.chain(),
+        message_limits: Limits::new(view.committee().config()),
+        listen: config.listen.clone(),
+        external: config.external.clone(),
+        bootstrap: parse_bootstrap(&config.network.bootstrap)?,
+        role: Role::StorageNode,
+        committee: view.committee().members().iter().map(|member| member.node).collect(),
+        limits: config.limits.clone(),
+    })
+}
+
+/// The bootstrap addresses of a network file.
+pub(crate) fn parse_bootstrap(addresses: &[String]) -> Result<Vec<Multiaddr>, NodeError> {
+    addresses
+        .iter()
+        .map(|address| address.parse().map_err(|_| NodeError::Bootstrap(address.clone())))
+        .collect()
+}

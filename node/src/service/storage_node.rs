@@ -1,0 +1,180 @@
+//! The storage service: takes requests and announcements from the network and answers them.
+//!
+//! This is where slivers enter and leave a node. The law of every write is *verify, persist,
+//! flush, sign, answer*, in that order; [`Responder`] holds it, one method per request. The task
+//! itself only bounds how many requests run at a time and how many wait: beyond that the answer is
+//! `Busy`, so no stranger can make the node queue without end.
+
+mod responder;
+
+use std::sync::Arc;
+
+use floe_protocol::{
+    ledger::LedgerView,
+    message::{Refusal, Request, Response},
+};
+use floe_storage::Store;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
+    task::{JoinSet, spawn_blocking},
+};
+use tokio_util::sync::CancellationToken;
+
+use self::responder::{Judgement, Responder};
+use crate::{
+    config::ServiceLimits,
+    key_file::NodeKeys,
+    network::{Event, Network, Verdict},
+};
+
+/// What the service needs.
+#[derive(Debug)]
+pub(crate) struct Args {
+    pub(crate) view: watch::Receiver<Arc<LedgerView>>,
+    pub(crate) keys: NodeKeys,
+    pub(crate) store: Store,
+    pub(crate) network: Network,
+    pub(crate) events: mpsc::Receiver<Event>,
+    pub(crate) limits: ServiceLimits,
+    pub(crate) cancel: CancellationToken,
+}
+
+/// Requests of one kind: so many run, so many more wait.
+#[derive(Clone, Debug)]
+struct Lane {
+    running: Arc<Semaphore>,
+    admitted: Arc<Semaphore>,
+}
+
+impl Lane {
+    fn new(running_max: usize, queue_max: usize) -> Self {
+        Self {
+            running: Arc::new(Semaphore::new(running_max)),
+            admitted: Arc::new(Semaphore::new(running_max + queue_max)),
+        }
+    }
+
+    fn admit(&self) -> Option<OwnedSemaphorePermit> {
+        self.admitted.clone().try_acquire_owned().ok()
+    }
+}
+
+/// Serves until cancelled or until the network has stopped.
+pub(crate) async fn run(args: Args) {
+    let Args { view, keys, store, network, mut events, limits, cancel } = args;
+    let responder = Responder::new(view, keys, store, network.clone());
+    let mut service = Service {
+        responder: Arc::new(responder),
+        network,
+        writes: Lane::new(limits.writes_max, limits.queue_max),
+        reads: Lane::new(limits.reads_max, limits.queue_max),
+        busy_retry_after_ms: limits.busy_retry_after_ms,
+        tasks: JoinSet::new(),
+    };
+    loop {
+        tokio::select! {
+            () = cancel.cancelled() => break,
+            Some(ended) = service.tasks.join_next() => Service::on_ended(ended),
+            event = events.recv() => match event {
+                Some(event) => service.on_event(event),
+                None => break,
+            },
+        }
+    }
+    // What runs is finished: it may be about to answer for something durable.
+    while let Some(ended) = service.tasks.join_next().await {
+        Service::on_ended(ended);
+    }
+}
+
+struct Service {
+    responder: Arc<Responder>,
+    network: Network,
+    writes: Lane,
+    reads: Lane,
+    busy_retry_after_ms: u32,
+    tasks: JoinSet<()>,
+}
+
+impl Service {
+    fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Request { peer, request, reply } => {
+                let lane = if is_write(&request) { &self.writes } else { &self.reads };
+                let Some(admitted) = lane.admit() else {
+                    let retry_after_ms = self.busy_retry_after_ms;
+                    reply.send(Response::Refused(Refusal::Busy { retry_after_ms }));
+                    return;
+                };
+                let running = lane.running.clone();
+                let (responder, network) = (self.responder.clone(), self.network.clone());
+                self.tasks.spawn(async move {
+                    let _admitted = admitted;
+                    let Ok(_running) = running.acquire_owned().await else { return };
+                    let name = request.name();
+                    let Some((response, announcement)) =
+                        blocking(move || responder.answer(request)).await
+                    else {
+                        return;
+                    };
+                    if let Response::Refused(refusal) = &response {
+                        tracing::debug!(%peer, request = name, %refusal, "refused");
+                    }
+                    reply.send(response);
+                    if let Some(bytes) = announcement
+                        && let Err(error) = network.announce(bytes).await
+                    {
+                        tracing::debug!(%error, "certificate not announced");
+                    }
+                });
+            }
+            Event::Announcement { from, announcement, verdict } => {
+                let Some(admitted) = self.writes.admit() else {
+                    verdict.send(Verdict::Ignore);
+                    return;
+                };
+                let (responder, running) = (self.responder.clone(), self.writes.running.clone());
+                self.tasks.spawn(async move {
+                    let _admitted = admitted;
+                    let Ok(_running) = running.acquire_owned().await else { return };
+                    let judged = blocking(move || responder.judge(&announcement)).await;
+                    let judgement = judged.unwrap_or(Judgement::Unknown);
+                    tracing::debug!(%from, ?judgement, "announcement");
+                    verdict.send(match judgement {
+                        Judgement::Valid => Verdict::Accept,
+                        Judgement::Invalid => Verdict::Reject,
+                        Judgement::Unknown => Verdict::Ignore,
+                    });
+                });
+            }
+        }
+    }
+
+    /// A panic in a request's task is a broken invariant of ours: the node must not go on.
+    fn on_ended(ended: Result<(), tokio::task::JoinError>) {
+        if let Err(error) = ended
+            && error.is_panic()
+        {
+            std::panic::resume_unwind(error.into_panic());
+        }
+    }
+}
+
+/// Runs on a blocking thread; nothing comes back only when the runtime is shutting down.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    match spawn_blocking(work).await {
+        Ok(result) => Some(result),
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => None,
+    }
+}
+
+const fn is_write(request: &Request) -> bool {
+    match request {
+        Request::Table { .. }
+        | Request::StoreSlivers { .. }
+        | Request::Confirm { .. }
+        | Request::Certify { .. } => true,
+        Request::BlobStatus { .. } | Request::ReadSliver { .. } | Request::NodeStatus => false,
+    }
+}
