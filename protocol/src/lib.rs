@@ -8,6 +8,7 @@ pub mod committee;
 pub mod encoding;
 pub mod genesis;
 pub mod hash;
+pub mod inconsistency;
 pub mod index;
 pub mod keys;
 pub mod ledger;

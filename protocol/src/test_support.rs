@@ -1,4 +1,7 @@
-//! Seeded committees, keys and networks for tests. Never compiled into a program.
+//! What tests, benchmarks and examples of all crates make from a seed: blobs, keys, networks
+//! (feature `test-support`).
+
+use bytes::Bytes;
 
 use crate::{
     committee::Committee,
@@ -48,4 +51,21 @@ pub fn genesis(nodes: usize, n_shards: u16) -> Genesis {
 #[must_use]
 pub fn committee(nodes: usize, n_shards: u16) -> Committee {
     genesis(nodes, n_shards).committee().expect("enough nodes")
+}
+
+/// `len` bytes that depend on `seed` alone and look random.
+#[must_use]
+pub fn blob(seed: u64, len: usize) -> Bytes {
+    // SplitMix64: fast enough for blobs of 64 MiB, and fixed for ever, as golden vectors use it.
+    let mut state = seed;
+    let mut bytes = Vec::with_capacity(len.next_multiple_of(8));
+    while bytes.len() < len {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        bytes.extend_from_slice(&(z ^ (z >> 31)).to_le_bytes());
+    }
+    bytes.truncate(len);
+    Bytes::from(bytes)
 }
