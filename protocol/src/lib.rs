@@ -1,4 +1,24 @@
-//! Floe's pure core.
+//! Floe's pure core: same input, same output, on every node.
+//!
+//! A blob is encoded into slivers ([`encoding`]), named by a hash that commits to all of them
+//! ([`blob`]), placed on the shards of a [`committee`], registered ([`registration`]), stored and
+//! confirmed by its holders ([`certificate`]), and read back from any `k1` of them ([`transfer`]).
+//! What peers say to each other is in [`message`], what a network starts from in [`genesis`], and
+//! what everyone agrees on in [`ledger`].
+//!
+//! ```text
+//!   bft  index  hash ── merkle ── blob ── encoding ── inconsistency
+//!                  │                │
+//!                 keys ── committee ┴ certificate ── ledger ── message
+//!                              │                        │
+//!                           transfer                 genesis
+//! ```
+//!
+//! Invariants of the crate: no sockets, no files, no clock, no randomness, no iteration over hash
+//! maps (`protocol/.clippy.toml` enforces it): time and seeds are arguments. What is hashed or
+//! signed has a byte layout of its own, fixed by golden vectors in `protocol/tests/vectors`; CBOR
+//! is for the wire and for tables. Every byte from a peer is bounded, parsed strictly and verified
+//! before use, and none makes it panic.
 
 pub mod bft;
 pub mod blob;

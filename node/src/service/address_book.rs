@@ -46,7 +46,7 @@ pub(crate) async fn run(store: Store, network: Network, cancel: CancellationToke
         let known: Vec<(NodeId, Vec<String>)> = {
             let view = peers.borrow_and_update();
             let text = |addresses: &Vec<Multiaddr>| addresses.iter().map(ToString::to_string).collect();
-            view.known.iter().map(|(node, addresses)| (*node, text(addresses))).collect()
+            view.committee_addresses.iter().map(|(node, addresses)| (*node, text(addresses))).collect()
         };
         if known != saved && !known.is_empty() {
             let (store, entries) = (store.clone(), known.clone());

@@ -24,7 +24,7 @@ use self::responder::{Judgement, Responder};
 use crate::{
     config::ServiceLimits,
     key_file::NodeKeys,
-    network::{Event, Network, Verdict},
+    network::{Event, Network},
 };
 
 /// What the service needs.
@@ -59,10 +59,12 @@ impl Lane {
     }
 }
 
-/// Serves until cancelled or until the network has stopped.
+/// Serves until cancelled, until the network has stopped, or until the store can no longer be
+/// relied on.
 pub(crate) async fn run(args: Args) {
     let Args { view, keys, store, network, mut events, limits, cancel } = args;
-    let responder = Responder::new(view, keys, store, network.clone());
+    let broken = CancellationToken::new();
+    let responder = Responder::new(view, keys, store, network.clone(), broken.clone());
     let mut service = Service {
         responder: Arc::new(responder),
         network,
@@ -74,6 +76,7 @@ pub(crate) async fn run(args: Args) {
     loop {
         tokio::select! {
             () = cancel.cancelled() => break,
+            () = broken.cancelled() => break,
             Some(ended) = service.tasks.join_next() => Service::on_ended(ended),
             event = events.recv() => match event {
                 Some(event) => service.on_event(event),
@@ -103,7 +106,7 @@ impl Service {
                 let lane = if is_write(&request) { &self.writes } else { &self.reads };
                 let Some(admitted) = lane.admit() else {
                     let retry_after_ms = self.busy_retry_after_ms;
-                    reply.send(Response::Refused(Refusal::Busy { retry_after_ms }));
+                    reply.reply(Response::Refused(Refusal::Busy { retry_after_ms }));
                     return;
                 };
                 let running = lane.running.clone();
@@ -120,7 +123,7 @@ impl Service {
                     if let Response::Refused(refusal) = &response {
                         tracing::debug!(%peer, request = name, %refusal, "refused");
                     }
-                    reply.send(response);
+                    reply.reply(response);
                     if let Some(bytes) = announcement
                         && let Err(error) = network.announce(bytes).await
                     {
@@ -128,23 +131,20 @@ impl Service {
                     }
                 });
             }
-            Event::Announcement { from, announcement, verdict } => {
-                let Some(admitted) = self.writes.admit() else {
-                    verdict.send(Verdict::Ignore);
-                    return;
-                };
+            Event::Announcement { from, bytes, verdict } => {
+                // Without room the verdict is dropped, which means to ignore the announcement.
+                let Some(admitted) = self.writes.admit() else { return };
                 let (responder, running) = (self.responder.clone(), self.writes.running.clone());
                 self.tasks.spawn(async move {
                     let _admitted = admitted;
                     let Ok(_running) = running.acquire_owned().await else { return };
-                    let judged = blocking(move || responder.judge(&announcement)).await;
-                    let judgement = judged.unwrap_or(Judgement::Unknown);
-                    tracing::debug!(%from, ?judgement, "announcement");
-                    verdict.send(match judgement {
-                        Judgement::Valid => Verdict::Accept,
-                        Judgement::Invalid => Verdict::Reject,
-                        Judgement::Unknown => Verdict::Ignore,
-                    });
+                    let judged = blocking(move || responder.judge(&bytes)).await;
+                    tracing::debug!(%from, ?judged, "announcement");
+                    match judged {
+                        Some(Judgement::Valid) => verdict.accept(),
+                        Some(Judgement::Invalid) => verdict.reject(),
+                        Some(Judgement::Unknown) | None => verdict.ignore(),
+                    }
                 });
             }
         }

@@ -15,12 +15,13 @@ use floe_protocol::{
     index::{ShardIndex, SliverPairIndex},
     ledger::{LedgerView, RegistrationError},
     message::{
-        Announcement, InvalidReason, NodeStatus, Refusal, Request, Response, StatusAnswer,
+        Announcement, InvalidReason, Limits, NodeStatus, Refusal, Request, Response, StatusAnswer,
     },
     registration::{Registration, RegistrationId, SignedRegistration},
 };
 use floe_storage::{StorageError, Store};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::{key_file::NodeKeys, network::Network};
 
@@ -43,6 +44,8 @@ pub(super) struct Responder {
     store: Store,
     network: Network,
     started: Instant,
+    /// Cancelled when the store can no longer be relied on: the node stops.
+    broken: CancellationToken,
 }
 
 impl Responder {
@@ -51,8 +54,9 @@ impl Responder {
         keys: NodeKeys,
         store: Store,
         network: Network,
+        broken: CancellationToken,
     ) -> Self {
-        Self { view, keys, store, network, started: Instant::now() }
+        Self { view, keys, store, network, started: Instant::now(), broken }
     }
 
     /// The answer, and a certificate to announce if it was new.
@@ -81,9 +85,12 @@ impl Responder {
     }
 
     /// Judges a gossiped certificate and keeps a valid one.
-    pub(super) fn judge(&self, announcement: &Announcement) -> Judgement {
+    pub(super) fn judge(&self, bytes: &[u8]) -> Judgement {
         let view = self.view.borrow().clone();
-        let Announcement { header, certificate } = announcement;
+        let limits = Limits::new(config(&view));
+        let Ok(Announcement { header, certificate }) = Announcement::decode(&limits, bytes) else {
+            return Judgement::Invalid;
+        };
         if header.len > view.parameters().max_blob_bytes {
             return Judgement::Invalid;
         }
@@ -98,10 +105,10 @@ impl Responder {
             ) => return Judgement::Invalid,
         }
         let bytes = certificate.to_bytes();
-        match self.store.put_certificate(header, bytes, certificate.fact.epoch) {
+        match self.store.put_certificate(&header, bytes, certificate.fact.epoch) {
             Ok(_) => Judgement::Valid,
             Err(error) => {
-                tracing::warn!(%error, "announced certificate not kept");
+                self.ours(error);
                 Judgement::Unknown
             }
         }
@@ -130,7 +137,7 @@ impl Responder {
     ) -> Result<Vec<SliverPairIndex>, Refusal> {
         let mut missing = Vec::new();
         for (shard, pair) in self.own_pairs(view, blob) {
-            if !self.store.has_pair(shard, &blob).map_err(ours)? {
+            if !self.store.has_pair(shard, &blob).map_err(|error| self.ours(error))? {
                 missing.push(pair);
             }
         }
@@ -163,21 +170,21 @@ impl Responder {
                 .own_pairs(view, signed.blob)
                 .map(|(shard, pair)| (shard, proofs[pair.as_usize()].to_bytes()))
                 .collect();
-            self.store.put_table(&registration, &own).map_err(ours)?;
+            self.store.put_table(&registration, &own).map_err(|error| self.ours(error))?;
         }
         // Also when another request wrote it: that one may not have flushed yet.
-        self.store.flush().map_err(ours)?;
+        self.store.flush().map_err(|error| self.ours(error))?;
         Ok(Response::TableStored { missing: self.missing_pairs(view, signed.blob)? })
     }
 
     /// Whether the registration and the proofs of all pairs of the node's shards are here.
     fn has_table(&self, view: &LedgerView, registration: &Registration) -> Result<bool, Refusal> {
-        if self.store.registration(&registration.id).map_err(ours)?.is_none() {
+        if self.store.registration(&registration.id).map_err(|error| self.ours(error))?.is_none() {
             return Ok(false);
         }
         let blob = registration.header.id();
         for (shard, _) in self.own_pairs(view, blob) {
-            if self.store.pair_proof(shard, &blob).map_err(ours)?.is_none() {
+            if self.store.pair_proof(shard, &blob).map_err(|error| self.ours(error))?.is_none() {
                 return Ok(false);
             }
         }
@@ -192,7 +199,7 @@ impl Responder {
     ) -> Result<Registration, Refusal> {
         self.store
             .registration(id)
-            .map_err(ours)?
+            .map_err(|error| self.ours(error))?
             .filter(|registration| registration.is_alive(view.epoch()))
             .ok_or(Refusal::NotRegistered)
     }
@@ -213,13 +220,13 @@ impl Responder {
             return Err(Refusal::WrongShard);
         }
         let proof = self.pair_proof(view, shard, &blob)?.ok_or(Refusal::TableMissing)?;
-        if !self.store.has_pair(shard, &blob).map_err(ours)? {
+        if !self.store.has_pair(shard, &blob).map_err(|error| self.ours(error))? {
             let layout = header.layout().map_err(|_| Refusal::TooLarge)?;
             encoding::verify_pair(&layout, &proof, primary, secondary)
                 .map_err(|_| Refusal::Invalid(InvalidReason::Sliver))?;
-            self.store.put_pair(shard, &blob, primary, secondary).map_err(ours)?;
+            self.store.put_pair(shard, &blob, primary, secondary).map_err(|error| self.ours(error))?;
         }
-        self.store.flush().map_err(ours)?;
+        self.store.flush().map_err(|error| self.ours(error))?;
         Ok(Response::Stored { pair })
     }
 
@@ -238,7 +245,7 @@ impl Responder {
         if !missing.is_empty() {
             return Ok(Response::Missing { pairs: missing });
         }
-        self.store.flush().map_err(ours)?;
+        self.store.flush().map_err(|error| self.ours(error))?;
         let signature = view.fact(blob, id).sign(view.chain(), &self.keys.bls);
         Ok(Response::Confirmed { epoch: view.epoch(), signature })
     }
@@ -258,13 +265,13 @@ impl Responder {
         let new = self
             .store
             .put_certificate(&header, certificate.to_bytes(), certificate.fact.epoch)
-            .map_err(ours)?;
-        self.store.flush().map_err(ours)?;
+            .map_err(|error| self.ours(error))?;
+        self.store.flush().map_err(|error| self.ours(error))?;
         Ok(new.then(|| Announcement { header, certificate }.encode().ok()).flatten())
     }
 
     fn blob_status(&self, view: &LedgerView, blob: &BlobId) -> Result<Response, Refusal> {
-        let kept = self.store.blob_record(blob).map_err(ours)?;
+        let kept = self.store.blob_record(blob).map_err(|error| self.ours(error))?;
         let (record, registrations) = kept.ok_or(Refusal::NotFound)?;
         Ok(Response::BlobStatus(StatusAnswer {
             status: view.blob_status(&record, &registrations),
@@ -280,8 +287,8 @@ impl Responder {
         axis: Axis,
     ) -> Result<Response, Refusal> {
         let shard = blob.shard_of(pair, view.parameters().n_shards);
-        let proof = self.store.pair_proof(shard, blob).map_err(ours)?.ok_or(Refusal::NotFound)?;
-        let sliver = self.store.sliver(shard, blob, axis).map_err(ours)?;
+        let proof = self.store.pair_proof(shard, blob).map_err(|error| self.ours(error))?.ok_or(Refusal::NotFound)?;
+        let sliver = self.store.sliver(shard, blob, axis).map_err(|error| self.ours(error))?;
         let sliver = sliver.ok_or(Refusal::NotFound)?;
         Ok(Response::Sliver { proof: proof.into(), sliver })
     }
@@ -312,7 +319,7 @@ impl Responder {
         shard: ShardIndex,
         blob: &BlobId,
     ) -> Result<Option<PairProof>, Refusal> {
-        let Some(bytes) = self.store.pair_proof(shard, blob).map_err(ours)? else {
+        let Some(bytes) = self.store.pair_proof(shard, blob).map_err(|error| self.ours(error))? else {
             return Ok(None);
         };
         let proof = PairProof::verify_bytes(config(view), blob, &bytes);
@@ -321,22 +328,27 @@ impl Responder {
         }
         Ok(proof.ok())
     }
+
+    /// Storage trouble is our own: strangers learn only what they can act on.
+    fn ours(&self, error: StorageError) -> Refusal {
+        if error.is_fatal() {
+            tracing::error!(%error, "store failed: the node stops");
+            self.broken.cancel();
+            return Refusal::Unavailable;
+        }
+        tracing::warn!(%error, "not stored");
+        match error {
+            StorageError::Full { .. } | StorageError::TooManyRegistrations(_) => {
+                Refusal::StorageFull
+            }
+            StorageError::Length { .. } => Refusal::TooLarge,
+            StorageError::Io(_) | StorageError::Corrupt { .. } | StorageError::Stopped => {
+                Refusal::Unavailable
+            }
+        }
+    }
 }
 
 fn config(view: &LedgerView) -> EncodingConfig {
     view.committee().config()
-}
-
-/// Storage trouble is our own: strangers learn only what they can act on.
-fn ours(error: StorageError) -> Refusal {
-    match error {
-        StorageError::Full { .. } => {
-            tracing::warn!(%error, "sliver refused");
-            Refusal::StorageFull
-        }
-        error => {
-            tracing::error!(%error, "storage failed");
-            Refusal::Unavailable
-        }
-    }
 }

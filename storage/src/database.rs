@@ -1,0 +1,324 @@
+//! The only file that names `sled`: an ordered key-value store in one log file.
+//!
+//! Settings are measured, not chosen by taste: segments of 1 MiB (with smaller ones, leaf pages of
+//! 8 KiB values leave the log for files that sled never syncs), no background flusher, one tree
+//! per table. Facts about sled 0.34 that this file takes care of:
+//!
+//! - `flush` ends in `sync_file_range`, which does not survive a power cut. [`Database::flush`]
+//!   adds `sync_data` on the log file.
+//! - sled syncs no directory and not its `conf` file. [`Database::open`] does.
+//! - The lock on the log can outlive a dropped database for a moment. Opening retries briefly.
+//! - A batch is atomic on recovery, but not when it fails half way: what was written before the
+//!   error may come back. So nothing relies on a batch to hide its own first half; see
+//!   `slivers.rs` for the order of writes.
+//! - It panics on some damaged files. Opening turns that into an error.
+//!
+//! Invariant: after one failed write or flush nothing more is written or called durable
+//! ([`StorageError::Stopped`]): what the disk holds is known again only after a restart.
+
+use std::{
+    fs::File,
+    io,
+    ops::Deref,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use sled::transaction::{ConflictableTransactionError, TransactionError, Transactional};
+
+use crate::StorageError;
+
+/// Fixed when a database is created. At least four leaf pages of 17 values.
+const SEGMENT_BYTES: usize = 1 << 20;
+/// The largest value, so that a leaf page never leaves the log.
+pub(crate) const VALUE_BYTES_MAX: usize = 9 << 10;
+/// sled's log file.
+pub(crate) const LOG_FILE: &str = "db";
+
+const LOCK_ATTEMPTS_MAX: u32 = 100;
+const LOCK_RETRY: Duration = Duration::from_millis(20);
+
+/// Why a database does not open.
+#[derive(Debug)]
+pub(crate) enum DatabaseError {
+    /// The file system refused.
+    Io(io::Error),
+    /// The files are no database, or a damaged one.
+    Corrupt(String),
+}
+
+impl From<io::Error> for DatabaseError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// An open database.
+#[derive(Debug)]
+pub(crate) struct Database {
+    db: sled::Db,
+    log: File,
+    stopped: Arc<AtomicBool>,
+}
+
+impl Database {
+    /// Opens or creates the database in `dir`, which exists. The caller holds the store's lock.
+    pub(crate) fn open(dir: &Path, cache_bytes: u64) -> Result<Self, DatabaseError> {
+        let config = sled::Config::new()
+            .path(dir)
+            .segment_size(SEGMENT_BYTES)
+            .cache_capacity(cache_bytes)
+            .flush_every_ms(None);
+        let db = open_patiently(&config)?;
+        let log = File::open(dir.join(LOG_FILE))?;
+        log.sync_all()?;
+        File::open(dir.join("conf"))?.sync_all()?;
+        File::open(dir.join("blobs"))?.sync_all()?;
+        File::open(dir)?.sync_all()?;
+        Ok(Self {
+            db,
+            log,
+            stopped: Arc::default(),
+        })
+    }
+
+    /// The table `name`, created if absent.
+    pub(crate) fn table(&self, name: &'static str) -> Result<Table, DatabaseError> {
+        let tree = catch_unwind(AssertUnwindSafe(|| self.db.open_tree(name)))
+            .map_err(|_| DatabaseError::Corrupt(format!("table {name}")))?
+            .map_err(open_error)?;
+        Ok(Table {
+            tree,
+            name,
+            stopped: Arc::clone(&self.stopped),
+        })
+    }
+
+    /// Makes everything written before the call durable.
+    pub(crate) fn flush(&self) -> Result<(), StorageError> {
+        check_running(&self.stopped)?;
+        let flushed = match self.db.flush() {
+            Ok(_) => self.log.sync_data().map_err(StorageError::Io),
+            Err(error) => Err(write_error("log", &self.stopped, error)),
+        };
+        if flushed.is_err() {
+            self.stopped.store(true, Ordering::Release);
+        }
+        flushed
+    }
+}
+
+/// Opens, waiting a bounded time for the lock of a database dropped just before.
+fn open_patiently(config: &sled::Config) -> Result<sled::Db, DatabaseError> {
+    let mut attempt = 1;
+    loop {
+        let opened = catch_unwind(AssertUnwindSafe(|| config.open()))
+            .map_err(|_| DatabaseError::Corrupt("reading it failed an assertion".into()))?;
+        match opened {
+            Ok(db) => return Ok(db),
+            Err(error) if is_lock(&error) && attempt < LOCK_ATTEMPTS_MAX => {
+                attempt += 1;
+                thread::sleep(LOCK_RETRY);
+            }
+            Err(error) => return Err(open_error(error)),
+        }
+    }
+}
+
+/// sled tells this case by its text alone.
+fn is_lock(error: &sled::Error) -> bool {
+    matches!(error, sled::Error::Io(e) if e.to_string().contains("could not acquire lock"))
+}
+
+fn open_error(error: sled::Error) -> DatabaseError {
+    match error {
+        sled::Error::Io(error) => DatabaseError::Io(error),
+        other => DatabaseError::Corrupt(other.to_string()),
+    }
+}
+
+fn check_running(stopped: &AtomicBool) -> Result<(), StorageError> {
+    if stopped.load(Ordering::Acquire) {
+        Err(StorageError::Stopped)
+    } else {
+        Ok(())
+    }
+}
+
+/// A failed read concerns what was read. A sector that the disk cannot read is damage, like
+/// bytes that do not match their checksum.
+fn read_error(table: &'static str, error: sled::Error) -> StorageError {
+    const UNREADABLE: Option<i32> = Some(rustix::io::Errno::IO.raw_os_error());
+    match error {
+        sled::Error::Io(e)
+            if e.raw_os_error() != UNREADABLE && e.kind() != io::ErrorKind::UnexpectedEof =>
+        {
+            StorageError::Io(e)
+        }
+        other => {
+            tracing::error!(table, error = %other, "table does not read");
+            StorageError::Corrupt { table }
+        }
+    }
+}
+
+/// A failed write stops the store, unless it only met a page that does not read.
+fn write_error(table: &'static str, stopped: &AtomicBool, error: sled::Error) -> StorageError {
+    if !matches!(error, sled::Error::Corruption { .. }) {
+        stopped.store(true, Ordering::Release);
+        tracing::error!(table, %error, "write failed, the store stops");
+    }
+    match error {
+        sled::Error::Io(error) => StorageError::Io(error),
+        _ => StorageError::Corrupt { table },
+    }
+}
+
+/// A value as the database keeps it.
+#[derive(Clone, Debug)]
+pub(crate) struct Value(sled::IVec);
+
+impl Deref for Value {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// A key and its value.
+pub(crate) type Row = (Value, Value);
+
+/// One table.
+#[derive(Clone, Debug)]
+pub(crate) struct Table {
+    tree: sled::Tree,
+    name: &'static str,
+    stopped: Arc<AtomicBool>,
+}
+
+impl Table {
+    /// The value of `key`.
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Value>, StorageError> {
+        match self.tree.get(key) {
+            Ok(value) => Ok(value.map(Value)),
+            Err(error) => Err(read_error(self.name, error)),
+        }
+    }
+
+    /// Sets the value of `key`, in memory: durable after [`Database::flush`].
+    pub(crate) fn insert(&self, key: &[u8], value: &[u8]) -> Result<(), StorageError> {
+        check_value(self.name, value)?;
+        check_running(&self.stopped)?;
+        match self.tree.insert(key, value) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(write_error(self.name, &self.stopped, error)),
+        }
+    }
+
+    /// Removes `key`; whether it was there.
+    pub(crate) fn remove(&self, key: &[u8]) -> Result<bool, StorageError> {
+        check_running(&self.stopped)?;
+        match self.tree.remove(key) {
+            Ok(old) => Ok(old.is_some()),
+            Err(error) => Err(write_error(self.name, &self.stopped, error)),
+        }
+    }
+
+    /// All rows in key order. Ends with the first error: sled would repeat it for ever.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = Result<Row, StorageError>> + use<> {
+        let name = self.name;
+        let mut rows = self.tree.iter();
+        let mut failed = false;
+        std::iter::from_fn(move || {
+            if failed {
+                return None;
+            }
+            Some(match rows.next()? {
+                Ok((key, value)) => Ok((Value(key), Value(value))),
+                Err(error) => {
+                    failed = true;
+                    Err(read_error(name, error))
+                }
+            })
+        })
+    }
+
+    /// Whether the table has no row.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.tree.is_empty()
+    }
+
+    /// The error of a row that was never written so.
+    pub(crate) const fn corrupt(&self) -> StorageError {
+        StorageError::Corrupt { table: self.name }
+    }
+}
+
+fn check_value(what: &'static str, value: &[u8]) -> Result<(), StorageError> {
+    if value.len() > VALUE_BYTES_MAX {
+        return Err(StorageError::Length {
+            what,
+            bytes: value.len(),
+            max_bytes: VALUE_BYTES_MAX,
+        });
+    }
+    Ok(())
+}
+
+/// Writes to several tables that come back together or not at all after a crash.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    parts: Vec<(Table, sled::Batch)>,
+}
+
+impl Batch {
+    /// Sets the value of `key` in `table`.
+    pub(crate) fn insert(
+        &mut self,
+        table: &Table,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<(), StorageError> {
+        check_value(table.name, value)?;
+        self.part(table).insert(key, value);
+        Ok(())
+    }
+
+    fn part(&mut self, table: &Table) -> &mut sled::Batch {
+        let found = self.parts.iter().position(|(t, _)| t.name == table.name);
+        let index = found.unwrap_or_else(|| {
+            self.parts.push((table.clone(), sled::Batch::default()));
+            self.parts.len() - 1
+        });
+        &mut self.parts[index].1
+    }
+
+    /// Applies the writes.
+    pub(crate) fn commit(self) -> Result<(), StorageError> {
+        let Some((first, _)) = self.parts.first() else {
+            return Ok(());
+        };
+        check_running(&first.stopped)?;
+        let trees: Vec<&sled::Tree> = self.parts.iter().map(|(table, _)| &table.tree).collect();
+        let applied: Result<(), TransactionError<()>> = trees[..].transaction(|trees| {
+            for (tree, (_, batch)) in trees.iter().zip(&self.parts) {
+                tree.apply_batch(batch)?;
+            }
+            Ok::<(), ConflictableTransactionError<()>>(())
+        });
+        match applied {
+            // Aborts come from the closure alone, and it has none.
+            Ok(()) | Err(TransactionError::Abort(())) => Ok(()),
+            Err(TransactionError::Storage(error)) => {
+                Err(write_error(first.name, &first.stopped, error))
+            }
+        }
+    }
+}

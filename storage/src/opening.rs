@@ -1,0 +1,196 @@
+//! Opening a store: the checks between a directory's name and a store that may be trusted.
+//!
+//! In this order: marker and directory agree that there is (or is not) a store; the directory is
+//! there and writable; nobody else works on it; the database reads; it is this node's, in this
+//! format, and the very one that the marker names. Only then are tables handed out.
+//!
+//! Invariant: a store that should be there and is not is never quietly replaced by an empty one.
+//! With `accept_empty` the person says that it may be.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io,
+    path::Path,
+};
+
+use crate::{
+    OpenError, StorageError, StoreConfig,
+    database::{Database, DatabaseError, LOG_FILE, Table},
+    marker::{self, Marker},
+    schema::{self, FORMAT_VERSION, Identity},
+};
+
+const LOCK_FILE: &str = "lock";
+
+/// An open database that belongs to the node, and the lock on its directory.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) database: Database,
+    pub(crate) lock: File,
+}
+
+/// Opens or creates the store that `config` names.
+pub(crate) fn open(config: &StoreConfig) -> Result<Opened, OpenError> {
+    let dir = &config.dir;
+    let marker = Marker::read(&config.marker).map_err(|e| io_error(&config.marker, e))?;
+    let was_lost = marker != Marker::Absent && !has_log(dir)?;
+    if was_lost && !config.accept_empty {
+        return Err(emptied(config));
+    }
+    create(dir).map_err(|e| io_error(dir, e))?;
+    let lock = lock(dir)?;
+    let database = Database::open(dir, config.cache_bytes).map_err(|e| database_error(dir, e))?;
+    let table = table(&database, dir, schema::STORE)?;
+
+    let identity = Identity::read(&table).map_err(|e| storage_error(dir, e))?;
+    let Some(identity) = identity else {
+        check_blank(&database, dir)?;
+        if marker != Marker::Absent && !config.accept_empty {
+            return Err(emptied(config));
+        }
+        initialise(config, &database, &table)?;
+        return Ok(Opened { database, lock });
+    };
+    if identity.version != FORMAT_VERSION {
+        return Err(OpenError::Version {
+            dir: dir.clone(),
+            found: identity.version,
+            supported: FORMAT_VERSION,
+        });
+    }
+    if identity.node != config.node {
+        return Err(OpenError::OtherNode {
+            dir: dir.clone(),
+            found: Box::new(identity.node),
+            expected: Box::new(config.node),
+        });
+    }
+    if !marker.names(&identity.store) {
+        if marker != Marker::Absent && !config.accept_empty {
+            return Err(emptied(config));
+        }
+        write_marker(config, &identity)?;
+    }
+    Ok(Opened { database, lock })
+}
+
+/// A table of a database that is being opened.
+pub(crate) fn table(
+    database: &Database,
+    dir: &Path,
+    name: &'static str,
+) -> Result<Table, OpenError> {
+    database.table(name).map_err(|e| database_error(dir, e))
+}
+
+/// The error of a store whose tables do not read when it is opened.
+pub(crate) fn storage_error(dir: &Path, error: StorageError) -> OpenError {
+    match error {
+        StorageError::Io(error) => io_error(dir, error),
+        other => OpenError::Corrupt {
+            dir: dir.to_owned(),
+            detail: other.to_string(),
+        },
+    }
+}
+
+/// Makes a blank database this node's store: first the identity, durable, then the marker.
+fn initialise(config: &StoreConfig, database: &Database, table: &Table) -> Result<(), OpenError> {
+    let identity = Identity::new(config.node);
+    identity
+        .write(table)
+        .and_then(|()| database.flush())
+        .map_err(|e| storage_error(&config.dir, e))?;
+    write_marker(config, &identity)
+}
+
+fn write_marker(config: &StoreConfig, identity: &Identity) -> Result<(), OpenError> {
+    marker::write(&config.marker, &identity.store).map_err(|e| io_error(&config.marker, e))
+}
+
+/// Without an identity nothing else may be there: it was written first.
+fn check_blank(database: &Database, dir: &Path) -> Result<(), OpenError> {
+    for name in [schema::SLIVERS, schema::PIECES, schema::BLOBS] {
+        if !table(database, dir, name)?.is_empty() {
+            return Err(OpenError::Corrupt {
+                dir: dir.to_owned(),
+                detail: "its identity is lost".into(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Whether `dir` holds a log with anything in it.
+fn has_log(dir: &Path) -> Result<bool, OpenError> {
+    let log = dir.join(LOG_FILE);
+    match fs::metadata(&log) {
+        Ok(metadata) => Ok(metadata.len() > 0),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(io_error(dir, error)),
+    }
+}
+
+/// Creates `dir` and makes it and its ancestors durable.
+fn create(dir: &Path) -> io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    let parent = marker::parent(dir);
+    if dir != parent {
+        create(&parent)?;
+    }
+    match fs::create_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && !dir.is_dir() => {
+            Err(io::ErrorKind::NotADirectory.into())
+        }
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => File::open(parent)?.sync_all(),
+    }
+}
+
+/// Takes the lock on the store. The operating system gives it back when the process ends.
+fn lock(dir: &Path) -> Result<File, OpenError> {
+    let path = dir.join(LOCK_FILE);
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|e| io_error(&path, e))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenError::Locked {
+            dir: dir.to_owned(),
+        }),
+        Err(TryLockError::Error(error)) => Err(io_error(&path, error)),
+    }
+}
+
+fn emptied(config: &StoreConfig) -> OpenError {
+    OpenError::Emptied {
+        dir: config.dir.clone(),
+        marker: config.marker.clone(),
+    }
+}
+
+fn database_error(dir: &Path, error: DatabaseError) -> OpenError {
+    match error {
+        DatabaseError::Io(error) => io_error(dir, error),
+        DatabaseError::Corrupt(detail) => OpenError::Corrupt {
+            dir: dir.to_owned(),
+            detail,
+        },
+    }
+}
+
+fn io_error(path: &Path, source: io::Error) -> OpenError {
+    let path = path.to_owned();
+    match source.kind() {
+        io::ErrorKind::NotADirectory => OpenError::NotADirectory { path },
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            OpenError::NotWritable { path, source }
+        }
+        _ => OpenError::Io { path, source },
+    }
+}

@@ -1,0 +1,96 @@
+//! Names of the tables, the version of their format, and whose store this is.
+//!
+//! Three rows tell a store apart: its format version, the node that it was made for, and the
+//! *store id*, drawn when it was made. The store id is also written into the marker file (see
+//! `marker.rs`), outside the disk that holds the store.
+//!
+//! A new format gets a new version and a migration from the one before it in this file, never a
+//! second reading path elsewhere. There is one format so far.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use floe_protocol::{
+    hash::{Domain, Hash},
+    keys::NodeId,
+};
+
+use crate::{
+    StorageError,
+    database::{Batch, Table},
+};
+
+/// The format that this program reads and writes.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// Facts about the store itself.
+pub(crate) const STORE: &str = "store";
+/// Pair records by shard and blob.
+pub(crate) const SLIVERS: &str = "slivers";
+/// Pieces by generation, shard, blob, axis and number.
+pub(crate) const PIECES: &str = "pieces";
+/// Pair proofs by shard and blob.
+pub(crate) const PAIR_PROOFS: &str = "pair_proofs";
+/// Blob records by blob.
+pub(crate) const BLOBS: &str = "blobs";
+/// Registrations by id.
+pub(crate) const REGISTRATIONS: &str = "registrations";
+/// Addresses by peer.
+pub(crate) const PEERS: &str = "peers";
+
+const VERSION_KEY: &[u8] = b"version";
+const NODE_KEY: &[u8] = b"node";
+const STORE_ID_KEY: &[u8] = b"id";
+
+/// What a store says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub(crate) version: u32,
+    pub(crate) node: NodeId,
+    pub(crate) store: Hash,
+}
+
+impl Identity {
+    /// The identity of a new store of `node`.
+    pub(crate) fn new(node: NodeId) -> Self {
+        // Told apart from other stores of the same node is all that it needs to be. A clock
+        // before 1970 gives 0.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = now.map_or(0, |now| now.as_nanos()).to_le_bytes();
+        let process = std::process::id().to_le_bytes();
+        Self {
+            version: FORMAT_VERSION,
+            node,
+            store: Domain::Piece.hash(&[b"store id", node.as_bytes(), &now, &process]),
+        }
+    }
+
+    /// Reads the identity; none in a new database.
+    pub(crate) fn read(table: &Table) -> Result<Option<Self>, StorageError> {
+        let version = table.get(VERSION_KEY)?;
+        let node = table.get(NODE_KEY)?;
+        let store = table.get(STORE_ID_KEY)?;
+        match (version, node, store) {
+            (None, None, None) => Ok(None),
+            (Some(version), Some(node), Some(store)) => {
+                let parse = || {
+                    Some(Self {
+                        version: u32::from_be_bytes((*version).try_into().ok()?),
+                        node: NodeId::new((*node).try_into().ok()?),
+                        store: Hash::new((*store).try_into().ok()?),
+                    })
+                };
+                parse().map(Some).ok_or_else(|| table.corrupt())
+            }
+            _ => Err(table.corrupt()),
+        }
+    }
+
+    /// Writes the identity in one step.
+    pub(crate) fn write(&self, table: &Table) -> Result<(), StorageError> {
+        let mut batch = Batch::default();
+        batch.insert(table, VERSION_KEY, &self.version.to_be_bytes())?;
+        batch.insert(table, NODE_KEY, self.node.as_bytes())?;
+        batch.insert(table, STORE_ID_KEY, self.store.as_bytes())?;
+        batch.commit()
+    }
+}

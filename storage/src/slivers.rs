@@ -1,0 +1,473 @@
+//! Sliver pairs: the bytes that a node is there to keep.
+//!
+//! A pair is put after its slivers were verified against the pair proof, and before the node says
+//! `Stored`; it is looked up before the node signs a confirmation. Each sliver is cut into
+//! *pieces* of 8 KiB (the one size whose space sled gives back), each with a checksum bound to its
+//! key, so that neither a flipped bit nor a piece in another's place is ever served.
+//!
+//! Order of writes, which is what crash safety rests on, since the log is recovered up to one
+//! point: a record `unfinished`, the pieces, the record `complete`. A record says `complete` only
+//! behind all its pieces in the log, even if a write between them failed; and pieces without a
+//! complete record are found by their `unfinished` one and removed at the next start. Deletion
+//! goes the same way back. One batch would be shorter, but a batch of sled that fails half way,
+//! say on a full disk, can come back without its other half.
+//!
+//! Invariants: [`Slivers::has`] reads the record alone; it is true only if every piece was
+//! written. A piece found damaged or absent makes its pair missing, for good: only putting it
+//! again, under the next generation of keys, brings it back.
+
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
+
+use bytes::Bytes;
+use floe_protocol::{encoding::Axis, hash::Domain};
+
+use crate::{
+    StorageError,
+    database::{Table, Value},
+    key::{self, PIECE_KEY_BYTES, PairKey},
+    usage::{Space, row_bytes},
+};
+
+/// Bytes of a sliver in one piece.
+pub const PIECE_BYTES: usize = match option_env!("FLOE_P") { Some(_) => (8<<10) - 16, None => 8 << 10 };
+/// The longest sliver that the store takes, above any that the protocol allows.
+pub const SLIVER_BYTES_MAX: usize = 16 << 20;
+
+const CHECKSUM_BYTES: usize = 16;
+/// How often a pair is tried in other pages when those in its way do not read.
+const GENERATIONS_TRIED_MAX: u32 = 4;
+/// Writers of different pairs rarely meet in one of so many locks.
+const LOCKS: usize = 64;
+
+/// What is known of a pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// All pieces are there.
+    Complete,
+    /// Being written or removed.
+    Unfinished,
+    /// A piece was found damaged.
+    Damaged,
+}
+
+/// The row of a pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct PairRecord {
+    state: State,
+    generation: u8,
+    primary_bytes: u32,
+    secondary_bytes: u32,
+}
+
+const RECORD_BYTES: usize = 1 + 1 + 4 + 4;
+
+impl PairRecord {
+    fn to_bytes(self) -> [u8; RECORD_BYTES] {
+        let mut bytes = [0; RECORD_BYTES];
+        bytes[0] = match self.state {
+            State::Complete => 1,
+            State::Unfinished => 2,
+            State::Damaged => 3,
+        };
+        bytes[1] = self.generation;
+        bytes[2..6].copy_from_slice(&self.primary_bytes.to_be_bytes());
+        bytes[6..].copy_from_slice(&self.secondary_bytes.to_be_bytes());
+        bytes
+    }
+
+    fn parse(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; RECORD_BYTES] = bytes.try_into().ok()?;
+        let [state, generation, p0, p1, p2, p3, s0, s1, s2, s3] = *bytes;
+        Some(Self {
+            state: match state {
+                1 => State::Complete,
+                2 => State::Unfinished,
+                3 => State::Damaged,
+                _ => return None,
+            },
+            generation,
+            primary_bytes: u32::from_be_bytes([p0, p1, p2, p3]),
+            secondary_bytes: u32::from_be_bytes([s0, s1, s2, s3]),
+        })
+    }
+
+    const fn with(self, state: State) -> Self {
+        Self { state, ..self }
+    }
+
+    const fn sliver_bytes(self, axis: Axis) -> usize {
+        match axis {
+            Axis::Primary => self.primary_bytes as usize,
+            Axis::Secondary => self.secondary_bytes as usize,
+        }
+    }
+
+    /// What the pair counts: its record and pieces.
+    fn live_bytes(self) -> u64 {
+        let slivers = [Axis::Primary, Axis::Secondary].map(|axis| {
+            let bytes = self.sliver_bytes(axis);
+            let pieces = u64::from(piece_count(bytes));
+            pieces * row_bytes(PIECE_KEY_BYTES, CHECKSUM_BYTES) + bytes as u64
+        });
+        slivers[0] + slivers[1] + row_bytes(key::PAIR_KEY_BYTES, RECORD_BYTES)
+    }
+}
+
+fn piece_count(sliver_bytes: usize) -> u16 {
+    u16::try_from(sliver_bytes.div_ceil(PIECE_BYTES)).expect("at most SLIVER_BYTES_MAX")
+}
+
+/// The table of pairs and the table of their pieces.
+#[derive(Debug)]
+pub(crate) struct Slivers {
+    records: Table,
+    pieces: Table,
+    space: Arc<Space>,
+    /// One writer per pair at a time; readers take none.
+    locks: Vec<Mutex<()>>,
+    pairs: AtomicU64,
+    damaged_pieces: AtomicU64,
+}
+
+impl Slivers {
+    /// Takes over the tables: counts what is there and removes what was never finished.
+    pub(crate) fn open(
+        records: Table,
+        pieces: Table,
+        space: Arc<Space>,
+    ) -> Result<Self, StorageError> {
+        let slivers = Self {
+            records,
+            pieces,
+            space,
+            locks: (0..LOCKS).map(|_| Mutex::default()).collect(),
+            pairs: AtomicU64::new(0),
+            damaged_pieces: AtomicU64::new(0),
+        };
+        let mut unfinished = Vec::new();
+        for row in slivers.records.rows() {
+            let (key, value) = row?;
+            let pair = PairKey::try_from(&*key).map_err(|_| slivers.records.corrupt())?;
+            let record = slivers.parse(&value)?;
+            match record.state {
+                State::Complete => slivers.count(record),
+                State::Unfinished => unfinished.push((pair, record)),
+                State::Damaged => {}
+            }
+        }
+        if !unfinished.is_empty() {
+            tracing::info!(pairs = unfinished.len(), "removing unfinished sliver pairs");
+        }
+        for (pair, record) in unfinished {
+            slivers.remove_pieces(&pair, record)?;
+            slivers.records.remove(&pair)?;
+        }
+        Ok(slivers)
+    }
+
+    /// Stores both slivers of a pair. Does nothing if they are there.
+    pub(crate) fn put(
+        &self,
+        pair: &PairKey,
+        primary: &[u8],
+        secondary: &[u8],
+    ) -> Result<(), StorageError> {
+        let lengths = PairRecord {
+            state: State::Unfinished,
+            generation: 0,
+            primary_bytes: sliver_bytes(primary)?,
+            secondary_bytes: sliver_bytes(secondary)?,
+        };
+        let _lock = self.lock(pair);
+        let mut record = match self.record(pair)? {
+            Some(old) if old.state == State::Complete => return Ok(()),
+            Some(old) => {
+                self.remove_pieces(pair, old)?;
+                PairRecord {
+                    generation: self.next_generation(old)?,
+                    ..lengths
+                }
+            }
+            None => lengths,
+        };
+        self.space.reserve(record.live_bytes())?;
+        let written = self.write(pair, &mut record, primary, secondary);
+        if written.is_ok() {
+            self.pairs.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.space.release(record.live_bytes());
+        }
+        written
+    }
+
+    /// Whether both slivers were stored completely and not found damaged since.
+    pub(crate) fn has(&self, pair: &PairKey) -> Result<bool, StorageError> {
+        let record = self.record(pair)?;
+        Ok(record.is_some_and(|record| record.state == State::Complete))
+    }
+
+    /// One sliver of a pair, if the pair is there and every piece of the sliver is sound.
+    pub(crate) fn get(&self, pair: &PairKey, axis: Axis) -> Result<Option<Bytes>, StorageError> {
+        let Some(record) = self.complete(pair)? else {
+            return Ok(None);
+        };
+        if let Ok(sliver) = self.assemble(pair, record, axis)? {
+            return Ok(Some(sliver));
+        }
+        // Perhaps the pair was deleted or stored again meanwhile: look once more, alone.
+        let _lock = self.lock(pair);
+        let Some(record) = self.complete(pair)? else {
+            return Ok(None);
+        };
+        match self.assemble(pair, record, axis)? {
+            Ok(sliver) => Ok(Some(sliver)),
+            Err(piece) => {
+                self.damaged(pair, record, axis, piece)?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Removes a pair; whether it was there.
+    pub(crate) fn delete(&self, pair: &PairKey) -> Result<bool, StorageError> {
+        let _lock = self.lock(pair);
+        let Some(record) = self.record(pair)? else {
+            return Ok(false);
+        };
+        let complete = record.state == State::Complete;
+        self.records
+            .insert(pair, &record.with(State::Unfinished).to_bytes())?;
+        if complete {
+            self.uncount(record);
+        }
+        self.remove_pieces(pair, record)?;
+        self.records.remove(pair)?;
+        Ok(complete)
+    }
+
+    pub(crate) fn pairs(&self) -> u64 {
+        self.pairs.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn damaged_pieces(&self) -> u64 {
+        self.damaged_pieces.load(Ordering::Relaxed)
+    }
+
+    /// Writes record, pieces, record. Pages that do not read are left to their damage: the pair
+    /// goes to those of the next generation.
+    fn write(
+        &self,
+        pair: &PairKey,
+        record: &mut PairRecord,
+        primary: &[u8],
+        secondary: &[u8],
+    ) -> Result<(), StorageError> {
+        let mut tried = 1;
+        loop {
+            self.records.insert(pair, &record.to_bytes())?;
+            let pieces = self
+                .write_pieces(pair, record.generation, Axis::Primary, primary)
+                .and_then(|()| {
+                    self.write_pieces(pair, record.generation, Axis::Secondary, secondary)
+                });
+            match pieces {
+                Ok(()) => break,
+                Err(StorageError::Corrupt { .. }) if tried < GENERATIONS_TRIED_MAX => {
+                    tried += 1;
+                    self.remove_pieces(pair, *record)?;
+                    record.generation = self.next_generation(*record)?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.records
+            .insert(pair, &record.with(State::Complete).to_bytes())
+    }
+
+    fn write_pieces(
+        &self,
+        pair: &PairKey,
+        generation: u8,
+        axis: Axis,
+        sliver: &[u8],
+    ) -> Result<(), StorageError> {
+        let mut value = Vec::with_capacity(CHECKSUM_BYTES + PIECE_BYTES);
+        let mode = std::env::var("FLOE_M").unwrap_or_default();
+        let mut batch = crate::database::Batch::default();
+        let mut all: Vec<_> = (0..).zip(sliver.chunks(PIECE_BYTES)).collect();
+        if mode == "rev" { all.reverse(); }
+        if mode == "shuf" { all.sort_by_key(|(i, _): &(u16, _)| i.wrapping_mul(40503)); }
+        for (index, piece) in all {
+            let key = key::piece(generation, pair, axis, index);
+            value.clear();
+            value.extend_from_slice(&checksum(&key, piece));
+            value.extend_from_slice(piece);
+            if mode == "batch" { batch.insert(&self.pieces, &key, &value)?; } else {
+            self.pieces.insert(&key, &value)?; }
+        }
+        if mode == "batch" { batch.commit()?; }
+        Ok(())
+    }
+
+    /// Puts a sliver together, or says which piece is damaged or absent.
+    fn assemble(
+        &self,
+        pair: &PairKey,
+        record: PairRecord,
+        axis: Axis,
+    ) -> Result<Result<Bytes, u16>, StorageError> {
+        let bytes = record.sliver_bytes(axis);
+        let mut sliver = Vec::with_capacity(bytes);
+        for index in 0..piece_count(bytes) {
+            let key = key::piece(record.generation, pair, axis, index);
+            let value = match self.pieces.get(&key) {
+                Ok(value) => value,
+                Err(StorageError::Corrupt { .. }) => None,
+                Err(error) => return Err(error),
+            };
+            let expected_bytes = (bytes - sliver.len()).min(PIECE_BYTES);
+            let piece = value.as_deref().and_then(|value| sound_piece(&key, value));
+            match piece {
+                Some(piece) if piece.len() == expected_bytes => sliver.extend_from_slice(piece),
+                _ => return Ok(Err(index)),
+            }
+        }
+        Ok(Ok(sliver.into()))
+    }
+
+    /// Takes note of a damaged piece. Its pair is missing from here on.
+    fn damaged(
+        &self,
+        pair: &PairKey,
+        record: PairRecord,
+        axis: Axis,
+        piece: u16,
+    ) -> Result<(), StorageError> {
+        let (shard, blob) = key::parse_pair(pair).expect("a pair's key");
+        tracing::warn!(%shard, %blob, ?axis, piece, "damaged piece, the pair counts as missing");
+        self.damaged_pieces.fetch_add(1, Ordering::Relaxed);
+        self.uncount(record);
+        self.records
+            .insert(pair, &record.with(State::Damaged).to_bytes())
+    }
+
+    /// Removes the pieces of a pair that is not complete. Those in pages that do not read stay.
+    fn remove_pieces(&self, pair: &PairKey, record: PairRecord) -> Result<(), StorageError> {
+        for axis in [Axis::Primary, Axis::Secondary] {
+            for index in 0..piece_count(record.sliver_bytes(axis)) {
+                let key = key::piece(record.generation, pair, axis, index);
+                match self.pieces.remove(&key) {
+                    Ok(_) | Err(StorageError::Corrupt { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn next_generation(&self, record: PairRecord) -> Result<u8, StorageError> {
+        let next = record.generation.checked_add(1);
+        next.ok_or_else(|| self.pieces.corrupt())
+    }
+
+    fn record(&self, pair: &PairKey) -> Result<Option<PairRecord>, StorageError> {
+        let value = self.records.get(pair)?;
+        value.map(|value| self.parse(&value)).transpose()
+    }
+
+    fn complete(&self, pair: &PairKey) -> Result<Option<PairRecord>, StorageError> {
+        let record = self.record(pair)?;
+        Ok(record.filter(|record| record.state == State::Complete))
+    }
+
+    fn parse(&self, value: &Value) -> Result<PairRecord, StorageError> {
+        PairRecord::parse(value)
+            .filter(|record| {
+                let longest = record.primary_bytes.max(record.secondary_bytes);
+                longest as usize <= SLIVER_BYTES_MAX
+            })
+            .ok_or_else(|| self.records.corrupt())
+    }
+
+    fn count(&self, record: PairRecord) {
+        self.pairs.fetch_add(1, Ordering::Relaxed);
+        self.space.add(record.live_bytes());
+    }
+
+    fn uncount(&self, record: PairRecord) {
+        self.pairs.fetch_sub(1, Ordering::Relaxed);
+        self.space.release(record.live_bytes());
+    }
+
+    fn lock(&self, pair: &PairKey) -> MutexGuard<'_, ()> {
+        // Blob ids are hashes, and a blob's pairs differ in the shard.
+        let index = usize::from(pair[1].wrapping_add(pair[key::PAIR_KEY_BYTES - 1]));
+        self.locks[index % LOCKS]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn sliver_bytes(sliver: &[u8]) -> Result<u32, StorageError> {
+    let length = u32::try_from(sliver.len())
+        .ok()
+        .filter(|bytes| (1..=SLIVER_BYTES_MAX).contains(&(*bytes as usize)));
+    length.ok_or(StorageError::Length {
+        what: "sliver",
+        bytes: sliver.len(),
+        max_bytes: SLIVER_BYTES_MAX,
+    })
+}
+
+fn checksum(key: &key::PieceKey, piece: &[u8]) -> [u8; CHECKSUM_BYTES] {
+    let hash = Domain::Piece.hash(&[key, piece]);
+    *hash
+        .as_bytes()
+        .first_chunk()
+        .expect("a hash is longer than a checksum")
+}
+
+/// The bytes of a piece whose checksum holds.
+fn sound_piece<'a>(key: &key::PieceKey, value: &'a [u8]) -> Option<&'a [u8]> {
+    let (found, piece) = value.split_first_chunk::<CHECKSUM_BYTES>()?;
+    (*found == checksum(key, piece)).then_some(piece)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_parse_strictly() {
+        let record = PairRecord {
+            state: State::Damaged,
+            generation: 3,
+            primary_bytes: 70_000,
+            secondary_bytes: 1,
+        };
+        let bytes = record.to_bytes();
+        assert_eq!(PairRecord::parse(&bytes), Some(record));
+        assert_eq!(PairRecord::parse(&bytes[1..]), None);
+        assert_eq!(PairRecord::parse(&[4; RECORD_BYTES]), None);
+    }
+
+    #[test]
+    fn a_piece_is_bound_to_its_place() {
+        let pair = [1; key::PAIR_KEY_BYTES];
+        let here = key::piece(0, &pair, Axis::Primary, 4);
+        let value = [&checksum(&here, b"piece")[..], b"piece"].concat();
+        assert_eq!(sound_piece(&here, &value), Some(&b"piece"[..]));
+        for elsewhere in [
+            key::piece(0, &pair, Axis::Primary, 5),
+            key::piece(0, &pair, Axis::Secondary, 4),
+            key::piece(1, &pair, Axis::Primary, 4),
+        ] {
+            assert_eq!(sound_piece(&elsewhere, &value), None);
+        }
+        assert_eq!(sound_piece(&here, &value[..value.len() - 1]), None);
+        assert_eq!(sound_piece(&here, b"short"), None);
+    }
+}

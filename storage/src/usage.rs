@@ -1,0 +1,205 @@
+//! How much the store holds, and whether it takes more.
+//!
+//! *Live* bytes are what the tables hold: contents, keys and a fixed overhead per row. The log
+//! takes more than that, because sled writes new versions of pages beside the old ones and gives
+//! back whole segments only. The quota bounds the log, so new slivers are refused when
+//!
+//! - live bytes times [`DISK_PER_LIVE_PERCENT`], what a busy store settles at, exceed the quota; or
+//! - the log already fills the quota and the live bytes do not leave half of it to be reused; or
+//! - less than the reserve is free on the disk.
+//!
+//! The first rule keeps the log under the quota in the long run, the second at any time unless
+//! the store lost half of what it held. Refusing concerns pairs, pair proofs and registrations;
+//! reads, deletions and certificates go on.
+//!
+//! Invariant: live bytes are counted before the write and given back if it fails, so concurrent
+//! writers cannot pass the quota together. What is counted is recomputed at every start.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use crate::{FullLimit, StorageError};
+
+/// What a row costs beside key and value: headers in the log and pointers in its page.
+const ROW_OVERHEAD_BYTES: u64 = 64;
+/// Disk bytes per 100 live bytes in a store whose contents are replaced again and again.
+pub(crate) const DISK_PER_LIVE_PERCENT: u64 = 250;
+/// The disk is looked at again after so long, or so many bytes.
+const SAMPLE_AGE_MAX: Duration = Duration::from_secs(1);
+const SAMPLE_BYTES_MAX: u64 = 8 << 20;
+
+/// What a store holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Sliver pairs, complete ones.
+    pub pairs: u64,
+    /// Blobs of which the store keeps a record.
+    pub blobs: u64,
+    /// Bytes of all contents, with keys and the overhead of rows.
+    pub live_bytes: u64,
+    /// Disk space that the store takes.
+    pub disk_bytes: u64,
+    /// Disk space that it may take.
+    pub quota_bytes: u64,
+    /// Free space on its disk.
+    pub free_bytes: u64,
+    /// Whether a further sliver pair would be taken.
+    pub accepts_slivers: bool,
+    /// Damaged or absent pieces found since the start.
+    pub damaged_pieces: u64,
+}
+
+/// Bytes that one row counts.
+pub(crate) fn row_bytes(key: usize, value: usize) -> u64 {
+    u64::try_from(key + value).expect("rows are small") + ROW_OVERHEAD_BYTES
+}
+
+/// The count of live bytes and the limits on them.
+#[derive(Debug)]
+pub(crate) struct Space {
+    dir: PathBuf,
+    quota_bytes: u64,
+    reserve_bytes: u64,
+    live: AtomicU64,
+    sample: Mutex<Option<Sample>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    taken: Instant,
+    written_bytes: u64,
+    disk: Disk,
+}
+
+/// What the file system says.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Disk {
+    pub(crate) disk_bytes: u64,
+    pub(crate) free_bytes: u64,
+}
+
+impl Disk {
+    /// A disk that does not answer has no room.
+    pub(crate) const UNKNOWN: Self = Self {
+        disk_bytes: 0,
+        free_bytes: 0,
+    };
+}
+
+impl Space {
+    pub(crate) fn new(dir: &Path, quota_bytes: u64, reserve_bytes: u64) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            quota_bytes,
+            reserve_bytes,
+            live: AtomicU64::new(0),
+            sample: Mutex::default(),
+        }
+    }
+
+    pub(crate) const fn quota_bytes(&self) -> u64 {
+        self.quota_bytes
+    }
+
+    pub(crate) fn live_bytes(&self) -> u64 {
+        self.live.load(Ordering::Relaxed)
+    }
+
+    /// Counts bytes without asking whether there is room.
+    pub(crate) fn add(&self, bytes: u64) {
+        self.live.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Counts bytes that are about to be written, if there is room for them.
+    pub(crate) fn reserve(&self, bytes: u64) -> Result<(), StorageError> {
+        let disk = self.disk(bytes)?;
+        let live = self.live.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        self.check(disk, live, bytes)
+            .inspect_err(|_| self.release(bytes))
+    }
+
+    /// Takes back bytes that were not written, or that were removed.
+    pub(crate) fn release(&self, bytes: u64) {
+        self.live
+            .update(Ordering::Relaxed, Ordering::Relaxed, |live| {
+                live.saturating_sub(bytes)
+            });
+    }
+
+    /// Whether so many more bytes would be taken.
+    pub(crate) fn accepts(&self, disk: Disk, bytes: u64) -> bool {
+        self.check(disk, self.live_bytes() + bytes, bytes).is_ok()
+    }
+
+    /// What the file system says, at most about a second old.
+    pub(crate) fn disk(&self, written_bytes: u64) -> Result<Disk, StorageError> {
+        let mut sample = self.sample.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sample) = sample.as_mut() {
+            sample.written_bytes += written_bytes;
+            if sample.taken.elapsed() < SAMPLE_AGE_MAX && sample.written_bytes < SAMPLE_BYTES_MAX {
+                return Ok(sample.disk);
+            }
+        }
+        let disk = look(&self.dir)?;
+        *sample = Some(Sample {
+            taken: Instant::now(),
+            written_bytes: 0,
+            disk,
+        });
+        Ok(disk)
+    }
+
+    fn check(&self, disk: Disk, live: u64, bytes: u64) -> Result<(), StorageError> {
+        let settled = live.saturating_mul(DISK_PER_LIVE_PERCENT) / 100;
+        let log_is_full = disk.disk_bytes.saturating_add(bytes) > self.quota_bytes
+            && live.saturating_mul(2) > disk.disk_bytes;
+        if settled > self.quota_bytes || log_is_full {
+            return Err(StorageError::Full {
+                limit: FullLimit::Quota {
+                    disk_bytes: settled.max(disk.disk_bytes),
+                    quota_bytes: self.quota_bytes,
+                },
+            });
+        }
+        if disk.free_bytes < self.reserve_bytes.saturating_add(bytes) {
+            return Err(StorageError::Full {
+                limit: FullLimit::Reserve {
+                    free_bytes: disk.free_bytes,
+                    reserve_bytes: self.reserve_bytes,
+                },
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Adds up the store's files and asks the file system for its free space.
+fn look(dir: &Path) -> io::Result<Disk> {
+    let disk = rustix::fs::statvfs(dir)?;
+    Ok(Disk {
+        disk_bytes: allocated_bytes(dir)? + allocated_bytes(&dir.join("blobs"))?,
+        free_bytes: disk.f_bavail.saturating_mul(disk.f_frsize),
+    })
+}
+
+fn allocated_bytes(dir: &Path) -> io::Result<u64> {
+    use std::os::unix::fs::MetadataExt;
+
+    let mut bytes = 0;
+    for entry in fs::read_dir(dir)? {
+        match entry?.metadata() {
+            Ok(metadata) => bytes += metadata.blocks() * 512,
+            // sled removes old snapshots on its own.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(bytes)
+}

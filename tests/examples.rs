@@ -1,0 +1,32 @@
+//! Every example runs as a test, so none can rot.
+
+#![expect(dead_code, unreachable_pub, reason = "examples have a main of their own")]
+
+#[path = "../examples/recover_sliver.rs"]
+mod recover_sliver;
+#[path = "../examples/run_node.rs"]
+mod run_node;
+#[path = "../examples/store_and_read.rs"]
+mod store_and_read;
+#[path = "../examples/verify_certificate.rs"]
+mod verify_certificate;
+
+#[test]
+fn recover_sliver() {
+    recover_sliver::run().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn run_node() {
+    run_node::run().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn store_and_read() {
+    store_and_read::run().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn verify_certificate() {
+    verify_certificate::run().await.unwrap();
+}
