@@ -1,0 +1,274 @@
+//! What a storage node accepts, refuses and confirms, asked over the real network.
+//!
+//! A confirmation means what it says: all pairs of the node's shards are durable. Everything that
+//! does not verify gets a typed refusal and changes nothing.
+
+mod common;
+
+use bytes::Bytes;
+use common::{Lie, RawPeer, Written, flip};
+use floe_protocol::{
+    index::SliverPairIndex,
+    keys::KeyPair,
+    message::{InvalidReason, Refusal, Request, Response},
+    registration::{RegistrationId, SignedRegistration},
+    test_support,
+};
+use floe_testnet::Cluster;
+
+fn refused(refusal: Refusal) -> Response {
+    Response::Refused(refusal)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_misses_one_pair_refuses_to_confirm() {
+    let cluster = Cluster::builder().nodes(4).shards(16).start().await.unwrap();
+    let peer = RawPeer::join(&cluster).await;
+    let (node, writer) = (cluster.node_id(1), cluster.writer());
+    let blob = Written::honest(peer.view.committee().config(), test_support::blob(1, 5_000));
+    let pairs = peer.pairs_of(node, &blob.id());
+    assert!(pairs.len() > 1);
+
+    assert_eq!(peer.confirm(node, &blob, writer).await, refused(Refusal::NotRegistered));
+    let stored = peer.table(node, &blob, writer).await;
+    assert_eq!(stored, Response::TableStored { missing: pairs.clone() });
+    for pair in &pairs[1..] {
+        assert_eq!(peer.pair(node, &blob, writer, *pair).await, Response::Stored { pair: *pair });
+        let missing = Response::Missing { pairs: pairs[..1].to_vec() };
+        let confirmed = peer.confirm(node, &blob, writer).await;
+        assert!(confirmed == missing || *pair != pairs[pairs.len() - 1], "{confirmed:?}");
+        assert!(!matches!(confirmed, Response::Confirmed { .. }));
+    }
+    peer.pair(node, &blob, writer, pairs[0]).await;
+    let Response::Confirmed { signature, .. } = peer.confirm(node, &blob, writer).await else {
+        panic!("everything is there");
+    };
+    let fact = peer.view.fact(blob.id(), peer.registration(&blob, writer).id());
+    let key = peer.view.committee().member(&node).unwrap().bls_key;
+    assert!(fact.verify(peer.view.chain(), &key, &signature));
+    cluster.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_killed_after_the_table_goes_on_and_never_confirms_wrongly() {
+    let mut cluster = Cluster::builder().nodes(4).shards(16).start().await.unwrap();
+    let peer = RawPeer::join(&cluster).await;
+    let (node, writer) = (cluster.node_id(2), cluster.writer().clone());
+    let blob = Written::honest(peer.view.committee().config(), test_support::blob(2, 5_000));
+    let pairs = peer.pairs_of(node, &blob.id());
+    peer.table(node, &blob, &writer).await;
+    peer.pair(node, &blob, &writer, pairs[0]).await;
+
+    cluster.kill(2).await.unwrap();
+    cluster.start(2).await.unwrap();
+
+    // What it answered for before is still there, and nothing else is claimed.
+    let missing = Response::Missing { pairs: pairs[1..].to_vec() };
+    assert_eq!(peer.confirm(node, &blob, &writer).await, missing);
+    for pair in &pairs[1..] {
+        assert_eq!(peer.pair(node, &blob, &writer, *pair).await, Response::Stored { pair: *pair });
+    }
+    assert!(matches!(peer.confirm(node, &blob, &writer).await, Response::Confirmed { .. }));
+    cluster.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_verify_is_refused_and_nothing_is_kept() {
+    let cluster = Cluster::builder().nodes(4).shards(16).start().await.unwrap();
+    let peer = RawPeer::join(&cluster).await;
+    let (node, writer) = (cluster.node_id(0), cluster.writer());
+    let config = peer.view.committee().config();
+    let blob = Written::honest(config, test_support::blob(3, 5_000));
+    let other = Written::honest(config, test_support::blob(4, 5_000));
+    let registration = peer.registration(&blob, writer);
+    let table = |registration, header, table: Vec<u8>| Request::Table {
+        registration,
+        header,
+        table: table.into(),
+    };
+    let bytes = blob.table.to_bytes();
+
+    // Registrations: unknown writer, forged signature, another chain's, another blob's.
+    let stranger = KeyPair::from_seed([9; 32]);
+    let unlisted = peer.registration(&blob, &stranger);
+    let forged = SignedRegistration { nonce: 1, ..registration };
+    let other_genesis = test_support::genesis(5, 16);
+    let foreign = SignedRegistration::new(&other_genesis.chain_id(), blob.id(), writer, 0);
+    for registration in [unlisted, forged, foreign] {
+        let answer = peer.ask(node, table(registration, blob.header, bytes.clone())).await;
+        assert_eq!(answer, refused(Refusal::NotRegistered));
+    }
+    let invalid_table = refused(Refusal::Invalid(InvalidReason::Table));
+    let answer = peer.ask(node, table(registration, other.header, bytes.clone())).await;
+    assert_eq!(answer, invalid_table, "the header of another blob");
+
+    // Tables: of another blob, one bit off, too short.
+    let mut changed = bytes.clone();
+    changed[7] ^= 1;
+    for wrong in [other.table.to_bytes(), changed, bytes[64..].to_vec(), Vec::new()] {
+        assert_eq!(peer.ask(node, table(registration, blob.header, wrong)).await, invalid_table);
+    }
+
+    // Slivers before any registration is known here.
+    let pair = peer.pairs_of(node, &blob.id())[0];
+    assert_eq!(peer.pair(node, &blob, writer, pair).await, refused(Refusal::NotRegistered));
+
+    // Slivers: one bit off, of another blob, of another pair, swapped, too short, empty.
+    peer.table(node, &blob, writer).await;
+    let (primary, secondary) = blob.pairs[pair.as_usize()].clone();
+    let (other_primary, other_secondary) = other.pairs[pair.as_usize()].clone();
+    let next = blob.pairs[(pair.as_usize() + 1) % 16].clone();
+    let wrong = [
+        (flip(&primary, 0), secondary.clone()),
+        (primary.clone(), flip(&secondary, secondary.len() - 1)),
+        (other_primary, other_secondary),
+        next,
+        (secondary.clone(), primary.clone()),
+        (primary.slice(1..), secondary.clone()),
+        (Bytes::new(), Bytes::new()),
+    ];
+    for (primary, secondary) in wrong {
+        let registration = registration.id();
+        let request = Request::StoreSlivers { registration, pair, primary, secondary };
+        let answer = peer.ask(node, request).await;
+        assert_eq!(answer, refused(Refusal::Invalid(InvalidReason::Sliver)));
+    }
+
+    // A pair of another node's shard.
+    let foreign = (0..16)
+        .map(SliverPairIndex::new)
+        .find(|pair| peer.holder_of(*pair, &blob.id()) != node)
+        .unwrap();
+    let answer = peer.pair(node, &blob, writer, foreign).await;
+    assert_eq!(answer, refused(Refusal::WrongShard));
+
+    // Certificates that prove nothing, and questions about what is not there.
+    let read = Request::ReadSliver { blob: blob.id(), pair, axis: floe_protocol::encoding::Axis::Primary };
+    assert_eq!(peer.ask(node, read).await, refused(Refusal::NotFound));
+    let status = Request::BlobStatus { blob: other.id() };
+    assert_eq!(peer.ask(node, status).await, refused(Refusal::NotFound));
+    let confirm = Request::Confirm { registration: RegistrationId::new([5; 32]) };
+    assert_eq!(peer.ask(node, confirm).await, refused(Refusal::NotRegistered));
+
+    // After all that the node serves as before.
+    assert_eq!(peer.pair(node, &blob, writer, pair).await, Response::Stored { pair });
+    cluster.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_of_another_blob_or_too_few_signers_is_refused() {
+    let cluster = Cluster::builder().nodes(4).shards(16).start().await.unwrap();
+    let peer = RawPeer::join(&cluster).await;
+    let config = peer.view.committee().config();
+    let blob = Written::honest(config, test_support::blob(5, 100));
+    let other = Written::honest(config, test_support::blob(6, 100));
+    let certificate = peer.store(&blob, cluster.writer()).await.unwrap();
+    let invalid = refused(Refusal::Invalid(InvalidReason::Certificate));
+
+    let request = Request::Certify { header: other.header, certificate: certificate.clone() };
+    assert_eq!(peer.ask(cluster.node_id(0), request).await, invalid);
+
+    let mut forged = certificate;
+    forged.fact.blob = other.id();
+    let request = Request::Certify { header: other.header, certificate: forged };
+    assert_eq!(peer.ask(cluster.node_id(0), request).await, invalid);
+    let status = Request::BlobStatus { blob: other.id() };
+    assert_eq!(peer.ask(cluster.node_id(0), status).await, refused(Refusal::NotFound));
+    cluster.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_certificate_reaches_every_node_by_gossip() {
+    let cluster = Cluster::builder().nodes(4).shards(16).start().await.unwrap();
+    let peer = RawPeer::join(&cluster).await;
+    let config = peer.view.committee().config();
+    let writer = cluster.writer();
+    let blob = Written::honest(config, test_support::blob(7, 100));
+    let fact = peer.view.fact(blob.id(), peer.registration(&blob, writer).id());
+    let mut confirmations = Vec::new();
+    for (position, member) in peer.view.committee().members().iter().enumerate().take(3) {
+        peer.table(member.node, &blob, writer).await;
+        for pair in peer.pairs_of(member.node, &blob.id()) {
+            peer.pair(member.node, &blob, writer, pair).await;
+        }
+        if let Response::Confirmed { signature, .. } = peer.confirm(member.node, &blob, writer).await
+        {
+            confirmations.push((position, signature));
+        }
+    }
+    let committee = peer.view.committee();
+    let certificate =
+        floe_protocol::certificate::Certificate::new(committee, fact, &confirmations).unwrap();
+    // Told to one node only; the last one has not even seen the blob's table.
+    let request = Request::Certify { header: blob.header, certificate: certificate.clone() };
+    assert_eq!(peer.ask(committee.members()[0].node, request).await, Response::Certified);
+    for member in committee.members() {
+        // Each question is an event at the node; the deadline is the test runner's.
+        loop {
+            let request = Request::BlobStatus { blob: blob.id() };
+            match peer.ask(member.node, request).await {
+                Response::BlobStatus(answer) if answer.certificate.is_some() => {
+                    assert_eq!(answer.certificate, Some(certificate.to_bytes()));
+                    break;
+                }
+                Response::BlobStatus(_) | Response::Refused(Refusal::NotFound) => {
+                    tokio::task::yield_now().await;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    cluster.shutdown().await.unwrap();
+}
+
+/// A writer that lies is caught, or what it wrote reads the same for everybody.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_successful_reads_agree_whatever_the_writer_did() {
+    use floe_node::client::{ReadError, ReadOptions};
+
+    let file = test_support::blob(8, 400);
+    for lie in [
+        Lie::Row(SliverPairIndex::new(1)),
+        Lie::Column(SliverPairIndex::new(1)),
+        Lie::Digest(SliverPairIndex::new(1)),
+    ] {
+        let mut cluster = Cluster::builder().nodes(7).shards(7).start().await.unwrap();
+        let peer = RawPeer::join(&cluster).await;
+        let config = peer.view.committee().config();
+        let blob = Written::lying(config, file.clone(), lie);
+        // A false digest is refused by its holder; six of seven are a quorum all the same.
+        let certificate = peer.store(&blob, cluster.writer()).await;
+        assert!(certificate.is_some(), "{lie:?}");
+
+        let client = cluster.client().await.unwrap();
+        let mut successes = Vec::new();
+        let node_of = |pair| {
+            let holder = peer.holder_of(SliverPairIndex::new(pair), &blob.id());
+            (0..7).find(|i| cluster.node_id(*i) == holder)
+        };
+        // With the row in question, without it, and without a parity row.
+        for stopped in [None, node_of(1), node_of(6)] {
+            if let Some(node) = stopped {
+                cluster.stop(node).await.unwrap();
+            }
+            let reader = client.read(blob.id(), ReadOptions::default()).await.unwrap();
+            match reader.read_to_end().await {
+                Ok(bytes) => successes.push(bytes),
+                Err(ReadError::Inconsistent { .. }) => {}
+                Err(other) => panic!("{lie:?}: {other}"),
+            }
+            if let Some(node) = stopped {
+                cluster.start(node).await.unwrap();
+            }
+        }
+        assert!(successes.windows(2).all(|pair| pair[0] == pair[1]), "{lie:?}");
+        match lie {
+            // The row itself can be had; decoding it cannot.
+            Lie::Row(_) => assert_eq!(successes.len(), 2, "{lie:?}"),
+            // Readers never look at columns.
+            Lie::Column(_) => assert_eq!(successes.len(), 3, "{lie:?}"),
+            Lie::Digest(_) => assert!(successes.is_empty(), "{lie:?}"),
+        }
+        cluster.shutdown().await.unwrap();
+    }
+}
