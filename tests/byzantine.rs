@@ -47,7 +47,7 @@ async fn replace(cluster: &mut Cluster, i: usize, fault: Fault, slivers: Vec<Res
     let bootstrap = cluster.network().bootstrap.iter();
     config.bootstrap = bootstrap.map(|address| address.parse().unwrap()).collect();
     config.committee = view.committee().members().iter().map(|member| member.node).collect();
-    let (network, mut events) = network::start(config, &mut Registry::default()).await.unwrap();
+    let (network, mut events, _) = network::start(config, &mut Registry::default()).await.unwrap();
     let mut peers = network.peers();
     peers.wait_for(|view| view.connected.len() >= 3).await.unwrap();
     tokio::spawn(async move {

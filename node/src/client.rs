@@ -103,16 +103,16 @@ impl Client {
         let network_config = NetworkConfig {
             key: generate_key_pair()?,
             chain: *view.chain(),
-            message_limits: Limits::new(committee.config()),
+            messages: Limits::new(committee.config()),
             listen: Vec::new(),
             external: Vec::new(),
             bootstrap: bootstrap.clone(),
             role: Role::LightPeer,
             committee: committee.members().iter().map(|member| member.node).collect(),
-            limits: config.limits.clone(),
+            limits: config.limits,
         };
         let mut registry = Registry::default();
-        let (network, mut events) = network::start(network_config, &mut registry).await?;
+        let (network, mut events, _) = network::start(network_config, &mut registry).await?;
         // A light peer is asked nothing; whatever arrives is dropped, which closes the stream.
         let drain = tokio::spawn(async move { while events.recv().await.is_some() {} });
         let events = Arc::new(AbortOnDrop(drain.abort_handle()));

@@ -12,7 +12,7 @@ use floe_storage::{OpenError, Store, StoreConfig, Usage};
 use prometheus_client::registry::Registry;
 use tokio::{
     sync::watch,
-    task::{JoinSet, spawn_blocking},
+    task::{JoinHandle, JoinSet, spawn_blocking},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -59,6 +59,7 @@ pub struct NodeHandle {
     registry: Arc<Registry>,
     cancel: CancellationToken,
     services: JoinSet<()>,
+    network_task: JoinHandle<()>,
     _ledger: watch::Sender<Arc<LedgerView>>,
     _key_lock: KeyLock,
 }
@@ -83,7 +84,7 @@ impl Node {
 
         let mut registry = Registry::default();
         let network_config = network_config(&config, &keys, &view)?;
-        let (network, events) = network::start(network_config, &mut registry).await?;
+        let (network, events, network_task) = network::start(network_config, &mut registry).await?;
         address_book::restore(&store, &network).await;
 
         let (ledger, view) = watch::channel(Arc::new(view));
@@ -108,6 +109,7 @@ impl Node {
             registry: Arc::new(registry),
             cancel,
             services,
+            network_task,
             _ledger: ledger,
             _key_lock: key_lock,
         })
@@ -159,9 +161,13 @@ impl NodeHandle {
     /// # Errors
     /// The panic or cancellation of the service.
     pub async fn failed(&mut self) -> io::Result<()> {
-        match self.services.join_next().await {
-            Some(Err(error)) => Err(io::Error::other(error)),
-            Some(Ok(())) | None => Err(io::Error::other("a service of the node has ended")),
+        let ended = tokio::select! {
+            ended = self.services.join_next() => ended.unwrap_or(Ok(())),
+            ended = &mut self.network_task => ended,
+        };
+        match ended {
+            Err(error) => Err(io::Error::other(error)),
+            Ok(()) => Err(io::Error::other("a service of the node has ended")),
         }
     }
 
@@ -202,13 +208,13 @@ fn network_config(
     Ok(NetworkConfig {
         key: keys.node.clone(),
         chain: *view.chain(),
-        message_limits: Limits::new(view.committee().config()),
+        messages: Limits::new(view.committee().config()),
         listen: config.listen.clone(),
         external: config.external.clone(),
         bootstrap: parse_bootstrap(&config.network.bootstrap)?,
         role: Role::StorageNode,
         committee: view.committee().members().iter().map(|member| member.node).collect(),
-        limits: config.limits.clone(),
+        limits: config.limits,
     })
 }
 

@@ -36,7 +36,7 @@ impl RawPeer {
         let bootstrap = cluster.network().bootstrap.iter();
         config.bootstrap = bootstrap.map(|address| address.parse().unwrap()).collect();
         config.committee = view.committee().members().iter().map(|member| member.node).collect();
-        let (network, mut events) =
+        let (network, mut events, _) =
             network::start(config, &mut Registry::default()).await.unwrap();
         tokio::spawn(async move { while events.recv().await.is_some() {} });
         let mut peers = network.peers();

@@ -4,7 +4,7 @@
 //! be decoded, against the digest table that the blob id commits to. Rows pass through a bounded
 //! channel, so a slow reader slows the download and not the memory.
 
-use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, ops::Range, time::Duration};
 
 use bytes::Bytes;
 use floe_protocol::{

@@ -1,0 +1,195 @@
+//! Names and addresses: node ids as libp2p peer ids and back, and which addresses are worth a dial.
+//!
+//! A [`NodeId`] is an ed25519 public key, and a libp2p peer id of such a key contains it whole, so
+//! the two translate without a table. Addresses that peers tell are filtered by transport and by
+//! scope before they are kept: whoever was met over the internet has no business naming addresses
+//! of this machine's own network.
+//!
+//! Invariant: an address that passed [`vetted`] ends without `/p2p/` and names a TCP or QUIC port.
+
+use std::net::IpAddr;
+
+use floe_protocol::keys::NodeId;
+use libp2p::{
+    Multiaddr, PeerId,
+    identity::{PublicKey, ed25519},
+    multiaddr::Protocol,
+};
+
+/// Code of the identity multihash, in which a peer id carries its key unhashed.
+const IDENTITY_MULTIHASH: u64 = 0;
+
+/// The peer id of a node, or none where the bytes are no ed25519 key.
+pub(super) fn peer_id(node: &NodeId) -> Option<PeerId> {
+    let key = ed25519::PublicKey::try_from_bytes(node.as_bytes()).ok()?;
+    Some(PublicKey::from(key).to_peer_id())
+}
+
+/// The node of a peer id, or none where the peer has another kind of key.
+pub(super) fn node_id(peer: &PeerId) -> Option<NodeId> {
+    let multihash = peer.as_ref();
+    if multihash.code() != IDENTITY_MULTIHASH {
+        return None;
+    }
+    let key = PublicKey::try_decode_protobuf(multihash.digest()).ok()?;
+    Some(NodeId::new(key.try_into_ed25519().ok()?.to_bytes()))
+}
+
+/// How far an address reaches. The order is from near to far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Scope {
+    /// This machine only.
+    Loopback,
+    /// A local network.
+    Private,
+    /// The internet.
+    Global,
+}
+
+impl Scope {
+    fn of_ip(ip: IpAddr) -> Option<Self> {
+        let ip = ip.to_canonical();
+        if ip.is_unspecified() || ip.is_multicast() {
+            return None;
+        }
+        let private = match ip {
+            IpAddr::V4(v4) if v4.is_broadcast() || v4.is_documentation() => return None,
+            IpAddr::V4(v4) => v4.is_private() || v4.is_link_local() || is_shared(v4.octets()),
+            IpAddr::V6(v6) => v6.is_unique_local() || v6.is_unicast_link_local(),
+        };
+        Some(if ip.is_loopback() {
+            Self::Loopback
+        } else if private {
+            Self::Private
+        } else {
+            Self::Global
+        })
+    }
+
+    /// The scope of an address, or none if nobody can be reached at it. Names count as global.
+    pub(super) fn of(address: &Multiaddr) -> Option<Self> {
+        match address.iter().next()? {
+            Protocol::Ip4(ip) => Self::of_ip(ip.into()),
+            Protocol::Ip6(ip) => Self::of_ip(ip.into()),
+            Protocol::Dns(_) | Protocol::Dns4(_) | Protocol::Dns6(_) => Some(Self::Global),
+            _ => None,
+        }
+    }
+}
+
+/// Whether an IPv4 address is of the range that carriers share among customers (100.64.0.0/10).
+const fn is_shared(octets: [u8; 4]) -> bool {
+    octets[0] == 100 && octets[1] & 0b1100_0000 == 64
+}
+
+/// The address of a peer in the form in which it is kept, if it is worth keeping: TCP or QUIC, of
+/// at least the scope `nearest`, and not naming another peer.
+pub(super) fn vetted(peer: &PeerId, address: &Multiaddr, nearest: Scope) -> Option<Multiaddr> {
+    let mut address = address.clone();
+    if let Some(Protocol::P2p(named)) = address.iter().last() {
+        address.pop();
+        if named != *peer {
+            return None;
+        }
+    }
+    if Scope::of(&address)? < nearest {
+        return None;
+    }
+    let mut transport = address.iter().skip(1);
+    let transport = (transport.next(), transport.next(), transport.next());
+    match transport {
+        (Some(Protocol::Tcp(port)), None, None)
+        | (Some(Protocol::Udp(port)), Some(Protocol::QuicV1), None)
+            if port != 0 =>
+        {
+            Some(address)
+        }
+        _ => None,
+    }
+}
+
+/// The IP address that a connection goes to or comes from. Names and other transports have none.
+pub(super) fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
+    match address.iter().next()? {
+        Protocol::Ip4(ip) => Some(ip.into()),
+        Protocol::Ip6(ip) => Some(IpAddr::from(ip).to_canonical()),
+        _ => None,
+    }
+}
+
+/// The peer that an address ends in.
+pub(super) fn named_peer(address: &Multiaddr) -> Option<PeerId> {
+    match address.iter().last()? {
+        Protocol::P2p(peer) => Some(peer),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use floe_protocol::keys::KeyPair;
+
+    use super::*;
+
+    #[test]
+    fn node_ids_and_peer_ids_translate_both_ways() {
+        let node = KeyPair::from_seed([7; 32]).public();
+        let peer = peer_id(&node).unwrap();
+        assert_eq!(node_id(&peer), Some(node));
+        assert_eq!(peer_id(&NodeId::new([0xff; 32])), None, "no point");
+        assert_eq!(node_id(&PeerId::random()), None, "a hash, not a key");
+    }
+
+    #[test]
+    fn only_reachable_addresses_of_the_peer_itself_are_kept() {
+        let peer = PeerId::random();
+        let own = format!("/ip4/8.8.8.8/tcp/1/p2p/{peer}");
+        let other = format!("/ip4/8.8.8.8/tcp/1/p2p/{}", PeerId::random());
+        let table: &[(&str, Scope, Option<&str>)] = &[
+            (
+                "/ip4/8.8.8.8/tcp/1",
+                Scope::Global,
+                Some("/ip4/8.8.8.8/tcp/1"),
+            ),
+            (&own, Scope::Global, Some("/ip4/8.8.8.8/tcp/1")),
+            (&other, Scope::Global, None),
+            (
+                "/ip4/8.8.8.8/udp/1/quic-v1",
+                Scope::Global,
+                Some("/ip4/8.8.8.8/udp/1/quic-v1"),
+            ),
+            (
+                "/dns4/floe.example/tcp/1",
+                Scope::Global,
+                Some("/dns4/floe.example/tcp/1"),
+            ),
+            ("/ip4/8.8.8.8/tcp/0", Scope::Global, None),
+            ("/ip4/8.8.8.8/udp/1", Scope::Global, None),
+            ("/ip4/8.8.8.8/tcp/1/ws", Scope::Global, None),
+            ("/ip4/127.0.0.1/tcp/1", Scope::Private, None),
+            (
+                "/ip4/127.0.0.1/tcp/1",
+                Scope::Loopback,
+                Some("/ip4/127.0.0.1/tcp/1"),
+            ),
+            ("/ip6/::1/tcp/1", Scope::Private, None),
+            ("/ip6/::ffff:127.0.0.1/tcp/1", Scope::Private, None),
+            ("/ip4/192.168.1.1/tcp/1", Scope::Global, None),
+            (
+                "/ip4/192.168.1.1/tcp/1",
+                Scope::Private,
+                Some("/ip4/192.168.1.1/tcp/1"),
+            ),
+            ("/ip4/100.64.1.1/tcp/1", Scope::Global, None),
+            ("/ip6/fe80::1/tcp/1", Scope::Global, None),
+            ("/ip4/0.0.0.0/tcp/1", Scope::Loopback, None),
+            ("/ip4/224.0.0.1/tcp/1", Scope::Loopback, None),
+            ("/memory/1", Scope::Loopback, None),
+        ];
+        for (address, nearest, expected) in table {
+            let expected = expected.map(|text| text.parse::<Multiaddr>().unwrap());
+            let kept = vetted(&peer, &address.parse().unwrap(), *nearest);
+            assert_eq!(kept, expected, "{address} from {nearest:?}");
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! Room for inbound requests: who may have how many read and answered at a time, and with how many
+//! bytes.
+//!
+//! Every peer has an [`Account`], which all its streams share. A stream takes a slot when it is
+//! accepted and, once its head is known, room for the bytes that the request brings and for those
+//! that its answer may bring. What it took is an [`Admission`]: it travels with the request to the
+//! service and with the response back to the stream, and is given back when the response has been
+//! written, or when any of them is dropped on the way.
+//!
+//! Invariants: payloads are read only after room was taken, so strangers hold at most
+//! `inbound_bytes_max` whatever they announce; committee members draw on a pool of their own, so
+//! strangers cannot keep them waiting. Who finds no slot, or no room in time, is told `Busy`.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use libp2p::PeerId;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
+
+use super::config::NetworkConfig;
+
+/// Why a request is told to come back later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Crowded {
+    /// The peer has as many requests under way as it may.
+    Peer,
+    /// All peers together have.
+    Total,
+    /// No room for its bytes came free in time.
+    Bytes,
+    /// The service does not keep up.
+    Service,
+}
+
+impl Crowded {
+    /// A word for metrics.
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            Self::Peer => "peer",
+            Self::Total => "total",
+            Self::Bytes => "bytes",
+            Self::Service => "service",
+        }
+    }
+}
+
+/// What the peers of a class share.
+#[derive(Clone, Debug)]
+struct Pool {
+    requests: Arc<Semaphore>,
+    bytes: Arc<Semaphore>,
+}
+
+impl Pool {
+    fn new(requests_max: usize, bytes_max: usize) -> Self {
+        Self {
+            requests: Arc::new(Semaphore::new(requests_max)),
+            bytes: Arc::new(Semaphore::new(bytes_max)),
+        }
+    }
+}
+
+/// What one peer's streams share.
+#[derive(Debug)]
+pub(super) struct Account {
+    own: Pool,
+    class: Pool,
+    violations: AtomicU32,
+}
+
+/// A place among the requests under way.
+#[derive(Debug)]
+pub(super) struct Slot {
+    _own: OwnedSemaphorePermit,
+    _class: OwnedSemaphorePermit,
+}
+
+/// Everything that a request takes of its peer's room.
+#[derive(Debug)]
+pub(super) struct Admission {
+    _slot: Slot,
+    bytes: Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)>,
+    /// Keeps the account while the peer is away, so that reconnecting gives no new room.
+    _account: Arc<Account>,
+}
+
+impl Account {
+    /// Takes a slot, if one is free.
+    pub(super) fn slot(&self) -> Result<Slot, Crowded> {
+        let own = Arc::clone(&self.own.requests).try_acquire_owned();
+        let own = own.map_err(|_| Crowded::Peer)?;
+        let class = Arc::clone(&self.class.requests).try_acquire_owned();
+        let class = class.map_err(|_| Crowded::Total)?;
+        Ok(Slot {
+            _own: own,
+            _class: class,
+        })
+    }
+
+    /// Waits for room for `bytes`.
+    pub(super) async fn admit(
+        self: &Arc<Self>,
+        slot: Slot,
+        bytes: usize,
+        wait: Duration,
+    ) -> Result<Admission, Crowded> {
+        let bytes = if bytes == 0 {
+            None
+        } else {
+            let permits = u32::try_from(bytes).map_err(|_| Crowded::Bytes)?;
+            let taken = async {
+                // Its own first: who exceeds that must not hold what others wait for.
+                let own = Arc::clone(&self.own.bytes).acquire_many_owned(permits);
+                let own = own.await.map_err(|_| Crowded::Bytes)?;
+                let class = Arc::clone(&self.class.bytes).acquire_many_owned(permits);
+                Ok((own, class.await.map_err(|_| Crowded::Bytes)?))
+            };
+            Some(timeout(wait, taken).await.map_err(|_| Crowded::Bytes)??)
+        };
+        Ok(Admission {
+            _slot: slot,
+            bytes,
+            _account: Arc::clone(self),
+        })
+    }
+
+    /// Counts a message that no honest peer sends.
+    pub(super) fn violation(&self) {
+        self.violations.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Admission {
+    /// Gives back what exceeds `bytes`, once it is known how much the answer needs.
+    pub(super) fn shrink(&mut self, bytes: usize) {
+        if bytes == 0 {
+            self.bytes = None;
+        } else if let Some((own, class)) = &mut self.bytes {
+            let excess = own.num_permits().saturating_sub(bytes);
+            drop((own.split(excess), class.split(excess)));
+        }
+    }
+}
+
+/// The accounts of all peers that are connected or have requests under way.
+#[derive(Debug)]
+pub(super) struct Accounts {
+    committee: HashSet<PeerId>,
+    members: Pool,
+    strangers: Pool,
+    requests_per_peer_max: usize,
+    bytes_per_peer_max: usize,
+    accounts: HashMap<PeerId, Weak<Account>>,
+}
+
+impl Accounts {
+    /// Empty accounts. No budget is below the largest payload, which could never be admitted.
+    pub(super) fn new(config: &NetworkConfig, committee: HashSet<PeerId>) -> Self {
+        let largest = usize::try_from(config.messages.max_payload_bytes()).unwrap_or(usize::MAX);
+        let pool = |bytes: usize| Pool::new(config.limits.inbound_requests_max, bytes.max(largest));
+        Self {
+            committee,
+            members: pool(config.limits.committee_inbound_bytes_max),
+            strangers: pool(config.limits.inbound_bytes_max),
+            requests_per_peer_max: config.limits.inbound_requests_per_peer_max,
+            bytes_per_peer_max: config.limits.inbound_bytes_per_peer_max.max(largest),
+            accounts: HashMap::new(),
+        }
+    }
+
+    /// The account of a peer that connects.
+    pub(super) fn open(&mut self, peer: PeerId) -> Arc<Account> {
+        self.accounts
+            .retain(|_, account| account.strong_count() > 0);
+        if let Some(account) = self.accounts.get(&peer).and_then(Weak::upgrade) {
+            return account;
+        }
+        let class = if self.committee.contains(&peer) {
+            &self.members
+        } else {
+            &self.strangers
+        };
+        let account = Arc::new(Account {
+            own: Pool::new(self.requests_per_peer_max, self.bytes_per_peer_max),
+            class: class.clone(),
+            violations: AtomicU32::new(0),
+        });
+        self.accounts.insert(peer, Arc::downgrade(&account));
+        account
+    }
+
+    /// The peers that have broken the rules `violations_max` times, their counts reset.
+    pub(super) fn take_offenders(&mut self, violations_max: u32) -> Vec<PeerId> {
+        let offends = |account: &Account| {
+            let found = account.violations.load(Ordering::Relaxed) >= violations_max;
+            if found {
+                account.violations.store(0, Ordering::Relaxed);
+            }
+            found
+        };
+        let accounts = self.accounts.iter();
+        let living = accounts.filter_map(|(peer, account)| Some((peer, account.upgrade()?)));
+        living
+            .filter(|(_, account)| offends(account))
+            .map(|(peer, _)| *peer)
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use floe_protocol::{
+        encoding::EncodingConfig,
+        hash::Hash,
+        keys::{ChainId, KeyPair},
+        message::Limits,
+    };
+
+    use super::*;
+    use crate::network::Role;
+
+    const MIB: usize = 1 << 20;
+    const NOW: Duration = Duration::ZERO;
+
+    fn accounts(committee: &[PeerId]) -> Accounts {
+        let key = KeyPair::from_seed([1; 32]);
+        let limits = Limits::new(EncodingConfig::new(4).unwrap());
+        let chain = ChainId::new(Hash::ZERO);
+        let mut config = NetworkConfig::new(key, chain, limits, Role::StorageNode);
+        config.limits.inbound_requests_per_peer_max = 2;
+        config.limits.inbound_bytes_per_peer_max = 10 * MIB;
+        config.limits.inbound_bytes_max = 15 * MIB;
+        config.limits.committee_inbound_bytes_max = 15 * MIB;
+        Accounts::new(&config, committee.iter().copied().collect())
+    }
+
+    #[tokio::test]
+    async fn slots_and_room_come_back_when_an_admission_is_dropped() {
+        let mut accounts = accounts(&[]);
+        let account = accounts.open(PeerId::random());
+        let first = account.admit(account.slot().unwrap(), 10 * MIB, NOW).await;
+        let second = account.slot().unwrap();
+        assert_eq!(account.slot().err(), Some(Crowded::Peer));
+        let refused = account.admit(second, MIB, NOW).await;
+        assert_eq!(refused.err(), Some(Crowded::Bytes));
+        drop(first);
+        let again = account.admit(account.slot().unwrap(), 10 * MIB, NOW).await;
+        assert!(again.is_ok());
+    }
+
+    #[tokio::test]
+    async fn strangers_share_a_pool_and_leave_the_committee_its_own() {
+        let member = PeerId::random();
+        let mut accounts = accounts(&[member]);
+        let (a, b) = (
+            accounts.open(PeerId::random()),
+            accounts.open(PeerId::random()),
+        );
+        let held = a.admit(a.slot().unwrap(), 10 * MIB, NOW).await.unwrap();
+        let refused = b.admit(b.slot().unwrap(), 10 * MIB, NOW).await;
+        assert_eq!(refused.err(), Some(Crowded::Bytes));
+        let member = accounts.open(member);
+        let admitted = member.admit(member.slot().unwrap(), 10 * MIB, NOW).await;
+        assert!(admitted.is_ok());
+        drop(held);
+        assert!(b.admit(b.slot().unwrap(), 10 * MIB, NOW).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn shrinking_gives_back_the_excess() {
+        let mut accounts = accounts(&[]);
+        let account = accounts.open(PeerId::random());
+        let mut first = account
+            .admit(account.slot().unwrap(), 10 * MIB, NOW)
+            .await
+            .unwrap();
+        first.shrink(MIB);
+        let second = account.admit(account.slot().unwrap(), 9 * MIB, NOW).await;
+        assert!(second.is_ok());
+    }
+
+    #[test]
+    fn reconnecting_gives_no_new_account_and_offences_are_counted_once() {
+        let mut accounts = accounts(&[]);
+        let peer = PeerId::random();
+        let account = accounts.open(peer);
+        let slots = (account.slot().unwrap(), account.slot().unwrap());
+        assert!(accounts.open(peer).slot().is_err());
+        account.violation();
+        account.violation();
+        assert_eq!(accounts.take_offenders(2), vec![peer]);
+        assert!(accounts.take_offenders(2).is_empty());
+        drop((slots, account));
+        accounts.open(PeerId::random());
+        assert_eq!(
+            accounts.accounts.len(),
+            1,
+            "accounts of absent peers are forgotten"
+        );
+    }
+}

@@ -1,0 +1,230 @@
+//! The network's configuration: who this peer is, where it listens, and every limit.
+//!
+//! Names end in their unit. [`NetworkConfig::new`] gives all defaults, fields are then changed.
+
+use std::{num::NonZeroU32, time::Duration};
+
+use floe_protocol::{
+    keys::{ChainId, KeyPair, NodeId},
+    message::Limits,
+};
+use libp2p::Multiaddr;
+
+/// What this peer does for others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Answers requests and helps others to find peers.
+    StorageNode,
+    /// Only asks. It takes no inbound requests and no place in routing tables.
+    LightPeer,
+}
+
+/// The configuration of a [`Network`](super::Network).
+#[derive(Clone, Debug)]
+pub struct NetworkConfig {
+    /// The node key: its public half is the peer's name.
+    pub key: KeyPair,
+    /// The network, part of all protocol names, so that two networks never mix.
+    pub chain: ChainId,
+    /// What messages of the network may carry.
+    pub messages: Limits,
+    /// What this peer does for others.
+    pub role: Role,
+    /// Addresses to listen on, `/tcp/` or `/udp/../quic-v1`. Default: none, as light peers do.
+    pub listen: Vec<Multiaddr>,
+    /// Addresses under which others reach this peer, told to them beside the listen addresses.
+    pub external: Vec<Multiaddr>,
+    /// Addresses to begin with when nobody is connected.
+    pub bootstrap: Vec<Multiaddr>,
+    /// The nodes of the committee. They bypass connection limits and have byte budgets of their
+    /// own; if this peer is one of them, it keeps connections to the others.
+    pub committee: Vec<NodeId>,
+    /// Every limit.
+    pub limits: NetworkLimits,
+}
+
+/// The limits of the network layer. They hold against strangers by default; what a default leaves
+/// open is written at its field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NetworkLimits {
+    /// Handshakes in each direction. Default 64.
+    pub pending_connections_max: usize,
+    /// Connections that others opened. Default 160.
+    pub inbound_connections_max: usize,
+    /// Connections that this peer opened. Default 80.
+    pub outbound_connections_max: usize,
+    /// Connections in all, the committee's not counted. Default 200.
+    pub connections_max: usize,
+    /// Connections with one peer. Holds for the committee too. Default 2.
+    pub connections_per_peer_max: usize,
+    /// Connections with one IPv4 address or IPv6 /64. Default 8.
+    pub connections_per_ip_max: usize,
+    /// Connections with one IPv4 /24 or IPv6 /56. Default 16.
+    pub connections_per_subnet_max: usize,
+    /// Connections with one IPv4 /16 or IPv6 /48. Default 32.
+    pub connections_per_network_max: usize,
+    /// Whether connections over loopback are exempt from the limits by address, as local swarms
+    /// need it. Default false.
+    pub loopback_exempt: bool,
+    /// Time for a handshake. Default 10,000.
+    pub handshake_timeout_ms: u64,
+    /// Time after which an unused connection is closed, but not one with a committee member.
+    /// Default 120,000.
+    pub idle_connection_timeout_ms: u64,
+    /// Streams that a TCP connection or one side of a QUIC connection may have. Equal on all
+    /// peers: a connection with more is cut. Default 128.
+    pub streams_per_connection_max: u32,
+
+    /// Requests of one peer that are read or answered at a time; beyond, it is told `Busy`.
+    /// Default 64.
+    pub inbound_requests_per_peer_max: usize,
+    /// Requests of all peers that are read or answered at a time; beyond, they are told `Busy`.
+    /// Default 1,024.
+    pub inbound_requests_max: usize,
+    /// Payload bytes that requests of one peer may hold. Default 32 MiB.
+    pub inbound_bytes_per_peer_max: usize,
+    /// Payload bytes that requests of all strangers may hold. Default 256 MiB.
+    pub inbound_bytes_max: usize,
+    /// Payload bytes that requests of committee members may hold, apart from the strangers'.
+    /// Default 128 MiB.
+    pub committee_inbound_bytes_max: usize,
+    /// Time that a request waits for room for its payload before it is told `Busy`. Default 2,000.
+    pub admission_timeout_ms: u64,
+    /// What a peer that is told `Busy` is asked to wait. Default 500.
+    pub busy_retry_after_ms: u32,
+    /// Broken messages after which a peer is disconnected. Default 16.
+    pub violations_max: u32,
+
+    /// Requests of this peer that are under way in all; more wait in [`Network::request`].
+    /// Default 512.
+    ///
+    /// [`Network::request`]: super::Network::request
+    pub outbound_requests_max: usize,
+    /// Requests of this peer that are under way to one peer; more wait. Default 32, so that those
+    /// of both sides fit into the streams of a connection.
+    pub outbound_requests_per_peer_max: usize,
+    /// Time for a head, and for a payload beside what its size adds. Default 10,000.
+    pub transfer_timeout_ms: u64,
+    /// Time that each MiB of a payload adds. Default 10,000, about 100 KiB/s for one stream.
+    pub transfer_timeout_per_mib_ms: u64,
+    /// Time in which something of a payload must arrive. Default 10,000.
+    pub stall_timeout_ms: u64,
+    /// Time from a sent request to the first byte of its answer. Default 30,000.
+    pub answer_timeout_ms: u64,
+    /// Payload bytes sent in a second, all peers together. Default: no limit.
+    pub upload_bytes_per_second: Option<NonZeroU32>,
+    /// Payload bytes read in a second, all peers together. Default: no limit.
+    pub download_bytes_per_second: Option<NonZeroU32>,
+
+    /// Announcements that await their verdict; more are ignored. Default 256.
+    pub announcements_max: usize,
+    /// Messages that wait for one gossip peer. Default 256.
+    pub gossip_queue_max: usize,
+    /// Longest gossip frame: several announcements or control messages. Default 16 KiB.
+    pub gossip_frame_bytes: usize,
+
+    /// Time to look for a peer's addresses. Default 10,000.
+    pub find_timeout_ms: u64,
+    /// Addresses kept of one peer. Default 8.
+    pub addresses_per_peer_max: usize,
+    /// Peers whose addresses are kept beside the committee. Default 1,024.
+    pub known_peers_max: usize,
+    /// First pause before a lost committee member or bootstrap address is dialled again. Doubles
+    /// with every failure. Default 500.
+    pub redial_min_ms: u64,
+    /// Longest pause. Default 60,000.
+    pub redial_max_ms: u64,
+    /// Time between walks through the routing table. Default 300,000.
+    pub routing_refresh_ms: u64,
+    /// Time between pings. A connection whose ping fails is closed. Default 15,000.
+    pub ping_interval_ms: u64,
+
+    /// Commands that wait for the network's task. Default 256.
+    pub commands_max: usize,
+    /// Events that wait for the service; beyond, requests are told `Busy`. Default 256.
+    pub events_max: usize,
+    /// Time for connections to close at the end. Default 2,000.
+    pub shutdown_timeout_ms: u64,
+}
+
+impl NetworkConfig {
+    /// All defaults for a peer of the network `chain`.
+    #[must_use]
+    pub fn new(key: KeyPair, chain: ChainId, messages: Limits, role: Role) -> Self {
+        Self {
+            key,
+            chain,
+            messages,
+            role,
+            listen: Vec::new(),
+            external: Vec::new(),
+            bootstrap: Vec::new(),
+            committee: Vec::new(),
+            limits: NetworkLimits::default(),
+        }
+    }
+
+    /// The time within which a payload must have passed.
+    pub(super) fn transfer_timeout(&self, bytes: usize) -> Duration {
+        let mib = (bytes as u64).div_ceil(1 << 20);
+        let by_size = self.limits.transfer_timeout_per_mib_ms.saturating_mul(mib);
+        Duration::from_millis(self.limits.transfer_timeout_ms.saturating_add(by_size))
+    }
+
+    /// An upper bound for a whole exchange, whatever its size: request, answer, both heads.
+    pub(super) fn exchange_timeout(&self) -> Duration {
+        let largest = usize::try_from(self.messages.max_payload_bytes()).unwrap_or(usize::MAX);
+        let transfers = self.transfer_timeout(largest).saturating_mul(2);
+        let heads = Duration::from_millis(self.limits.transfer_timeout_ms).saturating_mul(2);
+        let answer = Duration::from_millis(self.limits.answer_timeout_ms);
+        transfers.saturating_add(heads).saturating_add(answer)
+    }
+}
+
+impl Default for NetworkLimits {
+    fn default() -> Self {
+        Self {
+            pending_connections_max: 64,
+            inbound_connections_max: 160,
+            outbound_connections_max: 80,
+            connections_max: 200,
+            connections_per_peer_max: 2,
+            connections_per_ip_max: 8,
+            connections_per_subnet_max: 16,
+            connections_per_network_max: 32,
+            loopback_exempt: false,
+            handshake_timeout_ms: 10_000,
+            idle_connection_timeout_ms: 120_000,
+            streams_per_connection_max: 128,
+            inbound_requests_per_peer_max: 64,
+            inbound_requests_max: 1_024,
+            inbound_bytes_per_peer_max: 32 << 20,
+            inbound_bytes_max: 256 << 20,
+            committee_inbound_bytes_max: 128 << 20,
+            admission_timeout_ms: 2_000,
+            busy_retry_after_ms: 500,
+            violations_max: 16,
+            outbound_requests_max: 512,
+            outbound_requests_per_peer_max: 32,
+            transfer_timeout_ms: 10_000,
+            transfer_timeout_per_mib_ms: 10_000,
+            stall_timeout_ms: 10_000,
+            answer_timeout_ms: 30_000,
+            upload_bytes_per_second: None,
+            download_bytes_per_second: None,
+            announcements_max: 256,
+            gossip_queue_max: 256,
+            gossip_frame_bytes: 16 << 10,
+            find_timeout_ms: 10_000,
+            addresses_per_peer_max: 8,
+            known_peers_max: 1_024,
+            redial_min_ms: 500,
+            redial_max_ms: 60_000,
+            routing_refresh_ms: 300_000,
+            ping_interval_ms: 15_000,
+            commands_max: 256,
+            events_max: 256,
+            shutdown_timeout_ms: 2_000,
+        }
+    }
+}

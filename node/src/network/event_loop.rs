@@ -1,0 +1,433 @@
+//! The one task that owns the swarm.
+//!
+//! Handles send it commands, the swarm reports events, services send back responses and verdicts,
+//! and time passes: each of these is one arm of the loop. It decides who is dialled and when, and
+//! passes everything else on. Requests and announcements of others go to the service through a
+//! bounded channel; when that is full the answer is `Busy`, so the loop never waits for anybody.
+//!
+//! Invariants: no disk, hash or decoding work here (codecs run in the connections' tasks); every
+//! collection is bounded by a limit of the configuration or by the number of connections.
+
+mod dialling;
+mod inbound;
+mod outbound;
+
+use std::{
+    collections::{HashMap, HashSet},
+    error::Error as _,
+    io,
+    time::Duration,
+};
+
+use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use libp2p::{
+    Multiaddr, PeerId, Swarm, TransportError,
+    core::{ConnectedPoint, transport::ListenerId},
+    gossipsub::IdentTopic,
+    identify, kad, ping,
+    swarm::{ConnectionId, ListenError, SwarmEvent},
+};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep_until, timeout},
+};
+
+use self::{
+    dialling::Dials,
+    inbound::{JudgedAnnouncement, Reply},
+    outbound::Requests,
+};
+use super::{
+    address::{Scope, node_id, vetted},
+    behaviour::{Behaviour, BehaviourEvent, ProtocolNames},
+    command::Command,
+    config::{NetworkConfig, Role},
+    discovery::Redial,
+    error::NetworkError,
+    event::Event,
+    gossip,
+    metrics::{INBOUND, Metrics, OUTBOUND},
+    peers::{Introduction, Peers, PeersView},
+};
+
+/// Time between looks at scores and offenders.
+const TICK: Duration = Duration::from_secs(1);
+
+/// The ends of the channels that the loop holds.
+#[derive(Debug)]
+pub(super) struct Channels {
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) events: mpsc::Sender<Event>,
+    pub(super) view: watch::Sender<PeersView>,
+    pub(super) listen: watch::Sender<Vec<Multiaddr>>,
+}
+
+/// The state of the network's task.
+pub(super) struct EventLoop {
+    swarm: Swarm<Behaviour>,
+    config: NetworkConfig,
+    names: ProtocolNames,
+    topic: IdentTopic,
+    channels: Channels,
+    metrics: Metrics,
+    listeners: Vec<ListenerId>,
+    peers: Peers,
+    requests: Requests,
+    dials: Dials,
+    /// Committee members that this peer keeps connections to.
+    members: Redial<PeerId>,
+    /// Bootstrap addresses by their position, and their dials under way.
+    bootstrap: Redial<usize>,
+    bootstrap_dials: HashMap<ConnectionId, usize>,
+    replies: FuturesUnordered<BoxFuture<'static, Reply>>,
+    verdicts: FuturesUnordered<BoxFuture<'static, JudgedAnnouncement>>,
+    next_tick: Instant,
+}
+
+impl EventLoop {
+    /// A loop over `swarm`. `committee` is without the peer itself.
+    pub(super) fn new(
+        swarm: Swarm<Behaviour>,
+        config: NetworkConfig,
+        committee: &HashSet<PeerId>,
+        channels: Channels,
+        metrics: Metrics,
+    ) -> Self {
+        let now = Instant::now();
+        let pauses = (
+            Duration::from_millis(config.limits.redial_min_ms),
+            Duration::from_millis(config.limits.redial_max_ms),
+        );
+        let is_member = config.committee.contains(&config.key.public());
+        let keeps_members = is_member && config.role == Role::StorageNode;
+        let members = committee.iter().copied().filter(|_| keeps_members);
+        Self {
+            swarm,
+            names: ProtocolNames::new(&config),
+            topic: gossip::topic(&config),
+            channels,
+            metrics,
+            listeners: Vec::new(),
+            peers: Peers::new(&config, committee.clone()),
+            requests: Requests::default(),
+            dials: Dials::default(),
+            members: Redial::new(members, now, pauses),
+            bootstrap: Redial::new(0..config.bootstrap.len(), now, pauses),
+            bootstrap_dials: HashMap::new(),
+            replies: FuturesUnordered::new(),
+            verdicts: FuturesUnordered::new(),
+            next_tick: now + TICK,
+            config,
+        }
+    }
+
+    /// Binds all addresses to listen on and waits until each is there.
+    pub(super) async fn listen(&mut self) -> Result<(), NetworkError> {
+        for address in self.config.external.clone() {
+            self.swarm.add_external_address(address);
+        }
+        let mut pending = HashMap::new();
+        for address in self.config.listen.clone() {
+            let listener = self.swarm.listen_on(address.clone());
+            let listener = listener.map_err(|error| listen_error(address.clone(), error))?;
+            self.listeners.push(listener);
+            pending.insert(listener, address);
+        }
+        let patience = Duration::from_millis(self.config.limits.handshake_timeout_ms);
+        let deadline = Instant::now() + patience;
+        while let Some(address) = pending.values().next().cloned() {
+            let bound = tokio::time::timeout_at(deadline, self.swarm.select_next_some()).await;
+            let Ok(event) = bound else {
+                let source = io::ErrorKind::TimedOut.into();
+                return Err(NetworkError::Listen { address, source });
+            };
+            match event {
+                SwarmEvent::NewListenAddr { listener_id, .. } => {
+                    pending.remove(&listener_id);
+                }
+                SwarmEvent::ListenerClosed {
+                    listener_id,
+                    reason: Err(source),
+                    ..
+                } => {
+                    let address = pending.remove(&listener_id).unwrap_or(address);
+                    let source = root_cause(source);
+                    return Err(NetworkError::Listen { address, source });
+                }
+                other => self.on_event(other),
+            }
+        }
+        self.publish_listen_addresses();
+        Ok(())
+    }
+
+    /// Runs until a handle says to shut down or all handles are gone.
+    pub(super) async fn run(mut self) {
+        self.on_timer();
+        loop {
+            let timer = sleep_until(self.next_timer());
+            tokio::select! {
+                event = self.swarm.select_next_some() => self.on_event(event),
+                Some(reply) = self.replies.next() => self.on_reply(reply),
+                Some(judged) = self.verdicts.next() => self.on_verdict(&judged),
+                command = self.channels.commands.recv() => match command {
+                    None | Some(Command::Shutdown) => break,
+                    Some(command) => self.on_command(command),
+                },
+                () = timer => self.on_timer(),
+            }
+            if let Some(view) = self.peers.take_view() {
+                self.channels.view.send_replace(view);
+            }
+        }
+        self.close().await;
+    }
+
+    /// Tells all peers that this one goes.
+    async fn close(mut self) {
+        for listener in std::mem::take(&mut self.listeners) {
+            self.swarm.remove_listener(listener);
+        }
+        let peers: Vec<_> = self.swarm.connected_peers().copied().collect();
+        for peer in peers {
+            // An error says that it has gone already.
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
+        let patience = Duration::from_millis(self.config.limits.shutdown_timeout_ms);
+        let swarm = &mut self.swarm;
+        let closed = async {
+            while swarm.network_info().num_peers() > 0 {
+                swarm.select_next_some().await;
+            }
+        };
+        if timeout(patience, closed).await.is_err() {
+            tracing::debug!("connections did not close in time");
+        }
+    }
+
+    fn on_command(&mut self, command: Command) {
+        match command {
+            Command::Request(peer, request) => self.request(peer, request),
+            Command::Announce(bytes, result) => {
+                // The caller may have gone: then nobody needs the result.
+                let _ = result.send(self.announce(bytes));
+            }
+            Command::AddAddresses(peer, addresses) => self.peers.given(peer, &addresses),
+            Command::Find(peer, result) => self.find(peer, result),
+            Command::Shutdown => {}
+        }
+    }
+
+    fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        match event {
+            SwarmEvent::Behaviour(event) => self.on_behaviour_event(event),
+            SwarmEvent::ConnectionEstablished {
+                peer_id,
+                connection_id,
+                endpoint,
+                ..
+            } => self.on_connected(peer_id, connection_id, &endpoint),
+            SwarmEvent::ConnectionClosed {
+                peer_id,
+                endpoint,
+                num_established,
+                cause,
+                ..
+            } => {
+                tracing::debug!(%peer_id, ?cause, "connection closed");
+                self.on_disconnected(peer_id, &endpoint, num_established);
+            }
+            SwarmEvent::OutgoingConnectionError {
+                connection_id,
+                error,
+                ..
+            } => {
+                tracing::debug!(%error, "dial failed");
+                self.on_dial_failed(connection_id);
+            }
+            SwarmEvent::IncomingConnectionError { error, .. } => {
+                tracing::debug!(%error, "inbound connection failed");
+                if matches!(error, ListenError::Denied { .. }) {
+                    self.metrics.connection_refused();
+                }
+            }
+            SwarmEvent::NewListenAddr { address, .. } => {
+                tracing::info!(%address, "listening");
+                self.publish_listen_addresses();
+            }
+            SwarmEvent::ExpiredListenAddr { .. } | SwarmEvent::ListenerClosed { .. } => {
+                self.publish_listen_addresses();
+            }
+            SwarmEvent::ListenerError { error, .. } => {
+                tracing::warn!(%error, "listener error");
+            }
+            _ => {}
+        }
+    }
+
+    fn on_behaviour_event(&mut self, event: BehaviourEvent) {
+        match event {
+            BehaviourEvent::Exchange(event) => self.on_exchange(event),
+            BehaviourEvent::Gossip(event) => self.on_gossip(event),
+            BehaviourEvent::Kademlia(kad::Event::OutboundQueryProgressed {
+                id,
+                result: kad::QueryResult::GetClosestPeers(result),
+                ..
+            }) => self.on_looked_up(id, result),
+            // What strangers want stored is dropped here: the routing table keeps no records.
+            BehaviourEvent::Kademlia(_) => {}
+            BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => {
+                self.on_identified(peer_id, info);
+            }
+            BehaviourEvent::Identify(_) => {}
+            BehaviourEvent::Ping(ping::Event {
+                connection,
+                result: Err(ping::Failure::Timeout | ping::Failure::Other { .. }),
+                ..
+            }) => {
+                self.swarm.close_connection(connection);
+            }
+            BehaviourEvent::Ping(_) => {}
+            BehaviourEvent::Limiter(never) => match never {},
+        }
+    }
+
+    fn on_connected(&mut self, peer: PeerId, id: ConnectionId, endpoint: &ConnectedPoint) {
+        self.metrics.connection_opened(direction(endpoint));
+        self.bootstrap_dials.remove(&id);
+        if node_id(&peer).is_none() {
+            tracing::debug!(%peer, "peer has no ed25519 key");
+            let _ = self.swarm.disconnect_peer_id(peer);
+            return;
+        }
+        let remote = endpoint.get_remote_address();
+        self.peers.opened(peer, remote);
+        if endpoint.is_dialer()
+            && let Some(address) = vetted(&peer, remote, Scope::Loopback)
+        {
+            self.peers.heard(peer, address);
+        }
+        self.members.connected(&peer);
+        self.dials.connected(&peer);
+        self.pump(peer);
+    }
+
+    fn on_disconnected(&mut self, peer: PeerId, endpoint: &ConnectedPoint, left: u32) {
+        self.metrics.connection_closed(direction(endpoint));
+        let knew_the_way = self.peers.any_routes();
+        self.peers.closed(&peer, left);
+        if left == 0 {
+            let now = Instant::now();
+            self.members.lost(&peer, now);
+            if knew_the_way && !self.peers.any_routes() {
+                self.bootstrap.all_lost(now);
+            }
+            self.pump(peer);
+        }
+        self.start_held_lookups();
+    }
+
+    /// A peer introduced itself, now or anew.
+    fn on_identified(&mut self, peer: PeerId, info: identify::Info) {
+        if info.protocol_version != self.names.identify {
+            tracing::debug!(%peer, theirs = info.protocol_version, "peer of another network");
+            self.metrics.malformed("wrong_network");
+            let _ = self.swarm.disconnect_peer_id(peer);
+            return;
+        }
+        let routes = info.protocols.contains(&self.names.routing);
+        let nearest = self.peers.scope_of(&peer);
+        let mut addresses = Vec::new();
+        for address in &info.listen_addrs {
+            if let Some(address) = vetted(&peer, address, nearest)
+                && !addresses.contains(&address)
+                && addresses.len() < self.config.limits.addresses_per_peer_max
+            {
+                addresses.push(address);
+            }
+        }
+        let kademlia = &mut self.swarm.behaviour_mut().kademlia;
+        for address in addresses.iter().filter(|_| routes) {
+            kademlia.add_address(&peer, address.clone());
+        }
+        for outdated in self.peers.told(peer, addresses) {
+            kademlia.remove_address(&peer, &outdated);
+        }
+        let introduction = Introduction {
+            agent: info.agent_version,
+            answers_requests: info.protocols.contains(&self.names.request),
+            routes,
+        };
+        self.peers.introduced(&peer, introduction);
+        self.start_held_lookups();
+    }
+
+    /// When the loop has to act by itself next.
+    fn next_timer(&self) -> Instant {
+        let bootstrap = self.bootstrap.next_due();
+        let bootstrap = bootstrap.filter(|_| !self.peers.any_routes());
+        let due = self.members.next_due().into_iter().chain(bootstrap).min();
+        due.map_or(self.next_tick, |due| due.min(self.next_tick))
+    }
+
+    fn on_timer(&mut self) {
+        let now = Instant::now();
+        for member in self.members.take_due(now) {
+            self.connect(member);
+        }
+        if !self.peers.any_routes() {
+            for position in self.bootstrap.take_due(now) {
+                self.dial_bootstrap(position);
+            }
+        }
+        if now >= self.next_tick {
+            self.next_tick = now + TICK;
+            self.expire_held_lookups(now);
+            self.cut_offenders();
+            self.refresh_scores();
+        }
+        self.start_held_lookups();
+    }
+
+    fn cut_offenders(&mut self) {
+        let max = self.config.limits.violations_max;
+        for peer in self.swarm.behaviour_mut().exchange.take_offenders(max) {
+            tracing::info!(%peer, "cutting off a peer that sent too many broken messages");
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
+    }
+
+    fn publish_listen_addresses(&self) {
+        let addresses = self.swarm.listeners().cloned().collect();
+        self.channels.listen.send_replace(addresses);
+    }
+}
+
+const fn direction(endpoint: &ConnectedPoint) -> super::metrics::Word {
+    match endpoint {
+        ConnectedPoint::Dialer { .. } => OUTBOUND,
+        ConnectedPoint::Listener { .. } => INBOUND,
+    }
+}
+
+fn listen_error(address: Multiaddr, error: TransportError<io::Error>) -> NetworkError {
+    match error {
+        TransportError::MultiaddrNotSupported(address) => NetworkError::UnsupportedAddress(address),
+        TransportError::Other(source) => NetworkError::Listen {
+            address,
+            source: root_cause(source),
+        },
+    }
+}
+
+/// The system's own error, which libp2p wraps several times: its kind says what to do.
+fn root_cause(error: io::Error) -> io::Error {
+    let mut cause = error.source();
+    while let Some(current) = cause {
+        if let Some(code) = current.downcast_ref().and_then(io::Error::raw_os_error) {
+            return io::Error::from_raw_os_error(code);
+        }
+        cause = current.source();
+    }
+    error
+}

@@ -1,0 +1,165 @@
+//! Own requests, from the handle to the stream and back.
+//!
+//! A request waits in its peer's queue until the peer is connected and has few enough of this
+//! peer's requests under way; both bounds together keep the streams of a connection below its
+//! limit, beyond which the connection would be cut.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    io,
+};
+
+use floe_protocol::message::Response;
+use libp2p::{
+    PeerId,
+    request_response::{OutboundFailure, OutboundRequestId},
+};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use super::EventLoop;
+use crate::network::{
+    codec::{Ask, StreamError},
+    command::OutboundRequest,
+    error::RequestError,
+};
+
+/// A request that has been sent.
+#[derive(Debug)]
+struct Sent {
+    peer: PeerId,
+    kind: &'static str,
+    reply: oneshot::Sender<Result<Response, RequestError>>,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// Own requests under way.
+#[derive(Debug, Default)]
+pub(super) struct Requests {
+    waiting: HashMap<PeerId, VecDeque<OutboundRequest>>,
+    sent: HashMap<OutboundRequestId, Sent>,
+    sent_to: HashMap<PeerId, usize>,
+}
+
+impl EventLoop {
+    /// Takes a request from a handle.
+    pub(super) fn request(&mut self, peer: PeerId, request: OutboundRequest) {
+        self.requests
+            .waiting
+            .entry(peer)
+            .or_default()
+            .push_back(request);
+        self.pump(peer);
+    }
+
+    /// Sends what waits for a peer, as far as it may be sent, or gets the peer connected.
+    pub(super) fn pump(&mut self, peer: PeerId) {
+        if !self.requests.waiting.contains_key(&peer) {
+            return;
+        }
+        if !self.swarm.is_connected(&peer) {
+            self.connect(peer);
+            return;
+        }
+        let max = self.config.limits.outbound_requests_per_peer_max;
+        let requests = &mut self.requests;
+        let sent_to = requests.sent_to.entry(peer).or_default();
+        let queue = requests.waiting.entry(peer).or_default();
+        while *sent_to < max
+            && let Some(OutboundRequest {
+                request,
+                reply,
+                permit,
+            }) = queue.pop_front()
+        {
+            // Nobody waits for it any more.
+            if reply.is_closed() {
+                continue;
+            }
+            let kind = request.name();
+            let exchange = &mut self.swarm.behaviour_mut().exchange;
+            let id = exchange.send(&peer, Ask::Outbound(request));
+            *sent_to += 1;
+            let sent = Sent {
+                peer,
+                kind,
+                reply,
+                _permit: permit,
+            };
+            requests.sent.insert(id, sent);
+        }
+        if queue.is_empty() {
+            requests.waiting.remove(&peer);
+        }
+        if *sent_to == 0 {
+            requests.sent_to.remove(&peer);
+        }
+    }
+
+    /// A request has its response, or failed.
+    pub(super) fn on_answer(
+        &mut self,
+        id: OutboundRequestId,
+        result: Result<Response, RequestError>,
+    ) {
+        let Some(sent) = self.requests.sent.remove(&id) else {
+            return;
+        };
+        self.metrics.request_out(sent.kind, outcome(&result));
+        // The caller may have lost its patience.
+        drop(sent.reply.send(result));
+        if let Some(sent_to) = self.requests.sent_to.get_mut(&sent.peer) {
+            *sent_to -= 1;
+            if *sent_to == 0 {
+                self.requests.sent_to.remove(&sent.peer);
+            }
+        }
+        self.pump(sent.peer);
+    }
+
+    /// Fails all requests that wait for a peer.
+    pub(super) fn fail_waiting(&mut self, peer: &PeerId, error: RequestError) {
+        for waiting in self.requests.waiting.remove(peer).into_iter().flatten() {
+            let kind = waiting.request.name();
+            self.metrics.request_out(kind, outcome(&Err(error)));
+            drop(waiting.reply.send(Err(error)));
+        }
+    }
+}
+
+/// A word for metrics.
+const fn outcome(result: &Result<Response, RequestError>) -> &'static str {
+    match result {
+        Ok(Response::Refused(_)) => "refused",
+        Ok(_) => "answered",
+        Err(RequestError::Unreachable) => "unreachable",
+        Err(RequestError::Timeout) => "timeout",
+        Err(RequestError::Closed) => "closed",
+        Err(RequestError::Malformed) => "malformed",
+        Err(RequestError::Unsupported) => "unsupported",
+        Err(RequestError::TooLarge) => "too_large",
+        Err(RequestError::Stopped) => "stopped",
+    }
+}
+
+/// What a failed exchange means to the caller.
+pub(super) fn request_error(failure: &OutboundFailure) -> RequestError {
+    match failure {
+        OutboundFailure::DialFailure => RequestError::Unreachable,
+        OutboundFailure::Timeout => RequestError::Timeout,
+        OutboundFailure::ConnectionClosed => RequestError::Closed,
+        OutboundFailure::UnsupportedProtocols => RequestError::Unsupported,
+        OutboundFailure::Io(error) => stream_error(error),
+    }
+}
+
+fn stream_error(error: &io::Error) -> RequestError {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+    match inner {
+        Some(StreamError::HeadTooLong(_) | StreamError::Message(_) | StreamError::Trailing) => {
+            RequestError::Malformed
+        }
+        Some(StreamError::Timeout) => RequestError::Timeout,
+        Some(StreamError::Own(_)) => RequestError::TooLarge,
+        Some(StreamError::Truncated | StreamError::Io(_)) | None => RequestError::Closed,
+    }
+}

@@ -1,0 +1,215 @@
+//! libp2p's request-response behaviour, with every inbound stream tied to its peer's account.
+//!
+//! The codec that reads a stream is not told whose it is. So this behaviour wraps libp2p's handler
+//! of a connection and puts the peer's [`Account`](super::admission::Account) into the protocol
+//! value that each inbound stream carries to the codec. Everything else passes through.
+
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use libp2p::{
+    Multiaddr, PeerId, StreamProtocol,
+    core::{Endpoint, transport::PortUse},
+    request_response::{self, OutboundRequestId, ProtocolSupport, ResponseChannel},
+    swarm::{
+        ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm,
+        NetworkBehaviour, SubstreamProtocol, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
+        handler::{ConnectionEvent, FullyNegotiatedInbound},
+    },
+};
+
+use super::{
+    admission::{Account, Accounts},
+    codec::{Answer, Ask, Codec},
+    config::{NetworkConfig, Role},
+    metrics::Metrics,
+};
+
+type Inner = request_response::Behaviour<Codec>;
+type InnerHandler = THandler<Inner>;
+
+/// What the behaviour reports.
+pub(super) type ExchangeEvent = request_response::Event<Ask, Answer>;
+
+/// Requests and responses.
+pub(super) struct Exchange {
+    inner: Inner,
+    accounts: Accounts,
+}
+
+impl Exchange {
+    /// The exchange of a peer. Light peers take no requests.
+    pub(super) fn new(
+        config: &NetworkConfig,
+        protocol: StreamProtocol,
+        committee: HashSet<PeerId>,
+        metrics: Metrics,
+    ) -> Self {
+        let support = match config.role {
+            Role::StorageNode => ProtocolSupport::Full,
+            Role::LightPeer => ProtocolSupport::Outbound,
+        };
+        // Twice what a connection can carry: a stream beyond would be dropped without an answer.
+        let streams =
+            2 * usize::try_from(config.limits.streams_per_connection_max).unwrap_or(usize::MAX / 2);
+        let inner_config = request_response::Config::default()
+            .with_request_timeout(config.exchange_timeout())
+            .with_max_concurrent_streams(streams);
+        let codec = Codec::new(config, metrics);
+        Self {
+            inner: Inner::with_codec(codec, [(protocol.into(), support)], inner_config),
+            accounts: Accounts::new(config, committee),
+        }
+    }
+
+    /// Sends a request to a connected peer.
+    pub(super) fn send(&mut self, peer: &PeerId, ask: Ask) -> OutboundRequestId {
+        self.inner.send_request(peer, ask)
+    }
+
+    /// Sends a response, unless the stream has gone.
+    pub(super) fn respond(&mut self, channel: ResponseChannel<Answer>, answer: Answer) -> bool {
+        self.inner.send_response(channel, answer).is_ok()
+    }
+
+    /// The peers that broke the rules so often that they are to be cut off.
+    pub(super) fn take_offenders(&mut self, violations_max: u32) -> Vec<PeerId> {
+        self.accounts.take_offenders(violations_max)
+    }
+}
+
+impl NetworkBehaviour for Exchange {
+    type ConnectionHandler = Accounted;
+    type ToSwarm = ExchangeEvent;
+
+    fn handle_pending_inbound_connection(
+        &mut self,
+        id: ConnectionId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<(), ConnectionDenied> {
+        self.inner
+            .handle_pending_inbound_connection(id, local, remote)
+    }
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: PeerId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        let inner = self
+            .inner
+            .handle_established_inbound_connection(id, peer, local, remote)?;
+        let account = self.accounts.open(peer);
+        Ok(Accounted { inner, account })
+    }
+
+    fn handle_pending_outbound_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: Option<PeerId>,
+        addresses: &[Multiaddr],
+        role: Endpoint,
+    ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
+        self.inner
+            .handle_pending_outbound_connection(id, peer, addresses, role)
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: PeerId,
+        remote: &Multiaddr,
+        role: Endpoint,
+        port_use: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        let inner = self
+            .inner
+            .handle_established_outbound_connection(id, peer, remote, role, port_use)?;
+        let account = self.accounts.open(peer);
+        Ok(Accounted { inner, account })
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        self.inner.on_swarm_event(event);
+    }
+
+    fn on_connection_handler_event(
+        &mut self,
+        peer: PeerId,
+        id: ConnectionId,
+        event: THandlerOutEvent<Self>,
+    ) {
+        self.inner.on_connection_handler_event(peer, id, event);
+    }
+
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+        self.inner.poll(cx)
+    }
+}
+
+/// A connection's handler that knows the account of its peer.
+pub(super) struct Accounted {
+    inner: InnerHandler,
+    account: Arc<Account>,
+}
+
+impl ConnectionHandler for Accounted {
+    type FromBehaviour = <InnerHandler as ConnectionHandler>::FromBehaviour;
+    type ToBehaviour = <InnerHandler as ConnectionHandler>::ToBehaviour;
+    type InboundProtocol = <InnerHandler as ConnectionHandler>::InboundProtocol;
+    type OutboundProtocol = <InnerHandler as ConnectionHandler>::OutboundProtocol;
+    type InboundOpenInfo = ();
+    type OutboundOpenInfo = ();
+
+    fn listen_protocol(&self) -> SubstreamProtocol<Self::InboundProtocol> {
+        self.inner.listen_protocol()
+    }
+
+    fn connection_keep_alive(&self) -> bool {
+        self.inner.connection_keep_alive()
+    }
+
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, (), Self::ToBehaviour>> {
+        self.inner.poll(cx)
+    }
+
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<Option<Self::ToBehaviour>> {
+        self.inner.poll_close(cx)
+    }
+
+    fn on_behaviour_event(&mut self, event: Self::FromBehaviour) {
+        self.inner.on_behaviour_event(event);
+    }
+
+    fn on_connection_event(
+        &mut self,
+        event: ConnectionEvent<'_, Self::InboundProtocol, Self::OutboundProtocol>,
+    ) {
+        let event = match event {
+            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
+                protocol: (stream, mut name),
+                info,
+            }) => {
+                name.account = Some(Arc::clone(&self.account));
+                ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
+                    protocol: (stream, name),
+                    info,
+                })
+            }
+            other => other,
+        };
+        self.inner.on_connection_event(event);
+    }
+}

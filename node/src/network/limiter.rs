@@ -1,0 +1,410 @@
+//! Which connections are accepted: counts in total, by direction, peer, IP address and subnet.
+//!
+//! Every other layer trusts that there are only so many connections; this is where that becomes
+//! true. libp2p has no limits by default, its own counting behaviour keeps a record of every peer
+//! ever seen, and none counts by subnet. Committee members bypass all limits but the one per
+//! peer, so that a crowd of strangers cannot cut the committee apart; connections to them are also
+//! kept alive when idle.
+//!
+//! Invariants: [`Counts`] holds entries of living connections only, so closing one frees its
+//! slots; a slot is taken before the handshake, so handshakes are counted too. An address that
+//! is shared with strangers may be refused while it is theirs to fill; the committee's own dials
+//! out are not.
+
+use std::{
+    collections::{HashMap, HashSet},
+    convert::Infallible,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    task::{Context, Poll},
+};
+
+use libp2p::{
+    Multiaddr, PeerId,
+    core::{Endpoint, transport::PortUse, upgrade::DeniedUpgrade},
+    swarm::{
+        ConnectionClosed, ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent,
+        ConnectionId, DialFailure, FromSwarm, ListenFailure, NetworkBehaviour, SubstreamProtocol,
+        THandler, THandlerInEvent, THandlerOutEvent, ToSwarm, handler::ConnectionEvent,
+    },
+};
+
+use super::{address::ip_of, config::NetworkConfig};
+
+/// The limit that a connection would have broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Exceeded {
+    /// Handshakes in one direction.
+    #[error("too many connections pending")]
+    Pending,
+    /// Connections in one direction.
+    #[error("too many connections in this direction")]
+    Direction,
+    /// Connections of all kinds.
+    #[error("too many connections")]
+    Total,
+    /// Connections with one peer.
+    #[error("too many connections with this peer")]
+    Peer,
+    /// Connections with one address or subnet.
+    #[error("too many connections with this address or subnet")]
+    Subnet,
+}
+
+/// The limits, copied from the configuration.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ConnectionLimits {
+    pending_per_direction_max: usize,
+    inbound_max: usize,
+    outbound_max: usize,
+    total_max: usize,
+    per_peer_max: usize,
+    per_ip_max: usize,
+    per_subnet_max: usize,
+    per_network_max: usize,
+    loopback_exempt: bool,
+}
+
+impl From<&NetworkConfig> for ConnectionLimits {
+    fn from(config: &NetworkConfig) -> Self {
+        Self {
+            pending_per_direction_max: config.limits.pending_connections_max,
+            inbound_max: config.limits.inbound_connections_max,
+            outbound_max: config.limits.outbound_connections_max,
+            total_max: config.limits.connections_max,
+            per_peer_max: config.limits.connections_per_peer_max,
+            per_ip_max: config.limits.connections_per_ip_max,
+            per_subnet_max: config.limits.connections_per_subnet_max,
+            per_network_max: config.limits.connections_per_network_max,
+            loopback_exempt: config.limits.loopback_exempt,
+        }
+    }
+}
+
+/// Who opened a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Direction {
+    Inbound,
+    Outbound,
+}
+
+/// A prefix of addresses and how many connections it may have.
+type Subnet = (IpAddr, u8);
+
+/// One connection, pending while its peer is unknown or not yet authenticated.
+#[derive(Clone, Debug)]
+struct Slot {
+    direction: Direction,
+    established: Option<PeerId>,
+    subnets: Vec<Subnet>,
+    privileged: bool,
+}
+
+/// The connections there are, and how many of each kind.
+#[derive(Debug, Default)]
+struct Counts {
+    slots: HashMap<ConnectionId, Slot>,
+    pending: HashMap<Direction, usize>,
+    established: HashMap<Direction, usize>,
+    peers: HashMap<PeerId, usize>,
+    subnets: HashMap<Subnet, usize>,
+}
+
+impl Counts {
+    /// Takes a slot for a connection whose handshake begins.
+    fn begin(
+        &mut self,
+        limits: &ConnectionLimits,
+        id: ConnectionId,
+        (direction, ip, privileged): (Direction, Option<IpAddr>, bool),
+    ) -> Result<(), Exceeded> {
+        let subnets = subnets(limits, ip);
+        if !privileged {
+            if count(&self.pending, &direction) >= limits.pending_per_direction_max {
+                return Err(Exceeded::Pending);
+            }
+            self.check_subnets(limits, &subnets)?;
+        }
+        *self.pending.entry(direction).or_default() += 1;
+        self.take_subnets(&subnets);
+        let slot = Slot {
+            direction,
+            established: None,
+            subnets,
+            privileged,
+        };
+        self.slots.insert(id, slot);
+        Ok(())
+    }
+
+    /// Turns a pending slot into that of an authenticated peer, or frees it.
+    fn establish(
+        &mut self,
+        limits: &ConnectionLimits,
+        id: ConnectionId,
+        (direction, ip, peer, privileged): (Direction, Option<IpAddr>, PeerId, bool),
+    ) -> Result<(), Exceeded> {
+        self.end(id);
+        // Members on an address leave its slots to the others on it.
+        let ip = ip.filter(|_| !privileged);
+        let subnets = subnets(limits, ip);
+        if count(&self.peers, &peer) >= limits.per_peer_max {
+            return Err(Exceeded::Peer);
+        }
+        if !privileged {
+            let max = match direction {
+                Direction::Inbound => limits.inbound_max,
+                Direction::Outbound => limits.outbound_max,
+            };
+            if count(&self.established, &direction) >= max {
+                return Err(Exceeded::Direction);
+            }
+            if self.established.values().sum::<usize>() >= limits.total_max {
+                return Err(Exceeded::Total);
+            }
+            self.check_subnets(limits, &subnets)?;
+            *self.established.entry(direction).or_default() += 1;
+        }
+        *self.peers.entry(peer).or_default() += 1;
+        self.take_subnets(&subnets);
+        let slot = Slot {
+            direction,
+            established: Some(peer),
+            subnets,
+            privileged,
+        };
+        self.slots.insert(id, slot);
+        Ok(())
+    }
+
+    /// Frees the slots of a connection that failed or closed.
+    fn end(&mut self, id: ConnectionId) -> Option<Slot> {
+        let slot = self.slots.remove(&id)?;
+        match &slot.established {
+            None => release(&mut self.pending, slot.direction),
+            Some(peer) => {
+                release(&mut self.peers, *peer);
+                if !slot.privileged {
+                    release(&mut self.established, slot.direction);
+                }
+            }
+        }
+        for subnet in &slot.subnets {
+            release(&mut self.subnets, *subnet);
+        }
+        Some(slot)
+    }
+
+    fn check_subnets(&self, limits: &ConnectionLimits, subnets: &[Subnet]) -> Result<(), Exceeded> {
+        // From the single address to the widest prefix, as `subnets` lists them.
+        let maxima = [
+            limits.per_ip_max,
+            limits.per_subnet_max,
+            limits.per_network_max,
+        ];
+        let full = |(subnet, max): (&Subnet, usize)| count(&self.subnets, subnet) >= max;
+        if subnets.iter().zip(maxima).any(full) {
+            return Err(Exceeded::Subnet);
+        }
+        Ok(())
+    }
+
+    fn take_subnets(&mut self, subnets: &[Subnet]) {
+        for subnet in subnets {
+            *self.subnets.entry(*subnet).or_default() += 1;
+        }
+    }
+}
+
+fn count<K: std::hash::Hash + Eq>(counts: &HashMap<K, usize>, key: &K) -> usize {
+    counts.get(key).copied().unwrap_or(0)
+}
+
+/// Takes one away, and the entry with the last.
+fn release<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: K) {
+    if let std::collections::hash_map::Entry::Occupied(mut entry) = counts.entry(key) {
+        *entry.get_mut() -= 1;
+        if *entry.get() == 0 {
+            entry.remove();
+        }
+    }
+}
+
+/// The prefixes that an address counts for: itself (of IPv6, its /64), its subnet, its network.
+fn subnets(limits: &ConnectionLimits, ip: Option<IpAddr>) -> Vec<Subnet> {
+    let Some(ip) = ip else { return Vec::new() };
+    if limits.loopback_exempt && ip.is_loopback() {
+        return Vec::new();
+    }
+    let prefixes = match ip {
+        IpAddr::V4(_) => [32_u8, 24, 16],
+        IpAddr::V6(_) => [64, 56, 48],
+    };
+    prefixes
+        .iter()
+        .map(|bits| (masked(ip, *bits), *bits))
+        .collect()
+}
+
+/// The first `bits` of an address.
+fn masked(ip: IpAddr, bits: u8) -> IpAddr {
+    match ip {
+        IpAddr::V4(v4) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
+            Ipv4Addr::from_bits(v4.to_bits() & mask).into()
+        }
+        IpAddr::V6(v6) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
+            Ipv6Addr::from_bits(v6.to_bits() & mask).into()
+        }
+    }
+}
+
+/// The behaviour that applies the limits.
+#[derive(Debug)]
+pub(super) struct Limiter {
+    limits: ConnectionLimits,
+    privileged: HashSet<PeerId>,
+    counts: Counts,
+}
+
+impl Limiter {
+    /// A limiter that lets `privileged` peers bypass all limits but the one per peer.
+    pub(super) fn new(limits: ConnectionLimits, privileged: HashSet<PeerId>) -> Self {
+        Self {
+            limits,
+            privileged,
+            counts: Counts::default(),
+        }
+    }
+
+    fn establish(
+        &mut self,
+        id: ConnectionId,
+        direction: Direction,
+        peer: PeerId,
+        remote: &Multiaddr,
+    ) -> Result<KeepAlive, ConnectionDenied> {
+        let privileged = self.privileged.contains(&peer);
+        let connection = (direction, ip_of(remote), peer, privileged);
+        let counted = self.counts.establish(&self.limits, id, connection);
+        counted.map_err(ConnectionDenied::new)?;
+        Ok(KeepAlive(privileged))
+    }
+}
+
+impl NetworkBehaviour for Limiter {
+    type ConnectionHandler = KeepAlive;
+    type ToSwarm = Infallible;
+
+    fn handle_pending_inbound_connection(
+        &mut self,
+        id: ConnectionId,
+        _: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<(), ConnectionDenied> {
+        let connection = (Direction::Inbound, ip_of(remote), false);
+        let counted = self.counts.begin(&self.limits, id, connection);
+        counted.map_err(ConnectionDenied::new)
+    }
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: PeerId,
+        _: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.establish(id, Direction::Inbound, peer, remote)
+    }
+
+    fn handle_pending_outbound_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: Option<PeerId>,
+        _: &[Multiaddr],
+        _: Endpoint,
+    ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
+        let privileged = peer.is_some_and(|peer| self.privileged.contains(&peer));
+        // Several addresses may be tried at once: which one counts is known when one answers.
+        let connection = (Direction::Outbound, None, privileged);
+        let counted = self.counts.begin(&self.limits, id, connection);
+        counted.map_err(ConnectionDenied::new)?;
+        Ok(Vec::new())
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: PeerId,
+        remote: &Multiaddr,
+        _: Endpoint,
+        _: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.establish(id, Direction::Outbound, peer, remote)
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        match event {
+            FromSwarm::ConnectionClosed(ConnectionClosed { connection_id, .. })
+            | FromSwarm::DialFailure(DialFailure { connection_id, .. })
+            | FromSwarm::ListenFailure(ListenFailure { connection_id, .. }) => {
+                self.counts.end(connection_id);
+            }
+            _ => {}
+        }
+    }
+
+    fn on_connection_handler_event(
+        &mut self,
+        _: PeerId,
+        _: ConnectionId,
+        event: THandlerOutEvent<Self>,
+    ) {
+        match event {}
+    }
+
+    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+        Poll::Pending
+    }
+}
+
+/// A handler that opens no streams and decides whether an idle connection is kept.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct KeepAlive(bool);
+
+impl ConnectionHandler for KeepAlive {
+    type FromBehaviour = Infallible;
+    type ToBehaviour = Infallible;
+    type InboundProtocol = DeniedUpgrade;
+    type OutboundProtocol = DeniedUpgrade;
+    type InboundOpenInfo = ();
+    type OutboundOpenInfo = ();
+
+    fn listen_protocol(&self) -> SubstreamProtocol<Self::InboundProtocol> {
+        SubstreamProtocol::new(DeniedUpgrade, ())
+    }
+
+    fn connection_keep_alive(&self) -> bool {
+        self.0
+    }
+
+    fn on_behaviour_event(&mut self, event: Self::FromBehaviour) {
+        match event {}
+    }
+
+    fn poll(
+        &mut self,
+        _: &mut Context<'_>,
+    ) -> Poll<ConnectionHandlerEvent<Self::OutboundProtocol, (), Self::ToBehaviour>> {
+        Poll::Pending
+    }
+
+    fn on_connection_event(
+        &mut self,
+        _: ConnectionEvent<'_, Self::InboundProtocol, Self::OutboundProtocol>,
+    ) {
+    }
+}
+
+#[cfg(test)]
+mod tests;

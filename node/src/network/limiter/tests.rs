@@ -1,0 +1,187 @@
+//! Table tests of the connection counts.
+
+use super::*;
+
+const LIMITS: ConnectionLimits = ConnectionLimits {
+    pending_per_direction_max: 3,
+    inbound_max: 6,
+    outbound_max: 2,
+    total_max: 7,
+    per_peer_max: 2,
+    per_ip_max: 2,
+    per_subnet_max: 3,
+    per_network_max: 4,
+    loopback_exempt: true,
+};
+
+fn id(number: usize) -> ConnectionId {
+    ConnectionId::new_unchecked(number)
+}
+
+/// Establishes connections of distinct peers, in order, from each address; the answers.
+fn admitted(addresses: &[&str]) -> Vec<Result<(), Exceeded>> {
+    let mut counts = Counts::default();
+    let connect = |(number, address): (usize, &&str)| {
+        let ip: IpAddr = address.parse().unwrap();
+        counts.begin(&LIMITS, id(number), (Direction::Inbound, Some(ip), false))?;
+        let connection = (Direction::Inbound, Some(ip), PeerId::random(), false);
+        counts.establish(&LIMITS, id(number), connection)
+    };
+    addresses.iter().enumerate().map(connect).collect()
+}
+
+#[test]
+fn addresses_subnets_and_networks_are_limited() {
+    let full = Err(Exceeded::Subnet);
+    let table: &[(&[&str], &[Result<(), Exceeded>])] = &[
+        // One address.
+        (
+            &["10.0.0.1", "10.0.0.1", "10.0.0.1"],
+            &[Ok(()), Ok(()), full],
+        ),
+        // One /24.
+        (
+            &["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.1.1"],
+            &[Ok(()), Ok(()), Ok(()), full, Ok(())],
+        ),
+        // One /16.
+        (
+            &[
+                "10.0.0.1", "10.0.1.1", "10.0.2.1", "10.0.3.1", "10.0.4.1", "10.1.0.1",
+            ],
+            &[Ok(()), Ok(()), Ok(()), Ok(()), full, Ok(())],
+        ),
+        // An IPv6 address counts as its /64.
+        (
+            &["2001:db8::1", "2001:db8::2", "2001:db8::3"],
+            &[Ok(()), Ok(()), full],
+        ),
+        // One /56.
+        (
+            &[
+                "2001:db8:0:1::1",
+                "2001:db8:0:2::1",
+                "2001:db8:0:3::1",
+                "2001:db8:0:4::1",
+            ],
+            &[Ok(()), Ok(()), Ok(()), full],
+        ),
+        // One /48.
+        (
+            &[
+                "2001:db8:0:0100::1",
+                "2001:db8:0:0200::1",
+                "2001:db8:0:0300::1",
+                "2001:db8:0:0400::1",
+                "2001:db8:0:0500::1",
+                "2001:db8:1::1",
+            ],
+            &[Ok(()), Ok(()), Ok(()), Ok(()), full, Ok(())],
+        ),
+        // Loopback is exempt, until the inbound limit.
+        (
+            &[
+                "127.0.0.1",
+                "127.0.0.1",
+                "127.0.0.1",
+                "::1",
+                "::1",
+                "::1",
+                "::1",
+            ],
+            &[
+                Ok(()),
+                Ok(()),
+                Ok(()),
+                Ok(()),
+                Ok(()),
+                Ok(()),
+                Err(Exceeded::Direction),
+            ],
+        ),
+    ];
+    for (addresses, expected) in table {
+        assert_eq!(admitted(addresses), *expected, "{addresses:?}");
+    }
+}
+
+#[test]
+fn closing_frees_every_slot() {
+    let mut counts = Counts::default();
+    let ip: IpAddr = "10.0.0.1".parse().unwrap();
+    let peer = PeerId::random();
+    for round in 0..10 {
+        for number in 0..2 {
+            let connection = (Direction::Inbound, Some(ip), false);
+            counts.begin(&LIMITS, id(number), connection).unwrap();
+            let connection = (Direction::Inbound, Some(ip), peer, false);
+            counts.establish(&LIMITS, id(number), connection).unwrap();
+        }
+        let third = (Direction::Inbound, Some(ip), false);
+        assert_eq!(counts.begin(&LIMITS, id(2), third), Err(Exceeded::Subnet));
+        for number in 0..2 {
+            assert!(counts.end(id(number)).is_some(), "round {round}");
+        }
+    }
+    assert!(counts.slots.is_empty() && counts.peers.is_empty() && counts.subnets.is_empty());
+    assert!(counts.pending.is_empty() && counts.established.is_empty());
+}
+
+#[test]
+fn a_failed_handshake_frees_its_slot_and_a_pending_one_keeps_it() {
+    let mut counts = Counts::default();
+    let inbound = |number: u8| {
+        let ip = IpAddr::from([number, 0, 0, 1]);
+        (Direction::Inbound, Some(ip), false)
+    };
+    for number in 0..3 {
+        let begun = counts.begin(&LIMITS, id(number.into()), inbound(number));
+        assert_eq!(begun, Ok(()));
+    }
+    assert_eq!(
+        counts.begin(&LIMITS, id(3), inbound(3)),
+        Err(Exceeded::Pending)
+    );
+    counts.end(id(0));
+    assert_eq!(counts.begin(&LIMITS, id(3), inbound(3)), Ok(()));
+}
+
+#[test]
+fn directions_peers_and_the_total_are_limited() {
+    let mut counts = Counts::default();
+    let mut next = 0;
+    let mut connect = |direction, peer| {
+        next += 1;
+        counts.establish(&LIMITS, id(next), (direction, None, peer, false))
+    };
+    let peer = PeerId::random();
+    assert_eq!(connect(Direction::Outbound, peer), Ok(()));
+    assert_eq!(connect(Direction::Inbound, peer), Ok(()));
+    assert_eq!(connect(Direction::Inbound, peer), Err(Exceeded::Peer));
+    assert_eq!(connect(Direction::Outbound, PeerId::random()), Ok(()));
+    let third_out = connect(Direction::Outbound, PeerId::random());
+    assert_eq!(third_out, Err(Exceeded::Direction));
+    for _ in 0..4 {
+        assert_eq!(connect(Direction::Inbound, PeerId::random()), Ok(()));
+    }
+    let eighth = connect(Direction::Inbound, PeerId::random());
+    assert_eq!(eighth, Err(Exceeded::Total));
+}
+
+#[test]
+fn the_committee_bypasses_all_but_the_limit_per_peer() {
+    let mut counts = Counts::default();
+    let ip: IpAddr = "10.0.0.1".parse().unwrap();
+    for number in 0..20 {
+        let connection = (Direction::Inbound, Some(ip), PeerId::random(), true);
+        assert_eq!(counts.establish(&LIMITS, id(number), connection), Ok(()));
+    }
+    let member = PeerId::random();
+    for (number, expected) in [(20, Ok(())), (21, Ok(())), (22, Err(Exceeded::Peer))] {
+        let connection = (Direction::Inbound, Some(ip), member, true);
+        assert_eq!(counts.establish(&LIMITS, id(number), connection), expected);
+    }
+    // Members on one address leave its slots to others.
+    let stranger = (Direction::Inbound, Some(ip), PeerId::random(), false);
+    assert_eq!(counts.establish(&LIMITS, id(30), stranger), Ok(()));
+}

@@ -1,0 +1,334 @@
+//! Who is connected, and at which addresses peers can be reached.
+//!
+//! Addresses come from two sides: *given* by this peer's own configuration and memory, and *told*
+//! by the peers themselves or by others about them. What a peer tells of itself replaces what was
+//! told before, so that a node that moved is found at its new address only; what was given stays.
+//!
+//! Invariant: bounded by `addresses_per_peer_max` and `known_peers_max`; only peers that are
+//! neither connected nor of the committee are forgotten.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use floe_protocol::keys::NodeId;
+use libp2p::{Multiaddr, PeerId};
+
+use super::{
+    address::{Scope, node_id, vetted},
+    config::NetworkConfig,
+};
+
+/// What is kept of a peer's own description of its software.
+const AGENT_CHARS_MAX: usize = 64;
+
+/// A connected peer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PeerView {
+    /// The address of its first connection.
+    pub address: Multiaddr,
+    /// Connections with it.
+    pub connections: u32,
+    /// Whether it answers requests: a storage node rather than a light peer. Known once the two
+    /// have introduced themselves.
+    pub answers_requests: bool,
+    /// Its own description of its software. For people, never for decisions.
+    pub agent: String,
+    /// Its standing in gossip: 0 is neutral, below 0 it sent something wrong.
+    pub gossip_score: f64,
+}
+
+/// The peers at one moment.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PeersView {
+    /// Who is connected.
+    pub connected: BTreeMap<NodeId, PeerView>,
+    /// Addresses of committee nodes, worth remembering for the next start.
+    pub committee_addresses: BTreeMap<NodeId, Vec<Multiaddr>>,
+}
+
+/// What a peer said of itself.
+#[derive(Debug, Default)]
+pub(super) struct Introduction {
+    pub(super) agent: String,
+    pub(super) answers_requests: bool,
+    pub(super) routes: bool,
+}
+
+#[derive(Debug)]
+struct Connected {
+    address: Multiaddr,
+    connections: u32,
+    introduction: Option<Introduction>,
+    gossip_score: f64,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    given: Vec<Multiaddr>,
+    told: Vec<Multiaddr>,
+    /// When it was last of use, in the book's own count.
+    used: u64,
+}
+
+/// The peers' table and address book.
+#[derive(Debug)]
+pub(super) struct Peers {
+    committee: HashSet<PeerId>,
+    addresses_max: usize,
+    known_max: usize,
+    connected: HashMap<PeerId, Connected>,
+    known: HashMap<PeerId, Known>,
+    clock: u64,
+    changed: bool,
+}
+
+impl Peers {
+    pub(super) fn new(config: &NetworkConfig, committee: HashSet<PeerId>) -> Self {
+        Self {
+            committee,
+            addresses_max: config.limits.addresses_per_peer_max,
+            known_max: config.limits.known_peers_max,
+            connected: HashMap::new(),
+            known: HashMap::new(),
+            clock: 0,
+            changed: false,
+        }
+    }
+
+    /// Notes a connection.
+    pub(super) fn opened(&mut self, peer: PeerId, address: &Multiaddr) {
+        self.changed = true;
+        let entry = self.connected.entry(peer).or_insert_with(|| Connected {
+            address: address.clone(),
+            connections: 0,
+            introduction: None,
+            gossip_score: 0.0,
+        });
+        entry.connections += 1;
+    }
+
+    /// Notes that a connection closed and how many are left.
+    pub(super) fn closed(&mut self, peer: &PeerId, left: u32) {
+        self.changed = true;
+        if left == 0 {
+            self.connected.remove(peer);
+        } else if let Some(entry) = self.connected.get_mut(peer) {
+            entry.connections = left;
+        }
+    }
+
+    /// Notes what a peer said of itself.
+    pub(super) fn introduced(&mut self, peer: &PeerId, mut introduction: Introduction) {
+        if let Some(entry) = self.connected.get_mut(peer) {
+            let visible = |c: &char| !c.is_control();
+            let agent = introduction.agent.chars().filter(visible);
+            introduction.agent = agent.take(AGENT_CHARS_MAX).collect();
+            entry.introduction = Some(introduction);
+            self.changed = true;
+        }
+    }
+
+    /// Notes a peer's standing in gossip.
+    pub(super) fn scored(&mut self, peer: &PeerId, score: f64) {
+        if let Some(entry) = self.connected.get_mut(peer)
+            && (entry.gossip_score - score).abs() >= 0.1
+        {
+            entry.gossip_score = score;
+            self.changed = true;
+        }
+    }
+
+    /// Whether somebody is connected who knows the way to others.
+    pub(super) fn any_routes(&self) -> bool {
+        let mut introductions = self
+            .connected
+            .values()
+            .filter_map(|c| c.introduction.as_ref());
+        introductions.any(|introduction| introduction.routes)
+    }
+
+    /// Whether somebody is connected who has not said yet what it is.
+    pub(super) fn any_unknown(&self) -> bool {
+        self.connected.values().any(|c| c.introduction.is_none())
+    }
+
+    /// The nearest scope that a connection has: addresses of third peers are taken from there on.
+    pub(super) fn nearest_scope(&self) -> Scope {
+        let scopes = self
+            .connected
+            .values()
+            .filter_map(|c| Scope::of(&c.address));
+        scopes.min().unwrap_or(Scope::Global)
+    }
+
+    /// The scope of a connected peer's own connection: what it tells of itself is taken from there
+    /// on.
+    pub(super) fn scope_of(&self, peer: &PeerId) -> Scope {
+        let connected = self.connected.get(peer);
+        let scope = connected.and_then(|c| Scope::of(&c.address));
+        scope.unwrap_or(Scope::Global)
+    }
+
+    pub(super) fn connected(&self) -> impl Iterator<Item = &PeerId> {
+        self.connected.keys()
+    }
+
+    /// Keeps addresses that this peer was given.
+    pub(super) fn given(&mut self, peer: PeerId, addresses: &[Multiaddr]) {
+        let max = self.addresses_max;
+        let known = self.entry(peer);
+        for address in addresses {
+            if let Some(address) = vetted(&peer, address, Scope::Loopback) {
+                prefer(&mut known.given, address, max);
+            }
+        }
+        self.changed = true;
+    }
+
+    /// Keeps an address at which the peer has just answered, or that another peer told.
+    pub(super) fn heard(&mut self, peer: PeerId, address: Multiaddr) {
+        let max = self.addresses_max;
+        prefer(&mut self.entry(peer).told, address, max);
+        self.changed = true;
+    }
+
+    /// Keeps what a peer told of itself in place of what was told before, and returns what is
+    /// thereby out of date. Nothing changes if none of it is of use.
+    pub(super) fn told(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) -> Vec<Multiaddr> {
+        if addresses.is_empty() {
+            return Vec::new();
+        }
+        self.changed = true;
+        let known = self.entry(peer);
+        let before = std::mem::replace(&mut known.told, addresses);
+        let outdated = |address: &Multiaddr| !known.told.contains(address);
+        before.into_iter().filter(outdated).collect()
+    }
+
+    /// Where the peer may be reached, best first.
+    pub(super) fn addresses(&mut self, peer: &PeerId) -> Vec<Multiaddr> {
+        self.clock += 1;
+        let Some(known) = self.known.get_mut(peer) else {
+            return Vec::new();
+        };
+        known.used = self.clock;
+        known.all(self.addresses_max)
+    }
+
+    /// The entry of a peer, for which the longest unused one makes room.
+    fn entry(&mut self, peer: PeerId) -> &mut Known {
+        self.clock += 1;
+        if self.known.len() >= self.known_max && !self.known.contains_key(&peer) {
+            let expendable = |peer: &PeerId| {
+                !self.committee.contains(peer) && !self.connected.contains_key(peer)
+            };
+            let candidates = self.known.iter().filter(|(peer, _)| expendable(peer));
+            let oldest = candidates.min_by_key(|(_, known)| known.used);
+            if let Some(oldest) = oldest.map(|(peer, _)| *peer) {
+                self.known.remove(&oldest);
+            }
+        }
+        let entry = self.known.entry(peer).or_default();
+        entry.used = self.clock;
+        entry
+    }
+
+    /// The view for others, if anything changed since the last.
+    pub(super) fn take_view(&mut self) -> Option<PeersView> {
+        if !std::mem::take(&mut self.changed) {
+            return None;
+        }
+        let view = |(peer, c): (&PeerId, &Connected)| {
+            let introduction = c.introduction.as_ref();
+            let view = PeerView {
+                address: c.address.clone(),
+                connections: c.connections,
+                answers_requests: introduction.is_some_and(|i| i.answers_requests),
+                agent: introduction.map(|i| i.agent.clone()).unwrap_or_default(),
+                gossip_score: c.gossip_score,
+            };
+            Some((node_id(peer)?, view))
+        };
+        let addresses = |peer: &PeerId| {
+            let addresses = self.known.get(peer)?.all(self.addresses_max);
+            (!addresses.is_empty()).then_some((node_id(peer)?, addresses))
+        };
+        Some(PeersView {
+            connected: self.connected.iter().filter_map(view).collect(),
+            committee_addresses: self.committee.iter().filter_map(addresses).collect(),
+        })
+    }
+}
+
+impl Known {
+    fn all(&self, max: usize) -> Vec<Multiaddr> {
+        let mut all = self.told.clone();
+        let new = |address: &&Multiaddr| !self.told.contains(address);
+        all.extend(self.given.iter().filter(new).cloned());
+        // What was given must not be crowded out by what was told.
+        all.truncate(2 * max);
+        all
+    }
+}
+
+/// Puts an address first, and drops the last beyond `max`.
+fn prefer(addresses: &mut Vec<Multiaddr>, address: Multiaddr, max: usize) {
+    addresses.retain(|other| *other != address);
+    addresses.insert(0, address);
+    addresses.truncate(max);
+}
+
+#[cfg(test)]
+mod tests {
+    use floe_protocol::{
+        encoding::EncodingConfig,
+        hash::Hash,
+        keys::{ChainId, KeyPair},
+        message::Limits,
+    };
+
+    use super::*;
+    use crate::network::Role;
+
+    fn address(port: u16) -> Multiaddr {
+        format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap()
+    }
+
+    fn peers(committee: &[PeerId]) -> Peers {
+        let limits = Limits::new(EncodingConfig::new(4).unwrap());
+        let key = KeyPair::from_seed([1; 32]);
+        let chain = ChainId::new(Hash::ZERO);
+        let mut config = NetworkConfig::new(key, chain, limits, Role::StorageNode);
+        config.limits.addresses_per_peer_max = 2;
+        config.limits.known_peers_max = 2;
+        Peers::new(&config, committee.iter().copied().collect())
+    }
+
+    #[test]
+    fn what_a_peer_tells_replaces_what_was_told_but_not_what_was_given() {
+        let peer = PeerId::random();
+        let mut peers = peers(&[]);
+        peers.given(peer, &[address(1)]);
+        assert!(peers.told(peer, vec![address(2), address(3)]).is_empty());
+        assert_eq!(peers.told(peer, vec![address(3), address(4)]), [address(2)]);
+        assert!(
+            peers.told(peer, Vec::new()).is_empty(),
+            "nothing of use was told"
+        );
+        assert_eq!(peers.addresses(&peer), [address(3), address(4), address(1)]);
+    }
+
+    #[test]
+    fn addresses_and_peers_are_bounded_and_the_committee_is_kept() {
+        let (member, first, second) = (PeerId::random(), PeerId::random(), PeerId::random());
+        let mut peers = peers(&[member]);
+        peers.given(member, &[address(1)]);
+        for port in 2..10 {
+            peers.heard(first, address(port));
+        }
+        assert_eq!(peers.addresses(&first), [address(9), address(8)]);
+        peers.heard(second, address(10));
+        assert!(peers.addresses(&first).is_empty());
+        assert_eq!(peers.addresses(&second), [address(10)]);
+        assert_eq!(peers.addresses(&member), [address(1)]);
+    }
+}
