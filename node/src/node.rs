@@ -5,9 +5,7 @@
 
 use std::{io, sync::Arc};
 
-use floe_protocol::{
-    genesis::GenesisError, keys::NodeId, ledger::LedgerView, message::Limits,
-};
+use floe_protocol::{genesis::GenesisError, keys::NodeId, ledger::LedgerView, message::Limits};
 use floe_storage::{OpenError, Store, StoreConfig, Usage};
 use prometheus_client::registry::Registry;
 use tokio::{
@@ -99,7 +97,11 @@ impl Node {
             limits: config.service,
             cancel: cancel.clone(),
         }));
-        services.spawn(address_book::run(store.clone(), network.clone(), cancel.clone()));
+        services.spawn(address_book::run(
+            store.clone(),
+            network.clone(),
+            cancel.clone(),
+        ));
         tracing::info!(node = %id, addresses = ?network.listen_addresses(), "node is up");
         Ok(NodeHandle {
             id,
@@ -123,7 +125,7 @@ impl NodeHandle {
         self.id
     }
 
-    /// The addresses that it listens on, each ending in `/p2p/PEER`.
+    /// The addresses that it listens on, ports filled in.
     #[must_use]
     pub fn addresses(&self) -> Vec<Multiaddr> {
         self.network.listen_addresses()
@@ -213,7 +215,12 @@ fn network_config(
         external: config.external.clone(),
         bootstrap: parse_bootstrap(&config.network.bootstrap)?,
         role: Role::StorageNode,
-        committee: view.committee().members().iter().map(|member| member.node).collect(),
+        committee: view
+            .committee()
+            .members()
+            .iter()
+            .map(|member| member.node)
+            .collect(),
         limits: config.limits,
     })
 }
@@ -222,6 +229,10 @@ fn network_config(
 pub(crate) fn parse_bootstrap(addresses: &[String]) -> Result<Vec<Multiaddr>, NodeError> {
     addresses
         .iter()
-        .map(|address| address.parse().map_err(|_| NodeError::Bootstrap(address.clone())))
+        .map(|address| {
+            address
+                .parse()
+                .map_err(|_| NodeError::Bootstrap(address.clone()))
+        })
         .collect()
 }

@@ -31,6 +31,7 @@ mod decoder;
 mod digest_table;
 mod encoder;
 mod expansion;
+mod extension;
 mod parallel;
 mod recovery;
 mod reed_solomon;

@@ -170,7 +170,7 @@ pub const FROST_PER_WAL: u128 = 1_000_000_000;
 pub struct NetworkFile {
     /// The genesis.
     pub genesis: Genesis,
-    /// Multiaddresses of nodes to join through, each ending in `/p2p/PEER`.
+    /// Multiaddresses of nodes to join through.
     #[serde(default)]
     pub bootstrap: Vec<String>,
 }

@@ -88,6 +88,13 @@ impl InconsistencyProof {
             return Err(ProofError::Index.into());
         };
         let target = table.proofs(header)?.swap_remove(pair);
+        // A line is defined only in the network of its proof.
+        let foreign = |symbol: &ProvenSymbol| {
+            symbol.helper.header != *header || symbol.helper.index.get() >= header.n_shards
+        };
+        if symbols.iter().any(foreign) {
+            return Err(InconsistencyError::Lines);
+        }
         symbols.sort_by_key(ProvenSymbol::line);
         symbols.dedup_by_key(|symbol| symbol.line());
         symbols.truncate(axis.symbols(config));

@@ -32,7 +32,10 @@ use crate::{
 };
 
 /// Bytes of a sliver in one piece.
-pub const PIECE_BYTES: usize = match option_env!("FLOE_P") { Some(_) => (8<<10) - 16, None => 8 << 10 };
+pub const PIECE_BYTES: usize = match option_env!("FLOE_P") {
+    Some(_) => (8 << 10) - 16,
+    None => 8 << 10,
+};
 /// The longest sliver that the store takes, above any that the protocol allows.
 pub const SLIVER_BYTES_MAX: usize = 16 << 20;
 
@@ -298,17 +301,26 @@ impl Slivers {
         let mode = std::env::var("FLOE_M").unwrap_or_default();
         let mut batch = crate::database::Batch::default();
         let mut all: Vec<_> = (0..).zip(sliver.chunks(PIECE_BYTES)).collect();
-        if mode == "rev" { all.reverse(); }
-        if mode == "shuf" { all.sort_by_key(|(i, _): &(u16, _)| i.wrapping_mul(40503)); }
+        if mode == "rev" {
+            all.reverse();
+        }
+        if mode == "shuf" {
+            all.sort_by_key(|(i, _): &(u16, _)| i.wrapping_mul(40503));
+        }
         for (index, piece) in all {
             let key = key::piece(generation, pair, axis, index);
             value.clear();
             value.extend_from_slice(&checksum(&key, piece));
             value.extend_from_slice(piece);
-            if mode == "batch" { batch.insert(&self.pieces, &key, &value)?; } else {
-            self.pieces.insert(&key, &value)?; }
+            if mode == "batch" {
+                batch.insert(&self.pieces, &key, &value)?;
+            } else {
+                self.pieces.insert(&key, &value)?;
+            }
         }
-        if mode == "batch" { batch.commit()?; }
+        if mode == "batch" {
+            batch.commit()?;
+        }
         Ok(())
     }
 

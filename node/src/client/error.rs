@@ -99,7 +99,10 @@ pub enum ReadError {
         len: u64,
     },
     /// Too few slivers can be had now.
-    #[error("{rows} of {rows_needed} slivers needed to read blob {blob} could be had{}", faults_list(faults))]
+    #[error(
+        "{rows} of {rows_needed} slivers needed to read blob {blob} could be had{}",
+        faults_list(faults)
+    )]
     TooFewSlivers {
         /// The blob.
         blob: BlobId,
@@ -154,10 +157,18 @@ fn list(failures: &[(String, u16, MemberFailure)]) -> String {
 }
 
 fn faults_list(faults: &[(String, SliverFault)]) -> String {
-    join(faults.iter().map(|(node, reason)| format!("node {node}: {reason}")))
+    join(
+        faults
+            .iter()
+            .map(|(node, reason)| format!("node {node}: {reason}")),
+    )
 }
 
 fn join(items: impl Iterator<Item = String>) -> String {
     let items: Vec<_> = items.collect();
-    if items.is_empty() { String::new() } else { format!(" ({})", items.join("; ")) }
+    if items.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", items.join("; "))
+    }
 }

@@ -118,7 +118,8 @@ fn behaviour(
         .with_push_listen_addr_updates(true)
         // Addresses are kept filtered, in the address book.
         .with_cache_size(0);
-    let ping = ping::Config::new().with_interval(Duration::from_millis(config.limits.ping_interval_ms));
+    let ping =
+        ping::Config::new().with_interval(Duration::from_millis(config.limits.ping_interval_ms));
     let exchange = Exchange::new(
         config,
         names.request.clone(),
@@ -151,7 +152,9 @@ fn kademlia(
         .set_publication_interval(None)
         .set_provider_publication_interval(None)
         .set_max_packet_size(ROUTING_MESSAGE_BYTES)
-        .set_periodic_bootstrap_interval(Some(Duration::from_millis(config.limits.routing_refresh_ms)))
+        .set_periodic_bootstrap_interval(Some(Duration::from_millis(
+            config.limits.routing_refresh_ms,
+        )))
         .disjoint_query_paths(true)
         .set_parallelism(NonZeroUsize::new(3).expect("three is not zero"));
     let no_records = MemoryStoreConfig {

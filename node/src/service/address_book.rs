@@ -28,8 +28,10 @@ pub(crate) async fn restore(store: &Store, network: &Network) {
         Err(_) => return,
     };
     for (node, addresses) in remembered {
-        let addresses: Vec<Multiaddr> =
-            addresses.iter().filter_map(|address| address.parse().ok()).collect();
+        let addresses: Vec<Multiaddr> = addresses
+            .iter()
+            .filter_map(|address| address.parse().ok())
+            .collect();
         network.add_addresses(node, addresses).await;
     }
 }
@@ -45,8 +47,12 @@ pub(crate) async fn run(store: Store, network: Network, cancel: CancellationToke
         };
         let known: Vec<(NodeId, Vec<String>)> = {
             let view = peers.borrow_and_update();
-            let text = |addresses: &Vec<Multiaddr>| addresses.iter().map(ToString::to_string).collect();
-            view.committee_addresses.iter().map(|(node, addresses)| (*node, text(addresses))).collect()
+            let text =
+                |addresses: &Vec<Multiaddr>| addresses.iter().map(ToString::to_string).collect();
+            view.committee_addresses
+                .iter()
+                .map(|(node, addresses)| (*node, text(addresses)))
+                .collect()
         };
         if known != saved && !known.is_empty() {
             let (store, entries) = (store.clone(), known.clone());

@@ -12,7 +12,7 @@ use std::num::NonZeroUsize;
 
 use bytes::Bytes;
 
-use super::{EncodingConfig, reed_solomon};
+use super::{EncodingConfig, extension::Extension, reed_solomon};
 use crate::{
     blob::{BlobHeader, PAIR_DIGEST_BYTES, PairDigest, PairProof},
     hash::{Domain, Hash},
@@ -97,8 +97,8 @@ impl DigestTable {
         padded.resize(self.config.k1() * share_bytes, 0);
         let padded = Bytes::from(padded);
         let data: Vec<_> = padded.chunks_exact(share_bytes).collect();
-        let codec = reed_solomon::codec(self.config.k1(), self.config.n());
-        let parity = reed_solomon::product(codec.parity(), &data, NonZeroUsize::MIN);
+        let extension = Extension::new(self.config.k1(), self.config.n());
+        let parity = extension.parity(&data, NonZeroUsize::MIN);
         data.into_iter()
             .map(|share| padded.slice_ref(share))
             .chain(parity)

@@ -7,9 +7,9 @@
 //!           (columns)    never held           exactly once, for the trees of its row and column
 //! ```
 //!
-//! The row code is one product over whole secondary slivers: all rows at once. The column code
-//! runs over batches of columns, a few parity rows at a time, so that what it makes is hashed
-//! while it is in the cache; the corner, which belongs to no sliver, lives only there.
+//! The row code is one extension of whole secondary slivers: all rows at once. The column code runs
+//! over batches of columns, so that what it makes is hashed while it is in the cache; the corner,
+//! which belongs to no sliver, lives only there.
 //!
 //! Invariant: scratch space stays below a few MiB a thread, whatever the blob.
 
@@ -18,8 +18,9 @@ use std::{num::NonZeroUsize, ops::Range};
 use bytes::{Bytes, BytesMut};
 
 use super::{
-    BlobLayout, DigestTable, parallel,
-    reed_solomon::{self, Codec},
+    BlobLayout, DigestTable,
+    extension::{self, Extension},
+    parallel,
 };
 use crate::{
     blob::PairDigest,
@@ -63,16 +64,13 @@ pub(super) fn expand(
     let threads = threads.min(NonZeroUsize::MIN.saturating_add(work / MIN_THREAD_WORK));
     let mut secondaries = transpose(layout, rows, threads);
     let columns: Vec<_> = secondaries.iter().map(|column| &column[..]).collect();
-    let row_codec = reed_solomon::codec(config.k2(), config.n());
-    let parity_columns = reed_solomon::product(row_codec.parity(), &columns, threads);
+    let parity_columns = Extension::new(config.k2(), config.n()).parity(&columns, threads);
     secondaries.extend(parity_columns);
 
-    let codec = reed_solomon::codec(config.k1(), config.n());
     let pass = ColumnPass {
         layout,
         rows,
         secondaries: &secondaries,
-        codec: &codec,
     };
     let (parity_rows, hashes) = pass.run(parity_rows, threads);
     let table = table(layout, &hashes, threads);
@@ -102,7 +100,6 @@ struct ColumnPass<'a> {
     layout: &'a BlobLayout,
     rows: &'a [Bytes],
     secondaries: &'a [Bytes],
-    codec: &'a Codec,
 }
 
 impl ColumnPass<'_> {
@@ -192,14 +189,24 @@ impl ColumnPass<'_> {
         for (row, symbols) in message.iter().enumerate() {
             hash_row(row, symbols);
         }
-        for (first, tile) in self.codec.parity().tiles() {
-            scratch.parity.resize(tile.rows() * width, 0);
-            tile.multiply(&message, width, &mut scratch.parity);
-            for (row, symbols) in (first..).zip(scratch.parity.chunks_exact(width)) {
+        let extension = Extension::new(k1, n);
+        let working_memory = &mut scratch.extension;
+        if batch.start < k2 && !segments.is_empty() {
+            extension.extend(&message, working_memory, &mut |row, _, piece| {
+                segments[row].extend_from_slice(piece);
+            });
+            for (row, segment) in segments.iter().enumerate() {
+                hash_row(k1 + row, &segment[segment.len() - width..]);
+            }
+        } else {
+            scratch.parity.resize(extension.parity_shards() * width, 0);
+            let parity = &mut scratch.parity;
+            extension.extend(&message, working_memory, &mut |row, start, piece| {
+                let start = row * width + start;
+                parity[start..start + piece.len()].copy_from_slice(piece);
+            });
+            for (row, symbols) in parity.chunks_exact(width).enumerate() {
                 hash_row(k1 + row, symbols);
-                if batch.start < k2 && row < segments.len() {
-                    segments[row].extend_from_slice(symbols);
-                }
             }
         }
     }
@@ -210,6 +217,7 @@ impl ColumnPass<'_> {
 struct Scratch {
     gathered: Vec<u8>,
     parity: Vec<u8>,
+    extension: extension::Scratch,
 }
 
 /// The trees over rows and columns of `hashes` (column by column): the digest table.

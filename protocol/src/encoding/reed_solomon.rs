@@ -1,18 +1,19 @@
-//! Reed-Solomon over GF(2^8): the matrices of the code, and the product of a matrix and shards.
+//! Reed-Solomon over GF(2^8): the field, the decoding matrices, and their product with shards.
 //!
-//! Every code here is systematic: the first `k` of `n` shards are the data. Its matrices and the
-//! arithmetic come from `reed-solomon-erasure`, which this file alone names; its C kernel makes
-//! one pass over a whole shard per coefficient, so [`product`] walks the shards in blocks that
-//! stay in the first-level cache, computes any subset of rows, and uses as many threads as asked.
+//! Every code here is systematic: the first `k` of `n` shards are the data. The arithmetic and the
+//! matrices come from `reed-solomon-erasure`, which this file alone names. What it defines is the
+//! format; parity is computed by [`super::extension`], which gives the same bytes with less work.
+//! Decoding multiplies the inverse of what is there by the shards: the library's C kernel makes one
+//! pass over a whole shard per coefficient, so [`product`] walks the shards in blocks that stay in
+//! the first-level cache, computes only the rows wanted, and uses as many threads as asked.
 //!
-//! Invariants: nothing here is generic (the library is compiled once, in this crate), codecs and
-//! their matrices are built once per `(k, n)` and process, and the result depends on neither the
-//! block size nor the number of threads. Callers vouch for counts and lengths.
+//! Invariants: nothing here is generic (the library is compiled once, in this crate), codecs are
+//! built once per `(k, n)` and process, and the result depends on neither the block size nor the
+//! number of threads. Callers vouch for counts and lengths.
 
 use std::{
     collections::BTreeMap,
     num::NonZeroUsize,
-    ops::Range,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -28,7 +29,7 @@ const BLOCK_BYTES: usize = 4 << 10;
 const TILE_ROWS: usize = 4;
 /// Bytes of all shards below which a second thread costs more than it gives.
 const MIN_THREAD_WORK: usize = 4 << 20;
-/// The kernel's vector: what is left behind the last whole one would go byte by byte.
+/// Bytes that the kernel multiplies at once.
 const VECTOR_BYTES: usize = 32;
 
 /// This CPU lacks instructions that the program was compiled to use.
@@ -67,79 +68,8 @@ pub(super) struct Matrix {
 }
 
 impl Matrix {
-    /// Rows of the matrix.
-    pub(super) fn rows(&self) -> usize {
+    fn rows(&self) -> usize {
         self.cells.len() / self.columns
-    }
-
-    /// The matrix split into groups of rows that are computed together, with the index of the
-    /// first row of each.
-    pub(super) fn tiles(&self) -> impl Iterator<Item = (usize, Tile<'_>)> {
-        let tile = |cells| Tile {
-            columns: self.columns,
-            cells,
-        };
-        let tiles = self.cells.chunks(TILE_ROWS * self.columns).map(tile);
-        tiles.enumerate().map(|(i, tile)| (i * TILE_ROWS, tile))
-    }
-}
-
-/// Some successive rows of a [`Matrix`].
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Tile<'a> {
-    columns: usize,
-    cells: &'a [u8],
-}
-
-impl Tile<'_> {
-    /// Rows of the tile.
-    pub(super) fn rows(&self) -> usize {
-        self.cells.len() / self.columns
-    }
-
-    /// Multiplies the rows by `data` (one slice of `width` bytes per column) into `out`, which
-    /// holds one result of `width` bytes per row.
-    pub(super) fn multiply(&self, data: &[&[u8]], width: usize, out: &mut [u8]) {
-        debug_assert!(data.len() == self.columns && data.iter().all(|d| d.len() == width));
-        debug_assert_eq!(out.len(), self.rows() * width);
-        let whole = width - width % VECTOR_BYTES;
-        for start in (0..whole).step_by(BLOCK_BYTES) {
-            let block = start..whole.min(start + BLOCK_BYTES);
-            for (column, source) in data.iter().enumerate() {
-                let source = &source[block.clone()];
-                for (row, out) in out.chunks_exact_mut(width).enumerate() {
-                    self.accumulate((row, column), source, &mut out[block.clone()]);
-                }
-            }
-        }
-        if whole < width {
-            self.multiply_tail(data, whole..width, out);
-        }
-    }
-
-    /// The same for less than one vector, on zero-padded copies: a padded vector is cheaper than
-    /// its bytes one by one.
-    fn multiply_tail(&self, data: &[&[u8]], tail: Range<usize>, out: &mut [u8]) {
-        let mut sums = [[0; VECTOR_BYTES]; TILE_ROWS];
-        for (column, source) in data.iter().enumerate() {
-            let mut padded = [0; VECTOR_BYTES];
-            padded[..tail.len()].copy_from_slice(&source[tail.clone()]);
-            for (row, sum) in sums.iter_mut().enumerate().take(self.rows()) {
-                self.accumulate((row, column), &padded, sum);
-            }
-        }
-        for (out, sum) in out.chunks_exact_mut(tail.end).zip(&sums) {
-            out[tail.clone()].copy_from_slice(&sum[..tail.len()]);
-        }
-    }
-
-    /// Adds one product to a sum; the first column starts the sum.
-    fn accumulate(&self, (row, column): (usize, usize), source: &[u8], sum: &mut [u8]) {
-        match (column, self.cells[row * self.columns + column]) {
-            (0, coefficient) => galois_8::mul_slice(coefficient, source, sum),
-            (_, 0) => {}
-            (_, coefficient) => galois_8::mul_slice_xor(coefficient, source, sum),
-        }
     }
 }
 
@@ -150,16 +80,16 @@ pub(super) fn product(matrix: &Matrix, data: &[&[u8]], threads: NonZeroUsize) ->
     let ranges = parallel::split(width, threads.get().min(work.div_ceil(MIN_THREAD_WORK)));
     let segments = parallel::segments(matrix.rows(), &ranges);
     let filled = parallel::run(segments, |(range, mut segments)| {
-        let block_bytes = (TILE_ROWS * BLOCK_BYTES).min(range.len());
-        let mut scratch = vec![0; TILE_ROWS * block_bytes];
-        for start in range.clone().step_by(block_bytes) {
-            let block = start..range.end.min(start + block_bytes);
+        let mut scratch = vec![0; TILE_ROWS * BLOCK_BYTES.min(range.len())];
+        for start in range.clone().step_by(BLOCK_BYTES) {
+            let block = start..range.end.min(start + BLOCK_BYTES);
             let data: Vec<_> = data.iter().map(|shard| &shard[block.clone()]).collect();
-            for (first, tile) in matrix.tiles() {
-                let out = &mut scratch[..tile.rows() * block.len()];
-                tile.multiply(&data, block.len(), out);
-                for (segment, out) in segments[first..].iter_mut().zip(out.chunks(block.len())) {
-                    segment.extend_from_slice(out);
+            let tiles = matrix.cells.chunks(TILE_ROWS * matrix.columns);
+            for (tile, segments) in tiles.zip(segments.chunks_mut(TILE_ROWS)) {
+                let sums = &mut scratch[..segments.len() * block.len()];
+                multiply_block(tile, &data, sums);
+                for (segment, sum) in segments.iter_mut().zip(sums.chunks(block.len())) {
+                    segment.extend_from_slice(sum);
                 }
             }
         }
@@ -168,11 +98,57 @@ pub(super) fn product(matrix: &Matrix, data: &[&[u8]], threads: NonZeroUsize) ->
     parallel::join_segments(filled)
 }
 
+/// Multiplies some rows of a matrix, `tile`, by one block of the shards into one sum per row.
+fn multiply_block(tile: &[u8], data: &[&[u8]], sums: &mut [u8]) {
+    let width = data[0].len();
+    let tail = width - width % VECTOR_BYTES..width;
+    // What is left behind the last vector is multiplied in zero-padded copies: a whole vector is
+    // cheaper than its bytes one by one.
+    let mut tail_sums = [[0; VECTOR_BYTES]; TILE_ROWS];
+    for (column, source) in data.iter().enumerate() {
+        let mut padded = [0; VECTOR_BYTES];
+        padded[..tail.len()].copy_from_slice(&source[tail.clone()]);
+        let coefficients = tile.iter().skip(column).step_by(data.len());
+        let sums = sums.chunks_exact_mut(width).zip(&mut tail_sums);
+        for (&coefficient, (sum, tail_sum)) in coefficients.zip(sums) {
+            let multiply = if column == 0 {
+                galois_8::mul_slice
+            } else {
+                galois_8::mul_slice_xor
+            };
+            if tail.start > 0 {
+                multiply(coefficient, &source[..tail.start], &mut sum[..tail.start]);
+            }
+            if !tail.is_empty() {
+                multiply(coefficient, &padded, tail_sum);
+            }
+        }
+    }
+    for (sum, tail_sum) in sums.chunks_exact_mut(width).zip(&tail_sums) {
+        sum[tail.clone()].copy_from_slice(&tail_sum[..tail.len()]);
+    }
+}
+
+/// The product of two field elements.
+pub(super) fn multiply(a: u8, b: u8) -> u8 {
+    galois_8::mul(a, b)
+}
+
+/// The quotient of two field elements, the second of which is not 0.
+pub(super) fn divide(a: u8, b: u8) -> u8 {
+    galois_8::div(a, b)
+}
+
+/// Adds `factor * source` to `sum`, byte by byte; both have the same length, at least 1.
+pub(super) fn add_product(factor: u8, source: &[u8], sum: &mut [u8]) {
+    galois_8::mul_slice_xor(factor, source, sum);
+}
+
 /// The codec of one `(k, n)`.
 #[derive(Debug)]
 pub(super) struct Codec {
     data_shards: usize,
-    parity: Matrix,
+    shards: usize,
     library: ReedSolomon,
 }
 
@@ -189,36 +165,21 @@ impl Codec {
     fn new(data_shards: usize, shards: usize) -> Self {
         let library = ReedSolomon::new(data_shards, shards - data_shards)
             .expect("a checked configuration has 0 < k < n <= 256");
-        // The library keeps its matrix private. Encoding the unit vectors shows it: byte j of
-        // parity shard r is then the coefficient of data shard j in it.
-        let units: Vec<_> = (0..data_shards).map(|i| unit(data_shards, i)).collect();
-        let mut parity = vec![vec![0; data_shards]; shards - data_shards];
-        library
-            .encode_sep(&units, &mut parity)
-            .expect("k unit vectors of k bytes");
-        let parity = Matrix {
-            columns: data_shards,
-            cells: parity.concat(),
-        };
         Self {
             data_shards,
-            parity,
+            shards,
             library,
         }
-    }
-
-    /// The rows of the generator below the identity: they make the parity shards.
-    pub(super) fn parity(&self) -> &Matrix {
-        &self.parity
     }
 
     /// The matrix that makes the data shards `wanted` from the shards `present`: exactly `k`
     /// different ones, ascending, none of them wanted.
     pub(super) fn decode_matrix(&self, present: &[usize], wanted: &[usize]) -> Matrix {
         debug_assert!(present.len() == self.data_shards && present.is_sorted_by(|a, b| a < b));
-        // As above: reconstruction from unit vectors shows the coefficients. The library caches
-        // the inverse by erasure pattern.
-        let mut shards = vec![None; self.data_shards + self.parity.rows()];
+        // The library keeps its matrices private. Reconstruction from the unit vectors shows this
+        // one: byte j of a data shard is then the coefficient of shard j of `present` in it. The
+        // library caches the inverse that it needs by erasure pattern.
+        let mut shards = vec![None; self.shards];
         for (i, &shard) in present.iter().enumerate() {
             shards[shard] = Some(unit(self.data_shards, i));
         }
@@ -266,6 +227,23 @@ fn unit(length: usize, one: usize) -> Vec<u8> {
 }
 
 #[cfg(test)]
+impl Codec {
+    /// The rows of the generator below the identity, which make the parity shards: the reference
+    /// for the fast extension.
+    pub(super) fn parity_matrix(&self) -> Matrix {
+        let units: Vec<_> = (0..self.data_shards)
+            .map(|i| unit(self.data_shards, i))
+            .collect();
+        let mut parity = vec![vec![0; self.data_shards]; self.shards - self.data_shards];
+        self.library.encode_sep(&units, &mut parity).unwrap();
+        Matrix {
+            columns: self.data_shards,
+            cells: parity.concat(),
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::{encoding::EncodingConfig, test_support::blob};
@@ -279,13 +257,13 @@ mod tests {
 
     #[test]
     fn matrices_follow_the_published_rows() {
-        assert_eq!(codec(2, 4).parity().cells, [3, 2, 2, 3]);
+        assert_eq!(codec(2, 4).parity_matrix().cells, [3, 2, 2, 3]);
         #[rustfmt::skip]
         let rows = [
             27, 28, 18, 20,   28, 27, 20, 18,   18, 20, 27, 28,   20, 18, 28, 27,
             245, 232, 196, 216,   232, 245, 216, 196,
         ];
-        assert_eq!(codec(4, 10).parity().cells, rows);
+        assert_eq!(codec(4, 10).parity_matrix().cells, rows);
     }
 
     #[test]
@@ -299,7 +277,7 @@ mod tests {
                 codec.library.encode_sep(&data, &mut expected).unwrap();
                 let data: Vec<_> = data.iter().map(|shard| &shard[..]).collect();
                 assert_eq!(
-                    product(codec.parity(), &data, ONE),
+                    product(&codec.parity_matrix(), &data, ONE),
                     expected,
                     "{k} of {n}, {width}"
                 );
@@ -312,11 +290,11 @@ mod tests {
         let data: Vec<_> = (0..4).map(|i| blob(i, 3_000_001)).collect();
         let data: Vec<_> = data.iter().map(|shard| &shard[..]).collect();
         let codec = codec(4, 10);
-        let one = product(codec.parity(), &data, ONE);
+        let one = product(&codec.parity_matrix(), &data, ONE);
         for threads in [2, 3, 7] {
             let threads = NonZeroUsize::new(threads).unwrap();
             assert_eq!(
-                product(codec.parity(), &data, threads),
+                product(&codec.parity_matrix(), &data, threads),
                 one,
                 "{threads} threads"
             );
@@ -332,7 +310,7 @@ mod tests {
                 let codec = codec(k, n);
                 let data: Vec<_> = (0_u64..).take(k).map(|i| blob(i, 40)).collect();
                 let views: Vec<_> = data.iter().map(|shard| &shard[..]).collect();
-                let all = [data.clone(), product(codec.parity(), &views, ONE)].concat();
+                let all = [data.clone(), product(&codec.parity_matrix(), &views, ONE)].concat();
                 for first in 0..=n - k {
                     // Every other shard from `first` on, then the rest from the end.
                     let mut present: Vec<_> = (first..n).step_by(2).take(k).collect();

@@ -15,7 +15,7 @@ use std::num::NonZeroUsize;
 
 use bytes::Bytes;
 
-use super::{Axis, BlobLayout, reed_solomon};
+use super::{Axis, BlobLayout, extension::Extension};
 use crate::{
     blob::PairProof,
     hash::{Domain, Hash},
@@ -128,17 +128,19 @@ pub fn symbol_hashes(
 ) -> Result<Vec<Hash>, SliverError> {
     check_length(layout, axis, sliver)?;
     let symbol_bytes = layout.symbol_bytes();
-    let symbols: Vec<_> = sliver.chunks_exact(symbol_bytes).collect();
-    let mut hashes = Vec::with_capacity(layout.config().n().next_power_of_two());
-    hashes.extend(symbols.iter().map(|symbol| Hash::of_symbol(symbol)));
-    let codec = reed_solomon::codec(axis.symbols(layout.config()), layout.config().n());
-    let mut scratch = Vec::new();
-    for (_, tile) in codec.parity().tiles() {
-        scratch.resize(tile.rows() * symbol_bytes, 0);
-        tile.multiply(&symbols, symbol_bytes, &mut scratch);
-        hashes.extend(scratch.chunks_exact(symbol_bytes).map(Hash::of_symbol));
-    }
+    let n = layout.config().n();
+    let mut hashes = Vec::with_capacity(n.next_power_of_two());
+    hashes.extend(sliver.chunks_exact(symbol_bytes).map(Hash::of_symbol));
+    let parity = expand(layout, axis, sliver);
+    hashes.extend(parity.iter().map(|symbol| Hash::of_symbol(symbol)));
     Ok(hashes)
+}
+
+/// The parity symbols of a sliver of the right length.
+fn expand(layout: &BlobLayout, axis: Axis, sliver: &[u8]) -> Vec<Bytes> {
+    let symbols: Vec<_> = sliver.chunks_exact(layout.symbol_bytes()).collect();
+    let extension = Extension::new(axis.symbols(layout.config()), layout.config().n());
+    extension.parity(&symbols, NonZeroUsize::MIN)
 }
 
 fn check_length(layout: &BlobLayout, axis: Axis, sliver: &[u8]) -> Result<(), SliverError> {
@@ -172,16 +174,10 @@ impl SliverTree {
     pub fn new(layout: &BlobLayout, axis: Axis, sliver: Bytes) -> Result<Self, SliverError> {
         check_length(layout, axis, &sliver)?;
         let symbol_bytes = layout.symbol_bytes();
-        let symbols: Vec<_> = sliver.chunks_exact(symbol_bytes).collect();
-        let codec = reed_solomon::codec(axis.symbols(layout.config()), layout.config().n());
-        let parity = reed_solomon::product(codec.parity(), &symbols, NonZeroUsize::MIN);
+        let parity = expand(layout, axis, &sliver);
         let parity_symbols = parity.iter().map(|symbol| &symbol[..]);
-        let hashes = symbols
-            .iter()
-            .copied()
-            .chain(parity_symbols)
-            .map(Hash::of_symbol)
-            .collect();
+        let symbols = sliver.chunks_exact(symbol_bytes).chain(parity_symbols);
+        let hashes = symbols.map(Hash::of_symbol).collect();
         let tree = MerkleTree::new(Domain::SliverNode, hashes);
         Ok(Self {
             axis,
