@@ -236,3 +236,50 @@ impl Certificate {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_support;
+
+    fn fact() -> ConfirmedFact {
+        ConfirmedFact {
+            epoch: Epoch::new(0),
+            blob: BlobId::new([1; 32]),
+            registration: RegistrationId::new([2; 32]),
+        }
+    }
+
+    #[test]
+    fn the_signed_message_binds_every_part_at_its_place() {
+        let chain = test_support::genesis(4, 4).chain_id();
+        let fact = ConfirmedFact {
+            epoch: Epoch::new(0x0102),
+            ..fact()
+        };
+        let message = fact.message(&chain);
+        assert_eq!(message[..32], SigningDomain::StorageConfirmation.tag());
+        assert_eq!(message[32..64], *chain.as_bytes());
+        assert_eq!(message[64..72], [2, 1, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(message[72..104], [1; 32]);
+        assert_eq!(message[104..], [2; 32]);
+    }
+
+    #[test]
+    fn signers_are_a_bitmap_in_committee_order() {
+        let (genesis, keys) = (test_support::genesis(9, 9), test_support::node_keys(9));
+        let (chain, committee) = (genesis.chain_id(), genesis.committee().unwrap());
+        let sign = |position: usize| {
+            let node = committee.members()[position].node;
+            let (_, bls) = keys.iter().find(|(key, _)| key.public() == node).unwrap();
+            (position, fact().sign(&chain, bls))
+        };
+        let confirmations: Vec<_> = [0, 2, 3, 4, 5, 7, 8].map(sign).into();
+        let certificate = Certificate::new(&committee, fact(), &confirmations).unwrap();
+        assert_eq!(certificate.verify(&committee, &chain), Ok(()));
+        assert_eq!(certificate.weight(&committee), 7);
+        let bytes = certificate.to_bytes();
+        assert_eq!(bytes[72..76], [9, 0, 0b1011_1101, 0b0000_0001]);
+        assert_eq!(bytes.len(), 76 + 96);
+    }
+}

@@ -78,6 +78,9 @@ impl Committee {
     ///
     /// # Errors
     /// [`CommitteeError`]: the candidates cannot carry `n_shards` under the cap.
+    ///
+    /// # Panics
+    /// With more than 65,536 candidates; a genesis lists far fewer.
     pub fn at_genesis(n_shards: u16, candidates: &[Candidate]) -> Result<Self, CommitteeError> {
         let config = EncodingConfig::new(n_shards)?;
         let mut candidates = candidates.to_vec();
@@ -169,5 +172,39 @@ impl Committee {
     #[must_use]
     pub const fn is_validity(&self, weight: u16) -> bool {
         bft::is_validity(weight, self.n_shards())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_support;
+
+    #[test]
+    fn every_shard_has_one_holder_who_lists_it() {
+        for (nodes, n_shards) in [(4, 4), (7, 7), (5, 64), (30, 256)] {
+            let committee = test_support::committee(nodes, n_shards);
+            assert_eq!(committee.n_shards(), n_shards);
+            assert!(committee.members().is_sorted_by_key(|member| member.node));
+            for shard in (0..n_shards).map(ShardIndex::new) {
+                let listing = committee.members().iter().enumerate();
+                let listing = listing.filter(|(_, member)| member.shards.contains(&shard));
+                let listing: Vec<_> = listing.map(|(position, _)| position).collect();
+                assert_eq!(
+                    listing,
+                    [committee.holder(shard)],
+                    "shard {shard} of {n_shards}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn quorum_and_validity_are_counted_in_shards() {
+        let committee = test_support::committee(5, 64);
+        assert!(!committee.is_quorum(42));
+        assert!(committee.is_quorum(43));
+        assert!(!committee.is_validity(21));
+        assert!(committee.is_validity(22));
     }
 }

@@ -20,6 +20,9 @@ use crate::{
 pub const MAX_NAME_BYTES: usize = 64;
 /// Most writers that a genesis may list.
 pub const MAX_WRITERS: usize = 1024;
+/// Most members that a genesis may list. More than `n_shards` of them never hold a shard, and each
+/// costs a pairing to check.
+pub const MAX_MEMBERS: usize = 1024;
 
 /// Why a genesis is none.
 #[derive(Debug, thiserror::Error, Clone, PartialEq, Eq)]
@@ -51,6 +54,9 @@ pub enum GenesisError {
     /// Nobody could ever store, or the list is too long.
     #[error("a genesis lists 1 to {MAX_WRITERS} writers")]
     Writers,
+    /// The list of members is too long.
+    #[error("a genesis lists at most {MAX_MEMBERS} members")]
+    Members,
 }
 
 /// A storage node as it introduces itself to the maker of a genesis.
@@ -132,6 +138,9 @@ impl Genesis {
         if self.writers.is_empty() || self.writers.len() > MAX_WRITERS {
             return Err(GenesisError::Writers);
         }
+        if self.members.len() > MAX_MEMBERS {
+            return Err(GenesisError::Members);
+        }
         let max_bytes = config.max_blob_bytes_possible();
         if self.max_blob_bytes == 0 || self.max_blob_bytes > max_bytes {
             return Err(GenesisError::MaxBlobBytes {
@@ -173,4 +182,104 @@ pub struct NetworkFile {
     /// Multiaddresses of nodes to join through.
     #[serde(default)]
     pub bootstrap: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_support;
+
+    fn check(change: impl Fn(&mut Genesis), expected: &GenesisError) {
+        let mut genesis = test_support::genesis(5, 7);
+        assert!(genesis.committee().is_ok());
+        change(&mut genesis);
+        assert_eq!(genesis.committee().as_ref(), Err(expected));
+    }
+
+    #[test]
+    fn names_and_lists_have_limits() {
+        check(|genesis| genesis.name.clear(), &GenesisError::Name);
+        let long = "x".repeat(MAX_NAME_BYTES + 1);
+        check(
+            |genesis| genesis.name.clone_from(&long),
+            &GenesisError::Name,
+        );
+        check(|genesis| genesis.writers.clear(), &GenesisError::Writers);
+        let writers = vec![test_support::writer_key().public(); MAX_WRITERS + 1];
+        check(
+            |genesis| genesis.writers.clone_from(&writers),
+            &GenesisError::Writers,
+        );
+        let members = vec![test_support::genesis(4, 4).members[0]; MAX_MEMBERS + 1];
+        check(
+            |genesis| genesis.members.clone_from(&members),
+            &GenesisError::Members,
+        );
+
+        let mut longest = test_support::genesis(5, 7);
+        longest.name = "x".repeat(MAX_NAME_BYTES);
+        longest.writers = writers[1..].to_vec();
+        assert!(longest.committee().is_ok());
+    }
+
+    #[test]
+    fn shards_and_blob_limit_are_what_the_code_can_carry() {
+        for n_shards in [0, 3, 257] {
+            let error = GenesisError::Config(ConfigError::Shards(n_shards));
+            check(|genesis| genesis.n_shards = n_shards, &error);
+        }
+        let max_bytes = 12 << 20;
+        for bytes in [0, max_bytes + 1, u64::MAX] {
+            let error = GenesisError::MaxBlobBytes {
+                bytes,
+                max_bytes,
+                n_shards: 7,
+            };
+            check(|genesis| genesis.max_blob_bytes = bytes, &error);
+        }
+        let mut smallest = test_support::genesis(5, 7);
+        smallest.max_blob_bytes = 1;
+        assert!(smallest.committee().is_ok());
+    }
+
+    #[test]
+    fn members_prove_their_keys() {
+        let node = test_support::genesis(5, 7).members[1].node;
+        let error = GenesisError::Possession(node);
+        check(
+            |genesis| genesis.members[1].bls_possession = genesis.members[2].bls_possession,
+            &error,
+        );
+        // Another's key and proof: a proof is bound to its node.
+        check(
+            |genesis| {
+                genesis.members[1].bls_key = genesis.members[2].bls_key;
+                genesis.members[1].bls_possession = genesis.members[2].bls_possession;
+            },
+            &error,
+        );
+    }
+
+    #[test]
+    fn members_carry_the_shards_and_come_once() {
+        let cap = |nodes| CommitteeError::Cap {
+            n_shards: 7,
+            nodes,
+            cap: 2,
+        };
+        let error = GenesisError::Committee(cap(3));
+        check(|genesis| genesis.members.truncate(3), &error);
+        let without_stake = |genesis: &mut Genesis| {
+            genesis.members[0].stake_wal = 0;
+            genesis.members[3].stake_wal = 0;
+        };
+        check(without_stake, &error);
+        check(
+            |genesis| genesis.members.clear(),
+            &GenesisError::Committee(cap(0)),
+        );
+        let node = test_support::genesis(5, 7).members[1].node;
+        let error = GenesisError::Committee(CommitteeError::Duplicate(node));
+        check(|genesis| genesis.members[4] = genesis.members[1], &error);
+    }
 }

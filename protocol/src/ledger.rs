@@ -248,3 +248,72 @@ impl LedgerView {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{hash::Hash, test_support};
+
+    const HEADER: BlobHeader = BlobHeader {
+        n_shards: 7,
+        len: 1,
+        root: Hash::ZERO,
+    };
+
+    fn registration(start: u64, end: u64, deletable: bool) -> Registration {
+        Registration {
+            id: RegistrationId::new([0; 32]),
+            header: HEADER,
+            owner: test_support::writer_key().public(),
+            start: Epoch::new(start),
+            end: Epoch::new(end),
+            deletable,
+            certified: None,
+        }
+    }
+
+    /// State, live registrations, end, deletable.
+    fn check(
+        certified: Option<u64>,
+        registrations: &[Registration],
+        expected: (BlobState, u32, u64, bool),
+    ) {
+        let view = LedgerView::from_genesis(&test_support::genesis(4, 7)).unwrap();
+        let record = BlobRecord {
+            certified: certified.map(Epoch::new),
+            ..BlobRecord::new(HEADER)
+        };
+        let status = view.blob_status(&record, registrations);
+        let (state, live_registrations, end, deletable) = expected;
+        let expected = BlobStatus {
+            header: HEADER,
+            state,
+            live_registrations,
+            end: Epoch::new(end),
+            deletable,
+            first_certified_epoch: certified.map(Epoch::new),
+            first_certified_time_ms: None,
+            certification_number: None,
+        };
+        assert_eq!(status, expected, "{certified:?} {registrations:?}");
+    }
+
+    #[test]
+    fn the_state_of_a_blob_follows_certificate_and_registrations() {
+        use BlobState::{Certified, Expired, Registered};
+        let (ended, later) = (registration(0, 0, false), registration(1, 9, false));
+        let permanent = registration(0, u64::MAX, false);
+        let (short, deletable) = (registration(0, 3, false), registration(0, 5, true));
+        let none: &[Registration] = &[];
+        check(None, none, (Expired, 0, 0, false));
+        check(None, &[ended], (Expired, 0, 0, false));
+        check(None, &[later], (Expired, 0, 0, false));
+        check(None, &[short], (Registered, 1, 3, false));
+        check(None, &[deletable], (Registered, 1, 5, true));
+        check(None, &[short, deletable, ended], (Registered, 2, 5, false));
+        check(None, &[permanent], (Registered, 1, u64::MAX, false));
+        check(Some(0), &[permanent], (Certified, 1, u64::MAX, false));
+        // Learnt by gossip: certified, but never registered on this node.
+        check(Some(0), none, (Certified, 0, u64::MAX, false));
+    }
+}

@@ -20,6 +20,7 @@ use crate::{
     blob::PairProof,
     codec::CodecError,
     encoding::{EncodingConfig, MAX_SLIVER_BYTES},
+    index::SliverPairIndex,
 };
 
 pub use self::{
@@ -34,6 +35,8 @@ pub const PREFIX_BYTES: usize = 4;
 pub const MAX_HEAD_BYTES: usize = 16 << 10;
 /// Longest announcement in bytes.
 pub const MAX_ANNOUNCEMENT_BYTES: usize = 2 << 10;
+/// Longest version by which a node may call itself.
+pub const MAX_VERSION_BYTES: usize = 64;
 
 /// Why bytes are no message of this network.
 #[derive(Debug, thiserror::Error, Clone, Copy, PartialEq, Eq)]
@@ -135,7 +138,51 @@ fn at_most(bytes: u64, max_bytes: u64) -> Result<(), MessageError> {
     }
 }
 
+/// Refuses a pair that no network of `n_shards` has.
+fn check_pair(pair: SliverPairIndex, n_shards: u16) -> Result<(), MessageError> {
+    if pair.get() < n_shards {
+        Ok(())
+    } else {
+        Err(MessageError::Field)
+    }
+}
+
 /// The length of a payload part, as a head states it.
 fn stated(part: &Bytes) -> u32 {
     u32::try_from(part.len()).expect("payload parts are slivers and tables, below 4 GiB")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_follow_the_encoding() {
+        // n, bytes of a table, of the largest primary and of the largest secondary sliver
+        for (n_shards, table, primary, secondary) in [
+            (4, 256, 4_194_306, 2_796_204),
+            (7, 448, 4_194_305, 2_516_583),
+            (64, 4_096, 4_194_306, 2_145_924),
+            (256, 16_384, 4_194_459, 2_109_494),
+        ] {
+            let limits = Limits::new(EncodingConfig::new(n_shards).unwrap());
+            assert_eq!(limits.table_bytes(), table, "n = {n_shards}");
+            assert_eq!(limits.max_primary_bytes(), primary, "n = {n_shards}");
+            assert_eq!(limits.max_secondary_bytes(), secondary, "n = {n_shards}");
+            assert_eq!(
+                limits.max_payload_bytes(),
+                primary + secondary,
+                "n = {n_shards}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_frame_counts_prefix_head_and_payload() {
+        let frame = Frame {
+            head: vec![0; 10],
+            payload: vec![Bytes::from_static(b"abc"), Bytes::from_static(b"de")],
+        };
+        assert_eq!(frame.bytes(), 4 + 10 + 5);
+    }
 }

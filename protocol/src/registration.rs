@@ -128,3 +128,64 @@ impl Registration {
         (self.start..self.end).contains(&epoch)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{hash::Hash, test_support};
+
+    #[test]
+    fn ids_bind_blob_writer_and_nonce() {
+        let (blob, writer) = (BlobId::new([1; 32]), test_support::writer_key().public());
+        let id = RegistrationId::of(&blob, &writer, 0);
+        assert_eq!(RegistrationId::of(&blob, &writer, 0), id);
+        let other_writer = KeyPair::from_seed([3; 32]).public();
+        for other in [
+            RegistrationId::of(&BlobId::new([2; 32]), &writer, 0),
+            RegistrationId::of(&blob, &other_writer, 0),
+            RegistrationId::of(&blob, &writer, 1),
+        ] {
+            assert_ne!(other, id);
+        }
+    }
+
+    #[test]
+    fn a_signature_is_for_one_chain() {
+        let (ours, theirs) = (
+            test_support::genesis(4, 4).chain_id(),
+            test_support::genesis(4, 7).chain_id(),
+        );
+        let writer = test_support::writer_key();
+        let signed = SignedRegistration::new(&ours, BlobId::new([1; 32]), &writer, 0);
+        assert!(signed.verify(&ours));
+        assert!(!signed.verify(&theirs));
+    }
+
+    #[test]
+    fn the_end_is_exclusive() {
+        let registration = |start, end| Registration {
+            id: RegistrationId::new([0; 32]),
+            header: BlobHeader {
+                n_shards: 4,
+                len: 1,
+                root: Hash::ZERO,
+            },
+            owner: test_support::writer_key().public(),
+            start: Epoch::new(start),
+            end: Epoch::new(end),
+            deletable: false,
+            certified: None,
+        };
+        for (start, end, epoch, alive) in [
+            (2, 5, 1, false),
+            (2, 5, 2, true),
+            (2, 5, 4, true),
+            (2, 5, 5, false),
+            (2, 2, 2, false),
+            (0, u64::MAX, 0, true),
+        ] {
+            let is_alive = registration(start, end).is_alive(Epoch::new(epoch));
+            assert_eq!(is_alive, alive, "{start} .. {end} in epoch {epoch}");
+        }
+    }
+}

@@ -42,6 +42,9 @@ pub fn shard_cap(n_shards: u16, nodes: usize) -> u16 {
 ///
 /// # Errors
 /// [`CommitteeError::Cap`] if the candidates with stake cannot carry all shards under the cap.
+///
+/// # Panics
+/// With more than 65,536 candidates; a genesis lists far fewer.
 pub fn award_shards(n_shards: u16, candidates: &[Candidate]) -> Result<Vec<u16>, CommitteeError> {
     let nodes = candidates
         .iter()
@@ -65,7 +68,7 @@ pub fn award_shards(n_shards: u16, candidates: &[Candidate]) -> Result<Vec<u16>,
                 cap,
             })?;
         awarded[winner] += 1;
-        holders.push(u16::try_from(winner).expect("at most n_shards winners"));
+        holders.push(u16::try_from(winner).expect("candidates are counted in u16"));
     }
     Ok(holders)
 }

@@ -52,3 +52,35 @@ impl QuorumTracker {
             .map(|(i, _)| i)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_support;
+
+    #[test]
+    fn a_member_counts_once() {
+        let committee = test_support::committee(5, 64);
+        let mut tracker = QuorumTracker::new(&committee);
+        assert_eq!(tracker.weight(), 0);
+        assert!(tracker.add(&committee, 3));
+        assert!(!tracker.add(&committee, 3));
+        assert!(tracker.add(&committee, 1));
+        let weight = |position: usize| committee.members()[position].weight();
+        assert_eq!(tracker.weight(), weight(1) + weight(3));
+        assert!(tracker.members().eq([1, 3]));
+        assert!(tracker.has(3));
+        assert!(!tracker.has(0));
+        assert!(!tracker.has(5), "no such member");
+    }
+
+    #[test]
+    fn all_members_together_weigh_all_shards() {
+        let committee = test_support::committee(5, 64);
+        let mut tracker = QuorumTracker::new(&committee);
+        for position in 0..5 {
+            assert!(tracker.add(&committee, position));
+        }
+        assert_eq!(tracker.weight(), 64);
+    }
+}

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Frame, Limits, MAX_HEAD_BYTES, MessageError, at_most, stated};
+use super::{Frame, Limits, MAX_HEAD_BYTES, MessageError, at_most, check_pair, stated};
 use crate::{
     blob::{BlobHeader, BlobId, HEADER_BYTES},
     certificate::Certificate,
@@ -328,14 +328,6 @@ impl Request {
             RequestHead::ReadSliver { blob, pair, axis } => Self::ReadSliver { blob, pair, axis },
             RequestHead::NodeStatus => Self::NodeStatus,
         })
-    }
-}
-
-fn check_pair(pair: SliverPairIndex, n_shards: u16) -> Result<(), MessageError> {
-    if pair.get() < n_shards {
-        Ok(())
-    } else {
-        Err(MessageError::Field)
     }
 }
 

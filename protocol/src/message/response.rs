@@ -3,7 +3,9 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Frame, Limits, MAX_HEAD_BYTES, MessageError, at_most, stated};
+use super::{
+    Frame, Limits, MAX_HEAD_BYTES, MAX_VERSION_BYTES, MessageError, at_most, check_pair, stated,
+};
 use crate::{
     codec,
     index::{Epoch, SliverPairIndex},
@@ -72,7 +74,7 @@ impl std::fmt::Display for InvalidReason {
 /// How a node is doing, in its own words: for people, never for decisions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeStatus {
-    /// The node's version.
+    /// The node's version, at most [`MAX_VERSION_BYTES`] of printable ASCII.
     pub version: String,
     /// The network.
     pub chain: ChainId,
@@ -203,11 +205,18 @@ impl ResponseHead {
         let n_shards = limits.config().n_shards();
         match &head {
             Self::TableStored { missing: pairs } | Self::Missing { pairs } => {
-                let in_range = pairs.iter().all(|pair| pair.get() < n_shards);
-                if pairs.len() > usize::from(n_shards) || !in_range {
+                if pairs.len() > usize::from(n_shards) {
                     return Err(MessageError::Field);
                 }
+                for pair in pairs {
+                    check_pair(*pair, n_shards)?;
+                }
             }
+            Self::Stored { pair } => check_pair(*pair, n_shards)?,
+            Self::BlobStatus(answer) if answer.status.header.n_shards != n_shards => {
+                return Err(MessageError::Field);
+            }
+            Self::NodeStatus(status) => check_version(&status.version)?,
             Self::Sliver {
                 proof,
                 sliver_bytes,
@@ -217,12 +226,7 @@ impl ResponseHead {
                     return Err(MessageError::Field);
                 }
             }
-            Self::Stored { .. }
-            | Self::Confirmed { .. }
-            | Self::Certified
-            | Self::BlobStatus(_)
-            | Self::NodeStatus(_)
-            | Self::Refused(_) => {}
+            Self::Confirmed { .. } | Self::Certified | Self::BlobStatus(_) | Self::Refused(_) => {}
         }
         Ok(head)
     }
@@ -297,5 +301,15 @@ impl Response {
             ResponseHead::NodeStatus(status) => Self::NodeStatus(status),
             ResponseHead::Refused(refusal) => Self::Refused(refusal),
         })
+    }
+}
+
+/// A version ends up on people's terminals: printable ASCII only.
+fn check_version(version: &str) -> Result<(), MessageError> {
+    let printable = version.bytes().all(|byte| byte.is_ascii_graphic());
+    if version.len() <= MAX_VERSION_BYTES && printable {
+        Ok(())
+    } else {
+        Err(MessageError::Field)
     }
 }

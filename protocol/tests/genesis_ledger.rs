@@ -1,0 +1,405 @@
+//! Genesis, committee and ledger view: what the chain id binds, who gets which shards, and who may
+//! register what.
+
+#![expect(clippy::unwrap_used, reason = "a test fails where it can't go on")]
+
+use floe_protocol::{
+    bft,
+    blob::{BlobHeader, BlobId},
+    committee::{Candidate, Committee, CommitteeError, award_shards, shard_cap},
+    encoding::EncodingConfig,
+    genesis::{FROST_PER_WAL, Genesis, GenesisMember, NetworkFile},
+    hash::{Domain, Hash},
+    index::{Epoch, ShardIndex},
+    keys::{BlsKeyPair, BlsPublicKey, ChainId, KeyPair, NodeId},
+    ledger::{LedgerView, RegistrationError},
+    registration::SignedRegistration,
+    test_support::{genesis, node_keys, writer_key},
+};
+use proptest::{collection::vec, prelude::*};
+
+// --- genesis ---------------------------------------------------------------------------------
+
+/// The layout that the documentation of `chain_id` states, written a second time.
+fn chain_id_by_hand(genesis: &Genesis) -> ChainId {
+    let u16_le = |len: usize| u16::try_from(len).unwrap().to_le_bytes();
+    let mut parts: Vec<Vec<u8>> = vec![
+        u16_le(genesis.name.len()).to_vec(),
+        genesis.name.clone().into_bytes(),
+        genesis.n_shards.to_le_bytes().to_vec(),
+        genesis.max_blob_bytes.to_le_bytes().to_vec(),
+        u16_le(genesis.members.len()).to_vec(),
+    ];
+    for member in &genesis.members {
+        parts.push(member.node.as_bytes().to_vec());
+        parts.push(member.bls_key.as_bytes().to_vec());
+        parts.push(member.bls_possession.as_bytes().to_vec());
+        parts.push(member.stake_wal.to_le_bytes().to_vec());
+    }
+    parts.push(u16_le(genesis.writers.len()).to_vec());
+    parts.extend(
+        genesis
+            .writers
+            .iter()
+            .map(|writer| writer.as_bytes().to_vec()),
+    );
+    ChainId::new(Domain::Genesis.hash(&[&parts.concat()]))
+}
+
+#[test]
+fn the_chain_id_is_the_hash_of_the_documented_layout() {
+    for (nodes, n_shards) in [(4, 4), (7, 7), (5, 64)] {
+        let genesis = genesis(nodes, n_shards);
+        assert_eq!(genesis.chain_id(), chain_id_by_hand(&genesis));
+    }
+}
+
+#[test]
+fn the_format_of_the_json_does_not_change_the_chain_id() {
+    let genesis = genesis(4, 7);
+    let value = serde_json::to_value(&genesis).unwrap();
+    let members = serde_json::to_string(&value["members"]).unwrap();
+    let writers = serde_json::to_string(&value["writers"]).unwrap();
+    let by_hand = format!(
+        "\n{{\"writers\" :{writers},\t\"members\":{members},\"max_blob_bytes\": {},\n\
+         \"n_shards\":7 , \"name\":\"t\\u0065st\"}}\n",
+        genesis.max_blob_bytes
+    );
+    let texts = [
+        serde_json::to_string(&genesis).unwrap(),
+        serde_json::to_string_pretty(&genesis).unwrap(),
+        by_hand.to_uppercase_hex(),
+        by_hand,
+    ];
+    for text in texts {
+        let parsed: Genesis = serde_json::from_str(&text).unwrap();
+        assert_eq!(parsed, genesis, "{text}");
+        assert_eq!(parsed.chain_id(), genesis.chain_id());
+    }
+}
+
+trait UppercaseHex {
+    fn to_uppercase_hex(&self) -> String;
+}
+
+impl UppercaseHex for String {
+    /// Keys in capital digits, as some tools write them.
+    fn to_uppercase_hex(&self) -> String {
+        let is_key = |word: &str| word.len() >= 64 && word.bytes().all(|b| b.is_ascii_hexdigit());
+        let words = self.split('"').map(|word| {
+            if is_key(word) {
+                word.to_uppercase()
+            } else {
+                word.to_owned()
+            }
+        });
+        words.collect::<Vec<_>>().join("\"")
+    }
+}
+
+type Change = fn(&mut Genesis, NodeId);
+
+#[test]
+fn every_field_changes_the_chain_id() {
+    let original = genesis(5, 7);
+    let key = KeyPair::from_seed([9; 32]).public();
+    let changes: [(&str, Change); 12] = [
+        ("name", |genesis, _| genesis.name.push('x')),
+        ("shards", |genesis, _| genesis.n_shards = 8),
+        ("limit", |genesis, _| genesis.max_blob_bytes -= 1),
+        ("fewer members", |genesis, _| {
+            genesis.members.pop();
+        }),
+        ("order of members", |genesis, _| genesis.members.swap(0, 1)),
+        ("node key", |genesis, key| genesis.members[2].node = key),
+        ("BLS key", |genesis, _| {
+            genesis.members[2].bls_key = genesis.members[1].bls_key;
+        }),
+        ("possession", |genesis, _| {
+            genesis.members[2].bls_possession = genesis.members[1].bls_possession;
+        }),
+        ("stake", |genesis, _| genesis.members[4].stake_wal += 1),
+        ("more writers", |genesis, key| genesis.writers.push(key)),
+        ("fewer writers", |genesis, _| genesis.writers.clear()),
+        ("writer", |genesis, key| genesis.writers[0] = key),
+    ];
+    let mut ids = vec![original.chain_id()];
+    for (what, change) in changes {
+        let mut changed = original.clone();
+        change(&mut changed, key);
+        let id = changed.chain_id();
+        assert!(!ids.contains(&id), "{what}");
+        ids.push(id);
+    }
+}
+
+#[test]
+fn genesis_files_are_parsed_strictly() {
+    let network = NetworkFile {
+        genesis: genesis(4, 4),
+        bootstrap: vec!["/ip4/127.0.0.1/tcp/4000".into()],
+    };
+    let value = serde_json::to_value(&network).unwrap();
+    let parse = |value: &serde_json::Value| serde_json::from_value::<NetworkFile>(value.clone());
+    assert_eq!(parse(&value).unwrap(), network);
+
+    let mut no_bootstrap = value.clone();
+    no_bootstrap.as_object_mut().unwrap().remove("bootstrap");
+    assert_eq!(parse(&no_bootstrap).unwrap().bootstrap, [] as [&str; 0]);
+    for pointer in ["", "/genesis", "/genesis/members/0"] {
+        let mut more = value.clone();
+        let object = more.pointer_mut(pointer).unwrap().as_object_mut().unwrap();
+        object.insert("more".into(), 1.into());
+        assert!(parse(&more).is_err(), "unknown field in {pointer:?}");
+        let names: Vec<_> = value
+            .pointer(pointer)
+            .unwrap()
+            .as_object()
+            .unwrap()
+            .keys()
+            .collect();
+        for name in names.into_iter().filter(|name| *name != "bootstrap") {
+            let mut less = value.clone();
+            let object = less.pointer_mut(pointer).unwrap().as_object_mut().unwrap();
+            object.remove(name);
+            assert!(parse(&less).is_err(), "{pointer:?} without {name}");
+        }
+    }
+}
+
+// --- committee -------------------------------------------------------------------------------
+
+fn candidates(stakes: &[u128]) -> Vec<Candidate> {
+    let candidate = |(i, stake): (u16, &u128)| {
+        let [high, low] = i.to_be_bytes();
+        let mut bytes = [0; 48];
+        (bytes[0], bytes[1]) = (high, low);
+        Candidate {
+            node: NodeId::new(*bytes.first_chunk().unwrap()),
+            bls_key: BlsPublicKey::new(bytes),
+            stake: *stake,
+        }
+    };
+    (0..).zip(stakes).map(candidate).collect()
+}
+
+/// Stakes with ties, with none, and with the largest that a genesis can state.
+fn stakes() -> impl Strategy<Value = Vec<u128>> {
+    let stake = prop_oneof![
+        1 => Just(0),
+        4 => 1..4_u128,
+        4 => 1..1_000_000_u128,
+        1 => any::<u64>().prop_map(|wal| u128::from(wal) * FROST_PER_WAL),
+    ];
+    vec(stake, 0..60)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn shards_go_to_the_highest_quotients_below_the_cap(n in 4..=256_u16, stakes in stakes()) {
+        let staked = stakes.iter().filter(|stake| **stake > 0).count();
+        let cap = shard_cap(n, staked);
+        let awarded = award_shards(n, &candidates(&stakes));
+        if staked * usize::from(cap) < usize::from(n) {
+            let error = CommitteeError::Cap { n_shards: n, nodes: staked, cap };
+            prop_assert_eq!(awarded, Err(error));
+            return Ok(());
+        }
+        let holders = awarded.unwrap();
+        prop_assert_eq!(holders.len(), usize::from(n));
+        prop_assert!(cap <= bft::max_faulty(n));
+        let mut counts = vec![0_u16; stakes.len()];
+        for holder in &holders {
+            counts[usize::from(*holder)] += 1;
+        }
+        for (i, stake) in stakes.iter().enumerate() {
+            prop_assert!(counts[i] <= cap);
+            prop_assert!(*stake > 0 || counts[i] == 0);
+            for (j, other) in stakes.iter().enumerate() {
+                // The last shard of i beat what j would have needed for one more.
+                if counts[i] > 0 && counts[j] < cap && i != j {
+                    let quotient = stake * (u128::from(counts[j]) + 1);
+                    let refused = other * u128::from(counts[i]);
+                    prop_assert!(
+                        quotient > refused || (quotient == refused && i < j),
+                        "{i} of stake {stake} has {}, {j} of stake {other} has {}",
+                        counts[i], counts[j]
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_order_of_candidates_is_irrelevant(
+        (stakes, shuffled) in vec(1..5_u128, 4..30).prop_flat_map(|stakes| {
+            let candidates = candidates(&stakes);
+            (Just(stakes), Just(candidates).prop_shuffle())
+        }),
+        n in 16..=256_u16,
+    ) {
+        let sorted = Committee::at_genesis(n, &candidates(&stakes));
+        prop_assert_eq!(&Committee::at_genesis(n, &shuffled), &sorted);
+        let Ok(committee) = sorted else { return Ok(()) };
+        prop_assert!(committee.members().is_sorted_by_key(|member| member.node));
+        let mut held = 0;
+        for (position, member) in committee.members().iter().enumerate() {
+            prop_assert!(member.shards.is_sorted());
+            prop_assert_eq!(committee.position(&member.node), Some(position));
+            for shard in &member.shards {
+                prop_assert_eq!(committee.holder(*shard), position);
+            }
+            held += member.weight();
+        }
+        prop_assert_eq!(held, n, "every shard has one holder");
+    }
+}
+
+#[test]
+fn ties_go_to_the_lower_node_id() {
+    let mut members = candidates(&[1; 4]);
+    members.reverse();
+    let committee = Committee::at_genesis(13, &members).unwrap();
+    let weights: Vec<_> = committee.members().iter().map(|m| m.weight()).collect();
+    assert_eq!(weights, [4, 3, 3, 3]);
+    assert_eq!(committee.holder(ShardIndex::new(0)), 0);
+    assert_eq!(committee.holder(ShardIndex::new(12)), 0);
+}
+
+#[test]
+fn a_key_is_one_members_only() {
+    let original = candidates(&[1; 5]);
+    let mut same_node = original.clone();
+    same_node[4].node = same_node[1].node;
+    let duplicate = Err(CommitteeError::Duplicate(original[1].node));
+    assert_eq!(Committee::at_genesis(7, &same_node), duplicate);
+    let mut same_bls = original.clone();
+    same_bls[4].bls_key = same_bls[1].bls_key;
+    assert_eq!(Committee::at_genesis(7, &same_bls), duplicate);
+    assert!(Committee::at_genesis(7, &original).is_ok());
+}
+
+#[test]
+fn a_stranger_is_no_member() {
+    let committee = genesis(4, 7).committee().unwrap();
+    let stranger = KeyPair::from_seed([9; 32]).public();
+    assert_eq!(committee.position(&stranger), None);
+    assert_eq!(committee.member(&stranger), None);
+    let (node, bls) = &node_keys(4)[2];
+    assert_eq!(
+        committee.member(&node.public()).unwrap().bls_key,
+        bls.public()
+    );
+}
+
+// --- ledger view -----------------------------------------------------------------------------
+
+fn header(view: &LedgerView, len: u64) -> BlobHeader {
+    BlobHeader {
+        n_shards: view.parameters().n_shards,
+        len,
+        root: Hash::of_symbol(b"root"),
+    }
+}
+
+#[test]
+fn a_listed_writer_registers_for_ever() {
+    let view = LedgerView::from_genesis(&genesis(4, 7)).unwrap();
+    let header = header(&view, view.parameters().max_blob_bytes);
+    let signed = SignedRegistration::new(view.chain(), header.id(), &writer_key(), 7);
+    let registration = view.register(&signed, &header).unwrap();
+    assert_eq!(registration.id, signed.id());
+    assert_eq!(registration.header, header);
+    assert_eq!(registration.owner, writer_key().public());
+    assert!(!registration.deletable);
+    assert_eq!(registration.certified, None);
+    for epoch in [0, 1, u64::MAX - 1] {
+        assert!(registration.is_alive(Epoch::new(epoch)), "epoch {epoch}");
+    }
+}
+
+#[test]
+fn registrations_are_refused_for_one_reason_each() {
+    let view = LedgerView::from_genesis(&genesis(4, 7)).unwrap();
+    let good_header = header(&view, 1_000);
+    let (blob, writer) = (good_header.id(), writer_key());
+    let good = SignedRegistration::new(view.chain(), blob, &writer, 0);
+    assert!(view.register(&good, &good_header).is_ok());
+
+    let stranger = KeyPair::from_seed([9; 32]);
+    let by_stranger = SignedRegistration::new(view.chain(), blob, &stranger, 0);
+    let in_anothers_name = SignedRegistration {
+        writer: writer.public(),
+        ..by_stranger
+    };
+    let other_nonce = SignedRegistration { nonce: 1, ..good };
+    let other_chain = genesis(5, 7).chain_id();
+    let of_another_network = SignedRegistration::new(&other_chain, blob, &writer, 0);
+    let other_header = BlobHeader {
+        len: 1_001,
+        ..good_header
+    };
+    let of_another_blob = SignedRegistration::new(view.chain(), BlobId::new([1; 32]), &writer, 0);
+    let max_bytes = view.parameters().max_blob_bytes;
+    let large_header = header(&view, max_bytes + 1);
+    let large = SignedRegistration::new(view.chain(), large_header.id(), &writer, 0);
+
+    let table = [
+        (good, other_header, RegistrationError::OtherBlob),
+        (of_another_blob, good_header, RegistrationError::OtherBlob),
+        (
+            large,
+            large_header,
+            RegistrationError::BlobTooLarge {
+                len: max_bytes + 1,
+                max_bytes,
+            },
+        ),
+        (
+            by_stranger,
+            good_header,
+            RegistrationError::UnknownWriter(stranger.public()),
+        ),
+        (in_anothers_name, good_header, RegistrationError::Signature),
+        (other_nonce, good_header, RegistrationError::Signature),
+        (
+            of_another_network,
+            good_header,
+            RegistrationError::Signature,
+        ),
+    ];
+    for (signed, header, error) in table {
+        assert_eq!(view.register(&signed, &header), Err(error));
+    }
+}
+
+#[test]
+fn a_view_says_what_its_genesis_says() {
+    let genesis = Genesis {
+        max_blob_bytes: 12_345,
+        ..genesis(4, 7)
+    };
+    let view = LedgerView::from_genesis(&genesis).unwrap();
+    assert_eq!(*view.chain(), genesis.chain_id());
+    assert_eq!(view.epoch(), Epoch::new(0));
+    assert_eq!(view.parameters().n_shards, 7);
+    assert_eq!(view.parameters().max_blob_bytes, 12_345);
+    assert_eq!(Ok(view.committee().clone()), genesis.committee());
+    let signed = SignedRegistration::new(view.chain(), BlobId::new([1; 32]), &writer_key(), 0);
+    let fact = view.fact(signed.blob, signed.id());
+    assert_eq!((fact.epoch, fact.blob), (Epoch::new(0), signed.blob));
+    assert_eq!(fact.registration, signed.id());
+}
+
+#[test]
+fn a_node_without_stake_is_a_member_without_shards() {
+    let mut genesis = genesis(5, 7);
+    let (node, bls) = (KeyPair::from_seed([9; 32]), BlsKeyPair::from_seed([9; 32]));
+    genesis.members.push(GenesisMember::new(&node, &bls, 0));
+    let committee = genesis.committee().unwrap();
+    assert_eq!(committee.member(&node.public()).unwrap().weight(), 0);
+    let config = EncodingConfig::new(7).unwrap();
+    assert_eq!(committee.config(), config);
+}
