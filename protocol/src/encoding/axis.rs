@@ -11,6 +11,7 @@ use crate::{
 
 /// A direction: primary slivers are rows, secondary slivers are columns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Axis {
     /// Rows.
     Primary,
