@@ -12,7 +12,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Length of a [`Hash`] in bytes.
+/// Length of a hash in bytes.
 pub const HASH_BYTES: usize = 32;
 
 /// A 32-byte BLAKE3 hash.
