@@ -33,10 +33,10 @@ mod gossip;
 mod limiter;
 mod metrics;
 mod peers;
+mod sockets;
 #[cfg(test)]
 mod tests;
 mod throttle;
-mod udp;
 
 use std::sync::Arc;
 
@@ -77,7 +77,7 @@ pub async fn start(
     config: NetworkConfig,
     registry: &mut Registry,
 ) -> Result<(Network, mpsc::Receiver<Event>, JoinHandle<()>), NetworkError> {
-    udp::warn_of_small_buffers(&config.listen);
+    sockets::warn_of_small_buffers(&config.listen);
     let mut seed = *config.key.seed();
     let key = Keypair::ed25519_from_bytes(&mut seed).map_err(|_| NetworkError::Key)?;
     let local = config.key.public();

@@ -1,9 +1,9 @@
 //! Room for inbound requests: who may have how many read and answered at a time, and with how many
 //! bytes.
 //!
-//! Every peer has an [`Account`], which all its streams share. A stream takes a slot when it is
-//! accepted and, once its head is known, room for the bytes that the request brings and for those
-//! that its answer may bring. What it took is an [`Admission`]: it travels with the request to the
+//! Every peer has an [`Account`], which all its streams share. Once its head is known, a stream
+//! takes a slot, and room for the bytes that the request brings and for those that its answer may
+//! bring. What it took is an [`Admission`]: it travels with the request to the
 //! service and with the response back to the stream, and is given back when the response has been
 //! written, or when any of them is dropped on the way.
 //!

@@ -256,13 +256,13 @@ impl Shared {
     where
         T: AsyncRead + Unpin + Send,
     {
-        let slot = account.slot();
         let head = self.read_head(io, self.transfer_timeout()).await?;
         let head = RequestHead::decode(self.limits(), &head)?;
         let payload_bytes = head.payload_bytes();
         let room = payload_bytes + self.answer_bytes(&head);
         let wait = Duration::from_millis(self.config.limits.admission_timeout_ms);
-        let admission = match slot {
+        // Not earlier: a stream that sends nothing takes no slot.
+        let admission = match account.slot() {
             Ok(slot) => account.admit(slot, room, wait).await,
             Err(crowded) => Err(crowded),
         };

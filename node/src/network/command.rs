@@ -17,6 +17,10 @@ pub(super) struct OutboundRequest {
 
 /// A command, with the way back for its result.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all commands are requests"
+)]
 pub(super) enum Command {
     /// Send a request.
     Request(PeerId, OutboundRequest),

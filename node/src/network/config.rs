@@ -75,20 +75,19 @@ pub struct NetworkLimits {
     /// peers: a connection with more is cut. Default 128.
     pub streams_per_connection_max: u32,
 
-    /// Requests of one peer that are read or answered at a time; beyond, it is told `Busy`.
+    /// Requests of one peer that wait for their payload or their answer; beyond, it is told `Busy`.
     /// Default 64.
     pub inbound_requests_per_peer_max: usize,
-    /// Requests of all peers that are read or answered at a time; beyond, they are told `Busy`.
-    /// Default 1,024.
+    /// The same for all strangers together, and for all committee members together. Default 1,024.
     pub inbound_requests_max: usize,
-    /// Payload bytes that requests of one peer may hold. Default 32 MiB.
+    /// Payload bytes that requests of one peer may hold. Default 64 MiB.
     pub inbound_bytes_per_peer_max: usize,
     /// Payload bytes that requests of all strangers may hold. Default 256 MiB.
     pub inbound_bytes_max: usize,
     /// Payload bytes that requests of committee members may hold, apart from the strangers'.
     /// Default 128 MiB.
     pub committee_inbound_bytes_max: usize,
-    /// Time that a request waits for room for its payload before it is told `Busy`. Default 2,000.
+    /// Time that a request waits for room for its payload before it is told `Busy`. Default 5,000.
     pub admission_timeout_ms: u64,
     /// What a peer that is told `Busy` is asked to wait. Default 500.
     pub busy_retry_after_ms: u32,
@@ -103,6 +102,9 @@ pub struct NetworkLimits {
     /// Requests of this peer that are under way to one peer; more wait. Default 32, so that those
     /// of both sides fit into the streams of a connection.
     pub outbound_requests_per_peer_max: usize,
+    /// Payload bytes of requests that are under way to one peer, below what peers accept; more
+    /// wait. Default 48 MiB.
+    pub outbound_bytes_per_peer_max: usize,
     /// Time for a head, and for a payload beside what its size adds. Default 10,000.
     pub transfer_timeout_ms: u64,
     /// Time that each MiB of a payload adds. Default 10,000, about 100 KiB/s for one stream.
@@ -198,14 +200,15 @@ impl Default for NetworkLimits {
             streams_per_connection_max: 128,
             inbound_requests_per_peer_max: 64,
             inbound_requests_max: 1_024,
-            inbound_bytes_per_peer_max: 32 << 20,
+            inbound_bytes_per_peer_max: 64 << 20,
             inbound_bytes_max: 256 << 20,
             committee_inbound_bytes_max: 128 << 20,
-            admission_timeout_ms: 2_000,
+            admission_timeout_ms: 5_000,
             busy_retry_after_ms: 500,
             violations_max: 16,
             outbound_requests_max: 512,
             outbound_requests_per_peer_max: 32,
+            outbound_bytes_per_peer_max: 48 << 20,
             transfer_timeout_ms: 10_000,
             transfer_timeout_per_mib_ms: 10_000,
             stall_timeout_ms: 10_000,

@@ -79,6 +79,23 @@ impl<T: Ord + Clone> Redial<T> {
         }
     }
 
+    /// Dialling has better chances from now on: what is not connected is due at once.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        for attempt in self.targets.values_mut() {
+            if attempt.due.is_some() {
+                attempt.due = Some(now);
+                attempt.pause = self.min;
+            }
+        }
+    }
+
+    /// Whether the target is to be dialled sooner or later.
+    pub(super) fn wants(&self, target: &T) -> bool {
+        self.targets
+            .get(target)
+            .is_some_and(|attempt| attempt.due.is_some())
+    }
+
     /// When the next target is due.
     pub(super) fn next_due(&self) -> Option<Instant> {
         self.targets
@@ -117,5 +134,9 @@ mod tests {
         assert_eq!(redial.next_due(), Some(at(1_200)));
         redial.all_lost(at(1_150));
         assert_eq!(redial.take_due(at(1_250)), ["a", "b"]);
+        redial.connected(&"b");
+        assert!(redial.wants(&"a") && !redial.wants(&"b"));
+        redial.hurry(at(1_260));
+        assert_eq!(redial.take_due(at(1_260)), ["a"]);
     }
 }

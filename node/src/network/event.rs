@@ -10,6 +10,7 @@ use super::{admission::Admission, codec::Answer};
 
 /// Something that needs the service.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all events are requests")]
 pub enum Event {
     /// A peer asks. What it sent is within limits but not verified.
     Request {

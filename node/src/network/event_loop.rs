@@ -10,11 +10,11 @@
 
 mod dialling;
 mod inbound;
+mod meeting;
 mod outbound;
 
 use std::{
     collections::{HashMap, HashSet},
-    error::Error as _,
     io,
     time::Duration,
 };
@@ -22,7 +22,7 @@ use std::{
 use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use libp2p::{
     Multiaddr, PeerId, Swarm, TransportError,
-    core::{ConnectedPoint, transport::ListenerId},
+    core::transport::ListenerId,
     gossipsub::IdentTopic,
     identify, kad, ping,
     swarm::{ConnectionId, ListenError, SwarmEvent},
@@ -38,7 +38,6 @@ use self::{
     outbound::Requests,
 };
 use super::{
-    address::{Scope, node_id, vetted},
     behaviour::{Behaviour, BehaviourEvent, ProtocolNames},
     command::Command,
     config::{NetworkConfig, Role},
@@ -46,8 +45,9 @@ use super::{
     error::NetworkError,
     event::Event,
     gossip,
-    metrics::{INBOUND, Metrics, OUTBOUND},
-    peers::{Introduction, Peers, PeersView},
+    metrics::Metrics,
+    peers::{Peers, PeersView},
+    sockets::check_free,
 };
 
 /// Time between looks at scores and offenders.
@@ -128,6 +128,10 @@ impl EventLoop {
         }
         let mut pending = HashMap::new();
         for address in self.config.listen.clone() {
+            check_free(&address).map_err(|source| NetworkError::Listen {
+                address: address.clone(),
+                source,
+            })?;
             let listener = self.swarm.listen_on(address.clone());
             let listener = listener.map_err(|error| listen_error(address.clone(), error))?;
             self.listeners.push(listener);
@@ -151,7 +155,6 @@ impl EventLoop {
                     ..
                 } => {
                     let address = pending.remove(&listener_id).unwrap_or(address);
-                    let source = root_cause(source);
                     return Err(NetworkError::Listen { address, source });
                 }
                 other => self.on_event(other),
@@ -212,7 +215,7 @@ impl EventLoop {
                 // The caller may have gone: then nobody needs the result.
                 let _ = result.send(self.announce(bytes));
             }
-            Command::AddAddresses(peer, addresses) => self.peers.given(peer, &addresses),
+            Command::AddAddresses(peer, addresses) => self.add_addresses(peer, &addresses),
             Command::Find(peer, result) => self.find(peer, result),
             Command::Shutdown => {}
         }
@@ -292,76 +295,6 @@ impl EventLoop {
         }
     }
 
-    fn on_connected(&mut self, peer: PeerId, id: ConnectionId, endpoint: &ConnectedPoint) {
-        self.metrics.connection_opened(direction(endpoint));
-        self.bootstrap_dials.remove(&id);
-        if node_id(&peer).is_none() {
-            tracing::debug!(%peer, "peer has no ed25519 key");
-            let _ = self.swarm.disconnect_peer_id(peer);
-            return;
-        }
-        let remote = endpoint.get_remote_address();
-        self.peers.opened(peer, remote);
-        if endpoint.is_dialer()
-            && let Some(address) = vetted(&peer, remote, Scope::Loopback)
-        {
-            self.peers.heard(peer, address);
-        }
-        self.members.connected(&peer);
-        self.dials.connected(&peer);
-        self.pump(peer);
-    }
-
-    fn on_disconnected(&mut self, peer: PeerId, endpoint: &ConnectedPoint, left: u32) {
-        self.metrics.connection_closed(direction(endpoint));
-        let knew_the_way = self.peers.any_routes();
-        self.peers.closed(&peer, left);
-        if left == 0 {
-            let now = Instant::now();
-            self.members.lost(&peer, now);
-            if knew_the_way && !self.peers.any_routes() {
-                self.bootstrap.all_lost(now);
-            }
-            self.pump(peer);
-        }
-        self.start_held_lookups();
-    }
-
-    /// A peer introduced itself, now or anew.
-    fn on_identified(&mut self, peer: PeerId, info: identify::Info) {
-        if info.protocol_version != self.names.identify {
-            tracing::debug!(%peer, theirs = info.protocol_version, "peer of another network");
-            self.metrics.malformed("wrong_network");
-            let _ = self.swarm.disconnect_peer_id(peer);
-            return;
-        }
-        let routes = info.protocols.contains(&self.names.routing);
-        let nearest = self.peers.scope_of(&peer);
-        let mut addresses = Vec::new();
-        for address in &info.listen_addrs {
-            if let Some(address) = vetted(&peer, address, nearest)
-                && !addresses.contains(&address)
-                && addresses.len() < self.config.limits.addresses_per_peer_max
-            {
-                addresses.push(address);
-            }
-        }
-        let kademlia = &mut self.swarm.behaviour_mut().kademlia;
-        for address in addresses.iter().filter(|_| routes) {
-            kademlia.add_address(&peer, address.clone());
-        }
-        for outdated in self.peers.told(peer, addresses) {
-            kademlia.remove_address(&peer, &outdated);
-        }
-        let introduction = Introduction {
-            agent: info.agent_version,
-            answers_requests: info.protocols.contains(&self.names.request),
-            routes,
-        };
-        self.peers.introduced(&peer, introduction);
-        self.start_held_lookups();
-    }
-
     /// When the loop has to act by itself next.
     fn next_timer(&self) -> Instant {
         let bootstrap = self.bootstrap.next_due();
@@ -403,31 +336,9 @@ impl EventLoop {
     }
 }
 
-const fn direction(endpoint: &ConnectedPoint) -> super::metrics::Word {
-    match endpoint {
-        ConnectedPoint::Dialer { .. } => OUTBOUND,
-        ConnectedPoint::Listener { .. } => INBOUND,
-    }
-}
-
 fn listen_error(address: Multiaddr, error: TransportError<io::Error>) -> NetworkError {
     match error {
         TransportError::MultiaddrNotSupported(address) => NetworkError::UnsupportedAddress(address),
-        TransportError::Other(source) => NetworkError::Listen {
-            address,
-            source: root_cause(source),
-        },
+        TransportError::Other(source) => NetworkError::Listen { address, source },
     }
-}
-
-/// The system's own error, which libp2p wraps several times: its kind says what to do.
-fn root_cause(error: io::Error) -> io::Error {
-    let mut cause = error.source();
-    while let Some(current) = cause {
-        if let Some(code) = current.downcast_ref().and_then(io::Error::raw_os_error) {
-            return io::Error::from_raw_os_error(code);
-        }
-        cause = current.source();
-    }
-    error
 }

@@ -1,7 +1,7 @@
 //! libp2p's request-response behaviour, with every inbound stream tied to its peer's account.
 //!
 //! The codec that reads a stream is not told whose it is. So this behaviour wraps libp2p's handler
-//! of a connection and puts the peer's [`Account`](super::admission::Account) into the protocol
+//! of a connection and puts the peer's [`Account`] into the protocol
 //! value that each inbound stream carries to the codec. Everything else passes through.
 
 use std::{

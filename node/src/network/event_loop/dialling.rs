@@ -67,6 +67,14 @@ impl Dials {
 }
 
 impl EventLoop {
+    /// Keeps addresses that a handle gives, and uses them if they are what was missing.
+    pub(super) fn add_addresses(&mut self, peer: PeerId, addresses: &[Multiaddr]) {
+        self.peers.given(peer, addresses);
+        if self.members.wants(&peer) {
+            self.connect(peer);
+        }
+    }
+
     /// Connects a peer, unless that is done or under way.
     pub(super) fn connect(&mut self, peer: PeerId) {
         if self.swarm.is_connected(&peer) || self.dials.connecting.contains_key(&peer) {
@@ -77,10 +85,12 @@ impl EventLoop {
     }
 
     fn dial(&mut self, peer: PeerId, addresses: Vec<Multiaddr>, looked_up: bool) {
-        // Without a condition on dials: Kademlia may be dialling the peer at another address.
+        // Without a condition on dials: Kademlia may be dialling the peer at another address. A
+        // port of its own: two peers that dial each other from their listen ports would collide.
         let options = DialOpts::peer_id(peer)
             .condition(PeerCondition::Disconnected)
             .addresses(addresses.clone())
+            .allocate_new_port()
             .build();
         let id = options.connection_id();
         let dialled = if addresses.is_empty() {
@@ -244,8 +254,12 @@ impl EventLoop {
             Some(peer) => DialOpts::peer_id(peer)
                 .condition(PeerCondition::Disconnected)
                 .addresses(vec![address])
+                .allocate_new_port()
                 .build(),
-            None => DialOpts::unknown_peer_id().address(address).build(),
+            None => DialOpts::unknown_peer_id()
+                .address(address)
+                .allocate_new_port()
+                .build(),
         };
         let id = options.connection_id();
         match self.swarm.dial(options) {

@@ -1,8 +1,8 @@
 //! Own requests, from the handle to the stream and back.
 //!
 //! A request waits in its peer's queue until the peer is connected and has few enough of this
-//! peer's requests under way; both bounds together keep the streams of a connection below its
-//! limit, beyond which the connection would be cut.
+//! peer's requests and bytes under way. That keeps the streams of a connection below its limit,
+//! beyond which the connection would be cut, and the bytes below what the peer makes room for.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -20,6 +20,7 @@ use super::EventLoop;
 use crate::network::{
     codec::{Ask, StreamError},
     command::OutboundRequest,
+    config::NetworkConfig,
     error::RequestError,
 };
 
@@ -28,8 +29,16 @@ use crate::network::{
 struct Sent {
     peer: PeerId,
     kind: &'static str,
+    payload_bytes: usize,
     reply: oneshot::Sender<Result<Response, RequestError>>,
     _permit: OwnedSemaphorePermit,
+}
+
+/// What is under way to one peer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Load {
+    requests: usize,
+    payload_bytes: usize,
 }
 
 /// Own requests under way.
@@ -37,7 +46,17 @@ struct Sent {
 pub(super) struct Requests {
     waiting: HashMap<PeerId, VecDeque<OutboundRequest>>,
     sent: HashMap<OutboundRequestId, Sent>,
-    sent_to: HashMap<PeerId, usize>,
+    sent_to: HashMap<PeerId, Load>,
+}
+
+impl Load {
+    /// Whether one more request may be sent. One always may.
+    fn takes(&self, payload_bytes: usize, config: &NetworkConfig) -> bool {
+        let bytes = self.payload_bytes + payload_bytes;
+        let fits = self.requests < config.limits.outbound_requests_per_peer_max
+            && bytes <= config.limits.outbound_bytes_per_peer_max;
+        fits || self.requests == 0
+    }
 }
 
 impl EventLoop {
@@ -60,37 +79,34 @@ impl EventLoop {
             self.connect(peer);
             return;
         }
-        let max = self.config.limits.outbound_requests_per_peer_max;
         let requests = &mut self.requests;
-        let sent_to = requests.sent_to.entry(peer).or_default();
+        let load = requests.sent_to.entry(peer).or_default();
         let queue = requests.waiting.entry(peer).or_default();
-        while *sent_to < max
-            && let Some(OutboundRequest {
-                request,
-                reply,
-                permit,
-            }) = queue.pop_front()
+        while let Some(next) = queue.front()
+            && load.takes(next.request.payload_bytes(), &self.config)
+            && let Some(next) = queue.pop_front()
         {
             // Nobody waits for it any more.
-            if reply.is_closed() {
+            if next.reply.is_closed() {
                 continue;
             }
-            let kind = request.name();
-            let exchange = &mut self.swarm.behaviour_mut().exchange;
-            let id = exchange.send(&peer, Ask::Outbound(request));
-            *sent_to += 1;
             let sent = Sent {
                 peer,
-                kind,
-                reply,
-                _permit: permit,
+                kind: next.request.name(),
+                payload_bytes: next.request.payload_bytes(),
+                reply: next.reply,
+                _permit: next.permit,
             };
+            load.requests += 1;
+            load.payload_bytes += sent.payload_bytes;
+            let exchange = &mut self.swarm.behaviour_mut().exchange;
+            let id = exchange.send(&peer, Ask::Outbound(next.request));
             requests.sent.insert(id, sent);
         }
         if queue.is_empty() {
             requests.waiting.remove(&peer);
         }
-        if *sent_to == 0 {
+        if *load == Load::default() {
             requests.sent_to.remove(&peer);
         }
     }
@@ -107,9 +123,10 @@ impl EventLoop {
         self.metrics.request_out(sent.kind, outcome(&result));
         // The caller may have lost its patience.
         drop(sent.reply.send(result));
-        if let Some(sent_to) = self.requests.sent_to.get_mut(&sent.peer) {
-            *sent_to -= 1;
-            if *sent_to == 0 {
+        if let Some(load) = self.requests.sent_to.get_mut(&sent.peer) {
+            load.requests -= 1;
+            load.payload_bytes -= sent.payload_bytes;
+            if *load == Load::default() {
                 self.requests.sent_to.remove(&sent.peer);
             }
         }

@@ -18,90 +18,52 @@ fn id(number: usize) -> ConnectionId {
     ConnectionId::new_unchecked(number)
 }
 
-/// Establishes connections of distinct peers, in order, from each address; the answers.
-fn admitted(addresses: &[&str]) -> Vec<Result<(), Exceeded>> {
+/// Establishes connections of distinct peers, in order, from each address: `+` if accepted, `-` if
+/// its subnet is full, `!` if its direction is.
+fn admitted(addresses: &[&str]) -> String {
     let mut counts = Counts::default();
-    let connect = |(number, address): (usize, &&str)| {
+    let mut connect = |(number, address): (usize, &&str)| {
         let ip: IpAddr = address.parse().unwrap();
         counts.begin(&LIMITS, id(number), (Direction::Inbound, Some(ip), false))?;
         let connection = (Direction::Inbound, Some(ip), PeerId::random(), false);
         counts.establish(&LIMITS, id(number), connection)
     };
-    addresses.iter().enumerate().map(connect).collect()
+    let answer = |connection| match connect(connection) {
+        Ok(()) => '+',
+        Err(Exceeded::Subnet) => '-',
+        Err(Exceeded::Direction) => '!',
+        Err(other) => panic!("{other}"),
+    };
+    addresses.iter().enumerate().map(answer).collect()
 }
 
 #[test]
 fn addresses_subnets_and_networks_are_limited() {
-    let full = Err(Exceeded::Subnet);
-    let table: &[(&[&str], &[Result<(), Exceeded>])] = &[
-        // One address.
+    let table: &[(&str, &str)] = &[
+        // One address, one /24, one /16.
+        ("10.0.0.1 10.0.0.1 10.0.0.1", "++-"),
+        ("10.0.0.1 10.0.0.2 10.0.0.3 10.0.0.4 10.0.1.1", "+++-+"),
         (
-            &["10.0.0.1", "10.0.0.1", "10.0.0.1"],
-            &[Ok(()), Ok(()), full],
+            "10.0.0.1 10.0.1.1 10.0.2.1 10.0.3.1 10.0.4.1 10.1.0.1",
+            "++++-+",
         ),
-        // One /24.
+        // An IPv6 address counts as its /64; one /56; one /48.
+        ("2001:db8::1 2001:db8::2 2001:db8::3", "++-"),
         (
-            &["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.1.1"],
-            &[Ok(()), Ok(()), Ok(()), full, Ok(())],
+            "2001:db8:0:1::1 2001:db8:0:2::1 2001:db8:0:3::1 2001:db8:0:4::1",
+            "+++-",
         ),
-        // One /16.
         (
-            &[
-                "10.0.0.1", "10.0.1.1", "10.0.2.1", "10.0.3.1", "10.0.4.1", "10.1.0.1",
-            ],
-            &[Ok(()), Ok(()), Ok(()), Ok(()), full, Ok(())],
-        ),
-        // An IPv6 address counts as its /64.
-        (
-            &["2001:db8::1", "2001:db8::2", "2001:db8::3"],
-            &[Ok(()), Ok(()), full],
-        ),
-        // One /56.
-        (
-            &[
-                "2001:db8:0:1::1",
-                "2001:db8:0:2::1",
-                "2001:db8:0:3::1",
-                "2001:db8:0:4::1",
-            ],
-            &[Ok(()), Ok(()), Ok(()), full],
-        ),
-        // One /48.
-        (
-            &[
-                "2001:db8:0:0100::1",
-                "2001:db8:0:0200::1",
-                "2001:db8:0:0300::1",
-                "2001:db8:0:0400::1",
-                "2001:db8:0:0500::1",
-                "2001:db8:1::1",
-            ],
-            &[Ok(()), Ok(()), Ok(()), Ok(()), full, Ok(())],
+            "2001:db8:0:100::1 2001:db8:0:200::1 2001:db8:0:300::1 2001:db8:0:400::1 \
+             2001:db8:0:500::1 2001:db8:1::1",
+            "++++-+",
         ),
         // Loopback is exempt, until the inbound limit.
-        (
-            &[
-                "127.0.0.1",
-                "127.0.0.1",
-                "127.0.0.1",
-                "::1",
-                "::1",
-                "::1",
-                "::1",
-            ],
-            &[
-                Ok(()),
-                Ok(()),
-                Ok(()),
-                Ok(()),
-                Ok(()),
-                Ok(()),
-                Err(Exceeded::Direction),
-            ],
-        ),
+        ("127.0.0.1 127.0.0.1 127.0.0.1 ::1 ::1 ::1 ::1", "++++++!"),
     ];
     for (addresses, expected) in table {
-        assert_eq!(admitted(addresses), *expected, "{addresses:?}");
+        let list: Vec<_> = addresses.split_whitespace().collect();
+        assert_eq!(admitted(&list), *expected, "{addresses}");
     }
 }
 

@@ -1,0 +1,332 @@
+//! Peers that do not play by the rules: each stream ends, is counted, and the node goes on.
+
+use floe_protocol::{
+    index::SliverPairIndex,
+    message::{MAX_HEAD_BYTES, RequestHead},
+    registration::RegistrationId,
+};
+use futures::StreamExt;
+use libp2p::{
+    request_response::{Event as RequestEvent, Message, OutboundFailure},
+    swarm::SwarmEvent,
+};
+
+use super::{
+    raw::{Hostile, Raw, bytes_of, framed, good, id, protocol, with_head},
+    *,
+};
+
+fn pair_head(primary_bytes: u32, secondary_bytes: u32) -> RequestHead {
+    RequestHead::StoreSlivers {
+        registration: RegistrationId::new([1; 32]),
+        pair: SliverPairIndex::new(0),
+        primary_bytes,
+        secondary_bytes,
+    }
+}
+
+fn largest_pair() -> RequestHead {
+    let limits = Limits::new(encoding());
+    let primary = u32::try_from(limits.max_primary_bytes()).unwrap();
+    pair_head(
+        primary,
+        u32::try_from(limits.max_secondary_bytes()).unwrap(),
+    )
+}
+
+/// Waits for what only a counter shows.
+async fn eventually(wish: impl Fn() -> bool) {
+    let mut ticks = tokio::time::interval(Duration::from_millis(5));
+    let granted = async {
+        while !wish() {
+            ticks.tick().await;
+        }
+    };
+    timeout(DEADLINE, granted)
+        .await
+        .expect("it did not happen in time");
+}
+
+/// A node that gives slow streams up soon.
+fn impatient(seed: u8) -> NetworkConfig {
+    let mut config = config(seed);
+    config.limits.transfer_timeout_ms = 200;
+    config.limits.stall_timeout_ms = 200;
+    config.limits.admission_timeout_ms = 50;
+    config.limits.violations_max = 1_000;
+    config
+}
+
+/// What is wrong with a message, its bytes, and the word under which it is counted.
+type Malformed = (&'static str, Vec<u8>, &'static str);
+
+fn malformed_frames() -> Vec<Malformed> {
+    let too_long = u32::try_from(MAX_HEAD_BYTES + 1).unwrap();
+    let nested = vec![0x81; MAX_HEAD_BYTES];
+    let nested = framed(too_long - 1, &nested, &[]);
+    let short = framed(5, &good()[4..], &[]);
+    let trailing = [good(), vec![0]].concat();
+    vec![
+        ("nothing", Vec::new(), "truncated"),
+        ("half a prefix", vec![1, 0], "truncated"),
+        ("head too long", framed(too_long, &[], &[]), "head_too_long"),
+        (
+            "longest head",
+            framed(u32::MAX, &[0; 99], &[]),
+            "head_too_long",
+        ),
+        ("head not all sent", framed(100, &[0; 10], &[]), "truncated"),
+        ("head shorter than sent", short, "head"),
+        ("empty head", framed(0, &[], &[]), "head"),
+        ("garbage", framed(50, &[0xff; 50], &[]), "head"),
+        ("deep nesting", nested, "head"),
+        ("unknown kind", framed(2, b"\x61x", &[]), "head"),
+        ("bytes behind a head", trailing, "trailing"),
+    ]
+}
+
+fn malformed_requests() -> Vec<Malformed> {
+    let limits = Limits::new(encoding());
+    let primary_max = u32::try_from(limits.max_primary_bytes()).unwrap();
+    let pair =
+        |primary, secondary, sent: usize| with_head(&pair_head(primary, secondary), &vec![0; sent]);
+    let certify = |header: &[u8], certificate: &[u8]| {
+        let head = RequestHead::Certify {
+            header: header.to_vec(),
+            certificate: certificate.to_vec(),
+        };
+        with_head(&head, &[])
+    };
+    let out_of_range = RequestHead::ReadSliver {
+        blob: blob(),
+        pair: SliverPairIndex::new(4),
+        axis: floe_protocol::encoding::Axis::Primary,
+    };
+    let foreign = BlobHeader {
+        n_shards: 7,
+        ..header()
+    };
+    let too_large = "payload_too_large";
+    vec![
+        ("bytes behind a payload", pair(3, 2, 6), "trailing"),
+        ("payload too short", pair(3, 2, 4), "truncated"),
+        ("payload too large", pair(primary_max + 1, 0, 9), too_large),
+        ("largest payload", pair(u32::MAX, u32::MAX, 9), too_large),
+        ("out of range", with_head(&out_of_range, &[]), "field"),
+        ("short blob header", certify(&[0; 3], &[]), "field"),
+        (
+            "no certificate",
+            certify(&header().to_bytes(), &[1; 10]),
+            "field",
+        ),
+        ("foreign header", certify(&foreign.to_bytes(), &[]), "field"),
+    ]
+}
+
+#[tokio::test]
+async fn malformed_messages_end_their_stream_only() {
+    let mut victim = Peer::start(impatient(1)).await;
+    let mut hostile = Hostile::against(9, &victim);
+    let messages = [malformed_frames(), malformed_requests()].concat();
+    for (what, bytes, reason) in messages {
+        let before = victim.malformed(reason);
+        let sent = hostile.send(&victim, Raw::Bytes(bytes));
+        // The stream ends without a byte of an answer.
+        if let Ok(answer) = hostile.outcome(sent).await {
+            assert!(answer.is_empty(), "{what} was answered");
+        }
+        eventually(|| victim.malformed(reason) == before + 1).await;
+        hostile.is_served_by(&mut victim).await;
+    }
+    assert_eq!(
+        victim.count("network_connections{direction=\"in\"}"),
+        1,
+        "cut once"
+    );
+}
+
+#[tokio::test]
+async fn streams_that_send_nothing_are_given_up() {
+    let mut victim = Peer::start(impatient(1)).await;
+    let mut hostile = Hostile::against(9, &victim);
+    let hanging = [
+        Vec::new(),
+        vec![100, 0],
+        framed(100, &[0; 10], &[]),
+        with_head(&largest_pair(), &[]),
+        with_head(&largest_pair(), &[0; 1_000]),
+        // All is there but the end.
+        good(),
+    ];
+    let count = hanging.len() as u64;
+    for bytes in hanging {
+        hostile.send(&victim, Raw::Hang(bytes));
+    }
+    let drive = async {
+        loop {
+            hostile.swarm.select_next_some().await;
+        }
+    };
+    tokio::select! {
+        () = eventually(|| victim.malformed("timeout") == count) => {}
+        () = drive => {}
+    }
+    hostile.is_served_by(&mut victim).await;
+}
+
+#[tokio::test]
+async fn announced_payloads_take_no_room_from_others() {
+    let mut config = impatient(1);
+    config.limits.inbound_bytes_per_peer_max = 1;
+    config.limits.stall_timeout_ms = 2_000;
+    config.limits.transfer_timeout_ms = 2_000;
+    let mut victim = Peer::start(config).await;
+    let honest = Peer::start(super::config(2)).await;
+    honest.knows(&victim).await;
+    let mut hostile = Hostile::against(9, &victim);
+    let streams = 60;
+    for _ in 0..streams {
+        let bytes = with_head(&largest_pair(), &[0; 10]);
+        hostile.send(&victim, Raw::Hang(bytes));
+    }
+    let hostile = tokio::spawn(async move {
+        loop {
+            hostile.swarm.select_next_some().await;
+        }
+    });
+    let pair = Request::StoreSlivers {
+        registration: RegistrationId::new([1; 32]),
+        pair: SliverPairIndex::new(0),
+        primary: vec![1; 3 << 20].into(),
+        secondary: vec![1; 1 << 20].into(),
+    };
+    victim.meets_some().await;
+    let asked = honest.network.request(node(1), pair);
+    let answers = async { victim.asked().await.2.reply(Response::Certified) };
+    let (response, ()) = tokio::join!(timeout(DEADLINE, asked), answers);
+    assert_eq!(response.unwrap(), Ok(Response::Certified));
+    assert_eq!(
+        victim.malformed("timeout"),
+        0,
+        "the hostile streams still hang"
+    );
+    eventually(|| victim.malformed("timeout") == streams).await;
+    hostile.abort();
+}
+
+#[tokio::test]
+async fn who_breaks_the_rules_too_often_is_cut_off() {
+    let mut config = impatient(1);
+    config.limits.violations_max = 3;
+    let mut victim = Peer::start(config).await;
+    let honest = Peer::start(super::config(2)).await;
+    honest.knows(&victim).await;
+    honest.exchanges_with(&mut victim).await;
+    let mut hostile = Hostile::against(9, &victim);
+    for _ in 0..3 {
+        let sent = hostile.send(&victim, Raw::Bytes(framed(50, &[0xff; 50], &[])));
+        let outcome = hostile.outcome(sent).await;
+        assert!(outcome.map_or(true, |answer| answer.is_empty()));
+    }
+    let cut = async {
+        while !matches!(
+            hostile.swarm.select_next_some().await,
+            SwarmEvent::ConnectionClosed { .. }
+        ) {}
+    };
+    timeout(DEADLINE, cut).await.unwrap();
+    honest.exchanges_with(&mut victim).await;
+}
+
+#[tokio::test]
+async fn peers_of_another_network_are_sent_away() {
+    let mut victim = Peer::start(config(1)).await;
+    let mut foreign = config(2);
+    foreign.chain = ChainId::new(Hash::new([8; 32]));
+    foreign.bootstrap = vec![victim.address()];
+    let foreign = Peer::start(foreign).await;
+    eventually(|| victim.malformed("wrong_network") + foreign.malformed("wrong_network") > 0).await;
+    let asked = timeout(
+        DEADLINE,
+        foreign.network.request(node(1), Request::NodeStatus),
+    )
+    .await;
+    assert!(asked.unwrap().is_err());
+    // Nor does it help to be silent about it.
+    let mut hostile = Hostile::new(9, "/floe/08080808/request/1");
+    hostile
+        .swarm
+        .add_peer_address(id(&victim), victim.address());
+    let sent = hostile.send(&victim, Raw::Bytes(good()));
+    let outcome = hostile.outcome(sent).await;
+    assert!(
+        matches!(outcome, Err(OutboundFailure::UnsupportedProtocols)),
+        "{outcome:?}"
+    );
+    let honest = Peer::start(config(3)).await;
+    honest.knows(&victim).await;
+    honest.exchanges_with(&mut victim).await;
+}
+
+#[tokio::test]
+async fn malformed_answers_are_errors_of_their_kind() {
+    let mut hostile = Hostile::new(9, &protocol());
+    hostile
+        .swarm
+        .listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap())
+        .unwrap();
+    let address = loop {
+        if let SwarmEvent::NewListenAddr { address, .. } = hostile.swarm.select_next_some().await {
+            break address;
+        }
+    };
+    let certified = bytes_of(&Response::Certified.into_frame().unwrap());
+    let answers = [
+        (Raw::Bytes(certified.clone()), Ok(Response::Certified)),
+        (
+            Raw::Bytes(framed(50, &[0xff; 50], &[])),
+            Err(RequestError::Malformed),
+        ),
+        (
+            Raw::Bytes(framed(u32::MAX, &[], &[])),
+            Err(RequestError::Malformed),
+        ),
+        (
+            Raw::Bytes([certified.clone(), vec![0]].concat()),
+            Err(RequestError::Malformed),
+        ),
+        (Raw::Bytes(Vec::new()), Err(RequestError::Closed)),
+        (
+            Raw::Bytes(certified[..6].to_vec()),
+            Err(RequestError::Closed),
+        ),
+        (Raw::Hang(Vec::new()), Err(RequestError::Timeout)),
+        (
+            Raw::Hang(certified[..6].to_vec()),
+            Err(RequestError::Timeout),
+        ),
+    ];
+    let mut script = answers.clone().into_iter().map(|(raw, _)| raw);
+    tokio::spawn(async move {
+        loop {
+            let event = hostile.swarm.select_next_some().await;
+            if let SwarmEvent::Behaviour(RequestEvent::Message {
+                message: Message::Request { channel, .. },
+                ..
+            }) = event
+            {
+                let raw = script.next().unwrap();
+                drop(hostile.swarm.behaviour_mut().send_response(channel, raw));
+            }
+        }
+    });
+    let mut asker = impatient(1);
+    asker.answer_timeout_ms = 300;
+    let asker = Peer::start(asker).await;
+    asker.network.add_addresses(node(9), vec![address]).await;
+    for (raw, expected) in answers {
+        let asked = asker.network.request(node(9), Request::NodeStatus);
+        let got = timeout(DEADLINE, asked).await.unwrap();
+        assert_eq!(got, expected, "{raw:?}");
+    }
+}
