@@ -28,12 +28,7 @@ mod session;
 pub mod size;
 mod store;
 
-use std::{
-    ffi::OsString,
-    future::Future,
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{ffi::OsString, future::Future, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand, error::ErrorKind};
 
@@ -150,7 +145,7 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
                 writer_key: globals.writer_key,
                 progress,
                 output,
-                resume,
+                after_interrupt: command.after_interrupt(&resume),
             };
             match command.execute(&session) {
                 Ok(exit) => exit,
@@ -167,12 +162,25 @@ impl Command {
         matches!(self, Self::Read(arguments) if arguments.to_stdout())
     }
 
+    /// What to do after an interruption, given the command line.
+    fn after_interrupt(&self, command_line: &str) -> String {
+        match self {
+            Self::Store(arguments) if arguments.reads_stdin() => {
+                format!("what was sent counts, resume with the same input: {command_line}")
+            }
+            Self::Store(_) => format!("what was sent counts, resume with: {command_line}"),
+            _ => format!("begin again with: {command_line}"),
+        }
+    }
+
     fn execute(self, session: &Session) -> Result<Exit, Failure> {
         match self {
             Self::Key(command) => key::run(session, &command),
             Self::Genesis(arguments) => genesis::run(session, arguments),
             Self::Node(node::NodeCommand::Init(arguments)) => node::init(session, &arguments),
-            Self::Node(node::NodeCommand::Run(arguments)) => with_runtime(node::run(session, *arguments)),
+            Self::Node(node::NodeCommand::Run(arguments)) => {
+                with_runtime(node::run(session, *arguments))
+            }
             Self::Info(arguments) => info::run(session, &arguments),
             Self::Store(arguments) => interruptible(session, store::run(session, arguments)),
             Self::Read(arguments) => interruptible(session, read::run(session, arguments)),
@@ -187,16 +195,25 @@ impl Command {
 
 fn start_log(globals: &Globals, command: &Command) -> Result<(), Failure> {
     let (level, format) = match command {
-        Command::Node(node::NodeCommand::Run(arguments)) => (LogLevel::Info, arguments.log_format()),
+        Command::Node(node::NodeCommand::Run(arguments)) => {
+            (LogLevel::Info, arguments.log_format())
+        }
         _ => (LogLevel::Warnings, LogFormat::Text),
     };
-    let level = if globals.quiet { LogLevel::Errors } else { level.raised(globals.verbose) };
+    let level = if globals.quiet {
+        LogLevel::Errors
+    } else {
+        level.raised(globals.verbose)
+    };
     telemetry::start(level, format).map_err(|error| Failure::usage("log_filter", error))
 }
 
 /// What is wrong with the arguments, or the help and version that were asked for.
 fn parse_failure(error: &clap::Error, wants_json: bool) -> ExitCode {
-    let asked_for = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    let asked_for = matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+    );
     if asked_for || !wants_json {
         // A closed pipe is no reason to complain.
         let _ = error.print();
@@ -218,16 +235,16 @@ fn interruptible(
         let mut interrupts = Interrupts::listen()?;
         tokio::select! {
             biased;
-            () = interrupts.next() => Err(Failure::interrupted(&session.resume)),
+            () = interrupts.next() => Err(Failure::interrupted(&session.after_interrupt)),
             result = command => result,
         }
     })
 }
 
-fn with_runtime(
-    command: impl Future<Output = Result<Exit, Failure>>,
-) -> Result<Exit, Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+fn with_runtime(command: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
     let runtime = runtime.map_err(|error| Failure::io("cannot start", &error))?;
     let result = runtime.block_on(command);
     // A thread may wait in a read of standard input that never ends.

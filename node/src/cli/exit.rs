@@ -6,10 +6,7 @@
 use std::{error::Error, fmt::Display, io, process::ExitCode};
 
 use floe_protocol::{
-    encoding::ConfigError,
-    genesis::GenesisError,
-    ledger::RegistrationError,
-    message::Refusal,
+    encoding::ConfigError, genesis::GenesisError, ledger::RegistrationError, message::Refusal,
     transfer::MemberFailure,
 };
 use floe_storage::OpenError;
@@ -67,7 +64,12 @@ pub(super) struct Failure {
 
 impl Failure {
     pub(super) fn new(exit: Exit, code: &'static str, message: impl Display) -> Self {
-        Self { exit, code, message: message.to_string(), hint: None }
+        Self {
+            exit,
+            code,
+            message: message.to_string(),
+            hint: None,
+        }
     }
 
     pub(super) fn usage(code: &'static str, message: impl Display) -> Self {
@@ -94,15 +96,20 @@ impl Failure {
         Self::new(Exit::Done, "broken_pipe", "")
     }
 
-    pub(super) fn interrupted(resume: &str) -> Self {
-        Self::new(Exit::Interrupted, "interrupted", "interrupted")
-            .hint(format!("what was done so far counts, the same command resumes: {resume}"))
+    pub(super) fn interrupted(hint: impl Into<String>) -> Self {
+        Self::new(Exit::Interrupted, "interrupted", "interrupted").hint(hint)
     }
 
     pub(super) fn too_large(what: &str, len: Option<u64>, max_bytes: u64) -> Self {
-        let limit = format!("the limit of {} ({max_bytes} bytes) for one blob", human_bytes(max_bytes));
+        let limit = format!(
+            "the limit of {} ({max_bytes} bytes) for one blob",
+            human_bytes(max_bytes)
+        );
         let message = match len {
-            Some(len) => format!("{what} has {} ({len} bytes), more than {limit}", human_bytes(len)),
+            Some(len) => format!(
+                "{what} has {} ({len} bytes), more than {limit}",
+                human_bytes(len)
+            ),
             None => format!("{what} has more than {limit}"),
         };
         Self::new(Exit::Failed, "too_large", message).hint(TOO_LARGE)
@@ -183,15 +190,19 @@ impl From<KeyFileError> for Failure {
             KeyFileError::Io { .. } => Self::new(Exit::Failed, "key_io", text),
             KeyFileError::Exists { .. } => Self::new(Exit::Failed, "key_exists", text)
                 .hint("choose another name, or move the old key away"),
-            KeyFileError::Permissions { path, .. } => {
-                Self::new(Exit::Refused, "key_permissions", text).hint(format!(
-                    "a key is a secret: chmod 600 {}, and make a new one if others may have read it",
-                    path.display()
-                ))
-            }
+            KeyFileError::Permissions { path, .. } => Self::new(
+                Exit::Refused,
+                "key_permissions",
+                text,
+            )
+            .hint(format!(
+                "a key is a secret: chmod 600 {}, and make a new one if others may have read it",
+                path.display()
+            )),
             KeyFileError::Malformed { expected, .. } => {
-                Self::new(Exit::Failed, "key_malformed", text)
-                    .hint(format!("name a key made by `floe key new --kind {expected}`"))
+                Self::new(Exit::Failed, "key_malformed", text).hint(format!(
+                    "name a key made by `floe key new --kind {expected}`"
+                ))
             }
             KeyFileError::Locked { .. } => Self::new(Exit::Failed, "key_locked", text)
                 .hint("the node is running already: stop it first, or run another node with --dir"),
@@ -202,7 +213,11 @@ impl From<KeyFileError> for Failure {
 
 impl From<GenesisError> for Failure {
     fn from(error: GenesisError) -> Self {
-        let failure = Self::new(Exit::Failed, "bad_genesis", format!("invalid genesis: {error}"));
+        let failure = Self::new(
+            Exit::Failed,
+            "bad_genesis",
+            format!("invalid genesis: {error}"),
+        );
         match error {
             GenesisError::Committee(floe_protocol::committee::CommitteeError::Cap { .. }) => {
                 failure.hint("add members, or stake more evenly: at least 4 nodes share the shards")
@@ -229,15 +244,17 @@ impl From<NetworkError> for Failure {
         let text = with_causes(&error);
         match error {
             NetworkError::Listen { source, .. } => match source.kind() {
-                io::ErrorKind::AddrInUse => Self::new(Exit::Failed, "port_in_use", text)
-                    .hint("another process has the port: stop it, or listen elsewhere with --listen"),
+                io::ErrorKind::AddrInUse => Self::new(Exit::Failed, "port_in_use", text).hint(
+                    "another process has the port: stop it, or listen elsewhere with --listen",
+                ),
                 io::ErrorKind::PermissionDenied => Self::new(Exit::Refused, "listen", text)
                     .hint("ports below 1024 belong to root: choose a higher one with --listen"),
                 _ => Self::new(Exit::Failed, "listen", text)
                     .hint("name an address of this machine with --listen"),
             },
-            NetworkError::UnsupportedAddress(_) => Self::usage("bad_address", text)
-                .hint("write addresses like /ip4/0.0.0.0/tcp/4950 or /ip4/0.0.0.0/udp/4950/quic-v1"),
+            NetworkError::UnsupportedAddress(_) => Self::usage("bad_address", text).hint(
+                "write addresses like /ip4/0.0.0.0/tcp/4950 or /ip4/0.0.0.0/udp/4950/quic-v1",
+            ),
             _ => Self::new(Exit::Failed, "network", text),
         }
     }
@@ -270,7 +287,9 @@ impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         let text = with_causes(&error);
         match error {
-            StoreError::TooLarge { len, max_bytes } => Self::too_large("blob", Some(len), max_bytes),
+            StoreError::TooLarge { len, max_bytes } => {
+                Self::too_large("blob", Some(len), max_bytes)
+            }
             StoreError::Encoding(error) => error.into(),
             StoreError::Registration(RegistrationError::UnknownWriter(writer)) => {
                 Self::unknown_writer(writer)
@@ -279,7 +298,12 @@ impl From<StoreError> for Failure {
                 Self::too_large("blob", Some(len), max_bytes)
             }
             StoreError::Registration(_) => Self::new(Exit::Refused, "registration", text),
-            StoreError::NoQuorum { n_shards, quorum_shards, failures, .. } => {
+            StoreError::NoQuorum {
+                n_shards,
+                quorum_shards,
+                failures,
+                ..
+            } => {
                 let refused = |refusals: &[Refusal]| {
                     let refusal = |failure: &MemberFailure| match failure {
                         MemberFailure::Refused(refusal) => refusals.contains(refusal),
@@ -340,13 +364,16 @@ impl From<OpenError> for Failure {
         match error {
             OpenError::Locked { .. } => Self::new(Exit::Failed, "store_locked", text)
                 .hint("each node needs a store of its own: --store DIR"),
-            OpenError::NotADirectory { .. } => Self::new(Exit::Failed, "store_dir", text)
-                .hint("name a directory with --store DIR"),
+            OpenError::NotADirectory { .. } => {
+                Self::new(Exit::Failed, "store_dir", text).hint("name a directory with --store DIR")
+            }
             OpenError::NotWritable { .. } => Self::new(Exit::Refused, "store_not_writable", text)
                 .hint("give the node's user write access, or name another directory with --store"),
             OpenError::Io { source, .. } => match source.kind() {
-                io::ErrorKind::PermissionDenied => Self::new(Exit::Refused, "store_not_writable", text)
-                    .hint("give the node's user access, or name another directory with --store"),
+                io::ErrorKind::PermissionDenied => {
+                    Self::new(Exit::Refused, "store_not_writable", text)
+                        .hint("give the node's user access, or name another directory with --store")
+                }
                 _ => Self::new(Exit::Failed, "store_io", text),
             },
             OpenError::Corrupt { .. } => Self::new(Exit::Verification, "store_damaged", text).hint(

@@ -14,7 +14,8 @@ pub(super) struct Interrupts {
 impl Interrupts {
     /// From here on both signals arrive here and end the process no more.
     pub(super) fn listen() -> Result<Self, Failure> {
-        let listen = |kind| signal(kind).map_err(|error| Failure::io("cannot take signals", &error));
+        let listen =
+            |kind| signal(kind).map_err(|error| Failure::io("cannot take signals", &error));
         Ok(Self {
             interrupt: listen(SignalKind::interrupt())?,
             terminate: listen(SignalKind::terminate())?,

@@ -6,26 +6,43 @@
 use std::{
     fmt::Display,
     io::{self, IsTerminal, Write},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
+use bytes::Bytes;
 use serde::Serialize;
-use serde_json::json;
+use tokio::task::spawn_blocking;
 
 use super::exit::{Exit, Failure};
 use crate::telemetry::colours_on_stderr;
 
 /// Where results, notes and errors go, and in which form.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Output {
     json: bool,
     quiet: bool,
-    /// Stdout carries the bytes of a blob, so that objects go to stderr.
+    /// Stdout is there for the bytes of a blob, so that results go to stderr.
     stdout_taken: bool,
+    /// Bytes of a blob are on stdout, so that errors too go to stderr.
+    blob_begun: AtomicBool,
+}
+
+/// An error as an object.
+#[derive(Serialize)]
+struct ErrorObject<'a> {
+    error: &'a Failure,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<&'a str>,
 }
 
 impl Output {
     pub(super) const fn new(json: bool, quiet: bool, stdout_taken: bool) -> Self {
-        Self { json, quiet, stdout_taken }
+        Self {
+            json,
+            quiet,
+            stdout_taken,
+            blob_begun: AtomicBool::new(false),
+        }
     }
 
     /// Whether nothing but results is wanted.
@@ -46,7 +63,7 @@ impl Output {
     ) -> Result<(), Failure> {
         if self.json {
             let object = serde_json::to_string(result).expect("results have string keys");
-            self.object(&object)
+            write_object(&object, self.stdout_taken)
         } else if self.quiet {
             write_line(io::stdout(), &brief)
         } else {
@@ -84,35 +101,46 @@ impl Output {
         }
         // An error about an error would help nobody.
         let _ = if self.json {
-            let mut object = json!({ "error": failure });
-            if let Some(file) = file {
-                object["file"] = json!(file);
-            }
-            self.object(&object.to_string())
+            let object = serde_json::to_string(&ErrorObject {
+                error: failure,
+                file,
+            });
+            let object = object.expect("errors have string keys");
+            write_object(&object, self.blob_begun.load(Ordering::Relaxed))
         } else {
-            let file = file.map(|file| format!("{file}: ")).unwrap_or_default();
             let error = label("error:", "1;31");
+            // Most messages about a file name it by themselves.
+            let file = file.filter(|file| !failure.message().contains(file));
+            let file = file.map(|file| format!("{file}: ")).unwrap_or_default();
             let mut text = format!("{error} {file}{}", failure.message());
             if let Some(hint) = failure.hint_text() {
-                text.push_str(&format!("\n{} {hint}", label("hint:", "36")));
+                text = format!("{text}\n{} {hint}", label("hint:", "36"));
             }
             write_line(io::stderr(), &text)
         };
     }
 
-    fn object(&self, object: &str) -> Result<(), Failure> {
-        if self.stdout_taken {
-            write_line(io::stderr(), &object)
-        } else {
-            write_line(io::stdout(), &object)
-        }
+    /// Writes bytes of a blob to stdout. On a thread of its own: a pipe may be read slowly or
+    /// never, and Ctrl-C is to be heard meanwhile.
+    pub(super) async fn blob_bytes(&self, bytes: Bytes) -> Result<(), Failure> {
+        self.blob_begun.store(true, Ordering::Relaxed);
+        let written = spawn_blocking(move || {
+            let mut stdout = io::stdout().lock();
+            stdout.write_all(&bytes).and_then(|()| stdout.flush())
+        });
+        let written = written
+            .await
+            .unwrap_or_else(|error| Err(io::Error::other(error)));
+        written.map_err(|error| unwritable(&error))
     }
 }
 
-/// Writes bytes of a blob to stdout.
-pub(super) fn write_blob_bytes(bytes: &[u8]) -> Result<(), Failure> {
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(|error| unwritable(&error))
+fn write_object(object: &str, to_stderr: bool) -> Result<(), Failure> {
+    if to_stderr {
+        write_line(io::stderr(), &object)
+    } else {
+        write_line(io::stdout(), &object)
+    }
 }
 
 /// Whether stdout is a terminal, where a progress bar would get between the lines.
@@ -126,11 +154,17 @@ pub(super) fn progress_line(text: impl Display) {
 }
 
 fn label(text: &str, colour: &str) -> String {
-    if colours_on_stderr() { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.to_owned() }
+    if colours_on_stderr() {
+        format!("\x1b[{colour}m{text}\x1b[0m")
+    } else {
+        text.to_owned()
+    }
 }
 
 fn write_line(mut stream: impl Write, text: &impl Display) -> Result<(), Failure> {
-    writeln!(stream, "{text}").and_then(|()| stream.flush()).map_err(|error| unwritable(&error))
+    writeln!(stream, "{text}")
+        .and_then(|()| stream.flush())
+        .map_err(|error| unwritable(&error))
 }
 
 fn unwritable(error: &io::Error) -> Failure {

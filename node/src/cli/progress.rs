@@ -58,20 +58,24 @@ impl Progress {
         let bar = ProgressBar::with_draw_target(Some(0), target).with_prefix(name.to_owned());
         bar.set_style(ProgressStyle::with_template(SPINNER).expect("a valid template"));
         let next_line = (shown && !terminal).then(|| Instant::now() + LINE_INTERVAL);
-        Self { bar, next_line, is_bar: false }
+        Self {
+            bar,
+            next_line,
+            is_bar: false,
+        }
     }
 
     /// Shows what is done of `total` bytes; a `total` of 0 is not known.
     pub(super) fn show(&mut self, doing: &'static str, done: u64, total: u64) {
+        self.bar.set_message(doing);
+        self.bar.set_length(total);
+        self.bar.set_position(done.min(total));
         if total > 0 && !self.is_bar {
             let style = ProgressStyle::with_template(BAR).expect("a valid template");
             self.bar.set_style(style.progress_chars("=> "));
             self.bar.reset_eta();
             self.is_bar = true;
         }
-        self.bar.set_message(doing);
-        self.bar.set_length(total);
-        self.bar.set_position(done.min(total));
         if self.next_line.is_some_and(|due| Instant::now() >= due) {
             self.next_line = Some(Instant::now() + LINE_INTERVAL);
             self.line(doing, done, total);

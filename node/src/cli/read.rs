@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::{
     exit::{Exit, Failure},
     out_file::OutFile,
-    output::write_blob_bytes,
+    output::Output,
     progress::Progress,
     range::ByteRange,
     session::Session,
@@ -22,9 +22,9 @@ use crate::{
 };
 
 const AFTER_HELP: &str = "\
-Every byte is verified against the blob id before it is written. Without -o the blob goes to
-standard output, and what --json prints, errors too, goes to standard error. With -o the file
-appears whole or not at all.
+Every byte is verified against the blob id before it is written. With -o the file appears whole or
+not at all. Without it the blob goes to standard output: then --json prints its result on standard
+error, and so too an error that comes when bytes of the blob have been written.
 
 --strict encodes the blob again and compares the id: if that succeeds, every later read of it gives
 the same bytes. It holds all output back until then, in memory.
@@ -69,7 +69,7 @@ pub(super) async fn run(session: &Session, arguments: ReadArgs) -> Result<Exit, 
     let blob = parse_id(&arguments.id)?;
     let network = session.network()?;
     let sink = match &arguments.output {
-        None => Sink::Stdout,
+        None => Sink::Stdout(&session.output),
         Some(path) => Sink::File(Box::new(OutFile::create(path, arguments.force)?)),
     };
     let client = session.connect(network).await?;
@@ -84,7 +84,10 @@ pub(super) async fn run(session: &Session, arguments: ReadArgs) -> Result<Exit, 
     let reader = client.read(blob, ReadOptions { range }).await?;
     let result = ReadBlob {
         blob_id: blob.to_string(),
-        file: arguments.output.as_ref().map(|path| path.display().to_string()),
+        file: arguments
+            .output
+            .as_ref()
+            .map(|path| path.display().to_string()),
         blob_bytes: reader.blob_bytes(),
         range_start: reader.range().start,
         bytes: reader.range().end - reader.range().start,
@@ -92,8 +95,9 @@ pub(super) async fn run(session: &Session, arguments: ReadArgs) -> Result<Exit, 
     };
     let mut sink = sink;
     if arguments.strict {
-        let bytes = read_strictly(session, &client, blob, reader).await?;
-        sink.write(&bytes).await?;
+        let bytes =
+            read_strictly(session, &client, blob, reader, arguments.output.is_some()).await?;
+        sink.write(bytes).await?;
     } else {
         copy(session, &result, reader, &mut sink).await?;
     }
@@ -114,23 +118,22 @@ pub(super) fn parse_id(text: &str) -> Result<BlobId, Failure> {
 }
 
 /// Where the bytes go.
-enum Sink {
-    Stdout,
+enum Sink<'a> {
+    Stdout(&'a Output),
     File(Box<OutFile>),
 }
 
-impl Sink {
-    async fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+impl Sink<'_> {
+    async fn write(&mut self, bytes: Bytes) -> Result<(), Failure> {
         match self {
-            // The writer of a pipe waits for its reader, and there is nothing else to do.
-            Self::Stdout => tokio::task::block_in_place(|| write_blob_bytes(bytes)),
-            Self::File(file) => file.write(bytes).await,
+            Self::Stdout(output) => output.blob_bytes(bytes).await,
+            Self::File(file) => file.write(&bytes).await,
         }
     }
 
     async fn finish(self) -> Result<(), Failure> {
         match self {
-            Self::Stdout => Ok(()),
+            Self::Stdout(_) => Ok(()),
             Self::File(file) => file.finish().await,
         }
     }
@@ -141,14 +144,14 @@ async fn copy(
     session: &Session,
     result: &ReadBlob,
     mut reader: BlobReader,
-    sink: &mut Sink,
+    sink: &mut Sink<'_>,
 ) -> Result<(), Failure> {
-    let mut progress = Progress::new(session, &result.blob_id, result.file.is_none());
+    let mut progress = Progress::new(session, "blob", result.file.is_none());
     let mut done = 0;
     while let Some(bytes) = reader.next().await {
         let bytes = bytes?;
-        sink.write(&bytes).await?;
         done += bytes.len() as u64;
+        sink.write(bytes).await?;
         progress.show("reading", done, result.bytes);
     }
     Ok(())
@@ -160,9 +163,10 @@ async fn read_strictly(
     client: &Client,
     blob: BlobId,
     mut reader: BlobReader,
+    to_file: bool,
 ) -> Result<Bytes, Failure> {
     let total = reader.blob_bytes();
-    let mut progress = Progress::new(session, &blob.to_string(), true);
+    let mut progress = Progress::new(session, "blob", !to_file);
     let mut bytes = Vec::with_capacity(usize::try_from(total).unwrap_or(0));
     while let Some(row) = reader.next().await {
         bytes.extend_from_slice(&row?);
@@ -173,7 +177,9 @@ async fn read_strictly(
     let copy = bytes.clone();
     let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let encoded = tokio::task::spawn_blocking(move || encoding::blob_id(config, copy, threads));
-    let encoded = encoded.await.map_err(|error| Failure::new(Exit::Failed, "io", error))?;
+    let encoded = encoded
+        .await
+        .map_err(|error| Failure::new(Exit::Failed, "io", error))?;
     let (id, _) = encoded?;
     if id == blob {
         return Ok(bytes);
@@ -198,11 +204,20 @@ impl fmt::Display for ReadBlob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", human_bytes(self.bytes))?;
         if self.bytes != self.blob_bytes {
-            write!(f, " of {} from byte {}", human_bytes(self.blob_bytes), self.range_start)?;
+            write!(
+                f,
+                " of {} from byte {}",
+                human_bytes(self.blob_bytes),
+                self.range_start
+            )?;
         }
         if let Some(file) = &self.file {
             write!(f, " written to {file}")?;
         }
-        if self.strict { write!(f, ", encoding consistent") } else { Ok(()) }
+        if self.strict {
+            write!(f, ", encoding consistent")
+        } else {
+            Ok(())
+        }
     }
 }

@@ -18,8 +18,8 @@ pub(super) struct Session {
     pub(super) writer_key: Option<PathBuf>,
     pub(super) progress: ProgressMode,
     pub(super) output: Output,
-    /// The command line that the user gave, to be repeated after an interruption.
-    pub(super) resume: String,
+    /// What to do after an interruption.
+    pub(super) after_interrupt: String,
 }
 
 impl Session {
@@ -47,10 +47,12 @@ impl Session {
     /// Reads the writer's key and checks that `network` lists it.
     pub(super) fn writer(&self, network: &NetworkFile) -> Result<KeyPair, Failure> {
         let Some(path) = &self.writer_key else {
-            return Err(Failure::usage("no_writer_key", "storing needs a writer's key").hint(
-                "name its file with --writer-key FILE or FLOE_WRITER_KEY; `floe genesis` and \
+            return Err(
+                Failure::usage("no_writer_key", "storing needs a writer's key").hint(
+                    "name its file with --writer-key FILE or FLOE_WRITER_KEY; `floe genesis` and \
                  `floe-testnet up` make one, as `floe key new --kind writer` does",
-            ));
+                ),
+            );
         };
         let key = key_file::open_writer_key(path)?;
         // Nodes would refuse it anyway, but only after all the work of encoding.
@@ -69,7 +71,9 @@ impl Session {
 
 /// Arguments as one would type them into a shell.
 pub(super) fn command_line(arguments: &[OsString]) -> String {
-    let quoted = arguments.iter().map(|argument| quote(&argument.to_string_lossy()));
+    let quoted = arguments
+        .iter()
+        .map(|argument| quote(&argument.to_string_lossy()));
     quoted.collect::<Vec<_>>().join(" ")
 }
 

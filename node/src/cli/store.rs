@@ -1,6 +1,10 @@
 //! `floe store`: stores files, one after the other.
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use clap::Args;
@@ -50,16 +54,35 @@ pub(super) struct StoreArgs {
     files: Vec<PathBuf>,
 }
 
+impl StoreArgs {
+    pub(super) fn reads_stdin(&self) -> bool {
+        self.files.iter().any(|file| file == Path::new("-"))
+    }
+}
+
 /// Runs `floe store`.
 pub(super) async fn run(session: &Session, arguments: StoreArgs) -> Result<Exit, Failure> {
     let inputs: Vec<Input> = arguments.files.into_iter().map(Input::from).collect();
-    if inputs.iter().filter(|input| **input == Input::Stdin).count() > 1 {
-        return Err(Failure::usage("usage", "standard input can be stored only once"));
+    if inputs
+        .iter()
+        .filter(|input| **input == Input::Stdin)
+        .count()
+        > 1
+    {
+        return Err(Failure::usage(
+            "usage",
+            "standard input can be stored only once",
+        ));
     }
     let network = session.network()?;
     network.genesis.committee()?;
     let writer = session.writer(&network)?;
-    let mut storing = Storing { session, network, writer, client: None };
+    let mut storing = Storing {
+        session,
+        network,
+        writer,
+        client: None,
+    };
     let mut exit = Exit::Done;
     let mut stored_any = false;
     for input in &inputs {
@@ -79,7 +102,9 @@ pub(super) async fn run(session: &Session, arguments: StoreArgs) -> Result<Exit,
         }
     }
     if stored_any {
-        session.output.note("public: anyone with the id can read it");
+        session
+            .output
+            .note("public: anyone with the id can read it");
     }
     if let Some(client) = storing.client {
         client.shutdown().await;
@@ -98,7 +123,9 @@ struct Storing<'a> {
 impl Storing<'_> {
     async fn store(&mut self, input: &Input) -> Result<(), Failure> {
         let output = &self.session.output;
-        let blob = input.read(self.network.genesis.max_blob_bytes, output).await?;
+        let blob = input
+            .read(self.network.genesis.max_blob_bytes, output)
+            .await?;
         let client = match &self.client {
             Some(client) => client.clone(),
             None => {
@@ -110,7 +137,10 @@ impl Storing<'_> {
         let stored = StoredBlob::new(input.name(), &report, &client);
         for failure in &stored.unreached {
             let shards = failure.shards;
-            output.warning(format_args!("node {} ({shards} shards): {}", failure.node, failure.reason));
+            output.warning(format_args!(
+                "node {} ({shards} shards): {}",
+                failure.node, failure.reason
+            ));
         }
         output.result(&stored, &stored.blob_id)
     }
@@ -205,8 +235,19 @@ impl StoredBlob {
 
 impl fmt::Display for StoredBlob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { blob_id, file, confirmed_shards, n_shards, survives_lost_shards, .. } = self;
-        let before = if self.already_certified { "stored before, " } else { "" };
+        let Self {
+            blob_id,
+            file,
+            confirmed_shards,
+            n_shards,
+            survives_lost_shards,
+            ..
+        } = self;
+        let before = if self.already_certified {
+            "stored before, "
+        } else {
+            ""
+        };
         write!(
             f,
             "{blob_id}  {file}  {}, {before}{confirmed_shards} of {n_shards} shards confirmed, \
