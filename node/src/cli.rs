@@ -1,1 +1,253 @@
-//! The command line of `floe`.
+//! The command line `floe`: argument types, and one file per command below `cli/`.
+//!
+//! A command turns arguments into calls of the library and results into lines; it decides nothing
+//! about blobs. Results go to stdout; progress, notes and logs to stderr. With `--json` every
+//! result is one object per line, errors too. What an error means to the caller (exit code,
+//! whether trying again helps, what to do next) is decided in `exit.rs` alone, and everything is
+//! written in `output.rs` alone.
+//!
+//! Invariants: no command panics on a closed pipe or overwrites a file that it was not told to;
+//! Ctrl-C leaves no temporary file behind.
+
+mod blob_id;
+mod blob_status;
+mod exit;
+mod genesis;
+mod health;
+mod info;
+mod input;
+mod interrupt;
+mod key;
+mod node;
+mod out_file;
+mod output;
+mod progress;
+mod range;
+mod read;
+mod session;
+pub mod size;
+mod store;
+
+use std::{ffi::OsString, future::Future, path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand, error::ErrorKind};
+
+use self::{
+    exit::{Exit, Failure},
+    interrupt::Interrupts,
+    output::Output,
+    progress::ProgressMode,
+    session::Session,
+};
+use crate::telemetry::{self, LogFormat, LogLevel};
+
+const AFTER_HELP: &str = "\
+Exit codes:
+  0    done
+  1    failed
+  2    wrong usage
+  3    not found
+  4    verification failed
+  5    temporary: try again
+  6    refused (permission, quota)
+  130  interrupted
+
+Environment (flags win):
+  FLOE_NETWORK     as --network
+  FLOE_WRITER_KEY  as --writer-key
+  FLOE_LOG         log filter, as RUST_LOG
+  NO_COLOR         no colours
+
+Examples:
+  floe store holiday.jpg
+  floe read ID -o holiday.jpg
+  floe health";
+
+/// Floe: peer-to-peer blob storage. Stores blobs as coded slivers across a swarm of nodes.
+#[derive(Debug, Parser)]
+#[command(name = "floe", version, propagate_version = true, after_help = AFTER_HELP)]
+struct Cli {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
+struct Globals {
+    /// The network file (network.json) of the network to use
+    #[arg(long, global = true, env = "FLOE_NETWORK", value_name = "FILE")]
+    network: Option<PathBuf>,
+    /// The key file of the writer who stores
+    #[arg(long, global = true, env = "FLOE_WRITER_KEY", value_name = "FILE")]
+    writer_key: Option<PathBuf>,
+    /// Print one JSON object per result, and errors as {"error":{…}}
+    #[arg(long, global = true)]
+    json: bool,
+    /// Print results and errors only, in their shortest form
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Log more to stderr; repeat for still more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// When to show progress on stderr (auto: on a terminal)
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
+    progress: ProgressMode,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Store files as blobs and print their ids
+    Store(store::StoreArgs),
+    /// Read a blob
+    Read(read::ReadArgs),
+    /// Compute the id that a file would have, without storing it
+    BlobId(blob_id::BlobIdArgs),
+    /// Say what the network knows of a blob
+    BlobStatus(blob_status::BlobStatusArgs),
+    /// Show a network: committee, shards, limits, what may fail
+    Info(info::InfoArgs),
+    /// Ask every storage node how it is, and whether reads and writes are possible
+    Health(health::HealthArgs),
+    /// Run a storage node
+    #[command(subcommand)]
+    Node(node::NodeCommand),
+    /// Make keys
+    #[command(subcommand)]
+    Key(key::KeyCommand),
+    /// Make the network file of a new network
+    Genesis(genesis::GenesisArgs),
+}
+
+/// Runs the command line `arguments`, program name first, and returns how the process ends.
+#[must_use]
+pub fn run(arguments: Vec<OsString>) -> ExitCode {
+    let wants_json = arguments.iter().any(|argument| argument == "--json");
+    let resume = session::command_line(&arguments);
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => return parse_failure(&error, wants_json),
+    };
+    let Cli { globals, command } = cli;
+    let output = Output::new(globals.json, globals.quiet, command.owns_stdout());
+    let exit = match start_log(&globals, &command) {
+        Err(failure) => output.failure(&failure),
+        Ok(()) => {
+            let progress = if globals.verbose > 0 && globals.progress == ProgressMode::Auto {
+                // Lines of the log would tear the bar apart.
+                ProgressMode::Never
+            } else {
+                globals.progress
+            };
+            let session = Session {
+                network: globals.network,
+                writer_key: globals.writer_key,
+                progress,
+                output,
+                after_interrupt: command.after_interrupt(&resume),
+            };
+            match command.execute(&session) {
+                Ok(exit) => exit,
+                Err(failure) => session.output.failure(&failure),
+            }
+        }
+    };
+    exit.into()
+}
+
+impl Command {
+    /// Whether the bytes of a blob go to stdout, so that nothing else may.
+    const fn owns_stdout(&self) -> bool {
+        matches!(self, Self::Read(arguments) if arguments.to_stdout())
+    }
+
+    /// What to do after an interruption, given the command line.
+    fn after_interrupt(&self, command_line: &str) -> String {
+        match self {
+            Self::Store(arguments) if arguments.reads_stdin() => {
+                format!("what was sent counts, resume with the same input: {command_line}")
+            }
+            Self::Store(_) => format!("what was sent counts, resume with: {command_line}"),
+            _ => format!("begin again with: {command_line}"),
+        }
+    }
+
+    fn execute(self, session: &Session) -> Result<Exit, Failure> {
+        match self {
+            Self::Key(command) => key::run(session, &command),
+            Self::Genesis(arguments) => genesis::run(session, arguments),
+            Self::Node(node::NodeCommand::Init(arguments)) => node::init(session, &arguments),
+            Self::Node(node::NodeCommand::Run(arguments)) => {
+                with_runtime(node::run(session, *arguments))
+            }
+            Self::Info(arguments) => info::run(session, &arguments),
+            Self::Store(arguments) => interruptible(session, store::run(session, arguments)),
+            Self::Read(arguments) => interruptible(session, read::run(session, arguments)),
+            Self::BlobId(arguments) => interruptible(session, blob_id::run(session, arguments)),
+            Self::BlobStatus(arguments) => {
+                interruptible(session, blob_status::run(session, arguments))
+            }
+            Self::Health(arguments) => interruptible(session, health::run(session, arguments)),
+        }
+    }
+}
+
+fn start_log(globals: &Globals, command: &Command) -> Result<(), Failure> {
+    let (level, format) = match command {
+        Command::Node(node::NodeCommand::Run(arguments)) => {
+            (LogLevel::Info, arguments.log_format())
+        }
+        _ => (LogLevel::Warnings, LogFormat::Text),
+    };
+    let level = if globals.quiet {
+        LogLevel::Errors
+    } else {
+        level.raised(globals.verbose)
+    };
+    telemetry::start(level, format).map_err(|error| Failure::usage("log_filter", error))
+}
+
+/// What is wrong with the arguments, or the help and version that were asked for.
+fn parse_failure(error: &clap::Error, wants_json: bool) -> ExitCode {
+    let asked_for = matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+    );
+    if asked_for || !wants_json {
+        // A closed pipe is no reason to complain.
+        let _ = error.print();
+        return if asked_for { Exit::Done } else { Exit::Usage }.into();
+    }
+    let text = error.to_string();
+    let first = text.lines().next().unwrap_or_default();
+    let failure = Failure::usage("usage", first.trim_start_matches("error: "))
+        .hint("see floe --help, or --help behind the command");
+    Output::new(true, false, false).failure(&failure).into()
+}
+
+/// Runs a command until it is done or the user interrupts it.
+fn interruptible(
+    session: &Session,
+    command: impl Future<Output = Result<Exit, Failure>>,
+) -> Result<Exit, Failure> {
+    with_runtime(async {
+        let mut interrupts = Interrupts::listen()?;
+        tokio::select! {
+            biased;
+            () = interrupts.next() => Err(Failure::interrupted(&session.after_interrupt)),
+            result = command => result,
+        }
+    })
+}
+
+fn with_runtime(command: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    let runtime = runtime.map_err(|error| Failure::io("cannot start", &error))?;
+    let result = runtime.block_on(command);
+    // A thread may wait in a read of standard input that never ends.
+    runtime.shutdown_background();
+    result
+}

@@ -22,6 +22,7 @@ pub mod key_file;
 pub mod network;
 mod node;
 mod service;
+pub mod telemetry;
 
 pub use self::{
     client::Client,

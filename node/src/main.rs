@@ -1,1 +1,7 @@
-fn main() {}
+//! `floe`: storage node, client and tools. All of it lives in [`floe_node::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    floe_node::cli::run(std::env::args_os().collect())
+}

@@ -110,6 +110,13 @@ pub async fn start(
     Ok((network, event_receiver, task))
 }
 
+/// `address` with the name of `node` at its end, as network files list it. None if the node's
+/// bytes are no ed25519 key.
+#[must_use]
+pub fn address_of(node: &NodeId, address: Multiaddr) -> Option<Multiaddr> {
+    address.with_p2p(peer_id(node)?).ok()
+}
+
 /// A handle to the network. Clones are handles to the same.
 #[derive(Clone, Debug)]
 pub struct Network {

@@ -1,0 +1,196 @@
+//! `floe genesis`: writes the network file of a new network.
+
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+use floe_protocol::{
+    encoding::EncodingConfig,
+    genesis::{Genesis, GenesisMember, NetworkFile},
+    keys::PublicKey,
+};
+use serde::Serialize;
+
+use super::{
+    exit::{Exit, Failure},
+    out_file::write_file,
+    session::Session,
+    size::{human_bytes, parse_bytes},
+};
+use crate::{
+    key_file::{self, KeyFileError},
+    network::Multiaddr,
+};
+
+const AFTER_HELP: &str = "\
+Every operator runs `floe node init` and hands in the member.json that it makes. At least four nodes
+are needed. Writers are those who may store: name their public keys with --writer, or a key file
+with --writer-key (or FLOE_WRITER_KEY), which is made if it does not exist. If neither is given,
+writer.key is made beside the network file.
+
+Everybody needs the file that is written. Its bootstrap addresses may be changed at any time; every
+other change makes another network.
+
+Examples:
+  floe genesis --name friends --member a/member.json b/member.json c/member.json d/member.json \\
+      --bootstrap /dns4/floe.example/tcp/4950/p2p/12D3KooW… -o network.json";
+
+/// Arguments of `floe genesis`.
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub(super) struct GenesisArgs {
+    /// The network's name
+    #[arg(long)]
+    name: String,
+    /// Shards: how finely blobs are spread
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    n_shards: u16,
+    /// Files made by `floe node init` or `floe key new --kind node`
+    #[arg(long = "member", value_name = "FILE", required = true, num_args = 1..)]
+    members: Vec<PathBuf>,
+    /// Public keys of those who may store
+    #[arg(long = "writer", value_name = "PUBKEY", num_args = 1..)]
+    writers: Vec<PublicKey>,
+    /// Addresses of nodes to join at, each ending in /p2p/PEER
+    #[arg(long, value_name = "ADDR", num_args = 1..)]
+    bootstrap: Vec<Multiaddr>,
+    /// The largest blob [default: what the shards carry, at most 64MiB]
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    max_blob_bytes: Option<u64>,
+    /// The file to write
+    #[arg(short, long, value_name = "FILE", default_value = "network.json")]
+    output: PathBuf,
+    /// Replace the file if it exists
+    #[arg(long)]
+    force: bool,
+}
+
+/// Runs `floe genesis`.
+pub(super) fn run(session: &Session, arguments: GenesisArgs) -> Result<Exit, Failure> {
+    let config = EncodingConfig::new(arguments.n_shards)?;
+    let members: Result<Vec<_>, _> = arguments.members.iter().map(|path| member(path)).collect();
+    let members = members?;
+    let mut writers = arguments.writers;
+    let mut writer_key_file = None;
+    let key_path = match &session.writer_key {
+        Some(path) => Some(path.clone()),
+        None if writers.is_empty() => Some(arguments.output.with_file_name("writer.key")),
+        None => None,
+    };
+    if arguments.output.exists() && !arguments.force {
+        // Before a key is made for nothing.
+        let message = format!("{} exists already", arguments.output.display());
+        return Err(Failure::new(Exit::Failed, "file_exists", message).hint("--force replaces it"));
+    }
+    if let Some(path) = key_path {
+        let writer = writer_of(&path)?;
+        if !writers.contains(&writer) {
+            writers.push(writer);
+        }
+        writer_key_file = Some(path.display().to_string());
+    }
+    let bootstrap: Vec<_> = arguments
+        .bootstrap
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    if let Some(address) = bootstrap.iter().find(|address| !address.contains("/p2p/")) {
+        return Err(Failure::usage(
+            "bad_address",
+            format!("{address} does not end in /p2p/PEER"),
+        )
+        .hint("`floe node init` prints the node's /p2p/ name"));
+    }
+    let genesis = Genesis {
+        name: arguments.name,
+        n_shards: arguments.n_shards,
+        max_blob_bytes: arguments
+            .max_blob_bytes
+            .unwrap_or(config.default_max_blob_bytes()),
+        members,
+        writers,
+    };
+    let committee = genesis.committee()?;
+    let network = NetworkFile { genesis, bootstrap };
+    let mut text = serde_json::to_string_pretty(&network).expect("strings and numbers serialise");
+    text.push('\n');
+    write_file(&arguments.output, text.as_bytes(), arguments.force)?;
+    if network.bootstrap.is_empty() {
+        session.output.warning(
+            "no --bootstrap address: add one to the file once a node is up, or nobody finds the network",
+        );
+    }
+    let result = NewNetwork {
+        file: arguments.output.display().to_string(),
+        name: network.genesis.name.clone(),
+        chain_id: network.genesis.chain_id().to_string(),
+        n_shards: network.genesis.n_shards,
+        nodes: committee.members().len(),
+        max_blob_bytes: network.genesis.max_blob_bytes,
+        writers: network
+            .genesis
+            .writers
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
+        writer_key_file,
+    };
+    session.output.result(&result, &result.chain_id)?;
+    Ok(Exit::Done)
+}
+
+/// Reads a member's entry, whole or within what `floe key new --json` prints.
+fn member(path: &Path) -> Result<GenesisMember, Failure> {
+    let name = path.display();
+    let text = fs::read_to_string(path).map_err(|error| Failure::io(&name, &error))?;
+    serde_json::from_str(&text).map_err(|error| {
+        Failure::new(
+            Exit::Failed,
+            "bad_member",
+            format!("{name} is no member's entry: {error}"),
+        )
+        .hint("name the member.json that `floe node init` has made")
+    })
+}
+
+/// The public half of a writer's key, which is made if it does not exist.
+fn writer_of(path: &Path) -> Result<PublicKey, Failure> {
+    match key_file::open_writer_key(path) {
+        Ok(key) => Ok(key.public()),
+        Err(KeyFileError::NotFound { .. }) => {
+            let key = key_file::generate_key_pair()?;
+            key_file::create_writer_key(path, &key)?;
+            Ok(key.public())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The result.
+#[derive(Debug, Serialize)]
+struct NewNetwork {
+    file: String,
+    name: String,
+    chain_id: String,
+    n_shards: u16,
+    nodes: usize,
+    max_blob_bytes: u64,
+    writers: Vec<String>,
+    writer_key_file: Option<String>,
+}
+
+impl fmt::Display for NewNetwork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "network       {}, written to {}", self.name, self.file)?;
+        writeln!(f, "chain id      {}", self.chain_id)?;
+        writeln!(f, "shards        {} on {} nodes", self.n_shards, self.nodes)?;
+        writeln!(f, "largest blob  {}", human_bytes(self.max_blob_bytes))?;
+        write!(f, "writers       {}", self.writers.join("\n              "))?;
+        match &self.writer_key_file {
+            Some(file) => write!(f, "\nwriter key    {file}"),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! `floe info`: what a network file says, and what follows from it. Needs no connection.
+
+use std::fmt;
+
+use clap::Args;
+use floe_protocol::{bft, committee::Committee, genesis::NetworkFile, message::Limits};
+use serde::Serialize;
+
+use super::{
+    exit::{Exit, Failure},
+    session::Session,
+    size::human_bytes,
+};
+
+const AFTER_HELP: &str = "\
+Reads the network file alone, so it works while every node is down. `floe health` asks the nodes.
+
+Examples:
+  floe info
+  floe info --json | jq .shards_lost_for_reads_max";
+
+/// Arguments of `floe info`.
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub(super) struct InfoArgs {}
+
+/// Runs `floe info`.
+pub(super) fn run(session: &Session, InfoArgs {}: &InfoArgs) -> Result<Exit, Failure> {
+    let network = session.network()?;
+    let committee = network.genesis.committee()?;
+    let info = NetworkInfo::new(&network, &committee);
+    session.output.result(&info, &info.chain_id)?;
+    Ok(Exit::Done)
+}
+
+/// The result.
+#[derive(Debug, Serialize)]
+struct NetworkInfo {
+    name: String,
+    chain_id: String,
+    epoch: u64,
+    n_shards: u16,
+    /// Shards that faulty nodes may hold: f.
+    faulty_shards_max: u16,
+    /// Shards without which blobs can still be read: n - k1.
+    shards_lost_for_reads_max: u16,
+    /// Shards without which blobs can still be stored: n - quorum.
+    shards_lost_for_writes_max: u16,
+    /// Nodes that may be down for reads, whichever they are.
+    nodes_lost_for_reads_max: usize,
+    /// Nodes that may be down for writes, whichever they are.
+    nodes_lost_for_writes_max: usize,
+    max_blob_bytes: u64,
+    max_sliver_bytes: u64,
+    writers: Vec<String>,
+    members: Vec<MemberInfo>,
+    bootstrap: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct MemberInfo {
+    node: String,
+    shards: u16,
+    stake_wal: u64,
+}
+
+impl NetworkInfo {
+    fn new(network: &NetworkFile, committee: &Committee) -> Self {
+        let (genesis, n_shards) = (&network.genesis, committee.n_shards());
+        let k1 = u16::try_from(committee.config().k1()).expect("k1 is below n_shards");
+        let for_reads = n_shards - k1;
+        let for_writes = n_shards - bft::min_quorum(n_shards);
+        let stake_of = |node| {
+            genesis
+                .members
+                .iter()
+                .find(|m| m.node == node)
+                .map(|m| m.stake_wal)
+        };
+        let members = committee.members().iter().map(|member| MemberInfo {
+            node: member.node.to_string(),
+            shards: member.weight(),
+            stake_wal: stake_of(member.node).unwrap_or(0),
+        });
+        Self {
+            name: genesis.name.clone(),
+            chain_id: genesis.chain_id().to_string(),
+            epoch: committee.epoch().get(),
+            n_shards,
+            faulty_shards_max: bft::max_faulty(n_shards),
+            shards_lost_for_reads_max: for_reads,
+            shards_lost_for_writes_max: for_writes,
+            nodes_lost_for_reads_max: nodes_lost_max(committee, for_reads),
+            nodes_lost_for_writes_max: nodes_lost_max(committee, for_writes),
+            max_blob_bytes: genesis.max_blob_bytes,
+            max_sliver_bytes: Limits::new(committee.config()).max_primary_bytes(),
+            writers: genesis.writers.iter().map(ToString::to_string).collect(),
+            members: members.collect(),
+            bootstrap: network.bootstrap.clone(),
+        }
+    }
+}
+
+/// How many nodes, the largest first, may be lost while they hold at most `shards` together.
+fn nodes_lost_max(committee: &Committee, shards: u16) -> usize {
+    let mut weights: Vec<_> = committee
+        .members()
+        .iter()
+        .map(|member| member.weight())
+        .collect();
+    weights.sort_unstable_by(|a, b| b.cmp(a));
+    let lost = weights.iter().scan(0_u16, |sum, weight| {
+        *sum += weight;
+        Some(*sum)
+    });
+    lost.take_while(|sum| *sum <= shards).count()
+}
+
+impl fmt::Display for NetworkInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let n = self.n_shards;
+        writeln!(f, "network       {}", self.name)?;
+        writeln!(f, "chain id      {}", self.chain_id)?;
+        writeln!(f, "epoch         {}", self.epoch)?;
+        let faulty = self.faulty_shards_max;
+        writeln!(
+            f,
+            "shards        {n} on {} nodes; f = {faulty} may be faulty",
+            self.members.len()
+        )?;
+        let nodes = self.members.len();
+        let mut needs = |what: &str, shards: u16, lost_nodes: usize| {
+            let needed = n - shards;
+            writeln!(
+                f,
+                "{what:<12}  need any {needed} shards: {shards} may be lost, or any {lost_nodes} of \
+                 the {nodes} nodes"
+            )
+        };
+        needs(
+            "reads",
+            self.shards_lost_for_reads_max,
+            self.nodes_lost_for_reads_max,
+        )?;
+        needs(
+            "writes",
+            self.shards_lost_for_writes_max,
+            self.nodes_lost_for_writes_max,
+        )?;
+        let blob = human_bytes(self.max_blob_bytes);
+        writeln!(f, "largest blob  {blob} ({} bytes)", self.max_blob_bytes)?;
+        writeln!(f, "writers       {}", self.writers.join("\n              "))?;
+        writeln!(
+            f,
+            "join at       {}",
+            self.bootstrap.join("\n              ")
+        )?;
+        write!(f, "nodes")?;
+        for (i, MemberInfo { node, shards, .. }) in self.members.iter().enumerate() {
+            let indent = if i == 0 {
+                "         "
+            } else {
+                "\n              "
+            };
+            write!(f, "{indent}{node}  {shards} shards")?;
+        }
+        Ok(())
+    }
+}

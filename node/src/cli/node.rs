@@ -1,0 +1,316 @@
+//! `floe node`: makes a storage node's keys, and runs the node.
+
+use std::{
+    fmt,
+    fs::{self, DirBuilder},
+    num::NonZeroU32,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+};
+
+use clap::{Args, Subcommand};
+use floe_protocol::genesis::GenesisMember;
+use serde::Serialize;
+
+use super::{
+    exit::{Exit, Failure},
+    interrupt::Interrupts,
+    out_file::write_file,
+    session::Session,
+    size::{parse_bytes, parse_bytes_per_second},
+};
+use crate::{
+    Node, NodeConfig, NodeHandle,
+    config::NodePaths,
+    key_file::{KeyFileError, NodeKeys},
+    network::{Multiaddr, address_of},
+    telemetry::LogFormat,
+};
+
+/// The stake of a node in its genesis entry unless told otherwise.
+pub(super) const DEFAULT_STAKE_WAL: u64 = 1_000;
+/// Where a node listens unless told otherwise.
+const DEFAULT_LISTEN: [&str; 2] = ["/ip4/0.0.0.0/tcp/4950", "/ip4/0.0.0.0/udp/4950/quic-v1"];
+
+const INIT_HELP: &str = "\
+Makes DIR/node.key, which is secret and the node's identity, and DIR/member.json, which goes to
+whoever runs `floe genesis`.
+
+Examples:
+  floe node init --dir /var/lib/floe";
+
+const RUN_HELP: &str = "\
+Runs until Ctrl-C or SIGTERM, then answers what it has begun and closes its store. Prints the
+addresses under which it can be reached once it is up; logs go to standard error.
+
+Examples:
+  floe node run --dir /var/lib/floe --network network.json
+  floe node run --dir a --network network.json --listen /ip4/127.0.0.1/tcp/5001 --quota 10GiB
+  floe node run --dir /var/lib/floe --network network.json \\
+      --external /dns4/floe.example/tcp/4950 --upload-limit 5MiB/s --log-json";
+
+/// Commands about storage nodes.
+#[derive(Debug, Subcommand)]
+pub(super) enum NodeCommand {
+    /// Make a node's directory with its keys
+    Init(InitArgs),
+    /// Run a node
+    Run(Box<RunArgs>),
+}
+
+/// Arguments of `floe node init`.
+#[derive(Debug, Args)]
+#[command(after_help = INIT_HELP)]
+pub(super) struct InitArgs {
+    /// The node's directory, made if it does not exist
+    #[arg(long)]
+    dir: PathBuf,
+    /// Its stake in WAL: shards are given in proportion
+    #[arg(long, value_name = "WAL", default_value_t = DEFAULT_STAKE_WAL)]
+    stake: u64,
+}
+
+/// Arguments of `floe node run`.
+#[derive(Debug, Args)]
+#[command(after_help = RUN_HELP)]
+pub(super) struct RunArgs {
+    /// The node's directory
+    #[arg(long)]
+    dir: PathBuf,
+    /// Addresses to listen on
+    #[arg(long, value_name = "ADDR", num_args = 1.., default_values = DEFAULT_LISTEN)]
+    listen: Vec<Multiaddr>,
+    /// Addresses under which others reach the node, where they differ
+    #[arg(long, value_name = "ADDR", num_args = 1..)]
+    external: Vec<Multiaddr>,
+    /// Addresses to join at, beside those of the network file
+    #[arg(long, value_name = "ADDR", num_args = 1..)]
+    bootstrap: Vec<Multiaddr>,
+    /// Disk that the store may use
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes, default_value = "64GiB")]
+    quota: u64,
+    /// Free disk to leave: below it no new sliver is accepted
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes, default_value = "1GiB")]
+    reserve: u64,
+    /// Where the store is [default: DIR/store]
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+    /// Start on an empty disk although slivers were stored before
+    #[arg(long)]
+    accept_empty_store: bool,
+    /// Payload to send in a second, all peers together
+    #[arg(long, value_name = "SIZE/s", value_parser = parse_limit)]
+    upload_limit: Option<NonZeroU32>,
+    /// Payload to read in a second, all peers together
+    #[arg(long, value_name = "SIZE/s", value_parser = parse_limit)]
+    download_limit: Option<NonZeroU32>,
+    /// Write the log as JSON, one object per line
+    #[arg(long)]
+    log_json: bool,
+}
+
+impl RunArgs {
+    pub(super) const fn log_format(&self) -> LogFormat {
+        if self.log_json {
+            LogFormat::Json
+        } else {
+            LogFormat::Text
+        }
+    }
+}
+
+/// Reads a rate that is neither nothing nor beyond what the limiter counts.
+fn parse_limit(text: &str) -> Result<NonZeroU32, String> {
+    let bytes = parse_bytes_per_second(text).map_err(|error| error.to_string())?;
+    let bytes = u32::try_from(bytes).map_err(|_| "the highest limit is 4095MiB/s".to_owned())?;
+    NonZeroU32::new(bytes).ok_or_else(|| "a limit of 0 would stop the node".to_owned())
+}
+
+/// Runs `floe node init`.
+pub(super) fn init(session: &Session, arguments: &InitArgs) -> Result<Exit, Failure> {
+    let dir = &arguments.dir;
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.map_err(|error| Failure::io(format_args!("cannot make {}", dir.display()), &error))?;
+    let (key, member_path) = (NodePaths::below(dir).key, dir.join("member.json"));
+    let keys = match NodeKeys::generate()? {
+        keys if key.exists() => {
+            // Interrupted between the two files: the key stays, its entry is made.
+            drop(keys);
+            if member_path.exists() {
+                return Err(KeyFileError::Exists { path: key }.into());
+            }
+            NodeKeys::open(&key)?
+        }
+        keys => {
+            keys.create(&key)?;
+            keys
+        }
+    };
+    let member = GenesisMember::new(&keys.node, &keys.bls, arguments.stake);
+    let mut text = serde_json::to_string_pretty(&member).expect("strings and numbers serialise");
+    text.push('\n');
+    write_file(&member_path, text.as_bytes(), false)?;
+    let name = address_of(&member.node, Multiaddr::empty()).map(|name| name.to_string());
+    let result = NewNode {
+        node: member.node.to_string(),
+        peer: name.unwrap_or_default(),
+        key_file: key.display().to_string(),
+        member_file: member_path.display().to_string(),
+        stake_wal: arguments.stake,
+    };
+    session.output.result(&result, &result.node)?;
+    Ok(Exit::Done)
+}
+
+/// Runs `floe node run`.
+pub(super) async fn run(session: &Session, arguments: RunArgs) -> Result<Exit, Failure> {
+    let mut interrupts = Interrupts::listen()?;
+    let config = config(session, arguments)?;
+    let mut node = tokio::select! {
+        biased;
+        () = interrupts.next() => return Ok(Exit::Interrupted),
+        node = Box::pin(Node::start(config)) => node?,
+    };
+    announce(session, &node);
+    let failed = tokio::select! {
+        () = interrupts.next() => None,
+        result = node.failed() => result.err(),
+    };
+    session
+        .output
+        .note("stopping; once more Ctrl-C does not wait");
+    tokio::select! {
+        () = interrupts.next() => return Ok(Exit::Interrupted),
+        () = node.shutdown() => {}
+    }
+    match failed {
+        None => Ok(Exit::Done),
+        Some(error) => Err(Failure::new(Exit::Failed, "service_failed", error)
+            .hint("the log above says why; start the node again")),
+    }
+}
+
+fn config(session: &Session, arguments: RunArgs) -> Result<NodeConfig, Failure> {
+    let mut network = session.network()?;
+    require_dir(&arguments.dir)?;
+    network
+        .bootstrap
+        .extend(arguments.bootstrap.iter().map(ToString::to_string));
+    // A swarm on one machine is not a crowd of strangers at one address.
+    let only_loopback = arguments.listen.iter().all(|address| {
+        let address = address.to_string();
+        address.starts_with("/ip4/127.") || address.starts_with("/ip6/::1/")
+    });
+    let mut config = NodeConfig::new(&arguments.dir, network, arguments.listen);
+    config.external = arguments.external;
+    config.quota_bytes = arguments.quota;
+    config.reserve_bytes = arguments.reserve;
+    config.accept_empty = arguments.accept_empty_store;
+    config.limits.upload_bytes_per_second = arguments.upload_limit;
+    config.limits.download_bytes_per_second = arguments.download_limit;
+    config.limits.loopback_exempt = only_loopback;
+    if let Some(store) = arguments.store {
+        config.paths.store = store;
+    }
+    Ok(config)
+}
+
+fn require_dir(dir: &Path) -> Result<(), Failure> {
+    match fs::metadata(dir) {
+        Ok(metadata) if metadata.is_dir() => Ok(()),
+        Ok(_) => Err(Failure::usage(
+            "node_dir",
+            format!("{} is no directory", dir.display()),
+        )),
+        Err(error) => Err(
+            Failure::io(format_args!("node directory {}", dir.display()), &error).hint(format!(
+                "make it with `floe node init --dir {}`",
+                dir.display()
+            )),
+        ),
+    }
+}
+
+/// Tells that the node is up, and where.
+fn announce(session: &Session, node: &NodeHandle) {
+    let view = node.view();
+    let shards = view
+        .committee()
+        .member(&node.id())
+        .map_or(0, |member| member.weight());
+    if shards == 0 {
+        session
+            .output
+            .warning("this node is not in the network's committee: it holds no shard");
+    }
+    // With the node's name, so that a line can be copied into a network file as it is.
+    let addresses = node.addresses().into_iter();
+    let addresses = addresses.filter_map(|address| address_of(&node.id(), address));
+    let result = RunningNode {
+        node: node.id().to_string(),
+        chain_id: view.chain().to_string(),
+        shards,
+        addresses: addresses.map(|address| address.to_string()).collect(),
+    };
+    // A node serves on although nobody reads what it prints.
+    drop(session.output.result(&result, result.addresses.join("\n")));
+}
+
+/// The result of `floe node init`.
+#[derive(Debug, Serialize)]
+struct NewNode {
+    node: String,
+    /// The end of the node's addresses.
+    peer: String,
+    key_file: String,
+    member_file: String,
+    stake_wal: u64,
+}
+
+impl fmt::Display for NewNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "node       {}", self.node)?;
+        writeln!(f, "secret     {}", self.key_file)?;
+        writeln!(f, "entry      {}, for `floe genesis`", self.member_file)?;
+        write!(f, "bootstrap  /ip4/ADDRESS/tcp/4950{}", self.peer)
+    }
+}
+
+/// What `floe node run` prints.
+#[derive(Debug, Serialize)]
+struct RunningNode {
+    node: String,
+    chain_id: String,
+    shards: u16,
+    addresses: Vec<String>,
+}
+
+impl fmt::Display for RunningNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "node {} is up with {} shards", self.node, self.shards)?;
+        for address in &self.addresses {
+            write!(f, "\nlistening on {address}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_neither_zero_nor_beyond_the_limiter() {
+        assert_eq!(parse_limit("1MiB/s").map(NonZeroU32::get), Ok(1 << 20));
+        assert!(parse_limit("0").is_err());
+        assert!(parse_limit("4GiB/s").is_err());
+        assert!(parse_limit("fast").is_err());
+    }
+
+    #[test]
+    fn the_default_addresses_parse() {
+        for address in DEFAULT_LISTEN {
+            assert!(address.parse::<Multiaddr>().is_ok(), "{address}");
+        }
+    }
+}
