@@ -101,7 +101,9 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let json = cli.command.json();
     start_logging();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
     let ended = match runtime.context("cannot start the runtime") {
         Ok(runtime) => {
             let ended = runtime.block_on(run(cli.command));
@@ -117,7 +119,11 @@ pub fn main() -> ExitCode {
         Err(error) => {
             let message = format!("{error:#}");
             if json {
-                let error = JsonErrorBody { code: "failed", message, retryable: false };
+                let error = JsonErrorBody {
+                    code: "failed",
+                    message,
+                    retryable: false,
+                };
                 let _ = report::json(&JsonError { error });
             } else {
                 report::note(&format!("error: {message}"));
@@ -143,13 +149,28 @@ async fn run(command: Subcommands) -> anyhow::Result<End> {
     match command {
         Subcommands::Up(args) => up::run(&args).await?,
         Subcommands::Start(NodeArgs { node, swarm }) => {
-            report_change(&swarm, Command::Start { node }, &format!("node {node} started")).await?;
+            report_change(
+                &swarm,
+                Command::Start { node },
+                &format!("node {node} started"),
+            )
+            .await?;
         }
         Subcommands::Stop(NodeArgs { node, swarm }) => {
-            report_change(&swarm, Command::Stop { node }, &format!("node {node} stopped")).await?;
+            report_change(
+                &swarm,
+                Command::Stop { node },
+                &format!("node {node} stopped"),
+            )
+            .await?;
         }
         Subcommands::Kill(NodeArgs { node, swarm }) => {
-            report_change(&swarm, Command::Kill { node }, &format!("node {node} killed")).await?;
+            report_change(
+                &swarm,
+                Command::Kill { node },
+                &format!("node {node} killed"),
+            )
+            .await?;
         }
         Subcommands::Status(swarm) => {
             let status = ask(&swarm, Command::Status).await?;
@@ -159,9 +180,9 @@ async fn run(command: Subcommands) -> anyhow::Result<End> {
                 report::line(&report::status(&status));
             }
         }
-        Subcommands::Demo(args) => return until_interrupted(demo::run(&args)).await,
+        Subcommands::Demo(args) => return until_interrupted(Box::pin(demo::run(&args))).await,
         Subcommands::Bench(BenchCommand::StoreRead(args)) => {
-            return until_interrupted(bench::store_read::run(&args)).await;
+            return until_interrupted(Box::pin(bench::store_read::run(&args))).await;
         }
         Subcommands::NodeProcess(args) => run_node_process(args).await?,
     }
@@ -194,7 +215,14 @@ async fn report_change(swarm: &SwarmArgs, command: Command, done: &str) -> anyho
     Ok(())
 }
 
+/// What is worth telling unasked. Every node announces a new certificate, so gossip finds most of
+/// them announced already, which it takes for a reason to warn.
+const LOG_FILTER: &str = "warn,libp2p_gossipsub=error";
+
 fn start_logging() {
-    let filter = EnvFilter::try_from_env("FLOE_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let filter = EnvFilter::try_from_env("FLOE_LOG").unwrap_or_else(|_| EnvFilter::new(LOG_FILTER));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
 }

@@ -91,38 +91,60 @@ impl Steps {
         let result = result.with_context(|| format!("failed to {step}"))?;
         let mib_per_second = bytes.map(|bytes| report::mib_per_second(bytes, time));
         self.print(step, time, mib_per_second, &detail(&result));
-        self.done.push(Step { step, seconds: time.as_secs_f64(), mib_per_second });
+        self.done.push(Step {
+            step,
+            seconds: time.as_secs_f64(),
+            mib_per_second,
+        });
         Ok(result)
     }
 
     fn print(&self, step: &str, time: Duration, mib_per_second: Option<f64>, detail: &str) {
-        if self.json {
-            return;
-        }
         let rate = mib_per_second.map_or_else(String::new, |r| report::rate(r) + " MiB/s");
-        let line = format!("  {step:<22}{:>8}{rate:>14}   {detail}", report::seconds(time));
-        report::line(line.trim_end());
+        self.line(step, &report::seconds(time), &rate, detail);
+    }
+
+    fn line(&self, step: &str, time: &str, rate: &str, detail: &str) {
+        if !self.json {
+            let line = format!("  {step:<20}{time:>8}{rate:>14}   {detail}");
+            report::line(line.trim_end());
+        }
     }
 }
 
 /// Runs the demonstration.
 pub(crate) async fn run(args: &DemoArgs) -> anyhow::Result<()> {
     let file = load(args)?;
-    let mut steps = Steps { json: args.json, done: Vec::new() };
+    let mut steps = Steps {
+        json: args.json,
+        done: Vec::new(),
+    };
     if !args.json {
-        let place = if args.processes { "one process each" } else { "in this process" };
+        let place = if args.processes {
+            "one process each"
+        } else {
+            "in this process"
+        };
         report::line(&format!(
             "Floe demo: {} stored on {NODES} nodes with {SHARDS} shards, {place}, real sockets\n",
             human_bytes(file.len() as u64)
         ));
     }
-    let builder = Cluster::builder().nodes(NODES).shards(SHARDS).processes(args.processes);
+    let builder = Cluster::builder()
+        .nodes(NODES)
+        .shards(SHARDS)
+        .processes(args.processes);
     let start = async { builder.start().await };
     let all_connected = |_: &Cluster| "all connected with each other".to_owned();
-    let mut cluster = steps.run(("start the nodes", None), start, all_connected).await?;
+    let mut cluster = steps
+        .run(("start the nodes", None), start, all_connected)
+        .await?;
 
     let (stored, demonstrated) = demonstrate(&mut steps, &mut cluster, &file).await?;
-    cluster.shutdown().await.context("the swarm did not stop in order")?;
+    cluster
+        .shutdown()
+        .await
+        .context("the swarm did not stop in order")?;
     let report = DemoReport {
         blob: stored.blob,
         blob_bytes: file.len() as u64,
@@ -161,14 +183,19 @@ async fn demonstrate(
     let client = cluster.client().await?;
     let confirmed = |report: &StoreReport| {
         let encoded = human_bytes(report.encoded_bytes);
-        format!("{encoded} with redundancy, {} of {SHARDS} shards confirmed", report.confirmed_shards)
+        format!(
+            "{encoded} with redundancy, {} of {SHARDS} shards confirmed",
+            report.confirmed_shards
+        )
     };
-    let stored = steps.run(("store the file", bytes), store(cluster, &client, file), confirmed);
+    let stored = steps.run(
+        ("store the file", bytes),
+        store(cluster, &client, file),
+        confirmed,
+    );
     let stored = stored.await?;
     client.shutdown().await;
-    if !steps.json {
-        report::line(&format!("  blob id               {}", stored.blob));
-    }
+    steps.line("blob id", "", "", &stored.blob.to_string());
 
     let left = stop_nodes(steps, cluster).await?;
     // A client that has never seen the swarm: nothing comes from a memory of the first one.
@@ -183,9 +210,13 @@ async fn demonstrate(
         cluster.wait_connected().await
     };
     let rejoined = |(): &()| format!("{} nodes connected again", STOPPED.len());
-    steps.run(("start them again", None), restart, rejoined).await?;
+    steps
+        .run(("start them again", None), restart, rejoined)
+        .await?;
     let read = read_back(cluster, stored.blob, file);
-    steps.run(("read it once more", bytes), read, identical).await?;
+    steps
+        .run(("read it once more", bytes), read, identical)
+        .await?;
     Ok((stored, left))
 }
 
@@ -195,7 +226,10 @@ async fn stop_nodes(steps: &mut Steps, cluster: &mut Cluster) -> anyhow::Result<
             cluster.stop(node).await?;
         }
         let status = cluster.status();
-        Ok(Left { shards_left: status.running_shards, shards_to_read: status.read_shards })
+        Ok(Left {
+            shards_left: status.running_shards,
+            shards_to_read: status.read_shards,
+        })
     };
     let detail = |left: &Left| {
         format!(
@@ -208,12 +242,18 @@ async fn stop_nodes(steps: &mut Steps, cluster: &mut Cluster) -> anyhow::Result<
 
 async fn store(cluster: &Cluster, client: &Client, file: &Bytes) -> anyhow::Result<StoreReport> {
     let progress = watch::Sender::new(StoreProgress::default());
-    Ok(client.store(file.clone(), cluster.writer(), &progress).await?)
+    Ok(client
+        .store(file.clone(), cluster.writer(), &progress)
+        .await?)
 }
 
 async fn read_back(cluster: &Cluster, blob: BlobId, file: &Bytes) -> anyhow::Result<()> {
     let client = cluster.client().await?;
-    let read = client.read(blob, ReadOptions::default()).await?.read_to_end().await?;
+    let read = client
+        .read(blob, ReadOptions::default())
+        .await?
+        .read_to_end()
+        .await?;
     ensure!(read == file[..], "the file came back changed");
     client.shutdown().await;
     Ok(())
@@ -223,7 +263,9 @@ fn load(args: &DemoArgs) -> anyhow::Result<Bytes> {
     match &args.file {
         Some(path) => {
             let file = std::fs::read(path);
-            Ok(file.with_context(|| format!("cannot read {}", path.display()))?.into())
+            Ok(file
+                .with_context(|| format!("cannot read {}", path.display()))?
+                .into())
         }
         None => Ok(workload::content(workload::fresh_seed(), GENERATED_BYTES)),
     }

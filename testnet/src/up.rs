@@ -79,7 +79,11 @@ pub(crate) async fn run(args: &UpArgs) -> anyhow::Result<()> {
 
 fn announce(args: &UpArgs, cluster: &Cluster) {
     let status = cluster.status();
-    let place = if args.processes { "one process each" } else { "in this process" };
+    let place = if args.processes {
+        "one process each"
+    } else {
+        "in this process"
+    };
     report::note(&format!(
         "{} storage nodes are up with {} shards, {place}, in {}",
         status.nodes.len(),
@@ -88,7 +92,9 @@ fn announce(args: &UpArgs, cluster: &Cluster) {
     ));
     report::note("point `floe` at them by running this line in a shell:\n");
     report::line(&cluster.env_line());
-    report::note("\n`floe-testnet status|stop N|start N|kill N` from another shell; Ctrl-C stops all");
+    report::note(
+        "\n`floe-testnet status|stop N|start N|kill N` from another shell; Ctrl-C stops all",
+    );
 }
 
 async fn answer(cluster: &mut Cluster, asked: Asked) {

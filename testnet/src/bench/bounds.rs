@@ -40,7 +40,12 @@ pub(crate) fn verify_pairs(encoded: &EncodedBlob) -> anyhow::Result<Duration> {
     let layout = encoded.layout();
     timed(&pairs, cores().get(), |pair| {
         let (primary, secondary) = encoded.pair(*pair);
-        Ok(encoding::verify_pair(&layout, &encoded.proof(*pair), &primary, &secondary)?)
+        Ok(encoding::verify_pair(
+            &layout,
+            &encoded.proof(*pair),
+            &primary,
+            &secondary,
+        )?)
     })
 }
 
@@ -51,7 +56,11 @@ pub(crate) fn verify_rows(encoded: &EncodedBlob) -> anyhow::Result<Duration> {
     rows.truncate(layout.config().k1());
     timed(&rows, cores().get(), |pair| {
         let proof = encoded.proof(*pair);
-        Ok(encoding::verify_primary(&layout, &proof, encoded.primary(pair.primary()))?)
+        Ok(encoding::verify_primary(
+            &layout,
+            &proof,
+            encoded.primary(pair.primary()),
+        )?)
     })
 }
 
@@ -63,14 +72,20 @@ pub(crate) fn write_stores(
 ) -> anyhow::Result<Duration> {
     let open = |(node, member): (usize, &floe_protocol::committee::Member)| {
         let home = dir.join(format!("store-{node}"));
-        Store::open(&StoreConfig::new(home.join("store"), home.join("marker"), member.node))
+        Store::open(&StoreConfig::new(
+            home.join("store"),
+            home.join("marker"),
+            member.node,
+        ))
     };
     std::fs::create_dir_all(dir)?;
     for node in 0..committee.members().len() {
         std::fs::create_dir_all(dir.join(format!("store-{node}")))?;
     }
     let stores = committee.members().iter().enumerate().map(open);
-    let stores: Vec<Store> = stores.collect::<Result<_, _>>().context("cannot open a store")?;
+    let stores: Vec<Store> = stores
+        .collect::<Result<_, _>>()
+        .context("cannot open a store")?;
     let blob = encoded.id();
     write_pairs(committee, encoded, |node, shard, (primary, secondary)| {
         stores[node].put_pair(shard, &blob, &primary, &secondary)?;
@@ -106,15 +121,19 @@ fn write_pairs(
     let threads = ServiceLimits::default().writes_max;
     let started = Instant::now();
     thread::scope(|scope| {
-        let nodes = committee.members().iter().enumerate().map(|(node, member)| {
-            let write = &write;
-            scope.spawn(move || {
-                timed(&member.shards, threads, |shard| {
-                    let pair = encoded.id().pair_of(*shard, n_shards);
-                    write(node, *shard, encoded.pair(pair))
+        let nodes = committee
+            .members()
+            .iter()
+            .enumerate()
+            .map(|(node, member)| {
+                let write = &write;
+                scope.spawn(move || {
+                    timed(&member.shards, threads, |shard| {
+                        let pair = encoded.id().pair_of(*shard, n_shards);
+                        write(node, *shard, encoded.pair(pair))
+                    })
                 })
-            })
-        });
+            });
         let nodes: Vec<_> = nodes.collect();
         for node in nodes {
             node.join().expect("writing does not panic")?;
@@ -125,7 +144,9 @@ fn write_pairs(
 }
 
 fn pairs(encoded: &EncodedBlob) -> Vec<SliverPairIndex> {
-    (0..encoded.header().n_shards).map(SliverPairIndex::new).collect()
+    (0..encoded.header().n_shards)
+        .map(SliverPairIndex::new)
+        .collect()
 }
 
 /// Does the work for every item, on so many threads, and says how long that took.

@@ -51,7 +51,9 @@ impl SwarmFiles {
     pub(crate) fn new(dir: &Path) -> anyhow::Result<Self> {
         let io = || format!("cannot use directory {}", dir.display());
         fs::create_dir_all(dir).with_context(io)?;
-        Ok(Self { dir: dir.canonicalize().with_context(io)? })
+        Ok(Self {
+            dir: dir.canonicalize().with_context(io)?,
+        })
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -78,7 +80,8 @@ impl SwarmFiles {
     /// Keeps others from starting the same swarm for as long as the file lives.
     pub(crate) fn lock(&self) -> anyhow::Result<File> {
         let path = self.dir.join("lock");
-        let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+        let file =
+            File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
         match file.try_lock() {
             Ok(()) => Ok(file),
             Err(TryLockError::WouldBlock) => {
@@ -94,7 +97,9 @@ impl SwarmFiles {
     pub(crate) fn create(&self, nodes: usize, n_shards: u16) -> anyhow::Result<()> {
         self.check_empty()?;
         let config = EncodingConfig::new(n_shards)?;
-        let mut keys = (0..nodes).map(|_| NodeKeys::generate()).collect::<Result<Vec<_>, _>>()?;
+        let mut keys = (0..nodes)
+            .map(|_| NodeKeys::generate())
+            .collect::<Result<Vec<_>, _>>()?;
         // Committees are sorted by node id: so node 3 is also member 3.
         keys.sort_by_key(|keys| keys.node.public());
         let writer = key_file::generate_key_pair()?;
@@ -113,7 +118,10 @@ impl SwarmFiles {
             keys.create(&dir.join("node.key"))?;
         }
         key_file::create_writer_key(&self.writer_key(), &writer)?;
-        self.write_network(&NetworkFile { genesis, bootstrap: Vec::new() })
+        self.write_network(&NetworkFile {
+            genesis,
+            bootstrap: Vec::new(),
+        })
     }
 
     /// A new swarm never mixes with files that are not its own.
@@ -173,8 +181,16 @@ impl SwarmFiles {
 
     /// Remembers the ports in the addresses that a node listens on.
     pub(crate) fn remember_ports(&self, node: usize, addresses: &[String]) -> anyhow::Result<()> {
-        let port = |kind| addresses.iter().find_map(|address| port(address, kind)).unwrap_or(0);
-        let ports = Ports { tcp: port("tcp"), udp: port("udp") };
+        let port = |kind| {
+            addresses
+                .iter()
+                .find_map(|address| port(address, kind))
+                .unwrap_or(0)
+        };
+        let ports = Ports {
+            tcp: port("tcp"),
+            udp: port("udp"),
+        };
         replace(&self.node(node).join("ports.json"), &ports)
     }
 }
@@ -219,14 +235,22 @@ mod tests {
         let network = files.read_network().unwrap();
         let writer = files.read_writer().unwrap();
         assert_eq!(network.genesis.writers, [writer.public()]);
-        let ids: Vec<_> = network.genesis.members.iter().map(|member| member.node).collect();
+        let ids: Vec<_> = network
+            .genesis
+            .members
+            .iter()
+            .map(|member| member.node)
+            .collect();
         assert!(ids.is_sorted());
         for (node, id) in ids.iter().enumerate() {
             let keys = NodeKeys::open(&files.node(node).join("node.key")).unwrap();
             assert_eq!(keys.node.public(), *id);
         }
         let error = files.create(4, 7).unwrap_err();
-        assert!(error.to_string().contains("holds files but no swarm"), "{error}");
+        assert!(
+            error.to_string().contains("holds files but no swarm"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -252,7 +276,10 @@ mod tests {
         drop(taken);
         assert_eq!(
             files.listen(0, true),
-            [format!("/ip4/127.0.0.1/tcp/{port}"), "/ip4/127.0.0.1/udp/0/quic-v1".to_owned()]
+            [
+                format!("/ip4/127.0.0.1/tcp/{port}"),
+                "/ip4/127.0.0.1/udp/0/quic-v1".to_owned()
+            ]
         );
     }
 

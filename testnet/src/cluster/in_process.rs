@@ -39,18 +39,17 @@ enum Peer {
 }
 
 impl InProcessNode {
-    pub(super) async fn start(
-        node: usize,
-        config: NodeConfig,
-        sink: bool,
-    ) -> anyhow::Result<Self> {
+    pub(super) async fn start(node: usize, config: NodeConfig, sink: bool) -> anyhow::Result<Self> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(WORKER_THREADS)
             .thread_name(format!("node-{node}"))
             .enable_all()
             .build()
             .context("no runtime for the node")?;
-        let mut started = Self { peer: None, runtime: Some(runtime) };
+        let mut started = Self {
+            peer: None,
+            runtime: Some(runtime),
+        };
         let starting = started.spawn(async move {
             if sink {
                 Sink::start(config).await.map(Peer::Sink)
@@ -66,7 +65,10 @@ impl InProcessNode {
         &self,
         work: impl Future<Output = T> + Send + 'static,
     ) -> tokio::task::JoinHandle<T> {
-        self.runtime.as_ref().expect("there until the node ends").spawn(work)
+        self.runtime
+            .as_ref()
+            .expect("there until the node ends")
+            .spawn(work)
     }
 
     fn peer(&self) -> &Peer {

@@ -36,7 +36,7 @@ impl Sink {
         let mut network_config = network_config(&config.network, keys.node, Role::StorageNode)?;
         network_config.listen = config.listen;
         network_config.limits = config.limits;
-        let (network, events) = network::start(network_config, &mut Registry::default()).await?;
+        let (network, events, _) = network::start(network_config, &mut Registry::default()).await?;
         tokio::spawn(serve(encoding, events));
         Ok(Self { network })
     }
@@ -65,12 +65,17 @@ pub(crate) fn network_config(
     Ok(NetworkConfig {
         key,
         chain: *view.chain(),
-        message_limits: Limits::new(view.committee().config()),
+        messages: Limits::new(view.committee().config()),
         listen: Vec::new(),
         external: Vec::new(),
         bootstrap: bootstrap.collect::<Result<_, _>>()?,
         role,
-        committee: view.committee().members().iter().map(|member| member.node).collect(),
+        committee: view
+            .committee()
+            .members()
+            .iter()
+            .map(|member| member.node)
+            .collect(),
         limits: NetworkLimits::default(),
     })
 }
@@ -79,15 +84,18 @@ async fn serve(encoding: EncodingConfig, mut events: mpsc::Receiver<Event>) {
     let proof = Bytes::from(vec![0; PairProof::layout_bytes(encoding)]);
     let mut last = Bytes::new();
     while let Some(event) = events.recv().await {
-        let Event::Request { request, reply, .. } = event else { continue };
+        let Event::Request { request, reply, .. } = event else {
+            continue;
+        };
         reply.reply(match request {
             Request::StoreSlivers { pair, primary, .. } => {
                 last = primary;
                 Response::Stored { pair }
             }
-            Request::ReadSliver { .. } => {
-                Response::Sliver { proof: proof.clone(), sliver: last.clone() }
-            }
+            Request::ReadSliver { .. } => Response::Sliver {
+                proof: proof.clone(),
+                sliver: last.clone(),
+            },
             Request::Table { .. }
             | Request::Confirm { .. }
             | Request::Certify { .. }
