@@ -1,1 +1,7 @@
-fn main() {}
+//! `floe-testnet`: local Floe swarms. See `floe-testnet --help`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    floe_testnet::cli::main()
+}

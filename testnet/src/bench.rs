@@ -1,0 +1,40 @@
+//! The command `bench`: numbers beside what bounds them, measured in the same run.
+//!
+//! A rate alone says more about the machine than about Floe. So each benchmark also measures the
+//! parts of its work alone, on the same machine in the same minute, and reports the ratio.
+
+pub(crate) mod bounds;
+pub(crate) mod loopback;
+pub(crate) mod store_read;
+
+use std::time::Duration;
+
+use clap::Subcommand;
+
+use self::store_read::StoreReadArgs;
+
+/// What to measure.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// Store and read a blob; encoding, loopback and durable writing alone for comparison
+    StoreRead(StoreReadArgs),
+}
+
+/// The middle one; of an even number the earlier of the two. None of none.
+fn median(mut times: Vec<Duration>) -> Option<Duration> {
+    times.sort_unstable();
+    times.get(times.len().checked_sub(1)? / 2).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        let ms = Duration::from_millis;
+        assert_eq!(median(vec![ms(9), ms(1), ms(5)]), Some(ms(5)));
+        assert_eq!(median(vec![ms(9), ms(1)]), Some(ms(1)));
+        assert_eq!(median(Vec::new()), None);
+    }
+}

@@ -1,0 +1,540 @@
+//! A swarm of storage nodes on this machine, and what can be done to it.
+//!
+//! [`Cluster::builder`] creates a swarm or starts an existing one from its directory. Each node
+//! can be stopped in order, killed, and started again; the swarm tells how it is doing. `in_process`
+//! and `process` run one node each way, `files` knows the directory.
+//!
+//! Nodes are told one address to join through, that of node 0 (of another running one if it is
+//! down), and find each other through Kademlia, as they would anywhere. Clients are given all
+//! addresses. Node `i` is member `i` of the committee.
+//!
+//! Invariants: a call that returns has taken effect; no node is ended that this cluster did not
+//! start; dropping a cluster kills its nodes, [`Cluster::shutdown`] stops them in order.
+
+mod builder;
+mod files;
+mod in_process;
+mod process;
+mod sink;
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, anyhow, bail};
+use floe_node::{Client, NodeHandle, client::ClientConfig};
+use floe_protocol::{
+    bft,
+    committee::Committee,
+    genesis::NetworkFile,
+    keys::{KeyPair, NodeId},
+};
+use futures::future::{join_all, select_all};
+use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
+use tokio::time::timeout;
+
+pub use self::builder::ClusterBuilder;
+use self::{builder::Options, files::SwarmFiles, in_process::InProcessNode, process::ProcessNode};
+pub(crate) use self::{
+    process::{ProcessArgs, run as run_node_process},
+    sink::network_config,
+};
+
+/// Time for all nodes to find each other.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(60);
+
+/// A swarm of storage nodes on this machine.
+#[derive(Debug)]
+pub struct Cluster {
+    options: Options,
+    files: SwarmFiles,
+    network: NetworkFile,
+    committee: Committee,
+    writer: KeyPair,
+    nodes: Vec<Slot>,
+    // Last, so that they outlive the nodes.
+    _lock: File,
+    _temporary: Option<TempDir>,
+}
+
+/// A place for a node, running or not.
+#[derive(Debug)]
+struct Slot {
+    id: NodeId,
+    state: NodeState,
+    running: Option<Running>,
+    /// Where it listens, or did last.
+    addresses: Vec<String>,
+}
+
+#[derive(Debug)]
+enum Running {
+    InProcess(InProcessNode),
+    Process(ProcessNode),
+}
+
+/// What has become of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeState {
+    /// It serves.
+    Running,
+    /// It was stopped in order, or not yet started.
+    Stopped,
+    /// It was killed.
+    Killed,
+    /// It ended by itself.
+    Failed,
+}
+
+impl std::fmt::Display for NodeState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Running => "running",
+            Self::Stopped => "stopped",
+            Self::Killed => "killed",
+            Self::Failed => "failed",
+        })
+    }
+}
+
+/// How a swarm is doing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwarmStatus {
+    /// Its directory.
+    pub dir: PathBuf,
+    /// Shards of the network.
+    pub n_shards: u16,
+    /// Shards of the nodes that run.
+    pub running_shards: u16,
+    /// Shards that a read needs.
+    pub read_shards: u16,
+    /// Shards that a store needs.
+    pub store_shards: u16,
+    /// The nodes.
+    pub nodes: Vec<NodeSummary>,
+}
+
+/// How one node is doing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeSummary {
+    /// Its number.
+    pub node: usize,
+    /// Its id.
+    pub id: NodeId,
+    /// Its shards.
+    pub shards: u16,
+    /// What has become of it.
+    pub state: NodeState,
+    /// Committee nodes that it is connected with.
+    pub connected: usize,
+    /// Its process, where it has one.
+    pub pid: Option<u32>,
+    /// Where it listens, or did last.
+    pub addresses: Vec<String>,
+}
+
+impl Cluster {
+    /// A new swarm: 7 nodes and 64 shards in this process and a temporary directory, unless told
+    /// otherwise.
+    #[must_use]
+    pub fn builder() -> ClusterBuilder {
+        ClusterBuilder::default()
+    }
+
+    /// What clients are given: genesis and the addresses of all nodes.
+    #[must_use]
+    pub const fn network(&self) -> &NetworkFile {
+        &self.network
+    }
+
+    /// The writer that the genesis lists.
+    #[must_use]
+    pub const fn writer(&self) -> &KeyPair {
+        &self.writer
+    }
+
+    /// The committee.
+    #[must_use]
+    pub const fn committee(&self) -> &Committee {
+        &self.committee
+    }
+
+    /// The swarm's directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        self.files.dir()
+    }
+
+    /// Number of nodes, running or not.
+    #[must_use]
+    pub fn nodes(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// The line that points `floe` in a shell at this swarm.
+    #[must_use]
+    pub fn env_line(&self) -> String {
+        let network = shell_word(&self.files.network());
+        let writer = shell_word(&self.files.writer_key());
+        format!("export FLOE_NETWORK={network} FLOE_WRITER_KEY={writer}")
+    }
+
+    /// A node that runs in this process.
+    #[must_use]
+    pub fn node(&self, node: usize) -> Option<&NodeHandle> {
+        match self.nodes.get(node)?.running.as_ref()? {
+            Running::InProcess(running) => running.handle(),
+            Running::Process(_) => None,
+        }
+    }
+
+    /// The id of a node, running or not.
+    ///
+    /// # Panics
+    /// If there is no such node.
+    #[must_use]
+    pub fn node_id(&self, node: usize) -> NodeId {
+        self.nodes[node].id
+    }
+
+    /// The weight of a node: its shards.
+    ///
+    /// # Panics
+    /// If there is no such node.
+    #[must_use]
+    pub fn weight(&self, node: usize) -> u16 {
+        self.committee.members()[node].weight()
+    }
+
+    /// Whether a node runs.
+    #[must_use]
+    pub fn is_running(&self, node: usize) -> bool {
+        self.nodes
+            .get(node)
+            .is_some_and(|slot| slot.running.is_some())
+    }
+
+    /// The process of a node, where it has one.
+    #[must_use]
+    pub fn process_id(&self, node: usize) -> Option<u32> {
+        match self.nodes.get(node)?.running.as_ref()? {
+            Running::InProcess(_) => None,
+            Running::Process(running) => running.process_id(),
+        }
+    }
+
+    /// A connected client with the usual limits.
+    ///
+    /// # Errors
+    /// If no node answers.
+    pub async fn client(&self) -> anyhow::Result<Client> {
+        self.client_with(|_| {}).await
+    }
+
+    /// A connected client with limits of one's own.
+    ///
+    /// # Errors
+    /// If no node answers.
+    pub async fn client_with(
+        &self,
+        configure: impl FnOnce(&mut ClientConfig),
+    ) -> anyhow::Result<Client> {
+        let mut config = ClientConfig::new(self.network.clone());
+        config.limits.loopback_exempt = true;
+        configure(&mut config);
+        Ok(Client::connect(config).await?)
+    }
+
+    /// How the swarm is doing.
+    #[must_use]
+    pub fn status(&self) -> SwarmStatus {
+        let n_shards = self.committee.n_shards();
+        let summary = |(node, slot): (usize, &Slot)| NodeSummary {
+            node,
+            id: slot.id,
+            shards: self.weight(node),
+            state: slot.state,
+            connected: slot
+                .running
+                .as_ref()
+                .map_or(0, |running| self.connected(running)),
+            pid: self.process_id(node),
+            addresses: slot.addresses.clone(),
+        };
+        let nodes: Vec<_> = self.nodes.iter().enumerate().map(summary).collect();
+        let running = nodes.iter().filter(|node| node.state == NodeState::Running);
+        SwarmStatus {
+            dir: self.dir().to_owned(),
+            n_shards,
+            running_shards: running.map(|node| node.shards).sum(),
+            read_shards: n_shards - 2 * bft::max_faulty(n_shards),
+            store_shards: bft::min_quorum(n_shards),
+            nodes,
+        }
+    }
+
+    fn connected(&self, running: &Running) -> usize {
+        let connected = running.connected();
+        self.nodes
+            .iter()
+            .filter(|slot| connected.contains(&slot.id))
+            .count()
+    }
+
+    /// Starts a node that does not run. Returns once it serves; see [`Self::wait_connected`].
+    ///
+    /// # Errors
+    /// If there is no such node, it runs already, or it does not start.
+    pub async fn start(&mut self, node: usize) -> anyhow::Result<()> {
+        self.check_exists(node)?;
+        if self.is_running(node) {
+            bail!("node {node} is running already");
+        }
+        let bootstrap = self.nodes.iter().find(|slot| slot.running.is_some());
+        let bootstrap = bootstrap.map_or_else(Vec::new, |slot| slot.addresses.clone());
+        let running = self.launch(node, bootstrap).await?;
+        self.on_started(node, running)?;
+        self.publish_network()
+    }
+
+    /// Stops a node in order: it answers what it was asked, flushes and closes its store.
+    ///
+    /// # Errors
+    /// If there is no such node or it does not run.
+    pub async fn stop(&mut self, node: usize) -> anyhow::Result<()> {
+        match self.take(node, NodeState::Stopped)? {
+            Running::InProcess(running) => running.stop().await,
+            Running::Process(running) => running.stop().await,
+        }
+        .with_context(|| format!("node {node} did not stop in order"))
+    }
+
+    /// Ends a node at once, in the middle of whatever it is doing: SIGKILL where it is a process;
+    /// in this process all its tasks are dropped.
+    ///
+    /// # Errors
+    /// If there is no such node or it does not run.
+    pub async fn kill(&mut self, node: usize) -> anyhow::Result<()> {
+        match self.take(node, NodeState::Killed)? {
+            Running::InProcess(running) => running.kill().await,
+            Running::Process(running) => running.kill().await,
+        }
+        .with_context(|| format!("node {node} could not be killed"))
+    }
+
+    /// Waits until every running node is connected with every other one.
+    ///
+    /// # Errors
+    /// If that takes longer than a minute: who lacks whom.
+    pub async fn wait_connected(&self) -> anyhow::Result<()> {
+        let running = || {
+            let nodes = self.nodes.iter().enumerate();
+            nodes.filter_map(|(node, slot)| Some((node, slot, slot.running.as_ref()?)))
+        };
+        let others = |node| {
+            let others = running().filter(move |(other, ..)| *other != node);
+            others.map(|(_, slot, _)| slot.id).collect::<Vec<_>>()
+        };
+        let waits = running().map(|(node, _, running)| running.wait_connected(others(node)));
+        if timeout(CONNECT_DEADLINE, join_all(waits)).await.is_ok() {
+            return Ok(());
+        }
+        let lacks = running().find_map(|(node, _, running)| {
+            let connected = running.connected();
+            let mut others = running_others(&self.nodes, node);
+            others.retain(|other| !connected.contains(&self.nodes[*other].id));
+            (!others.is_empty()).then_some((node, others))
+        });
+        match lacks {
+            Some((node, others)) => bail!(
+                "after {} s node {node} is not connected with {others:?}",
+                CONNECT_DEADLINE.as_secs()
+            ),
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until a running node ends by itself, and says which and why. It counts as failed then.
+    pub async fn next_failure(&mut self) -> (usize, anyhow::Error) {
+        let failures = self
+            .nodes
+            .iter_mut()
+            .enumerate()
+            .filter_map(|(node, slot)| {
+                let running = slot.running.as_mut()?;
+                Some(Box::pin(async move { (node, running.failed().await) }))
+            });
+        let failures: Vec<_> = failures.collect();
+        if failures.is_empty() {
+            return std::future::pending().await;
+        }
+        let ((node, error), ..) = select_all(failures).await;
+        let slot = &mut self.nodes[node];
+        slot.state = NodeState::Failed;
+        slot.running = None;
+        (node, error)
+    }
+
+    /// Stops all nodes in order and removes a temporary directory.
+    ///
+    /// # Errors
+    /// If a node did not stop in order; all are down nevertheless.
+    pub async fn shutdown(mut self) -> anyhow::Result<()> {
+        let stops = self.nodes.iter_mut().map(|slot| {
+            let running = slot.running.take();
+            async move {
+                match running {
+                    Some(Running::InProcess(running)) => running.stop().await,
+                    Some(Running::Process(running)) => running.stop().await,
+                    None => Ok(()),
+                }
+            }
+        });
+        let stopped: Vec<_> = join_all(stops).await;
+        for (node, stopped) in stopped.into_iter().enumerate() {
+            stopped.with_context(|| format!("node {node} did not stop in order"))?;
+        }
+        Ok(())
+    }
+
+    /// Starts every node, the first one first, since the others join through it.
+    async fn start_all(&mut self) -> anyhow::Result<()> {
+        let first = self.launch(0, Vec::new()).await?;
+        self.on_started(0, first)?;
+        let bootstrap = self.nodes[0].addresses.clone();
+        let launches = (1..self.nodes.len()).map(|node| self.launch(node, bootstrap.clone()));
+        let launched = join_all(launches).await;
+        for (node, running) in (1..).zip(launched) {
+            self.on_started(node, running?)?;
+        }
+        self.publish_network()?;
+        self.wait_connected().await
+    }
+
+    async fn launch(&self, node: usize, bootstrap: Vec<String>) -> anyhow::Result<Running> {
+        let network = NetworkFile {
+            genesis: self.network.genesis.clone(),
+            bootstrap,
+        };
+        let listen = self.files.listen(node, self.options.quic);
+        let launched = if self.options.processes {
+            let network = self.files.write_node_network(node, &network)?;
+            let dir = self.files.node(node);
+            ProcessNode::start(
+                &self.options,
+                &ProcessArgs::new(&self.options, dir, network, listen),
+            )
+            .await
+            .map(Running::Process)
+        } else {
+            let config =
+                self.options
+                    .node_config(node, &self.files.node(node), network, &listen)?;
+            InProcessNode::start(node, config, self.options.sinks)
+                .await
+                .map(Running::InProcess)
+        };
+        launched.with_context(|| format!("node {node} did not start"))
+    }
+
+    fn on_started(&mut self, node: usize, running: Running) -> anyhow::Result<()> {
+        let addresses = match &running {
+            Running::InProcess(running) => running.addresses(),
+            Running::Process(running) => running.addresses().to_vec(),
+        };
+        self.files.remember_ports(node, &addresses)?;
+        let slot = &mut self.nodes[node];
+        *slot = Slot {
+            id: slot.id,
+            state: NodeState::Running,
+            running: Some(running),
+            addresses,
+        };
+        Ok(())
+    }
+
+    /// Gives clients the addresses of all nodes.
+    fn publish_network(&mut self) -> anyhow::Result<()> {
+        let addresses = self
+            .nodes
+            .iter()
+            .flat_map(|slot| slot.addresses.iter().cloned());
+        self.network.bootstrap = addresses.collect();
+        self.files.write_network(&self.network)
+    }
+
+    fn take(&mut self, node: usize, state: NodeState) -> anyhow::Result<Running> {
+        self.check_exists(node)?;
+        let slot = &mut self.nodes[node];
+        let running = slot.running.take();
+        let running =
+            running.ok_or_else(|| anyhow!("node {node} is not running: {}", slot.state))?;
+        slot.state = state;
+        Ok(running)
+    }
+
+    fn check_exists(&self, node: usize) -> anyhow::Result<()> {
+        if node < self.nodes.len() {
+            return Ok(());
+        }
+        bail!(
+            "no node {node}: this swarm has nodes 0 to {}",
+            self.nodes.len() - 1
+        )
+    }
+}
+
+impl Running {
+    fn connected(&self) -> Vec<NodeId> {
+        match self {
+            Self::InProcess(running) => running.connected(),
+            Self::Process(running) => running.connected(),
+        }
+    }
+
+    async fn wait_connected(&self, others: Vec<NodeId>) {
+        match self {
+            Self::InProcess(running) => running.wait_connected(&others).await,
+            Self::Process(running) => running.wait_connected(&others).await,
+        }
+    }
+
+    async fn failed(&mut self) -> anyhow::Error {
+        match self {
+            Self::InProcess(running) => running.failed().await,
+            Self::Process(running) => running.failed().await,
+        }
+    }
+}
+
+fn running_others(nodes: &[Slot], node: usize) -> Vec<usize> {
+    let running = |other: &usize| *other != node && nodes[*other].running.is_some();
+    (0..nodes.len()).filter(running).collect()
+}
+
+/// A path as one word of a shell's command line.
+fn shell_word(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:@%".contains(c);
+    if text.chars().all(plain) {
+        text
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_stay_one_word_in_a_shell() {
+        assert_eq!(shell_word(Path::new("/tmp/a-b.c")), "/tmp/a-b.c");
+        assert_eq!(shell_word(Path::new("/tmp/a b")), "'/tmp/a b'");
+        assert_eq!(shell_word(Path::new("/it's")), r"'/it'\''s'");
+    }
+}

@@ -1,0 +1,342 @@
+//! A node as a process of its own, and the two ends of the pipe between it and its swarm.
+//!
+//! The swarm runs the program `floe-testnet` again with the hidden command `node-process`. The
+//! child reports on stdout, one JSON object a line: that it is up, then every change of its
+//! connections. Its stdin carries nothing; when it closes, the child stops in order. So a child
+//! never outlives its swarm, even one that was killed. Children have a process group of their own:
+//! Ctrl-C in a terminal reaches the swarm alone, which then stops them.
+
+use std::{
+    collections::BTreeSet,
+    fs::OpenOptions,
+    io::Write,
+    path::PathBuf,
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, anyhow, bail};
+use floe_node::{Node, NodeConfig, NodeHandle};
+use floe_protocol::{genesis::NetworkFile, keys::NodeId};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines},
+    process::{Child, ChildStdin, ChildStdout, Command},
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    time::timeout,
+};
+
+use super::{
+    builder::{Options, node_config},
+    sink::Sink,
+};
+use floe_node::network::PeersView;
+
+const START_DEADLINE: Duration = Duration::from_secs(60);
+const STOP_DEADLINE: Duration = Duration::from_secs(30);
+const PROGRAM: &str = "floe-testnet";
+
+/// What the command `node-process` is told.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct ProcessArgs {
+    /// The node's directory.
+    #[arg(long)]
+    dir: PathBuf,
+    /// The network file to join by.
+    #[arg(long)]
+    network: PathBuf,
+    /// Addresses to listen on.
+    #[arg(long)]
+    listen: Vec<String>,
+    /// Memory of the store's cache.
+    #[arg(long)]
+    cache_bytes: Option<u64>,
+    /// Answer without verifying or storing.
+    #[arg(long)]
+    sink: bool,
+}
+
+/// What a child reports.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Report {
+    /// It serves.
+    Up { addresses: Vec<String> },
+    /// It is connected with these peers.
+    Connected(BTreeSet<NodeId>),
+    /// It does not start.
+    Failed(String),
+}
+
+/// A running node. Dropping it kills it.
+#[derive(Debug)]
+pub(super) struct ProcessNode {
+    child: Child,
+    stdin: ChildStdin,
+    addresses: Vec<String>,
+    connected: watch::Receiver<BTreeSet<NodeId>>,
+}
+
+impl ProcessArgs {
+    pub(super) fn new(
+        options: &Options,
+        dir: PathBuf,
+        network: PathBuf,
+        listen: Vec<String>,
+    ) -> Self {
+        Self {
+            dir,
+            network,
+            listen,
+            cache_bytes: options.cache_bytes,
+            sink: options.sinks,
+        }
+    }
+
+    fn add_to(&self, command: &mut Command) {
+        command.arg("node-process").arg("--dir").arg(&self.dir);
+        command.arg("--network").arg(&self.network);
+        for address in &self.listen {
+            command.arg("--listen").arg(address);
+        }
+        if let Some(bytes) = self.cache_bytes {
+            command.arg("--cache-bytes").arg(bytes.to_string());
+        }
+        if self.sink {
+            command.arg("--sink");
+        }
+    }
+}
+
+impl ProcessNode {
+    pub(super) async fn start(options: &Options, args: &ProcessArgs) -> anyhow::Result<Self> {
+        let program = program(options)?;
+        let log_path = args.dir.join("log");
+        let log = OpenOptions::new().create(true).append(true).open(&log_path);
+        let log = log.with_context(|| format!("cannot write {}", log_path.display()))?;
+        let mut command = Command::new(&program);
+        args.add_to(&mut command);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(log);
+        command.process_group(0).kill_on_drop(true);
+        let child = command.spawn();
+        let mut child = child.with_context(|| format!("cannot run {}", program.display()))?;
+        let stdin = child.stdin.take().context("the child has no stdin")?;
+        let stdout = child.stdout.take().context("the child has no stdout")?;
+        let mut reports = BufReader::new(stdout).lines();
+        let first = timeout(START_DEADLINE, reports.next_line()).await;
+        let first = first.context("it takes too long")??;
+        let addresses = match first.as_deref().map(serde_json::from_str) {
+            Some(Ok(Report::Up { addresses })) => addresses,
+            Some(Ok(Report::Failed(error))) => bail!(error),
+            Some(_) => bail!(
+                "it does not speak as a node process: is {} of this version?",
+                program.display()
+            ),
+            None => bail!("it ended at once: see {}", log_path.display()),
+        };
+        let (sender, connected) = watch::channel(BTreeSet::new());
+        tokio::spawn(follow(reports, sender));
+        Ok(Self {
+            child,
+            stdin,
+            addresses,
+            connected,
+        })
+    }
+
+    pub(super) fn addresses(&self) -> &[String] {
+        &self.addresses
+    }
+
+    pub(super) fn process_id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    pub(super) fn connected(&self) -> Vec<NodeId> {
+        self.connected.borrow().iter().copied().collect()
+    }
+
+    pub(super) async fn wait_connected(&self, others: &[NodeId]) {
+        let mut connected = self.connected.clone();
+        let all = |connected: &BTreeSet<_>| others.iter().all(|node| connected.contains(node));
+        if connected.wait_for(all).await.is_err() {
+            // The process has ended: nobody will ever be connected.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Waits until the process ends by itself.
+    pub(super) async fn failed(&mut self) -> anyhow::Error {
+        match self.child.wait().await {
+            Ok(status) => anyhow!("its process ended: {status}"),
+            Err(error) => anyhow!(error),
+        }
+    }
+
+    pub(super) async fn stop(mut self) -> anyhow::Result<()> {
+        drop(self.stdin);
+        match timeout(STOP_DEADLINE, self.child.wait()).await {
+            Ok(status) => check(status?),
+            Err(_) => {
+                self.child.kill().await?;
+                bail!("it was killed after {} s", STOP_DEADLINE.as_secs())
+            }
+        }
+    }
+
+    pub(super) async fn kill(mut self) -> anyhow::Result<()> {
+        Ok(self.child.kill().await?)
+    }
+}
+
+fn check(status: ExitStatus) -> anyhow::Result<()> {
+    if status.success() {
+        Ok(())
+    } else {
+        bail!("its process ended: {status}")
+    }
+}
+
+/// Publishes what the child reports until it ends.
+async fn follow(
+    mut reports: Lines<BufReader<ChildStdout>>,
+    connected: watch::Sender<BTreeSet<NodeId>>,
+) {
+    while let Ok(Some(line)) = reports.next_line().await {
+        if let Ok(Report::Connected(nodes)) = serde_json::from_str(&line) {
+            connected.send_replace(nodes);
+        }
+    }
+}
+
+/// The program that runs a node.
+fn program(options: &Options) -> anyhow::Result<PathBuf> {
+    if let Some(program) = &options.executable {
+        return Ok(program.clone());
+    }
+    let current = std::env::current_exe().context("cannot find the running program")?;
+    // Tests and examples lie in `deps` or `examples` below the programs of the same build.
+    let dirs = current.ancestors().skip(1).take(2);
+    let program = dirs
+        .map(|dir| dir.join(PROGRAM))
+        .find(|program| program.is_file());
+    program.with_context(|| {
+        format!(
+            "no program {PROGRAM} near {}: build it with `cargo build -p floe-testnet`, or name it",
+            current.display()
+        )
+    })
+}
+
+/// What a child does: runs one node until its stdin closes or it is told to terminate.
+pub(crate) async fn run(args: ProcessArgs) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut peer = match start(&args).await {
+        Ok(peer) => peer,
+        Err(error) => {
+            report(&Report::Failed(format!("{error:#}")));
+            return Err(error);
+        }
+    };
+    report(&Report::Up {
+        addresses: peer.addresses(),
+    });
+    let mut peers = peer.peers();
+    let mut connected = BTreeSet::new();
+    let mut stdin = tokio::io::stdin();
+    let mut ignored = [0; 64];
+    let failure = loop {
+        let now: BTreeSet<_> = peers
+            .borrow_and_update()
+            .connected
+            .keys()
+            .copied()
+            .collect();
+        if now != connected {
+            connected.clone_from(&now);
+            report(&Report::Connected(now));
+        }
+        tokio::select! {
+            Ok(()) = peers.changed() => {}
+            read = stdin.read(&mut ignored) => if !matches!(read, Ok(1..)) { break None },
+            _ = terminate.recv() => break None,
+            error = peer.failed() => break Some(error),
+        }
+    };
+    match failure {
+        Some(error) => Err(error),
+        None => {
+            let stopped = timeout(STOP_DEADLINE, peer.shutdown()).await;
+            stopped.context("the node did not stop in time")
+        }
+    }
+}
+
+enum Peer {
+    Storage(NodeHandle),
+    Sink(Sink),
+}
+
+impl Peer {
+    fn addresses(&self) -> Vec<String> {
+        let addresses = match self {
+            Self::Storage(handle) => handle.addresses(),
+            Self::Sink(sink) => sink.addresses(),
+        };
+        addresses.iter().map(ToString::to_string).collect()
+    }
+
+    fn peers(&self) -> watch::Receiver<PeersView> {
+        match self {
+            Self::Storage(handle) => handle.peers(),
+            Self::Sink(sink) => sink.peers(),
+        }
+    }
+
+    async fn failed(&mut self) -> anyhow::Error {
+        match self {
+            Self::Storage(handle) => match handle.failed().await {
+                Err(error) => anyhow!(error),
+                Ok(()) => anyhow!("the node has ended"),
+            },
+            Self::Sink(_) => std::future::pending().await,
+        }
+    }
+
+    async fn shutdown(self) {
+        match self {
+            Self::Storage(handle) => handle.shutdown().await,
+            Self::Sink(sink) => sink.shutdown().await,
+        }
+    }
+}
+
+async fn start(args: &ProcessArgs) -> anyhow::Result<Peer> {
+    let network = std::fs::read(&args.network)
+        .with_context(|| format!("cannot read {}", args.network.display()))?;
+    let network: NetworkFile = serde_json::from_slice(&network)
+        .with_context(|| format!("{} is no network file", args.network.display()))?;
+    let mut config: NodeConfig = node_config(&args.dir, network, &args.listen)?;
+    if let Some(bytes) = args.cache_bytes {
+        config.cache_bytes = bytes;
+    }
+    Ok(if args.sink {
+        Peer::Sink(Sink::start(config).await?)
+    } else {
+        Peer::Storage(Node::start(config).await?)
+    })
+}
+
+/// One line to the swarm. If it is gone, stdin says so too, and the node stops.
+fn report(report: &Report) {
+    let Ok(mut line) = serde_json::to_vec(report) else {
+        return;
+    };
+    line.push(b'\n');
+    let mut stdout = std::io::stdout().lock();
+    let _ = stdout.write_all(&line).and_then(|()| stdout.flush());
+}

@@ -1,0 +1,272 @@
+//! The command `demo`: a file survives the loss of more than half of the nodes.
+//!
+//! Seven nodes, a store, four nodes stopped, a read by a client that knows nothing yet, a
+//! comparison, the nodes started again, another read. Any step that does not come out as promised
+//! fails the command; the swarm and its files are gone afterwards either way.
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, ensure};
+use bytes::Bytes;
+use floe_node::{
+    Client,
+    cli::size::human_bytes,
+    client::{ReadOptions, StoreProgress, StoreReport},
+};
+use floe_protocol::blob::BlobId;
+use serde::Serialize;
+use tokio::sync::watch;
+
+use crate::{
+    cluster::Cluster,
+    report::{self, Spinner},
+    workload,
+};
+
+const NODES: usize = 7;
+const SHARDS: u16 = 64;
+/// Node 0, through which the others joined, is one of them.
+const STOPPED: [usize; 4] = [0, 2, 3, 5];
+const GENERATED_BYTES: usize = 32 << 20;
+
+/// What to show.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct DemoArgs {
+    /// The file to store [default: 32 MiB of random bytes]
+    file: Option<PathBuf>,
+    /// One process per node instead of all in this one
+    #[arg(long)]
+    processes: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What happened.
+#[derive(Debug, Serialize)]
+struct DemoReport {
+    blob: BlobId,
+    blob_bytes: u64,
+    encoded_bytes: u64,
+    nodes: usize,
+    shards: u16,
+    confirmed_shards: u16,
+    stopped_nodes: Vec<usize>,
+    shards_left: u16,
+    shards_to_read: u16,
+    identical: bool,
+    steps: Vec<Step>,
+}
+
+/// One thing that was done.
+#[derive(Debug, Serialize)]
+struct Step {
+    step: &'static str,
+    seconds: f64,
+    mib_per_second: Option<f64>,
+}
+
+/// Prints steps as they are done, and keeps them.
+struct Steps {
+    json: bool,
+    done: Vec<Step>,
+}
+
+impl Steps {
+    /// Runs one step; what it returns may be told by `detail`.
+    async fn run<T>(
+        &mut self,
+        (step, bytes): (&'static str, Option<u64>),
+        work: impl Future<Output = anyhow::Result<T>>,
+        detail: impl FnOnce(&T) -> String,
+    ) -> anyhow::Result<T> {
+        let spinner = Spinner::new(step);
+        let started = Instant::now();
+        let result = work.await;
+        let time = started.elapsed();
+        drop(spinner);
+        let result = result.with_context(|| format!("failed to {step}"))?;
+        let mib_per_second = bytes.map(|bytes| report::mib_per_second(bytes, time));
+        self.print(step, time, mib_per_second, &detail(&result));
+        self.done.push(Step {
+            step,
+            seconds: time.as_secs_f64(),
+            mib_per_second,
+        });
+        Ok(result)
+    }
+
+    fn print(&self, step: &str, time: Duration, mib_per_second: Option<f64>, detail: &str) {
+        let rate = mib_per_second.map_or_else(String::new, |r| report::rate(r) + " MiB/s");
+        self.line(step, &report::seconds(time), &rate, detail);
+    }
+
+    fn line(&self, step: &str, time: &str, rate: &str, detail: &str) {
+        if !self.json {
+            let line = format!("  {step:<20}{time:>8}{rate:>14}   {detail}");
+            report::line(line.trim_end());
+        }
+    }
+}
+
+/// Runs the demonstration.
+pub(crate) async fn run(args: &DemoArgs) -> anyhow::Result<()> {
+    let file = load(args)?;
+    let mut steps = Steps {
+        json: args.json,
+        done: Vec::new(),
+    };
+    if !args.json {
+        let place = if args.processes {
+            "one process each"
+        } else {
+            "in this process"
+        };
+        report::line(&format!(
+            "Floe demo: {} stored on {NODES} nodes with {SHARDS} shards, {place}, real sockets\n",
+            human_bytes(file.len() as u64)
+        ));
+    }
+    let builder = Cluster::builder()
+        .nodes(NODES)
+        .shards(SHARDS)
+        .processes(args.processes);
+    let start = async { builder.start().await };
+    let all_connected = |_: &Cluster| "all connected with each other".to_owned();
+    let mut cluster = steps
+        .run(("start the nodes", None), start, all_connected)
+        .await?;
+
+    let (stored, demonstrated) = demonstrate(&mut steps, &mut cluster, &file).await?;
+    cluster
+        .shutdown()
+        .await
+        .context("the swarm did not stop in order")?;
+    let report = DemoReport {
+        blob: stored.blob,
+        blob_bytes: file.len() as u64,
+        encoded_bytes: stored.encoded_bytes,
+        nodes: NODES,
+        shards: SHARDS,
+        confirmed_shards: stored.confirmed_shards,
+        stopped_nodes: STOPPED.to_vec(),
+        shards_left: demonstrated.shards_left,
+        shards_to_read: demonstrated.shards_to_read,
+        identical: true,
+        steps: steps.done,
+    };
+    if args.json {
+        return report::json(&report);
+    }
+    report::line(&format!(
+        "\nThe file came back identical with {} of {NODES} nodes gone. Everything is cleaned up.",
+        STOPPED.len()
+    ));
+    Ok(())
+}
+
+/// What is left of the swarm when the nodes are stopped.
+struct Left {
+    shards_left: u16,
+    shards_to_read: u16,
+}
+
+async fn demonstrate(
+    steps: &mut Steps,
+    cluster: &mut Cluster,
+    file: &Bytes,
+) -> anyhow::Result<(StoreReport, Left)> {
+    let bytes = Some(file.len() as u64);
+    let client = cluster.client().await?;
+    let confirmed = |report: &StoreReport| {
+        let encoded = human_bytes(report.encoded_bytes);
+        format!(
+            "{encoded} with redundancy, {} of {SHARDS} shards confirmed",
+            report.confirmed_shards
+        )
+    };
+    let stored = steps.run(
+        ("store the file", bytes),
+        store(cluster, &client, file),
+        confirmed,
+    );
+    let stored = stored.await?;
+    client.shutdown().await;
+    steps.line("blob id", "", "", &stored.blob.to_string());
+
+    let left = stop_nodes(steps, cluster).await?;
+    // A client that has never seen the swarm: nothing comes from a memory of the first one.
+    let identical = |(): &()| "identical".to_owned();
+    let read = read_back(cluster, stored.blob, file);
+    steps.run(("read it back", bytes), read, identical).await?;
+
+    let restart = async {
+        for node in STOPPED {
+            cluster.start(node).await?;
+        }
+        cluster.wait_connected().await
+    };
+    let rejoined = |(): &()| format!("{} nodes connected again", STOPPED.len());
+    steps
+        .run(("start them again", None), restart, rejoined)
+        .await?;
+    let read = read_back(cluster, stored.blob, file);
+    steps
+        .run(("read it once more", bytes), read, identical)
+        .await?;
+    Ok((stored, left))
+}
+
+async fn stop_nodes(steps: &mut Steps, cluster: &mut Cluster) -> anyhow::Result<Left> {
+    let stop = async {
+        for node in STOPPED {
+            cluster.stop(node).await?;
+        }
+        let status = cluster.status();
+        Ok(Left {
+            shards_left: status.running_shards,
+            shards_to_read: status.read_shards,
+        })
+    };
+    let detail = |left: &Left| {
+        format!(
+            "nodes {STOPPED:?}: {} of {SHARDS} shards left, a read needs {}",
+            left.shards_left, left.shards_to_read
+        )
+    };
+    steps.run(("stop 4 of 7 nodes", None), stop, detail).await
+}
+
+async fn store(cluster: &Cluster, client: &Client, file: &Bytes) -> anyhow::Result<StoreReport> {
+    let progress = watch::Sender::new(StoreProgress::default());
+    Ok(client
+        .store(file.clone(), cluster.writer(), &progress)
+        .await?)
+}
+
+async fn read_back(cluster: &Cluster, blob: BlobId, file: &Bytes) -> anyhow::Result<()> {
+    let client = cluster.client().await?;
+    let read = client
+        .read(blob, ReadOptions::default())
+        .await?
+        .read_to_end()
+        .await?;
+    ensure!(read == file[..], "the file came back changed");
+    client.shutdown().await;
+    Ok(())
+}
+
+fn load(args: &DemoArgs) -> anyhow::Result<Bytes> {
+    match &args.file {
+        Some(path) => {
+            let file = std::fs::read(path);
+            Ok(file
+                .with_context(|| format!("cannot read {}", path.display()))?
+                .into())
+        }
+        None => Ok(workload::content(workload::fresh_seed(), GENERATED_BYTES)),
+    }
+}
