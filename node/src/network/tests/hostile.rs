@@ -321,7 +321,7 @@ async fn malformed_answers_are_errors_of_their_kind() {
         }
     });
     let mut asker = impatient(1);
-    asker.answer_timeout_ms = 300;
+    asker.limits.answer_timeout_ms = 300;
     let asker = Peer::start(asker).await;
     asker.network.add_addresses(node(9), vec![address]).await;
     for (raw, expected) in answers {

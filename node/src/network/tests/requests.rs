@@ -183,7 +183,7 @@ async fn a_dropped_reply_closes_the_stream_only() {
 #[tokio::test]
 async fn a_service_that_never_answers_is_a_timeout() {
     let mut impatient = config(1);
-    impatient.answer_timeout_ms = 100;
+    impatient.limits.answer_timeout_ms = 100;
     let a = Peer::start(impatient).await;
     let mut b = Peer::start(config(2)).await;
     a.knows(&b).await;
@@ -198,8 +198,8 @@ async fn a_service_that_never_answers_is_a_timeout() {
 #[tokio::test]
 async fn requests_beyond_a_peers_limit_are_told_busy() {
     let mut strict = config(2);
-    strict.inbound_requests_per_peer_max = 2;
-    strict.busy_retry_after_ms = 77;
+    strict.limits.inbound_requests_per_peer_max = 2;
+    strict.limits.busy_retry_after_ms = 77;
     let a = Peer::start(config(1)).await;
     let mut b = Peer::start(strict).await;
     a.knows(&b).await;
@@ -237,7 +237,7 @@ async fn requests_beyond_a_peers_limit_are_told_busy() {
 #[tokio::test]
 async fn a_service_that_does_not_keep_up_means_busy() {
     let mut small = config(2);
-    small.events_max = 1;
+    small.limits.events_max = 1;
     let a = Peer::start(config(1)).await;
     let mut b = Peer::start(small).await;
     a.knows(&b).await;
@@ -284,7 +284,7 @@ async fn many_requests_at_once_all_come_through() {
 #[tokio::test]
 async fn the_upload_cap_holds() {
     let mut slow = config(1);
-    slow.upload_bytes_per_second = NonZeroU32::new(4 << 20);
+    slow.limits.upload_bytes_per_second = NonZeroU32::new(4 << 20);
     let a = Peer::start(slow).await;
     let mut b = Peer::start(config(2)).await;
     a.knows(&b).await;
@@ -307,8 +307,8 @@ async fn the_upload_cap_holds() {
 #[tokio::test]
 async fn connections_beyond_an_addresss_limit_are_refused_until_one_closes() {
     let mut strict = config(1);
-    strict.loopback_exempt = false;
-    strict.connections_per_ip_max = 1;
+    strict.limits.loopback_exempt = false;
+    strict.limits.connections_per_ip_max = 1;
     let mut server = Peer::start(strict).await;
     let first = Peer::start(config(2)).await;
     let second = Peer::start(config(3)).await;
@@ -329,7 +329,7 @@ async fn connections_beyond_an_addresss_limit_are_refused_until_one_closes() {
 #[tokio::test]
 async fn payloads_beyond_the_bytes_under_way_wait_their_turn() {
     let mut frugal = config(1);
-    frugal.outbound_bytes_per_peer_max = 1;
+    frugal.limits.outbound_bytes_per_peer_max = 1;
     let a = Peer::start(frugal).await;
     let mut b = Peer::start(config(2)).await;
     a.knows(&b).await;
