@@ -139,7 +139,7 @@ impl Read {
         let wanted = layout.rows_covering(range.start, range.end);
         let mut config = client.config.download;
         let by_bytes = client.config.download_in_flight_bytes_max / layout.primary_bytes();
-        config.in_flight_max = by_bytes.clamp(config.in_flight_max, layout.config().n());
+        config.in_flight_max = by_bytes.max(config.in_flight_max).min(layout.config().n());
         let download = Download::new(config, client.view.committee(), &blob, wanted);
         Self {
             client,
