@@ -68,7 +68,7 @@ fn the_format_of_the_json_does_not_change_the_chain_id() {
     let texts = [
         serde_json::to_string(&genesis).unwrap(),
         serde_json::to_string_pretty(&genesis).unwrap(),
-        by_hand.to_uppercase_hex(),
+        in_capital_digits(&by_hand),
         by_hand,
     ];
     for text in texts {
@@ -78,23 +78,17 @@ fn the_format_of_the_json_does_not_change_the_chain_id() {
     }
 }
 
-trait UppercaseHex {
-    fn to_uppercase_hex(&self) -> String;
-}
-
-impl UppercaseHex for String {
-    /// Keys in capital digits, as some tools write them.
-    fn to_uppercase_hex(&self) -> String {
-        let is_key = |word: &str| word.len() >= 64 && word.bytes().all(|b| b.is_ascii_hexdigit());
-        let words = self.split('"').map(|word| {
-            if is_key(word) {
-                word.to_uppercase()
-            } else {
-                word.to_owned()
-            }
-        });
-        words.collect::<Vec<_>>().join("\"")
-    }
+/// Keys in capital digits, as some tools write them.
+fn in_capital_digits(json: &str) -> String {
+    let is_key = |word: &str| word.len() >= 64 && word.bytes().all(|b| b.is_ascii_hexdigit());
+    let words = json.split('"').map(|word| {
+        if is_key(word) {
+            word.to_uppercase()
+        } else {
+            word.to_owned()
+        }
+    });
+    words.collect::<Vec<_>>().join("\"")
 }
 
 type Change = fn(&mut Genesis, NodeId);
