@@ -7,6 +7,8 @@
 //! cargo run --release --example recover_sliver
 //! ```
 
+#![expect(clippy::print_stdout, reason = "an example talks to its reader")]
+
 use std::num::NonZeroUsize;
 
 use bytes::Bytes;

@@ -7,6 +7,8 @@
 //! cargo run --release --example run_node
 //! ```
 
+#![expect(clippy::print_stdout, reason = "an example talks to its reader")]
+
 use floe_node::{
     Client, Node, NodeConfig, NodeHandle,
     client::ClientConfig,

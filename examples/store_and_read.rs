@@ -7,6 +7,8 @@
 //! cargo run --release --example store_and_read
 //! ```
 
+#![expect(clippy::print_stdout, reason = "an example talks to its reader")]
+
 use floe_node::client::{ReadOptions, StoreProgress};
 use floe_protocol::test_support;
 use floe_testnet::Cluster;

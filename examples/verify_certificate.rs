@@ -7,6 +7,8 @@
 //! cargo run --release --example verify_certificate
 //! ```
 
+#![expect(clippy::print_stdout, reason = "an example talks to its reader")]
+
 use floe_node::client::StoreProgress;
 use floe_protocol::{
     blob::BlobId, certificate::Certificate, genesis::Genesis, ledger::LedgerView, test_support,

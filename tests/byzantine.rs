@@ -2,6 +2,12 @@
 //!
 //! The faulty nodes run under the keys of committee members, on the real network.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
 mod common;
 
 use std::time::Duration;

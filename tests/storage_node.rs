@@ -8,6 +8,8 @@ mod common;
 use bytes::Bytes;
 use common::{Lie, RawPeer, Written, flip};
 use floe_protocol::{
+    blob::BlobId,
+    encoding::Axis,
     index::SliverPairIndex,
     keys::KeyPair,
     message::{InvalidReason, Refusal, Request, Response},
@@ -109,7 +111,7 @@ async fn a_node_killed_after_the_table_goes_on_and_never_confirms_wrongly() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_does_not_verify_is_refused_and_nothing_is_kept() {
+async fn registrations_and_tables_that_do_not_verify_are_refused() {
     let cluster = Cluster::builder()
         .nodes(4)
         .shards(16)
@@ -129,28 +131,28 @@ async fn what_does_not_verify_is_refused_and_nothing_is_kept() {
     };
     let bytes = blob.table.to_bytes();
 
-    // Registrations: unknown writer, forged signature, another chain's, another blob's.
+    // An unlisted writer, a forged signature, another chain.
     let stranger = KeyPair::from_seed([9; 32]);
     let unlisted = peer.registration(&blob, &stranger);
     let forged = SignedRegistration {
         nonce: 1,
         ..registration
     };
-    let other_genesis = test_support::genesis(5, 16);
-    let foreign = SignedRegistration::new(&other_genesis.chain_id(), blob.id(), writer, 0);
+    let other_chain = test_support::genesis(5, 16).chain_id();
+    let foreign = SignedRegistration::new(&other_chain, blob.id(), writer, 0);
     for registration in [unlisted, forged, foreign] {
         let answer = peer
             .ask(node, table(registration, blob.header, bytes.clone()))
             .await;
         assert_eq!(answer, refused(Refusal::NotRegistered));
     }
+
+    // The header of another blob; tables of another blob, one bit off, too short, empty.
     let invalid_table = refused(Refusal::Invalid(InvalidReason::Table));
     let answer = peer
         .ask(node, table(registration, other.header, bytes.clone()))
         .await;
-    assert_eq!(answer, invalid_table, "the header of another blob");
-
-    // Tables: of another blob, one bit off, too short.
+    assert_eq!(answer, invalid_table);
     let mut changed = bytes.clone();
     changed[7] ^= 1;
     for wrong in [
@@ -166,29 +168,44 @@ async fn what_does_not_verify_is_refused_and_nothing_is_kept() {
         );
     }
 
-    // Slivers before any registration is known here.
+    // Nothing of it was kept.
     let pair = peer.pairs_of(node, &blob.id())[0];
     assert_eq!(
         peer.pair(node, &blob, writer, pair).await,
         refused(Refusal::NotRegistered)
     );
+    cluster.shutdown().await.unwrap();
+}
 
-    // Slivers: one bit off, of another blob, of another pair, swapped, too short, empty.
+#[tokio::test(flavor = "multi_thread")]
+async fn slivers_that_do_not_verify_are_refused() {
+    let cluster = Cluster::builder()
+        .nodes(4)
+        .shards(16)
+        .start()
+        .await
+        .unwrap();
+    let peer = RawPeer::join(&cluster).await;
+    let (node, writer) = (cluster.node_id(0), cluster.writer());
+    let config = peer.view.committee().config();
+    let blob = Written::honest(config, test_support::blob(3, 5_000));
+    let other = Written::honest(config, test_support::blob(4, 5_000));
+    let registration = peer.registration(&blob, writer).id();
+    let pair = peer.pairs_of(node, &blob.id())[0];
     peer.table(node, &blob, writer).await;
+
+    // One bit off, of another blob, of another pair, swapped, too short, empty.
     let (primary, secondary) = blob.pairs[pair.as_usize()].clone();
-    let (other_primary, other_secondary) = other.pairs[pair.as_usize()].clone();
-    let next = blob.pairs[(pair.as_usize() + 1) % 16].clone();
     let wrong = [
         (flip(&primary, 0), secondary.clone()),
         (primary.clone(), flip(&secondary, secondary.len() - 1)),
-        (other_primary, other_secondary),
-        next,
+        other.pairs[pair.as_usize()].clone(),
+        blob.pairs[(pair.as_usize() + 1) % 16].clone(),
         (secondary.clone(), primary.clone()),
         (primary.slice(1..), secondary.clone()),
         (Bytes::new(), Bytes::new()),
     ];
     for (primary, secondary) in wrong {
-        let registration = registration.id();
         let request = Request::StoreSlivers {
             registration,
             pair,
@@ -197,30 +214,28 @@ async fn what_does_not_verify_is_refused_and_nothing_is_kept() {
         };
         let answer = peer.ask(node, request).await;
         assert_eq!(answer, refused(Refusal::Invalid(InvalidReason::Sliver)));
+        assert!(!matches!(
+            peer.confirm(node, &blob, writer).await,
+            Response::Confirmed { .. }
+        ));
     }
 
-    // A pair of another node's shard.
-    let foreign = (0..16)
-        .map(SliverPairIndex::new)
+    // A pair of another node's shard, and one under a registration that nobody made.
+    let foreign = (0..16).map(SliverPairIndex::new);
+    let foreign = { foreign }
         .find(|pair| peer.holder_of(*pair, &blob.id()) != node)
         .unwrap();
     let answer = peer.pair(node, &blob, writer, foreign).await;
     assert_eq!(answer, refused(Refusal::WrongShard));
-
-    // Certificates that prove nothing, and questions about what is not there.
-    let read = Request::ReadSliver {
-        blob: blob.id(),
+    let registration = RegistrationId::new([5; 32]);
+    let request = Request::StoreSlivers {
+        registration,
         pair,
-        axis: floe_protocol::encoding::Axis::Primary,
-    };
-    assert_eq!(peer.ask(node, read).await, refused(Refusal::NotFound));
-    let status = Request::BlobStatus { blob: other.id() };
-    assert_eq!(peer.ask(node, status).await, refused(Refusal::NotFound));
-    let confirm = Request::Confirm {
-        registration: RegistrationId::new([5; 32]),
+        primary,
+        secondary,
     };
     assert_eq!(
-        peer.ask(node, confirm).await,
+        peer.ask(node, request).await,
         refused(Refusal::NotRegistered)
     );
 
@@ -228,6 +243,33 @@ async fn what_does_not_verify_is_refused_and_nothing_is_kept() {
     assert_eq!(
         peer.pair(node, &blob, writer, pair).await,
         Response::Stored { pair }
+    );
+    cluster.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn questions_about_what_is_not_there_are_answered_so() {
+    let cluster = Cluster::builder()
+        .nodes(4)
+        .shards(16)
+        .start()
+        .await
+        .unwrap();
+    let peer = RawPeer::join(&cluster).await;
+    let node = cluster.node_id(0);
+    let (blob, pair) = (BlobId::new([3; 32]), SliverPairIndex::new(2));
+    for axis in [Axis::Primary, Axis::Secondary] {
+        let read = Request::ReadSliver { blob, pair, axis };
+        assert_eq!(peer.ask(node, read).await, refused(Refusal::NotFound));
+    }
+    let status = Request::BlobStatus { blob };
+    assert_eq!(peer.ask(node, status).await, refused(Refusal::NotFound));
+    let confirm = Request::Confirm {
+        registration: RegistrationId::new([5; 32]),
+    };
+    assert_eq!(
+        peer.ask(node, confirm).await,
+        refused(Refusal::NotRegistered)
     );
     cluster.shutdown().await.unwrap();
 }

@@ -6,6 +6,11 @@
     unreachable_pub,
     reason = "each test file uses a part of it"
 )]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 use bytes::Bytes;
 use floe_node::network::{self, Network, NetworkConfig, Role};

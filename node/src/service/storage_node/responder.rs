@@ -81,7 +81,7 @@ impl Responder {
                 pair,
                 primary,
                 secondary,
-            } => self.store_slivers(&view, registration, pair, &primary, &secondary),
+            } => self.store_slivers(&view, registration, pair, (&primary, &secondary)),
             Request::Confirm { registration } => self.confirm(&view, registration),
             Request::Certify {
                 header,
@@ -128,7 +128,7 @@ impl Responder {
         {
             Ok(_) => Judgement::Valid,
             Err(error) => {
-                self.ours(error);
+                self.ours(&error);
                 Judgement::Unknown
             }
         }
@@ -162,7 +162,7 @@ impl Responder {
             if !self
                 .store
                 .has_pair(shard, &blob)
-                .map_err(|error| self.ours(error))?
+                .map_err(|error| self.ours(&error))?
             {
                 missing.push(pair);
             }
@@ -198,10 +198,10 @@ impl Responder {
                 .collect();
             self.store
                 .put_table(&registration, &own)
-                .map_err(|error| self.ours(error))?;
+                .map_err(|error| self.ours(&error))?;
         }
         // Also when another request wrote it: that one may not have flushed yet.
-        self.store.flush().map_err(|error| self.ours(error))?;
+        self.store.flush().map_err(|error| self.ours(&error))?;
         Ok(Response::TableStored {
             missing: self.missing_pairs(view, signed.blob)?,
         })
@@ -212,7 +212,7 @@ impl Responder {
         if self
             .store
             .registration(&registration.id)
-            .map_err(|error| self.ours(error))?
+            .map_err(|error| self.ours(&error))?
             .is_none()
         {
             return Ok(false);
@@ -222,7 +222,7 @@ impl Responder {
             if self
                 .store
                 .pair_proof(shard, &blob)
-                .map_err(|error| self.ours(error))?
+                .map_err(|error| self.ours(&error))?
                 .is_none()
             {
                 return Ok(false);
@@ -239,7 +239,7 @@ impl Responder {
     ) -> Result<Registration, Refusal> {
         self.store
             .registration(id)
-            .map_err(|error| self.ours(error))?
+            .map_err(|error| self.ours(&error))?
             .filter(|registration| registration.is_alive(view.epoch()))
             .ok_or(Refusal::NotRegistered)
     }
@@ -249,8 +249,7 @@ impl Responder {
         view: &LedgerView,
         registration: RegistrationId,
         pair: SliverPairIndex,
-        primary: &Bytes,
-        secondary: &Bytes,
+        (primary, secondary): (&Bytes, &Bytes),
     ) -> Result<Response, Refusal> {
         let registration = self.registration(view, &registration)?;
         let header = registration.header;
@@ -265,16 +264,16 @@ impl Responder {
         if !self
             .store
             .has_pair(shard, &blob)
-            .map_err(|error| self.ours(error))?
+            .map_err(|error| self.ours(&error))?
         {
             let layout = header.layout().map_err(|_| Refusal::TooLarge)?;
             encoding::verify_pair(&layout, &proof, primary, secondary)
                 .map_err(|_| Refusal::Invalid(InvalidReason::Sliver))?;
             self.store
                 .put_pair(shard, &blob, primary, secondary)
-                .map_err(|error| self.ours(error))?;
+                .map_err(|error| self.ours(&error))?;
         }
-        self.store.flush().map_err(|error| self.ours(error))?;
+        self.store.flush().map_err(|error| self.ours(&error))?;
         Ok(Response::Stored { pair })
     }
 
@@ -293,7 +292,7 @@ impl Responder {
         if !missing.is_empty() {
             return Ok(Response::Missing { pairs: missing });
         }
-        self.store.flush().map_err(|error| self.ours(error))?;
+        self.store.flush().map_err(|error| self.ours(&error))?;
         let signature = view.fact(blob, id).sign(view.chain(), &self.keys.bls);
         Ok(Response::Confirmed {
             epoch: view.epoch(),
@@ -318,8 +317,8 @@ impl Responder {
         let new = self
             .store
             .put_certificate(&header, certificate.to_bytes(), certificate.fact.epoch)
-            .map_err(|error| self.ours(error))?;
-        self.store.flush().map_err(|error| self.ours(error))?;
+            .map_err(|error| self.ours(&error))?;
+        self.store.flush().map_err(|error| self.ours(&error))?;
         Ok(new
             .then(|| {
                 Announcement {
@@ -336,7 +335,7 @@ impl Responder {
         let kept = self
             .store
             .blob_record(blob)
-            .map_err(|error| self.ours(error))?;
+            .map_err(|error| self.ours(&error))?;
         let (record, registrations) = kept.ok_or(Refusal::NotFound)?;
         Ok(Response::BlobStatus(StatusAnswer {
             status: view.blob_status(&record, &registrations),
@@ -355,12 +354,12 @@ impl Responder {
         let proof = self
             .store
             .pair_proof(shard, blob)
-            .map_err(|error| self.ours(error))?
+            .map_err(|error| self.ours(&error))?
             .ok_or(Refusal::NotFound)?;
         let sliver = self
             .store
             .sliver(shard, blob, axis)
-            .map_err(|error| self.ours(error))?;
+            .map_err(|error| self.ours(&error))?;
         let sliver = sliver.ok_or(Refusal::NotFound)?;
         Ok(Response::Sliver {
             proof: proof.into(),
@@ -397,7 +396,7 @@ impl Responder {
         let Some(bytes) = self
             .store
             .pair_proof(shard, blob)
-            .map_err(|error| self.ours(error))?
+            .map_err(|error| self.ours(&error))?
         else {
             return Ok(None);
         };
@@ -409,7 +408,7 @@ impl Responder {
     }
 
     /// Storage trouble is our own: strangers learn only what they can act on.
-    fn ours(&self, error: StorageError) -> Refusal {
+    fn ours(&self, error: &StorageError) -> Refusal {
         if error.is_fatal() {
             tracing::error!(%error, "store failed: the node stops");
             self.broken.cancel();
