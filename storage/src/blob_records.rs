@@ -246,3 +246,69 @@ fn encode<T: Serialize>(table: &Table, value: &T) -> Result<Vec<u8>, StorageErro
 fn decode<T: DeserializeOwned>(table: &Table, value: &Value) -> Result<T, StorageError> {
     codec::decode(value, VALUE_BYTES_MAX).map_err(|_| table.corrupt())
 }
+
+#[cfg(test)]
+mod tests {
+    use floe_protocol::{hash::Hash, keys::PublicKey};
+
+    use super::*;
+    use crate::{database::Database, schema};
+
+    fn open(dir: &std::path::Path) -> (BlobRecords, Database) {
+        let database = Database::open(dir, 1 << 20).unwrap();
+        let blobs = database.table(schema::BLOBS).unwrap();
+        let registrations = database.table(schema::REGISTRATIONS).unwrap();
+        let space = Arc::new(Space::new(dir, u64::MAX, 0));
+        (
+            BlobRecords::open(blobs, registrations, space).unwrap(),
+            database,
+        )
+    }
+
+    fn registration(number: u8) -> Registration {
+        let header = BlobHeader {
+            n_shards: 7,
+            len: 9,
+            root: Hash::new([number; HASH_BYTES]),
+        };
+        let owner = PublicKey::new([2; 32]);
+        Registration {
+            id: RegistrationId::of(&header.id(), &owner, 0),
+            header,
+            owner,
+            start: Epoch::new(0),
+            end: Epoch::new(9),
+            deletable: true,
+            certified: None,
+        }
+    }
+
+    #[test]
+    fn halves_of_a_registration_are_removed_at_the_next_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let (records, database) = open(dir.path());
+        for number in [1, 2, 3] {
+            records
+                .register(&registration(number), |_, _| Ok(0))
+                .unwrap();
+        }
+        let [whole, unnamed, lost] = [1, 2, 3].map(registration);
+        records
+            .blobs
+            .remove(unnamed.header.id().as_bytes())
+            .unwrap();
+        records.registrations.remove(lost.id.as_bytes()).unwrap();
+        database.flush().unwrap();
+        drop((records, database));
+
+        let (records, _database) = open(dir.path());
+        assert_eq!(records.registration(&whole.id).unwrap(), Some(whole));
+        assert_eq!(records.registration(&unnamed.id).unwrap(), None);
+        let found = records
+            .record_with_registrations(&lost.header.id())
+            .unwrap();
+        let (record, registrations) = found.unwrap();
+        assert_eq!((record.registrations.len(), registrations.len()), (0, 0));
+        assert_eq!(records.count(), 2);
+    }
+}

@@ -137,7 +137,7 @@ impl StorageError {
 pub enum FullLimit {
     /// The store's own quota.
     Quota {
-        /// Disk space that the store takes, or is expected to take with the new bytes.
+        /// Disk space that the store takes.
         disk_bytes: u64,
         /// The quota.
         quota_bytes: u64,

@@ -1,8 +1,8 @@
 //! Keys of the tables: fixed sizes, big-endian numbers, so that byte order is key order.
 //!
 //! Tables of sliver pairs start with the shard: all that a shard holds lies together. A piece's
-//! key starts with a *generation*, because sled cannot write to a page that it cannot read: when
-//! a piece is damaged, its pair is stored again under the next generation, in other pages.
+//! key starts with its *generation*, which is also its table (see `slivers.rs`), so that the
+//! checksum over key and piece binds it to both.
 //!
 //! Invariant: every key of a table has one length, and parsing refuses any other.
 

@@ -5,7 +5,8 @@
 //! passed. All calls block; an async caller wraps them in its runtime's blocking pool.
 //!
 //! **Durability.** A put is in memory until [`Store::flush`] returns; everything written before
-//! the call is then on disk, through a power cut. Law of the protocol: verify, persist, sign,
+//! the call is then on disk, through a power cut (where the file system can write through, as
+//! ext4, xfs and btrfs can; a warning is logged otherwise). Law of the protocol: verify, persist, sign,
 //! answer. So the order of a node is put, flush, answer `Stored`; and [`Store::has_pair`], flush,
 //! sign, since another thread's put may be seen before it is durable.
 //!
@@ -144,12 +145,9 @@ impl Store {
         let failed = |error| opening::storage_error(dir, error);
         let space = Arc::new(Space::new(dir, config.quota_bytes, config.reserve_bytes));
 
-        let slivers = Slivers::open(
-            table(schema::SLIVERS)?,
-            table(schema::PIECES)?,
-            Arc::clone(&space),
-        )
-        .map_err(failed)?;
+        let pieces: Result<Vec<_>, _> = schema::PIECES.into_iter().map(table).collect();
+        let slivers =
+            Slivers::open(table(schema::SLIVERS)?, pieces?, Arc::clone(&space)).map_err(failed)?;
         let blob_records = BlobRecords::open(
             table(schema::BLOBS)?,
             table(schema::REGISTRATIONS)?,

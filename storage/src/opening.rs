@@ -110,7 +110,7 @@ fn write_marker(config: &StoreConfig, identity: &Identity) -> Result<(), OpenErr
 
 /// Without an identity nothing else may be there: it was written first.
 fn check_blank(database: &Database, dir: &Path) -> Result<(), OpenError> {
-    for name in [schema::SLIVERS, schema::PIECES, schema::BLOBS] {
+    for name in [schema::SLIVERS, schema::PIECES[0], schema::BLOBS] {
         if !table(database, dir, name)?.is_empty() {
             return Err(OpenError::Corrupt {
                 dir: dir.to_owned(),
@@ -192,5 +192,35 @@ fn io_error(path: &Path, source: io::Error) -> OpenError {
             OpenError::NotWritable { path, source }
         }
         _ => OpenError::Io { path, source },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use floe_protocol::keys::NodeId;
+
+    use super::*;
+    use crate::Store;
+
+    #[test]
+    fn another_format_is_refused() {
+        let home = tempfile::tempdir().unwrap();
+        let (dir, marker) = (home.path().join("store"), home.path().join("marker"));
+        let config = StoreConfig::new(dir, marker, NodeId::new([1; 32]));
+        let opened = open(&config).unwrap();
+        let table = table(&opened.database, &config.dir, schema::STORE).unwrap();
+        let identity = Identity::read(&table).unwrap().unwrap();
+        let newer = Identity {
+            version: FORMAT_VERSION + 1,
+            ..identity
+        };
+        newer.write(&table).unwrap();
+        opened.database.flush().unwrap();
+        drop((table, opened));
+        let refused = Store::open(&config).unwrap_err();
+        let OpenError::Version { found, .. } = refused else {
+            panic!("{refused}");
+        };
+        assert_eq!(found, FORMAT_VERSION + 1);
     }
 }

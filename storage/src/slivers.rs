@@ -14,7 +14,9 @@
 //!
 //! Invariants: [`Slivers::has`] reads the record alone; it is true only if every piece was
 //! written. A piece found damaged or absent makes its pair missing, for good: only putting it
-//! again, under the next generation of keys, brings it back.
+//! again brings it back. It then goes to the table of the next *generation*, because sled can
+//! neither write to a page that it cannot read nor merge its neighbours; for the same reason the
+//! sound pieces of a damaged pair stay behind as they are.
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
@@ -32,16 +34,11 @@ use crate::{
 };
 
 /// Bytes of a sliver in one piece.
-pub const PIECE_BYTES: usize = match option_env!("FLOE_P") {
-    Some(_) => (8 << 10) - 16,
-    None => 8 << 10,
-};
+pub const PIECE_BYTES: usize = 8 << 10;
 /// The longest sliver that the store takes, above any that the protocol allows.
 pub const SLIVER_BYTES_MAX: usize = 16 << 20;
 
 const CHECKSUM_BYTES: usize = 16;
-/// How often a pair is tried in other pages when those in its way do not read.
-const GENERATIONS_TRIED_MAX: u32 = 4;
 /// Writers of different pairs rarely meet in one of so many locks.
 const LOCKS: usize = 64;
 
@@ -127,7 +124,8 @@ fn piece_count(sliver_bytes: usize) -> u16 {
 #[derive(Debug)]
 pub(crate) struct Slivers {
     records: Table,
-    pieces: Table,
+    /// One table for each generation, each as good as the next.
+    pieces: Vec<Table>,
     space: Arc<Space>,
     /// One writer per pair at a time; readers take none.
     locks: Vec<Mutex<()>>,
@@ -139,7 +137,7 @@ impl Slivers {
     /// Takes over the tables: counts what is there and removes what was never finished.
     pub(crate) fn open(
         records: Table,
-        pieces: Table,
+        pieces: Vec<Table>,
         space: Arc<Space>,
     ) -> Result<Self, StorageError> {
         let slivers = Self {
@@ -187,13 +185,10 @@ impl Slivers {
         let _lock = self.lock(pair);
         let mut record = match self.record(pair)? {
             Some(old) if old.state == State::Complete => return Ok(()),
-            Some(old) => {
-                self.remove_pieces(pair, old)?;
-                PairRecord {
-                    generation: self.next_generation(old)?,
-                    ..lengths
-                }
-            }
+            Some(old) => PairRecord {
+                generation: self.next_generation(old),
+                ..lengths
+            },
             None => lengths,
         };
         self.space.reserve(record.live_bytes())?;
@@ -240,6 +235,10 @@ impl Slivers {
         let Some(record) = self.record(pair)? else {
             return Ok(false);
         };
+        if record.state == State::Damaged {
+            self.records.remove(pair)?;
+            return Ok(false);
+        }
         let complete = record.state == State::Complete;
         self.records
             .insert(pair, &record.with(State::Unfinished).to_bytes())?;
@@ -278,10 +277,9 @@ impl Slivers {
                 });
             match pieces {
                 Ok(()) => break,
-                Err(StorageError::Corrupt { .. }) if tried < GENERATIONS_TRIED_MAX => {
+                Err(StorageError::Corrupt { .. }) if tried < self.pieces.len() => {
                     tried += 1;
-                    self.remove_pieces(pair, *record)?;
-                    record.generation = self.next_generation(*record)?;
+                    record.generation = self.next_generation(*record);
                 }
                 Err(error) => return Err(error),
             }
@@ -298,28 +296,12 @@ impl Slivers {
         sliver: &[u8],
     ) -> Result<(), StorageError> {
         let mut value = Vec::with_capacity(CHECKSUM_BYTES + PIECE_BYTES);
-        let mode = std::env::var("FLOE_M").unwrap_or_default();
-        let mut batch = crate::database::Batch::default();
-        let mut all: Vec<_> = (0..).zip(sliver.chunks(PIECE_BYTES)).collect();
-        if mode == "rev" {
-            all.reverse();
-        }
-        if mode == "shuf" {
-            all.sort_by_key(|(i, _): &(u16, _)| i.wrapping_mul(40503));
-        }
-        for (index, piece) in all {
+        for (index, piece) in scattered(sliver) {
             let key = key::piece(generation, pair, axis, index);
             value.clear();
             value.extend_from_slice(&checksum(&key, piece));
             value.extend_from_slice(piece);
-            if mode == "batch" {
-                batch.insert(&self.pieces, &key, &value)?;
-            } else {
-                self.pieces.insert(&key, &value)?;
-            }
-        }
-        if mode == "batch" {
-            batch.commit()?;
+            self.table(generation).insert(&key, &value)?;
         }
         Ok(())
     }
@@ -335,7 +317,7 @@ impl Slivers {
         let mut sliver = Vec::with_capacity(bytes);
         for index in 0..piece_count(bytes) {
             let key = key::piece(record.generation, pair, axis, index);
-            let value = match self.pieces.get(&key) {
+            let value = match self.table(record.generation).get(&key) {
                 Ok(value) => value,
                 Err(StorageError::Corrupt { .. }) => None,
                 Err(error) => return Err(error),
@@ -371,7 +353,7 @@ impl Slivers {
         for axis in [Axis::Primary, Axis::Secondary] {
             for index in 0..piece_count(record.sliver_bytes(axis)) {
                 let key = key::piece(record.generation, pair, axis, index);
-                match self.pieces.remove(&key) {
+                match self.table(record.generation).remove(&key) {
                     Ok(_) | Err(StorageError::Corrupt { .. }) => {}
                     Err(error) => return Err(error),
                 }
@@ -380,9 +362,14 @@ impl Slivers {
         Ok(())
     }
 
-    fn next_generation(&self, record: PairRecord) -> Result<u8, StorageError> {
-        let next = record.generation.checked_add(1);
-        next.ok_or_else(|| self.pieces.corrupt())
+    /// The table of a generation. Numbers wrap: pages of the first are tried again after the last.
+    fn table(&self, generation: u8) -> &Table {
+        &self.pieces[usize::from(generation) % self.pieces.len()]
+    }
+
+    fn next_generation(&self, record: PairRecord) -> u8 {
+        let next = usize::from(record.generation) + 1;
+        u8::try_from(next % self.pieces.len()).expect("few tables")
     }
 
     fn record(&self, pair: &PairKey) -> Result<Option<PairRecord>, StorageError> {
@@ -421,6 +408,16 @@ impl Slivers {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The pieces of a sliver in a scattered order. Keys that rise leave every page of sled half full
+/// behind them; scattered ones take a fifth to a quarter less disk.
+fn scattered(sliver: &[u8]) -> Vec<(u16, &[u8])> {
+    // An odd factor permutes the numbers of pieces; this one is near 2^16 over the golden ratio.
+    const SCATTER: u16 = 40_503;
+    let mut pieces: Vec<(u16, &[u8])> = (0..).zip(sliver.chunks(PIECE_BYTES)).collect();
+    pieces.sort_unstable_by_key(|(index, _)| if std::env::var("FLOE_SEQ").is_ok() { *index } else { index.wrapping_mul(SCATTER) });
+    pieces
 }
 
 fn sliver_bytes(sliver: &[u8]) -> Result<u32, StorageError> {
@@ -481,5 +478,64 @@ mod tests {
         }
         assert_eq!(sound_piece(&here, &value[..value.len() - 1]), None);
         assert_eq!(sound_piece(&here, b"short"), None);
+    }
+
+    fn open(dir: &std::path::Path) -> (Slivers, crate::database::Database) {
+        let database = crate::database::Database::open(dir, 1 << 20).unwrap();
+        let records = database.table(crate::schema::SLIVERS).unwrap();
+        let pieces = crate::schema::PIECES.map(|name| database.table(name).unwrap());
+        let space = Arc::new(Space::new(dir, u64::MAX, 0));
+        let slivers = Slivers::open(records, pieces.into(), space).unwrap();
+        (slivers, database)
+    }
+
+    #[test]
+    fn what_was_left_unfinished_is_removed_at_the_next_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let pair = |number| [number; key::PAIR_KEY_BYTES];
+        let sliver = vec![3; 3 * PIECE_BYTES + 1];
+        let (slivers, database) = open(dir.path());
+        for number in [1, 2, 3] {
+            slivers.put(&pair(number), &sliver, &sliver).unwrap();
+        }
+        let counted = slivers.space.live_bytes();
+        // What a put leaves that ended before its last record, and a deletion behind its first.
+        let record = slivers.record(&pair(2)).unwrap().unwrap();
+        let unfinished = record.with(State::Unfinished).to_bytes();
+        slivers.records.insert(&pair(2), &unfinished).unwrap();
+        assert!(!slivers.has(&pair(2)).unwrap());
+        database.flush().unwrap();
+        drop((slivers, database));
+
+        let (slivers, _database) = open(dir.path());
+        assert_eq!(slivers.pairs(), 2);
+        assert_eq!(slivers.space.live_bytes(), counted / 3 * 2);
+        assert_eq!(slivers.record(&pair(2)).unwrap(), None);
+        assert_eq!(slivers.pieces[0].rows().count(), 2 * 2 * 4);
+        assert!(slivers.get(&pair(3), Axis::Secondary).unwrap().unwrap() == sliver);
+    }
+
+    #[test]
+    fn an_absent_piece_makes_its_pair_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (slivers, _database) = open(dir.path());
+        let pair = [1; key::PAIR_KEY_BYTES];
+        let sliver = vec![3; 3 * PIECE_BYTES];
+        slivers.put(&pair, &sliver, &sliver).unwrap();
+        let place = |index| key::piece(0, &pair, Axis::Primary, index);
+        // A piece in another's place is as good as none.
+        let other = slivers.pieces[0].get(&place(0)).unwrap().unwrap();
+        slivers.pieces[0].insert(&place(1), &other).unwrap();
+        assert!(slivers.get(&pair, Axis::Secondary).unwrap().is_some());
+        assert_eq!(slivers.get(&pair, Axis::Primary).unwrap(), None);
+        assert!(!slivers.has(&pair).unwrap());
+        assert_eq!((slivers.pairs(), slivers.damaged_pieces()), (0, 1));
+        slivers.put(&pair, &sliver, &sliver).unwrap();
+        assert_eq!(slivers.record(&pair).unwrap().unwrap().generation, 1);
+        slivers.pieces[1]
+            .remove(&key::piece(1, &pair, Axis::Primary, 2))
+            .unwrap();
+        assert_eq!(slivers.get(&pair, Axis::Primary).unwrap(), None);
+        assert_eq!((slivers.pairs(), slivers.damaged_pieces()), (0, 2));
     }
 }

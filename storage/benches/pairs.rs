@@ -1,0 +1,181 @@
+//! What durable sliver pairs cost, against plain files of the same bytes: run it with
+//! `cargo bench -p floe-storage`. Compare the rows of one run, not absolutes.
+//!
+//! Pairs of 1 MiB + 0.5 MiB from four threads, a flush per pair; then reads; then what the disk
+//! holds after rounds of replacing half of the pairs, for large and for small slivers.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a bench: it prints, and a failure ends it"
+)]
+
+use std::{
+    fs::{self, File},
+    io::Write,
+    path::Path,
+    thread,
+    time::{Duration, Instant},
+};
+
+use floe_protocol::{blob::BlobId, encoding::Axis, hash::Domain, index::ShardIndex, keys::NodeId};
+use floe_storage::{Store, StoreConfig};
+
+const PAIRS: u32 = 64;
+const THREADS: u32 = 4;
+const PRIMARY_BYTES: usize = 1 << 20;
+const SECONDARY_BYTES: usize = 512 << 10;
+
+fn main() {
+    let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let bytes = noise(PRIMARY_BYTES + SECONDARY_BYTES);
+    let (primary, secondary) = bytes.split_at(PRIMARY_BYTES);
+    for round in 1..=2 {
+        println!("round {round}");
+        let files = home.path().join(format!("files-{round}"));
+        fs::create_dir(&files).unwrap();
+        report(
+            "  plain files, fsync each",
+            in_threads(|pair| plain_file(&files, pair, &bytes)),
+        );
+
+        let store = open(home.path(), &format!("store-{round}"));
+        let put = in_threads(|pair| {
+            store
+                .put_pair(ShardIndex::new(0), &blob(pair), primary, secondary)
+                .unwrap();
+            store.flush().unwrap();
+        });
+        report("  put_pair + flush", put);
+        let get = in_threads(|pair| {
+            for axis in [Axis::Primary, Axis::Secondary] {
+                assert!(
+                    store
+                        .sliver(ShardIndex::new(0), &blob(pair), axis)
+                        .unwrap()
+                        .is_some()
+                );
+            }
+        });
+        report("  sliver, both axes", get);
+        let has = Instant::now();
+        for pair in 0..PAIRS {
+            assert!(
+                store
+                    .has_pair(ShardIndex::new(0), &blob(pair.into()))
+                    .unwrap()
+            );
+        }
+        println!(
+            "  has_pair: {:.1} us",
+            has.elapsed().as_secs_f64() * 1e6 / f64::from(PAIRS)
+        );
+    }
+    for (sliver_bytes, pairs) in [(1 << 20, 40), (64 << 10, 400)] {
+        replace_half(home.path(), sliver_bytes, pairs);
+    }
+}
+
+fn replace_half(home: &Path, sliver_bytes: usize, pairs: u64) {
+    let store = open(home, &format!("replace-{sliver_bytes}"));
+    let sliver = noise(sliver_bytes);
+    let mut live: Vec<u64> = (0..pairs).collect();
+    let mut next = pairs;
+    let put = |pair: u64| {
+        store
+            .put_pair(
+                ShardIndex::new(0),
+                &blob(pair),
+                &sliver,
+                &sliver[sliver_bytes / 2..],
+            )
+            .unwrap();
+    };
+    for pair in &live {
+        put(*pair);
+    }
+    store.flush().unwrap();
+    println!(
+        "replacing half of {pairs} pairs of slivers of {sliver_bytes} bytes: disk per content byte, per live byte"
+    );
+    for round in 0..=16 {
+        if round % 4 == 0 {
+            thread::sleep(Duration::from_millis(1100));
+            let usage = store.usage();
+            let content = (sliver_bytes + sliver_bytes.div_ceil(2)) as f64 * pairs as f64;
+            println!(
+                "  after {round} rounds: {:.2} {:.2}",
+                usage.disk_bytes as f64 / content,
+                usage.disk_bytes as f64 / usage.live_bytes as f64
+            );
+        }
+        for (place, pair) in live.iter_mut().enumerate() {
+            if is_replaced(place as u64, round) {
+                store.delete_pair(ShardIndex::new(0), &blob(*pair)).unwrap();
+                put(next);
+                *pair = next;
+                next += 1;
+            }
+        }
+        store.flush().unwrap();
+    }
+}
+
+fn is_replaced(place: u64, round: u64) -> bool {
+    let hash = Domain::Piece.hash(&[&place.to_le_bytes(), &round.to_le_bytes()]);
+    hash.as_bytes()[0] < 128
+}
+
+fn open(home: &Path, name: &str) -> Store {
+    let node = NodeId::new([1; 32]);
+    Store::open(&StoreConfig::new(
+        home.join(name),
+        home.join(format!("{name}.marker")),
+        node,
+    ))
+    .unwrap()
+}
+
+fn in_threads(job: impl Fn(u64) + Sync) -> Duration {
+    let start = Instant::now();
+    thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let job = &job;
+            scope.spawn(move || {
+                (0..PAIRS)
+                    .filter(|pair| pair % THREADS == thread)
+                    .for_each(|pair| job(pair.into()));
+            });
+        }
+    });
+    start.elapsed()
+}
+
+fn plain_file(dir: &Path, pair: u64, bytes: &[u8]) {
+    let new = dir.join(format!("{pair}.new"));
+    let mut file = File::create(&new).unwrap();
+    file.write_all(bytes).unwrap();
+    file.sync_all().unwrap();
+    fs::rename(&new, dir.join(pair.to_string())).unwrap();
+}
+
+fn report(what: &str, took: Duration) {
+    let mib = f64::from(PAIRS) * (PRIMARY_BYTES + SECONDARY_BYTES) as f64 / f64::from(1 << 20);
+    println!("{what}: {:.0} MiB/s", mib / took.as_secs_f64());
+}
+
+fn blob(number: u64) -> BlobId {
+    BlobId::new(*Domain::Piece.hash(&[&number.to_le_bytes()]).as_bytes())
+}
+
+fn noise(bytes: usize) -> Vec<u8> {
+    let mut noise = Vec::with_capacity(bytes + 32);
+    for counter in 0_u64.. {
+        if noise.len() >= bytes {
+            break;
+        }
+        noise.extend_from_slice(Domain::Piece.hash(&[&counter.to_le_bytes()]).as_bytes());
+    }
+    noise.truncate(bytes);
+    noise
+}

@@ -1,0 +1,113 @@
+//! A store in a temporary home, and slivers whose bytes follow from their number.
+
+use std::path::{Path, PathBuf};
+
+use floe_protocol::{blob::BlobId, encoding::Axis, hash::Domain, index::ShardIndex, keys::NodeId};
+use floe_storage::{Store, StoreConfig};
+use tempfile::TempDir;
+
+pub(crate) const SHARD: ShardIndex = ShardIndex::new(5);
+
+/// Two places: one for the key and the marker, one for the data.
+#[derive(Debug)]
+pub(crate) struct Home {
+    dir: TempDir,
+}
+
+impl Home {
+    pub(crate) fn new() -> Self {
+        Self {
+            dir: tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap(),
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn store_dir(&self) -> PathBuf {
+        self.path().join("data/store")
+    }
+
+    pub(crate) fn log(&self) -> PathBuf {
+        self.store_dir().join("db")
+    }
+
+    pub(crate) fn config(&self) -> StoreConfig {
+        config_in(self.path())
+    }
+
+    pub(crate) fn open(&self) -> Store {
+        Store::open(&self.config()).unwrap()
+    }
+}
+
+pub(crate) fn config_in(home: &Path) -> StoreConfig {
+    let node = NodeId::new([7; 32]);
+    StoreConfig {
+        cache_bytes: 4 << 20,
+        ..StoreConfig::new(home.join("data/store"), home.join("key/marker"), node)
+    }
+}
+
+pub(crate) fn blob(number: u64) -> BlobId {
+    BlobId::new(
+        *Domain::Piece
+            .hash(&[b"blob", &number.to_le_bytes()])
+            .as_bytes(),
+    )
+}
+
+/// Bytes that nothing compresses, and that no other seed has.
+pub(crate) fn noise(seed: u64, bytes: usize) -> Vec<u8> {
+    let mut noise = Vec::with_capacity(bytes + 32);
+    for counter in 0_u64.. {
+        if noise.len() >= bytes {
+            break;
+        }
+        let block = Domain::Piece.hash(&[&seed.to_le_bytes(), &counter.to_le_bytes()]);
+        noise.extend_from_slice(block.as_bytes());
+    }
+    noise.truncate(bytes);
+    noise
+}
+
+/// Primary and secondary sliver of pair `number`, of some odd sizes up to 90 KiB.
+pub(crate) fn slivers(number: u64) -> (Vec<u8>, Vec<u8>) {
+    let primary_bytes = 1 + usize::try_from(number * 7919 % 90_000).unwrap();
+    (
+        noise(2 * number, primary_bytes),
+        noise(2 * number + 1, primary_bytes / 2 + 1),
+    )
+}
+
+pub(crate) fn put(store: &Store, number: u64) {
+    let (primary, secondary) = slivers(number);
+    store
+        .put_pair(SHARD, &blob(number), &primary, &secondary)
+        .unwrap();
+}
+
+/// Whether pair `number` is there. If the store says so, both slivers must be right.
+pub(crate) fn is_there(store: &Store, number: u64) -> bool {
+    let is_there = store.has_pair(SHARD, &blob(number)).unwrap();
+    if is_there {
+        assert_sliver(store, number, Axis::Primary);
+        assert_sliver(store, number, Axis::Secondary);
+    }
+    is_there
+}
+
+fn assert_sliver(store: &Store, number: u64, axis: Axis) {
+    let (primary, secondary) = slivers(number);
+    let expected = match axis {
+        Axis::Primary => primary,
+        Axis::Secondary => secondary,
+    };
+    let found = store.sliver(SHARD, &blob(number), axis).unwrap();
+    assert!(
+        found.as_deref() == Some(&expected[..]),
+        "{axis:?} sliver of pair {number}: {:?} bytes",
+        found.map(|sliver| sliver.len())
+    );
+}

@@ -1,0 +1,284 @@
+//! Crashes: images of the files at many moments with torn tails, killed processes, full disks.
+//!
+//! Always the same promise: what was flushed is there, and nothing is there by half.
+
+use std::{
+    env, fs,
+    io::{BufRead, BufReader, Write},
+    os::unix::{fs::FileExt, process::ExitStatusExt},
+    path::Path,
+    process::{Child, Command, Stdio},
+    thread,
+};
+
+use floe_storage::{StorageError, Store};
+
+use crate::common::{Home, SHARD, blob, config_in, is_there, noise, put, slivers};
+
+/// Set in the processes that tests start from their own executable: the home to work in.
+const CHILD_HOME: &str = "FLOE_STORAGE_TEST_HOME";
+
+/// Copies all files below `from`.
+pub(crate) fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// What happens to the end of the log, which was written last.
+#[derive(Clone, Copy, Debug)]
+enum Tear {
+    /// So many bytes are left of what follows the last flush.
+    Cut(u64),
+    /// A block of 4 KiB was never written, so many bytes before the end.
+    Hole(u64),
+}
+
+fn tear(log: &Path, flushed_bytes: u64, tear: Tear) {
+    let file = fs::File::options().write(true).open(log).unwrap();
+    match tear {
+        Tear::Cut(bytes) => file.set_len(flushed_bytes + bytes).unwrap(),
+        Tear::Hole(before_end) => {
+            let place = file.metadata().unwrap().len() - before_end;
+            file.write_all_at(&[0; 4096], place).unwrap();
+        }
+    }
+}
+
+/// The states that a crash could leave: the image as it is, and with torn ends if all that was
+/// written since the last flush lies there. The log writes through, so an earlier part of it is
+/// never lost without a later one; where free segments in the middle were written last, the end
+/// of the file is the earlier part.
+fn tears(image: &Path, flushed: &[u8]) -> Vec<Tear> {
+    let log = fs::read(image).unwrap();
+    let flushed_bytes = flushed.len();
+    let tail = u64::try_from(log.len() - flushed_bytes).unwrap();
+    let mut tears = vec![Tear::Cut(tail)];
+    if log[..flushed_bytes] == *flushed && tail > 8192 {
+        tears.extend([0, 1, 7, 30, 60, 85, 97].map(|part| Tear::Cut(tail * part / 100 + part)));
+        tears.extend([4096, 5000, 40_000].map(|before_end| Tear::Hole(before_end.min(tail))));
+    }
+    tears
+}
+
+#[test]
+fn crash_images_hold_all_that_was_flushed_and_nothing_by_half() {
+    let home = Home::new();
+    let store = home.open();
+    let mut torn = 0;
+    for step in 0..8_u64 {
+        let first = step * 30;
+        for number in first..first + 12 {
+            put(&store, number);
+        }
+        store.flush().unwrap();
+        let flushed = fs::read(home.log()).unwrap();
+        for number in first + 12..first + 30 {
+            put(&store, number);
+        }
+        let image = Home::new();
+        copy(home.path(), image.path());
+        for tear in tears(&image.log(), &flushed) {
+            torn += usize::from(!matches!(tear, Tear::Cut(_)));
+            check_image(&image, flushed.len().try_into().unwrap(), tear, first + 12);
+        }
+        store.flush().unwrap();
+    }
+    assert!(torn >= 3, "no image was torn");
+}
+
+/// Opens a torn copy of `image`, in which pairs below `flushed_pairs` were flushed.
+fn check_image(image: &Home, flushed_bytes: u64, torn: Tear, flushed_pairs: u64) {
+    let crashed = Home::new();
+    copy(image.path(), crashed.path());
+    tear(&crashed.log(), flushed_bytes, torn);
+    let store = crashed.open();
+    for number in 0..flushed_pairs {
+        assert!(
+            is_there(&store, number),
+            "{torn:?} behind {flushed_pairs}: pair {number}"
+        );
+    }
+    let later = (flushed_pairs..flushed_pairs + 18).filter(|number| is_there(&store, *number));
+    assert_eq!(
+        store.usage().pairs,
+        flushed_pairs + u64::try_from(later.count()).unwrap()
+    );
+    assert_eq!(store.usage().damaged_pieces, 0);
+    // Life goes on after a crash.
+    put(&store, flushed_pairs + 17);
+    store.flush().unwrap();
+    drop(store);
+    assert!(is_there(&crashed.open(), flushed_pairs + 17));
+}
+
+/// The same test as another process, working in `home`.
+fn child(test: &str, home: &Path) -> Command {
+    let mut command = Command::new(env::current_exe().unwrap());
+    command
+        .args([test, "--exact", "--nocapture"])
+        .env(CHILD_HOME, home)
+        .stdout(Stdio::piped());
+    command
+}
+
+/// Tells the parent, which may read it at once.
+fn tell(word: &str, number: u64) {
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{word} {number}").unwrap();
+    stdout.flush().unwrap();
+}
+
+/// What a child told before it died.
+#[derive(Debug, Default)]
+struct Told {
+    stored: Vec<u64>,
+    deleting: Vec<u64>,
+}
+
+impl Told {
+    /// Listens until the child ends; kills it after `kill_after` stored pairs.
+    fn listen(&mut self, mut child: Child, kill_after: usize) {
+        let already = self.stored.len();
+        let mut is_killed = false;
+        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+            let line = line.unwrap();
+            let mut words = line.split(' ');
+            match (
+                words.next(),
+                words.next().and_then(|word| word.parse().ok()),
+            ) {
+                (Some("stored"), Some(number)) => self.stored.push(number),
+                (Some("deleting"), Some(number)) => self.deleting.push(number),
+                _ => {}
+            }
+            if self.stored.len() >= already + kill_after && !is_killed {
+                child.kill().unwrap();
+                is_killed = true;
+            }
+        }
+        let status = child.wait().unwrap();
+        assert_eq!(status.signal(), is_killed.then_some(9), "{status}");
+    }
+}
+
+#[test]
+fn killed_writers_lose_nothing_that_they_acknowledged() {
+    const NAME: &str = "crash::killed_writers_lose_nothing_that_they_acknowledged";
+    if let Ok(home) = env::var(CHILD_HOME) {
+        write_until_killed(&Store::open(&config_in(Path::new(&home))).unwrap());
+    }
+    let home = Home::new();
+    let mut told = Told::default();
+    for round in 0..6 {
+        told.listen(child(NAME, home.path()).spawn().unwrap(), 20 + 17 * round);
+        let store = home.open();
+        for number in told.stored.iter().filter(|n| !told.deleting.contains(n)) {
+            assert!(
+                is_there(&store, *number),
+                "round {round}: pair {number} was acknowledged"
+            );
+        }
+        // Whatever else is there is whole.
+        for number in 0..told.stored.iter().max().unwrap() + 20 {
+            is_there(&store, number);
+        }
+        assert_eq!(store.usage().damaged_pieces, 0);
+    }
+    assert!(told.stored.len() >= 300 && !told.deleting.is_empty());
+}
+
+/// Stores new pairs from three threads, and deletes some again, until the process is killed.
+fn write_until_killed(store: &Store) -> ! {
+    let first = store.usage().pairs * 10;
+    thread::scope(|scope| {
+        for thread in 0..3 {
+            scope.spawn(move || {
+                for number in (first..).filter(|number| number % 3 == thread) {
+                    put(store, number);
+                    store.flush().unwrap();
+                    tell("stored", number);
+                    if number % 7 == 0 {
+                        tell("deleting", number);
+                        store.delete_pair(SHARD, &blob(number)).unwrap();
+                    }
+                }
+            });
+        }
+    });
+    unreachable!("the parent kills this process")
+}
+
+#[test]
+fn a_disk_that_fills_up_stops_the_store_and_tears_nothing() {
+    const NAME: &str = "crash::a_disk_that_fills_up_stops_the_store_and_tears_nothing";
+    if let Ok(home) = env::var(CHILD_HOME) {
+        write_until_full(&Store::open(&config_in(Path::new(&home))).unwrap());
+        return;
+    }
+    for (round, blocks) in [5_000_u32, 9_003, 12_345, 20_001].into_iter().enumerate() {
+        let home = Home::new();
+        let exe = child(NAME, home.path());
+        // Writes beyond the limit fail like those to a full disk.
+        let mut limited = Command::new("sh");
+        limited
+            .arg("-c")
+            .arg(format!(
+                "trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\""
+            ))
+            .arg(exe.get_program())
+            .args(exe.get_args())
+            .env(CHILD_HOME, home.path())
+            .stdout(Stdio::piped());
+        let mut told = Told::default();
+        told.listen(limited.spawn().unwrap(), usize::MAX);
+        assert!(told.stored.len() > 2, "round {round}: {told:?}");
+
+        let store = home.open();
+        for number in &told.stored {
+            assert!(
+                is_there(&store, *number),
+                "round {round}: pair {number} was acknowledged"
+            );
+        }
+        let all = told.stored.iter().max().unwrap() + 40;
+        for number in 0..all {
+            is_there(&store, number);
+        }
+        assert_eq!(store.usage().damaged_pieces, 0, "round {round}");
+        // With room again, it goes on.
+        put(&store, all);
+        store.flush().unwrap();
+        assert!(is_there(&store, all));
+    }
+}
+
+fn write_until_full(store: &Store) {
+    let failed = (0..).find_map(|number| {
+        let (primary, secondary) = slivers(number);
+        let stored = store
+            .put_pair(SHARD, &blob(number), &primary, &secondary)
+            .and_then(|()| {
+                if number % 4 == 3 {
+                    store.flush()
+                } else {
+                    Ok(())
+                }
+            });
+        if number % 4 == 3 && stored.is_ok() {
+            (number - 3..=number).for_each(|number| tell("stored", number));
+        }
+        stored.err()
+    });
+    assert!(failed.unwrap().is_fatal());
+    let later = store.put_pair(SHARD, &blob(u64::MAX), &noise(1, 10), &noise(2, 10));
+    assert!(matches!(later, Err(StorageError::Stopped)), "{later:?}");
+    assert!(matches!(store.flush(), Err(StorageError::Stopped)));
+}
