@@ -360,7 +360,10 @@ impl Outcome {
     }
 
     fn sentence(&self) -> String {
-        let slowest = self.parts.iter().max_by(|a, b| a.seconds.total_cmp(&b.seconds));
+        let slowest = self
+            .parts
+            .iter()
+            .max_by(|a, b| a.seconds.total_cmp(&b.seconds));
         format!(
             "{}: {:.0} % of the speed of its slowest part alone ({}), {:.0} % of that of all its \
              parts one after the other",
