@@ -9,7 +9,7 @@ use std::{
 };
 
 use rustix::{
-    event::{PollFd, PollFlags, poll},
+    event::{PollFd, PollFlags, Timespec, poll},
     process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open},
 };
 use serde_json::Value;
@@ -56,7 +56,9 @@ fn wait_for_end(pid: i32) -> JoinHandle<()> {
     let process = pidfd_open(pid, PidfdFlags::empty()).unwrap();
     spawn_blocking(move || {
         // The descriptor of a process becomes readable when it has ended.
-        poll(&mut [PollFd::new(&process, PollFlags::IN)], None).unwrap();
+        let deadline = Timespec::try_from(DEADLINE).unwrap();
+        let mut fds = [PollFd::new(&process, PollFlags::IN)];
+        assert_eq!(poll(&mut fds, Some(&deadline)).unwrap(), 1);
     })
 }
 
