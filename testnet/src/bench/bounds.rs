@@ -64,42 +64,58 @@ pub(crate) fn verify_rows(encoded: &EncodedBlob) -> anyhow::Result<Duration> {
     })
 }
 
-/// Puts every pair into the store of its node below `dir` and flushes after each.
-pub(crate) fn write_stores(
-    dir: &Path,
-    committee: &Committee,
-    encoded: &EncodedBlob,
-) -> anyhow::Result<Duration> {
-    let open = |(node, member): (usize, &floe_protocol::committee::Member)| {
-        let home = dir.join(format!("store-{node}"));
-        Store::open(&StoreConfig::new(
-            home.join("store"),
-            home.join("marker"),
-            member.node,
-        ))
-    };
-    std::fs::create_dir_all(dir)?;
-    for node in 0..committee.members().len() {
-        std::fs::create_dir_all(dir.join(format!("store-{node}")))?;
+/// The stores of all nodes, open from run to run as those of nodes are.
+#[derive(Clone, Debug)]
+pub(crate) struct Stores {
+    committee: Committee,
+    stores: Vec<Store>,
+}
+
+impl Stores {
+    /// Creates them below `dir`.
+    pub(crate) fn create(dir: &Path, committee: Committee) -> anyhow::Result<Self> {
+        let mut stores = Vec::new();
+        for (node, member) in committee.members().iter().enumerate() {
+            let home = dir.join(format!("store-{node}"));
+            std::fs::create_dir_all(&home)?;
+            let config = StoreConfig::new(home.join("store"), home.join("marker"), member.node);
+            stores.push(Store::open(&config).context("cannot open a store")?);
+        }
+        Ok(Self { committee, stores })
     }
-    let stores = committee.members().iter().enumerate().map(open);
-    let stores: Vec<Store> = stores
-        .collect::<Result<_, _>>()
-        .context("cannot open a store")?;
-    let blob = encoded.id();
-    write_pairs(committee, encoded, |node, shard, (primary, secondary)| {
-        stores[node].put_pair(shard, &blob, &primary, &secondary)?;
-        Ok(stores[node].flush()?)
-    })
+
+    /// Puts every pair into the store of its node and flushes after each.
+    pub(crate) fn write(&self, encoded: &EncodedBlob) -> anyhow::Result<Duration> {
+        let blob = encoded.id();
+        write_pairs(
+            &self.committee,
+            encoded,
+            |node, shard, (primary, secondary)| {
+                self.stores[node].put_pair(shard, &blob, &primary, &secondary)?;
+                Ok(self.stores[node].flush()?)
+            },
+        )
+    }
+
+    /// Writes every pair to a file of its own below `dir` and syncs it.
+    pub(crate) fn write_files(
+        &self,
+        dir: &Path,
+        encoded: &EncodedBlob,
+    ) -> anyhow::Result<Duration> {
+        std::fs::create_dir_all(dir)?;
+        let time = write_files(dir, &self.committee, encoded)?;
+        std::fs::remove_dir_all(dir)?;
+        Ok(time)
+    }
 }
 
 /// Writes every pair to a file of its own below `dir` and syncs it.
-pub(crate) fn write_files(
+fn write_files(
     dir: &Path,
     committee: &Committee,
     encoded: &EncodedBlob,
 ) -> anyhow::Result<Duration> {
-    std::fs::create_dir_all(dir)?;
     write_pairs(committee, encoded, |node, shard, (primary, secondary)| {
         let write = || -> io::Result<()> {
             let mut file = File::create(dir.join(format!("{node}-{shard}")))?;

@@ -24,7 +24,11 @@ use serde::Serialize;
 use tempfile::TempDir;
 use tokio::{sync::watch, task::spawn_blocking};
 
-use super::{bounds, loopback::Loopback, median};
+use super::{
+    bounds::{self, Stores},
+    loopback::Loopback,
+    median,
+};
 use crate::{
     cluster::{Cluster, ClusterBuilder},
     report::{self, Spinner, Table},
@@ -150,20 +154,19 @@ async fn measure_parts(
     let builder = builder(args).sinks().dir(work.join("sinks"));
     let cluster = start(builder).await?;
     let loopback = Loopback::connect(&cluster).await?;
-    let committee = cluster.committee().clone();
+    let stores = Stores::create(&work.join("alone"), cluster.committee().clone())?;
     drop(spinner);
     let mut last = None;
-    for run in 0..args.runs {
+    for _ in 0..args.runs {
         let _spinner = Spinner::new("measuring the parts alone");
         let blob = fresh_blob(args)?;
-        let (dir, committee) = (work.join(format!("alone-{run}")), committee.clone());
+        let (dir, stores) = (work.join("files"), stores.clone());
         let alone = spawn_blocking(move || {
             let (encoded, encode) = bounds::encode(config, blob)?;
             let verify_pairs = bounds::verify_pairs(&encoded)?;
             let verify_rows = bounds::verify_rows(&encoded)?;
-            let write_stores = bounds::write_stores(&dir, &committee, &encoded)?;
-            let write_files = bounds::write_files(&dir, &committee, &encoded)?;
-            std::fs::remove_dir_all(&dir)?;
+            let write_stores = stores.write(&encoded)?;
+            let write_files = stores.write_files(&dir, &encoded)?;
             anyhow::Ok((
                 encoded,
                 [encode, verify_pairs, verify_rows, write_stores, write_files],
