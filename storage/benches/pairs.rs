@@ -30,7 +30,7 @@ fn main() {
     let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let bytes = noise(PRIMARY_BYTES + SECONDARY_BYTES);
     let (primary, secondary) = bytes.split_at(PRIMARY_BYTES);
-    for round in 1..=2 {
+    for round in 1..=3 {
         println!("round {round}");
         let files = home.path().join(format!("files-{round}"));
         fs::create_dir(&files).unwrap();
@@ -71,7 +71,7 @@ fn main() {
             has.elapsed().as_secs_f64() * 1e6 / f64::from(PAIRS)
         );
     }
-    for (sliver_bytes, pairs) in [(1 << 20, 40), (64 << 10, 400)] {
+    for (sliver_bytes, pairs) in [(1 << 20, 40), (64 << 10, 400), (4 << 10, 4000), (256, 4000)] {
         replace_half(home.path(), sliver_bytes, pairs);
     }
 }

@@ -13,6 +13,9 @@
 //! - A batch is atomic on recovery, but not when it fails half way: what was written before the
 //!   error may come back. So nothing relies on a batch to hide its own first half; see
 //!   `slivers.rs` for the order of writes.
+//! - Its writing threads (seven in a process) all block if each holds a full buffer while the log
+//!   is made shorter, and then everything hangs. So few buffers may wait: writers wait for the
+//!   disk, which bounds memory as well.
 //! - It panics on some damaged files. Opening turns that into an error.
 //!
 //! Invariant: after one failed write or flush nothing more is written or called durable
@@ -26,8 +29,8 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
     time::Duration,
@@ -41,6 +44,9 @@ use crate::StorageError;
 const SEGMENT_BYTES: usize = 1 << 20;
 /// The largest value, so that a leaf page never leaves the log.
 pub(crate) const VALUE_BYTES_MAX: usize = 9 << 10;
+/// Bytes that may wait in sled's buffers. The log grows by some twice as much, so that fewer
+/// segments wait than sled has threads that write them.
+const BACKLOG_BYTES_MAX: usize = 2 << 20;
 /// sled's log file.
 pub(crate) const LOG_FILE: &str = "db";
 
@@ -66,7 +72,41 @@ impl From<io::Error> for DatabaseError {
 pub(crate) struct Database {
     db: sled::Db,
     log: File,
-    stopped: Arc<AtomicBool>,
+    state: Arc<State>,
+}
+
+/// What a database and its tables share.
+#[derive(Debug, Default)]
+struct State {
+    stopped: AtomicBool,
+    /// Bytes written since sled's buffers were last waited for.
+    backlog_bytes: AtomicUsize,
+    waiting: Mutex<()>,
+}
+
+impl State {
+    fn check_running(&self) -> Result<(), StorageError> {
+        if self.stopped.load(Ordering::Acquire) {
+            Err(StorageError::Stopped)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Counts bytes that sled buffered, and waits until they left its buffers if they are many.
+    fn throttle(&self, tree: &sled::Tree, bytes: usize) -> sled::Result<()> {
+        let backlog = self.backlog_bytes.fetch_add(bytes, Ordering::AcqRel) + bytes;
+        if backlog < BACKLOG_BYTES_MAX {
+            return Ok(());
+        }
+        let _waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let backlog = self.backlog_bytes.load(Ordering::Acquire);
+        if backlog >= BACKLOG_BYTES_MAX {
+            tree.flush()?;
+            self.backlog_bytes.fetch_sub(backlog, Ordering::AcqRel);
+        }
+        Ok(())
+    }
 }
 
 /// Not derived: sled would print every row that it holds.
@@ -74,7 +114,7 @@ impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Database")
             .field("log", &self.log)
-            .field("stopped", &self.stopped)
+            .field("state", &self.state)
             .finish_non_exhaustive()
     }
 }
@@ -97,7 +137,7 @@ impl Database {
         Ok(Self {
             db,
             log,
-            stopped: Arc::default(),
+            state: Arc::default(),
         })
     }
 
@@ -109,19 +149,19 @@ impl Database {
         Ok(Table {
             tree,
             name,
-            stopped: Arc::clone(&self.stopped),
+            state: Arc::clone(&self.state),
         })
     }
 
     /// Makes everything written before the call durable.
     pub(crate) fn flush(&self) -> Result<(), StorageError> {
-        check_running(&self.stopped)?;
+        self.state.check_running()?;
         let flushed = match self.db.flush() {
             Ok(_) => self.log.sync_data().map_err(StorageError::Io),
-            Err(error) => Err(write_error("log", &self.stopped, error)),
+            Err(error) => Err(write_error("log", &self.state, error)),
         };
         if flushed.is_err() {
-            self.stopped.store(true, Ordering::Release);
+            self.state.stopped.store(true, Ordering::Release);
         }
         flushed
     }
@@ -175,14 +215,6 @@ fn open_error(error: sled::Error) -> DatabaseError {
     }
 }
 
-fn check_running(stopped: &AtomicBool) -> Result<(), StorageError> {
-    if stopped.load(Ordering::Acquire) {
-        Err(StorageError::Stopped)
-    } else {
-        Ok(())
-    }
-}
-
 /// A failed read concerns what was read. A sector that the disk cannot read is damage, like
 /// bytes that do not match their checksum.
 fn read_error(table: &'static str, error: sled::Error) -> StorageError {
@@ -201,9 +233,9 @@ fn read_error(table: &'static str, error: sled::Error) -> StorageError {
 }
 
 /// A failed write stops the store, unless it only met a page that does not read.
-fn write_error(table: &'static str, stopped: &AtomicBool, error: sled::Error) -> StorageError {
+fn write_error(table: &'static str, state: &State, error: sled::Error) -> StorageError {
     if !matches!(error, sled::Error::Corruption { .. }) {
-        stopped.store(true, Ordering::Release);
+        state.stopped.store(true, Ordering::Release);
         tracing::error!(table, %error, "write failed, the store stops");
     }
     match error {
@@ -232,7 +264,7 @@ pub(crate) type Row = (Value, Value);
 pub(crate) struct Table {
     tree: sled::Tree,
     name: &'static str,
-    stopped: Arc<AtomicBool>,
+    state: Arc<State>,
 }
 
 /// Not derived: sled would print every row.
@@ -254,20 +286,22 @@ impl Table {
     /// Sets the value of `key`, in memory: durable after [`Database::flush`].
     pub(crate) fn insert(&self, key: &[u8], value: &[u8]) -> Result<(), StorageError> {
         check_value(self.name, value)?;
-        check_running(&self.stopped)?;
-        match self.tree.insert(key, value) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(write_error(self.name, &self.stopped, error)),
-        }
+        self.state.check_running()?;
+        self.tree
+            .insert(key, value)
+            .and_then(|_| self.state.throttle(&self.tree, key.len() + value.len()))
+            .map_err(|error| write_error(self.name, &self.state, error))
     }
 
     /// Removes `key`; whether it was there.
     pub(crate) fn remove(&self, key: &[u8]) -> Result<bool, StorageError> {
-        check_running(&self.stopped)?;
-        match self.tree.remove(key) {
-            Ok(old) => Ok(old.is_some()),
-            Err(error) => Err(write_error(self.name, &self.stopped, error)),
-        }
+        self.state.check_running()?;
+        // A removal may copy its page.
+        let removed = self.tree.remove(key).and_then(|old| {
+            self.state.throttle(&self.tree, VALUE_BYTES_MAX)?;
+            Ok(old.is_some())
+        });
+        removed.map_err(|error| write_error(self.name, &self.state, error))
     }
 
     /// All rows in key order. Ends with the first error: sled would repeat it for ever.
@@ -344,7 +378,7 @@ impl Batch {
         let Some((first, _)) = self.parts.first() else {
             return Ok(());
         };
-        check_running(&first.stopped)?;
+        first.state.check_running()?;
         let trees: Vec<&sled::Tree> = self.parts.iter().map(|(table, _)| &table.tree).collect();
         let applied: Result<(), TransactionError<()>> = trees[..].transaction(|trees| {
             for (tree, (_, batch)) in trees.iter().zip(&self.parts) {
@@ -352,11 +386,16 @@ impl Batch {
             }
             Ok::<(), ConflictableTransactionError<()>>(())
         });
+        // Each batch makes sled write out the buffer before it, however full.
+        let applied = applied.and_then(|()| {
+            let throttled = first.state.throttle(&first.tree, BACKLOG_BYTES_MAX / 2);
+            throttled.map_err(TransactionError::Storage)
+        });
         match applied {
             // Aborts come from the closure alone, and it has none.
             Ok(()) | Err(TransactionError::Abort(())) => Ok(()),
             Err(TransactionError::Storage(error)) => {
-                Err(write_error(first.name, &first.stopped, error))
+                Err(write_error(first.name, &first.state, error))
             }
         }
     }

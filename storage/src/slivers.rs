@@ -416,13 +416,7 @@ fn scattered(sliver: &[u8]) -> Vec<(u16, &[u8])> {
     // An odd factor permutes the numbers of pieces; this one is near 2^16 over the golden ratio.
     const SCATTER: u16 = 40_503;
     let mut pieces: Vec<(u16, &[u8])> = (0..).zip(sliver.chunks(PIECE_BYTES)).collect();
-    pieces.sort_unstable_by_key(|(index, _)| {
-        if std::env::var("FLOE_SEQ").is_ok() {
-            *index
-        } else {
-            index.wrapping_mul(SCATTER)
-        }
-    });
+    pieces.sort_unstable_by_key(|(index, _)| index.wrapping_mul(SCATTER));
     pieces
 }
 

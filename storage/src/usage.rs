@@ -2,9 +2,11 @@
 //!
 //! *Live* bytes are what the tables hold: contents, keys and a fixed overhead per row. The log
 //! takes more than that, because sled writes new versions of pages beside the old ones and reuses
-//! whole segments only: about 1.7 times the live bytes in a store that only grows, 3 to 4 times
-//! in one whose contents are replaced again and again (`benches/pairs.rs`). sled hardly ever
-//! gives space back to the file system: the log stays as large as it once was.
+//! whole segments only: some 1.7 times the live bytes in a store that only grows, 3 to 4 times in
+//! one whose contents are replaced again and again, twice as much for slivers of a few hundred
+//! bytes (`benches/pairs.rs`). sled hardly ever gives
+//! space back to the file system: the log stays as large as it once was, and after most of a
+//! large store was deleted it can still grow before it settles.
 //!
 //! The quota bounds what the store's files really take. New slivers, pair proofs and registrations
 //! are refused once they might not fit below it, whatever was deleted. Passing it is possible by

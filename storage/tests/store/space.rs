@@ -130,3 +130,18 @@ fn the_reserve_stays_free() {
     assert_eq!(store.usage().live_bytes, 0);
     assert!(!store.has_pair(SHARD, &blob(1)).unwrap());
 }
+
+#[test]
+fn writers_wait_for_the_disk_before_much_waits_in_memory() {
+    let home = Home::new();
+    let store = home.open();
+    for number in 0..16_u64 {
+        put_sliver(&store, number, 1_000_000).unwrap();
+        let written = (number + 1) * 1_500_000;
+        let log_bytes = disk_bytes(&home);
+        assert!(
+            log_bytes + 3 * MIB >= written,
+            "{log_bytes} bytes in the log of {written} that were never flushed"
+        );
+    }
+}
