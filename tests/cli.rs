@@ -1,5 +1,11 @@
 //! The program `floe` as a user meets it: files in and out, exit codes, errors, interruptions.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a helper of a test fails as the test does"
+)]
+
 use std::{
     ffi::OsStr,
     fs,
