@@ -46,20 +46,13 @@ pub fn run() -> anyhow::Result<()> {
     let mut bytes = forged.symbol.to_vec();
     bytes[0] ^= 1;
     forged.symbol = Bytes::from(bytes);
-    println!(
-        "a changed symbol: {}",
-        forged.verify(config, &id).expect_err("it is false")
-    );
+    println!("a changed symbol: {}", forged.verify(config, &id).expect_err("it is false"));
     for symbol in &symbols {
         symbol.verify(config, &id)?;
     }
 
     let fetched: usize = symbols.iter().map(|symbol| symbol.symbol.len()).sum();
-    println!(
-        "{} symbols, {fetched} bytes, of a blob of {}",
-        symbols.len(),
-        blob.len()
-    );
+    println!("{} symbols, {fetched} bytes, of a blob of {}", symbols.len(), blob.len());
     let columns: Vec<_> = symbols
         .iter()
         .map(|symbol| (symbol.helper.index.secondary(64), symbol.symbol.clone()))

@@ -44,10 +44,7 @@ pub async fn run() -> anyhow::Result<()> {
         writers: vec![writer.public()],
     };
     println!("chain id {}", genesis.chain_id());
-    let mut network = NetworkFile {
-        genesis,
-        bootstrap: Vec::new(),
-    };
+    let mut network = NetworkFile { genesis, bootstrap: Vec::new() };
 
     // The first node is where the others knock; from there they find each other.
     let mut nodes: Vec<NodeHandle> = Vec::new();

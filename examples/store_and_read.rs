@@ -28,9 +28,7 @@ pub async fn run() -> anyhow::Result<()> {
     let client = cluster.client().await?;
     let file = test_support::blob(1, 1_000_000);
     let (progress, _) = watch::channel(StoreProgress::default());
-    let report = client
-        .store(file.clone(), cluster.writer(), &progress)
-        .await?;
+    let report = client.store(file.clone(), cluster.writer(), &progress).await?;
     println!("stored {} bytes as {}", file.len(), report.blob);
     println!("{} of 64 shards confirmed", report.confirmed_shards);
 
@@ -42,24 +40,12 @@ pub async fn run() -> anyhow::Result<()> {
     let reader = client.read(report.blob, ReadOptions::default()).await?;
     let read = reader.read_to_end().await?;
     anyhow::ensure!(read == file, "the file came back changed");
-    println!(
-        "read it back from the three nodes that are left: {} bytes, the same",
-        read.len()
-    );
+    println!("read it back from the three nodes that are left: {} bytes, the same", read.len());
 
     // A range touches only the rows that cover it.
-    let options = ReadOptions {
-        range: Some(500_000..500_010),
-    };
-    let range = client
-        .read(report.blob, options)
-        .await?
-        .read_to_end()
-        .await?;
-    anyhow::ensure!(
-        range == file[500_000..500_010],
-        "the range came back changed"
-    );
+    let options = ReadOptions { range: Some(500_000..500_010) };
+    let range = client.read(report.blob, options).await?.read_to_end().await?;
+    anyhow::ensure!(range == file[500_000..500_010], "the range came back changed");
     println!("and ten bytes from its middle: {range:02x?}");
 
     client.shutdown().await;

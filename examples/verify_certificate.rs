@@ -37,21 +37,14 @@ pub async fn run() -> anyhow::Result<()> {
     let certificate = Certificate::from_bytes(&bytes)?;
     certificate.verify(view.committee(), view.chain())?;
     let weight = certificate.weight(view.committee());
-    println!(
-        "signed by holders of {weight} of {} shards",
-        view.parameters().n_shards
-    );
+    println!("signed by holders of {weight} of {} shards", view.parameters().n_shards);
 
     let mut other_blob = certificate.clone();
     other_blob.fact.blob = BlobId::new([0; 32]);
     let refused = other_blob.verify(view.committee(), view.chain());
     println!("for another blob: {}", refused.expect_err("it is false"));
 
-    let other_chain = Genesis {
-        name: "another".into(),
-        ..genesis
-    }
-    .chain_id();
+    let other_chain = Genesis { name: "another".into(), ..genesis }.chain_id();
     let refused = certificate.verify(view.committee(), &other_chain);
     println!("for another network: {}", refused.expect_err("it is false"));
 

@@ -2,11 +2,7 @@
 //!
 //! The faulty nodes run under the keys of committee members, on the real network.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod common;
 
@@ -52,20 +48,10 @@ async fn replace(cluster: &mut Cluster, i: usize, fault: Fault, slivers: Vec<Res
     config.listen = vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()];
     let bootstrap = cluster.network().bootstrap.iter();
     config.bootstrap = bootstrap.map(|address| address.parse().unwrap()).collect();
-    config.committee = view
-        .committee()
-        .members()
-        .iter()
-        .map(|member| member.node)
-        .collect();
-    let (network, mut events, _) = network::start(config, &mut Registry::default())
-        .await
-        .unwrap();
+    config.committee = view.committee().members().iter().map(|member| member.node).collect();
+    let (network, mut events, _) = network::start(config, &mut Registry::default()).await.unwrap();
     let mut peers = network.peers();
-    peers
-        .wait_for(|view| view.connected.len() >= 3)
-        .await
-        .unwrap();
+    peers.wait_for(|view| view.connected.len() >= 3).await.unwrap();
     tokio::spawn(async move {
         let _network = network;
         let mut kept = Vec::new();
@@ -90,33 +76,20 @@ async fn changed_sliver(cluster: &Cluster, i: usize, blob: BlobId) -> Response {
     let peer = common::RawPeer::join(cluster).await;
     let pair = peer.pairs_of(cluster.node_id(i), &blob)[0];
     let axis = floe_protocol::encoding::Axis::Primary;
-    match peer
-        .ask(cluster.node_id(i), Request::ReadSliver { blob, pair, axis })
-        .await
-    {
-        Response::Sliver { proof, sliver } => Response::Sliver {
-            proof,
-            sliver: common::flip(&sliver, 0),
-        },
+    match peer.ask(cluster.node_id(i), Request::ReadSliver { blob, pair, axis }).await {
+        Response::Sliver { proof, sliver } => {
+            Response::Sliver { proof, sliver: common::flip(&sliver, 0) }
+        }
         other => panic!("{other:?}"),
     }
 }
 
 async fn read_with(fault: Fault) {
-    let mut cluster = Cluster::builder()
-        .nodes(7)
-        .shards(64)
-        .start()
-        .await
-        .unwrap();
+    let mut cluster = Cluster::builder().nodes(7).shards(64).start().await.unwrap();
     let client = cluster.client().await.unwrap();
     let file = test_support::blob(1, 200_000);
     let (progress, _) = watch::channel(StoreProgress::default());
-    let id = client
-        .store(file.clone(), cluster.writer(), &progress)
-        .await
-        .unwrap()
-        .blob;
+    let id = client.store(file.clone(), cluster.writer(), &progress).await.unwrap().blob;
     client.shutdown().await;
 
     for i in [1, 4] {
@@ -133,17 +106,9 @@ async fn read_with(fault: Fault) {
         .unwrap();
     for _ in 0..3 {
         let read = async {
-            client
-                .read(id, ReadOptions::default())
-                .await
-                .unwrap()
-                .read_to_end()
-                .await
-                .unwrap()
+            client.read(id, ReadOptions::default()).await.unwrap().read_to_end().await.unwrap()
         };
-        let bytes = timeout(DEADLINE, read)
-            .await
-            .expect("the hedge ends the wait");
+        let bytes = timeout(DEADLINE, read).await.expect("the hedge ends the wait");
         assert_eq!(bytes, file);
     }
     client.shutdown().await;

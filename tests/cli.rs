@@ -1,10 +1,6 @@
 //! The program `floe` as a user meets it: files in and out, exit codes, errors, interruptions.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a helper of a test fails as the test does"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a helper of a test fails as the test does")]
 
 use std::{
     ffi::OsStr,
@@ -32,9 +28,7 @@ fn program() -> &'static Path {
         let test = std::env::current_exe().unwrap();
         let profile_dir = test.parent().unwrap().parent().unwrap();
         let program = profile_dir.join("floe");
-        let built = fs::metadata(&program)
-            .and_then(|metadata| metadata.modified())
-            .ok();
+        let built = fs::metadata(&program).and_then(|metadata| metadata.modified()).ok();
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let sources = ["protocol/src", "storage/src", "node/src"].map(|dir| root.join(dir));
         let changed = sources.iter().map(|dir| last_change(dir)).max().unwrap();
@@ -44,15 +38,7 @@ fn program() -> &'static Path {
                 other => other,
             };
             let status = Command::new(env!("CARGO"))
-                .args([
-                    "build",
-                    "-p",
-                    "floe-node",
-                    "--bin",
-                    "floe",
-                    "--profile",
-                    profile,
-                ])
+                .args(["build", "-p", "floe-node", "--bin", "floe", "--profile", profile])
                 .arg("--target-dir")
                 .arg(profile_dir.parent().unwrap())
                 .current_dir(root)
@@ -68,10 +54,7 @@ fn last_change(path: &Path) -> SystemTime {
         return fs::metadata(path).unwrap().modified().unwrap();
     }
     let entries = fs::read_dir(path).unwrap();
-    entries
-        .map(|entry| last_change(&entry.unwrap().path()))
-        .max()
-        .unwrap_or(SystemTime::UNIX_EPOCH)
+    entries.map(|entry| last_change(&entry.unwrap().path())).max().unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 /// How a run of the program ended.
@@ -83,10 +66,7 @@ struct Run {
 
 impl Run {
     fn text(&self) -> String {
-        String::from_utf8(self.stdout.clone())
-            .unwrap()
-            .trim()
-            .to_owned()
+        String::from_utf8(self.stdout.clone()).unwrap().trim().to_owned()
     }
 
     fn json(&self) -> Value {
@@ -104,21 +84,14 @@ impl Run {
         let error = &run.json()["error"];
         assert_eq!(error["code"], code, "{}", run.describe());
         assert_eq!(error["retryable"], retryable, "{}", run.describe());
-        assert!(
-            error["message"]
-                .as_str()
-                .is_some_and(|message| !message.is_empty())
-        );
+        assert!(error["message"].as_str().is_some_and(|message| !message.is_empty()));
         assert!(error.as_object().unwrap().contains_key("hint"));
         run
     }
 
     fn describe(&self) -> String {
         let stdout = String::from_utf8_lossy(&self.stdout);
-        format!(
-            "exit {}\nstdout: {stdout:.500}\nstderr: {:.2000}",
-            self.code, self.stderr
-        )
+        format!("exit {}\nstdout: {stdout:.500}\nstderr: {:.2000}", self.code, self.stderr)
     }
 }
 
@@ -141,19 +114,11 @@ impl Home {
     /// A network of four nodes that do not run. Whoever knocks at `bootstrap` is not answered.
     fn offline(dir: &TempDir, bootstrap: &str) -> Self {
         let dir = dir.path().to_owned();
-        let home = Self {
-            network: dir.join("network.json"),
-            writer: dir.join("writer.key"),
-            dir,
-        };
+        let home = Self { network: dir.join("network.json"), writer: dir.join("writer.key"), dir };
         for i in 0..4 {
-            home.floe(["node", "init", "--dir", &format!("n{i}")])
-                .expect(0);
+            home.floe(["node", "init", "--dir", &format!("n{i}")]).expect(0);
         }
-        let peer = home
-            .floe(["--json", "node", "init", "--dir", "n4"])
-            .expect(0)
-            .json();
+        let peer = home.floe(["--json", "node", "init", "--dir", "n4"]).expect(0).json();
         let bootstrap = format!("{bootstrap}{}", peer["peer"].as_str().unwrap());
         let members = (0..4).map(|i| format!("n{i}/member.json"));
         let mut arguments = vec!["genesis".into(), "--name".into(), "test".into()];
@@ -183,12 +148,7 @@ impl Home {
     }
 
     fn floe_reading(&self, input: &[u8], arguments: &[&str]) -> Run {
-        let mut child = self
-            .command()
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child = self.command().args(arguments).stdin(Stdio::piped()).spawn().unwrap();
         // A program that has seen enough closes the pipe.
         let _ = child.stdin.take().unwrap().write_all(input);
         finish(child)
@@ -219,9 +179,7 @@ fn finish(child: Child) -> Run {
 }
 
 fn interrupt(child: &Child) {
-    let kill = Command::new("kill")
-        .args(["-INT", &child.id().to_string()])
-        .status();
+    let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
     assert!(kill.unwrap().success());
 }
 
@@ -230,31 +188,17 @@ fn bytes(seed: u64, len: usize) -> Vec<u8> {
 }
 
 async fn cluster(shards: u16) -> Cluster {
-    Cluster::builder()
-        .nodes(7)
-        .shards(shards)
-        .start()
-        .await
-        .unwrap()
+    Cluster::builder().nodes(7).shards(shards).start().await.unwrap()
 }
 
 /// Everything a user does with one file: in by name and by pipe, out whole and in part.
 fn check_round_trips(home: &Home, file: &[u8]) {
     home.put("file", file);
     let stored = home.floe(["store", "file"]).expect(0);
-    assert!(
-        stored.text().contains("of 64 shards"),
-        "{}",
-        stored.describe()
-    );
+    assert!(stored.text().contains("of 64 shards"), "{}", stored.describe());
     assert!(stored.stderr.contains("public"), "{}", stored.describe());
     let id = home.floe(["-q", "store", "file"]).expect(0).text();
-    assert_eq!(
-        home.floe_reading(file, &["-q", "store", "-"])
-            .expect(0)
-            .text(),
-        id
-    );
+    assert_eq!(home.floe_reading(file, &["-q", "store", "-"]).expect(0).text(), id);
     assert_eq!(home.floe(["-q", "blob-id", "file"]).expect(0).text(), id);
     check_reads(home, &id, file);
     let status = home.floe(["--json", "blob-status", &id]).expect(0).json();
@@ -286,11 +230,9 @@ fn check_reads(home: &Home, id: &str, file: &[u8]) {
     home.floe(["read", id, "-o", "out"]).expect(0);
     assert!(home.get("out") == file);
     home.put("out", b"mine");
-    home.floe(["--json", "read", id, "-o", "out"])
-        .expect_error(1, "file_exists", false);
+    home.floe(["--json", "read", id, "-o", "out"]).expect_error(1, "file_exists", false);
     assert_eq!(home.get("out"), b"mine");
-    home.floe(["read", id, "-o", "out", "--force", "--strict"])
-        .expect(0);
+    home.floe(["read", id, "-o", "out", "--force", "--strict"]).expect(0);
     assert!(home.get("out") == file);
     fs::remove_file(home.dir.join("out")).unwrap();
     assert_eq!(home.partial_files(), 0);
@@ -304,14 +246,9 @@ async fn files_go_in_and_come_out_also_when_four_of_seven_nodes_have_stopped() {
     let file = bytes(1, 300_000);
     check_round_trips(&home, &file);
     let health = home.floe(["--json", "health"]).expect(0).json();
-    assert_eq!(
-        (&health["nodes_up"], &health["writes_possible"]),
-        (&7.into(), &true.into())
-    );
-    home.floe(["--json", "read", UNKNOWN_ID])
-        .expect_error(3, "not_found", false);
-    home.floe(["--json", "blob-status", UNKNOWN_ID])
-        .expect_error(3, "not_found", false);
+    assert_eq!((&health["nodes_up"], &health["writes_possible"]), (&7.into(), &true.into()));
+    home.floe(["--json", "read", UNKNOWN_ID]).expect_error(3, "not_found", false);
+    home.floe(["--json", "blob-status", UNKNOWN_ID]).expect_error(3, "not_found", false);
 
     for node in 0..4 {
         cluster.stop(node).await.unwrap();
@@ -319,16 +256,11 @@ async fn files_go_in_and_come_out_also_when_four_of_seven_nodes_have_stopped() {
     let id = home.floe(["-q", "blob-id", "file"]).expect(0).text();
     check_reads(&home, &id, &file);
     let health = home.floe(["--json", "health"]).expect(5).json();
-    assert_eq!(
-        (&health["nodes_up"], &health["reads_possible"]),
-        (&3.into(), &true.into())
-    );
+    assert_eq!((&health["nodes_up"], &health["reads_possible"]), (&3.into(), &true.into()));
     assert_eq!(health["writes_possible"], false);
     home.put("new", &bytes(2, 1000));
-    home.floe(["--json", "store", "new"])
-        .expect_error(5, "no_quorum", true);
-    home.floe(["--json", "read", UNKNOWN_ID])
-        .expect_error(5, "too_few_answers", true);
+    home.floe(["--json", "store", "new"]).expect_error(5, "no_quorum", true);
+    home.floe(["--json", "read", UNKNOWN_ID]).expect_error(5, "too_few_answers", true);
     cluster.shutdown().await.unwrap();
 }
 
@@ -338,53 +270,25 @@ async fn a_blob_of_any_size_has_one_id_and_comes_back_equal() {
         let dir = tempfile::tempdir().unwrap();
         let cluster = cluster(shards).await;
         let home = Home::of(&cluster, &dir);
-        let sizes = [
-            0,
-            1,
-            946,
-            947,
-            cells,
-            cells + 1,
-            2 * cells,
-            22 * 1024,
-            65_537,
-            max_bytes,
-        ];
-        let names: Vec<_> = sizes
-            .iter()
-            .enumerate()
-            .map(|(i, len)| format!("{i}-{len}"))
-            .collect();
+        let sizes = [0, 1, 946, 947, cells, cells + 1, 2 * cells, 22 * 1024, 65_537, max_bytes];
+        let names: Vec<_> = sizes.iter().enumerate().map(|(i, len)| format!("{i}-{len}")).collect();
         for (name, len) in names.iter().zip(sizes) {
             home.put(name, &bytes(len as u64, len));
         }
         // One line per file, in order.
-        let stored = home.floe(
-            ["-q", "store"]
-                .into_iter()
-                .chain(names.iter().map(String::as_str)),
-        );
+        let stored = home.floe(["-q", "store"].into_iter().chain(names.iter().map(String::as_str)));
         let stored = stored.expect(0).text();
         let ids: Vec<_> = stored.lines().collect();
         assert_eq!(ids.len(), sizes.len());
         for (name, id) in names.iter().zip(ids) {
-            assert_eq!(
-                home.floe(["-q", "blob-id", name]).expect(0).text(),
-                id,
-                "{name}"
-            );
+            assert_eq!(home.floe(["-q", "blob-id", name]).expect(0).text(), id, "{name}");
             let n_shards = shards.to_string();
             let offline = home.floe(["-q", "blob-id", "--n-shards", &n_shards, name]);
             assert_eq!(offline.expect(0).text(), id, "{name}");
-            assert!(
-                home.floe(["read", id]).expect(0).stdout == home.get(name),
-                "{name}"
-            );
+            assert!(home.floe(["read", id]).expect(0).stdout == home.get(name), "{name}");
         }
         home.put("large", &bytes(1, max_bytes + 1));
-        let run = home
-            .floe(["--json", "store", "large"])
-            .expect_error(1, "too_large", false);
+        let run = home.floe(["--json", "store", "large"]).expect_error(1, "too_large", false);
         let message = run.json()["error"]["message"].to_string();
         assert!(message.contains(&max_bytes.to_string()), "{message}");
         cluster.shutdown().await.unwrap();
@@ -398,14 +302,9 @@ async fn a_failing_file_does_not_stop_the_others_and_a_closed_pipe_is_quiet() {
     let home = Home::of(&cluster, &dir);
     home.put("first", &bytes(1, 10));
     home.put("last", &bytes(2, 3_000_000));
-    let run = home
-        .floe(["--json", "store", "first", "missing", ".", "last"])
-        .expect(1);
-    let lines: Vec<Value> = run
-        .text()
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
+    let run = home.floe(["--json", "store", "first", "missing", ".", "last"]).expect(1);
+    let lines: Vec<Value> =
+        run.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), 4, "{}", run.describe());
     assert_eq!(lines[0]["file"], "first");
     assert_eq!(
@@ -414,10 +313,7 @@ async fn a_failing_file_does_not_stop_the_others_and_a_closed_pipe_is_quiet() {
     );
     assert_eq!(lines[2]["error"]["code"], "is_a_directory");
     assert_eq!(
-        (
-            &lines[3]["confirmed_shards"],
-            &lines[3]["survives_lost_shards"]
-        ),
+        (&lines[3]["confirmed_shards"], &lines[3]["survives_lost_shards"]),
         (&16.into(), &10.into())
     );
 
@@ -432,10 +328,7 @@ async fn a_failing_file_does_not_stop_the_others_and_a_closed_pipe_is_quiet() {
     // The bytes alone are on stdout; the object is on stderr.
     let run = home.floe(["--json", "read", id]).expect(0);
     assert!(run.stdout == home.get("last"));
-    assert_eq!(
-        serde_json::from_str::<Value>(&run.stderr).unwrap()["bytes"],
-        3_000_000
-    );
+    assert_eq!(serde_json::from_str::<Value>(&run.stderr).unwrap()["bytes"], 3_000_000);
     cluster.shutdown().await.unwrap();
 }
 
@@ -444,61 +337,34 @@ fn errors_before_any_node_is_asked_say_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     let home = Home::offline(&dir, "/ip4/127.0.0.1/tcp/1");
     home.put("file", b"content");
-    home.floe(["--json", "read", "no-id"])
-        .expect_error(2, "bad_blob_id", false);
+    home.floe(["--json", "read", "no-id"]).expect_error(2, "bad_blob_id", false);
     // Ids may begin with a hyphen, and options may follow or go before.
-    home.floe(["--json", "read", "-o", "x", "-no-id"])
-        .expect_error(2, "bad_blob_id", false);
-    home.floe(["--json", "read", "-no-id", "-o", "x"])
-        .expect_error(2, "bad_blob_id", false);
-    home.floe(["--json", "read", UNKNOWN_ID, "--range", "5-2"])
-        .expect_error(2, "usage", false);
-    home.floe(["--json", "frobnicate"])
-        .expect_error(2, "usage", false);
+    home.floe(["--json", "read", "-o", "x", "-no-id"]).expect_error(2, "bad_blob_id", false);
+    home.floe(["--json", "read", "-no-id", "-o", "x"]).expect_error(2, "bad_blob_id", false);
+    home.floe(["--json", "read", UNKNOWN_ID, "--range", "5-2"]).expect_error(2, "usage", false);
+    home.floe(["--json", "frobnicate"]).expect_error(2, "usage", false);
     home.floe(["store"]).expect(2);
-    home.floe(["--json", "blob-id", "--n-shards", "3", "file"])
-        .expect_error(2, "n_shards", false);
+    home.floe(["--json", "blob-id", "--n-shards", "3", "file"]).expect_error(2, "n_shards", false);
 
     let absent = ["--json", "--network", "absent.json", "read", UNKNOWN_ID];
     home.floe(absent).expect_error(2, "no_network_file", false);
-    let run = home
-        .command()
-        .env_remove("FLOE_NETWORK")
-        .args(["--json", "info"])
-        .spawn()
-        .unwrap();
+    let run = home.command().env_remove("FLOE_NETWORK").args(["--json", "info"]).spawn().unwrap();
     let run = finish(run).expect_error(2, "no_network_file", false);
-    assert!(
-        run.json()["error"]["hint"]
-            .as_str()
-            .unwrap()
-            .contains("FLOE_NETWORK")
-    );
-    home.floe(["--json", "--network", "file", "info"])
-        .expect_error(1, "bad_network_file", false);
+    assert!(run.json()["error"]["hint"].as_str().unwrap().contains("FLOE_NETWORK"));
+    home.floe(["--json", "--network", "file", "info"]).expect_error(1, "bad_network_file", false);
 
-    fs::File::create(home.dir.join("large"))
-        .unwrap()
-        .set_len(1 << 40)
-        .unwrap();
-    home.floe(["--json", "store", "large"])
-        .expect_error(1, "too_large", false);
+    fs::File::create(home.dir.join("large")).unwrap().set_len(1 << 40).unwrap();
+    home.floe(["--json", "store", "large"]).expect_error(1, "too_large", false);
     let piped = home.floe_reading(&bytes(1, (1 << 20) + 1), &["--json", "store", "-"]);
     piped.expect_error(1, "too_large", false);
 
-    home.floe(["key", "new", "--kind", "writer", "-o", "other.key"])
-        .expect(0);
+    home.floe(["key", "new", "--kind", "writer", "-o", "other.key"]).expect(0);
     let unlisted = ["--json", "--writer-key", "other.key", "store", "file"];
     home.floe(unlisted).expect_error(6, "unknown_writer", false);
     fs::set_permissions(&home.writer, fs::Permissions::from_mode(0o644)).unwrap();
     let run = home.floe(["store", "file"]).expect(6);
-    assert!(
-        run.stderr.contains("error: ") && run.stderr.contains("hint: "),
-        "{}",
-        run.describe()
-    );
-    home.floe(["--json", "store", "file"])
-        .expect_error(6, "key_permissions", false);
+    assert!(run.stderr.contains("error: ") && run.stderr.contains("hint: "), "{}", run.describe());
+    home.floe(["--json", "store", "file"]).expect_error(6, "key_permissions", false);
 }
 
 #[test]
@@ -506,21 +372,15 @@ fn a_network_without_a_node_up_is_temporary() {
     let dir = tempfile::tempdir().unwrap();
     let home = Home::offline(&dir, "/ip4/127.0.0.1/tcp/1");
     home.put("file", b"content");
-    let commands: [&[&str]; 3] = [
-        &["--json", "read", UNKNOWN_ID],
-        &["--json", "store", "file"],
-        &["--json", "health"],
-    ];
+    let commands: [&[&str]; 3] =
+        [&["--json", "read", UNKNOWN_ID], &["--json", "store", "file"], &["--json", "health"]];
     let children = commands.map(|arguments| home.command().args(arguments).spawn().unwrap());
     let [read, store, health] = children.map(finish);
     read.expect_error(5, "nobody_answers", true);
     store.expect_error(5, "nobody_answers", true);
     assert_eq!(health.expect(5).json()["nodes_up"], 0);
     // What needs no node works.
-    assert_eq!(
-        home.floe(["--json", "info"]).expect(0).json()["n_shards"],
-        64
-    );
+    assert_eq!(home.floe(["--json", "info"]).expect(0).json()["n_shards"], 64);
 }
 
 #[test]
@@ -530,11 +390,7 @@ fn an_interrupted_read_leaves_nothing_and_says_how_to_go_on() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = silent.local_addr().unwrap().port();
     let home = Home::offline(&dir, &format!("/ip4/127.0.0.1/tcp/{port}"));
-    let child = home
-        .command()
-        .args(["read", UNKNOWN_ID, "-o", "out"])
-        .spawn()
-        .unwrap();
+    let child = home.command().args(["read", UNKNOWN_ID, "-o", "out"]).spawn().unwrap();
     let deadline = Instant::now() + Duration::from_secs(8);
     while home.partial_files() == 0 {
         assert!(Instant::now() < deadline, "no temporary file");
@@ -564,11 +420,7 @@ fn a_node_that_cannot_start_says_why() {
     run("n0", ANY, &["--store", "blocker"]).expect_error(1, "store_dir", false);
     fs::remove_dir_all(home.dir.join("n0/store")).unwrap();
     run("n0", ANY, &[]).expect_error(6, "store_emptied", false);
-    fs::set_permissions(
-        home.dir.join("n1/node.key"),
-        fs::Permissions::from_mode(0o640),
-    )
-    .unwrap();
+    fs::set_permissions(home.dir.join("n1/node.key"), fs::Permissions::from_mode(0o640)).unwrap();
     run("n1", ANY, &[]).expect_error(6, "key_permissions", false);
 
     // The first one runs until it is told to stop; a second one with its key does not start.
@@ -578,10 +430,7 @@ fn a_node_that_cannot_start_says_why() {
     let stdout = first.stdout.as_mut().unwrap();
     std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line).unwrap();
     let up: Value = serde_json::from_str(&line).unwrap();
-    assert!(
-        up["addresses"][0].as_str().unwrap().contains("/p2p/"),
-        "{line}"
-    );
+    assert!(up["addresses"][0].as_str().unwrap().contains("/p2p/"), "{line}");
     run("n2", ANY, &[]).expect_error(1, "key_locked", false);
     interrupt(&first);
     finish(first).expect(0);

@@ -1,10 +1,6 @@
 //! Every example runs as a test, so none can rot.
 
-#![expect(
-    dead_code,
-    unreachable_pub,
-    reason = "examples have a main of their own"
-)]
+#![expect(dead_code, unreachable_pub, reason = "examples have a main of their own")]
 
 #[path = "../examples/recover_sliver.rs"]
 mod recover_sliver;

@@ -24,51 +24,28 @@ fn refused(refusal: Refusal) -> Response {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_misses_one_pair_refuses_to_confirm() {
-    let cluster = Cluster::builder()
-        .nodes(4)
-        .shards(16)
-        .start()
-        .await
-        .unwrap();
+    let cluster = Cluster::builder().nodes(4).shards(16).start().await.unwrap();
     let peer = RawPeer::join(&cluster).await;
     let (node, writer) = (cluster.node_id(1), cluster.writer());
     let blob = Written::honest(peer.view.committee().config(), test_support::blob(1, 5_000));
     let pairs = peer.pairs_of(node, &blob.id());
     assert!(pairs.len() > 1);
 
-    assert_eq!(
-        peer.confirm(node, &blob, writer).await,
-        refused(Refusal::NotRegistered)
-    );
+    assert_eq!(peer.confirm(node, &blob, writer).await, refused(Refusal::NotRegistered));
     let stored = peer.table(node, &blob, writer).await;
-    assert_eq!(
-        stored,
-        Response::TableStored {
-            missing: pairs.clone()
-        }
-    );
+    assert_eq!(stored, Response::TableStored { missing: pairs.clone() });
     for pair in &pairs[1..] {
-        assert_eq!(
-            peer.pair(node, &blob, writer, *pair).await,
-            Response::Stored { pair: *pair }
-        );
-        let missing = Response::Missing {
-            pairs: pairs[..1].to_vec(),
-        };
+        assert_eq!(peer.pair(node, &blob, writer, *pair).await, Response::Stored { pair: *pair });
+        let missing = Response::Missing { pairs: pairs[..1].to_vec() };
         let confirmed = peer.confirm(node, &blob, writer).await;
-        assert!(
-            confirmed == missing || *pair != pairs[pairs.len() - 1],
-            "{confirmed:?}"
-        );
+        assert!(confirmed == missing || *pair != pairs[pairs.len() - 1], "{confirmed:?}");
         assert!(!matches!(confirmed, Response::Confirmed { .. }));
     }
     peer.pair(node, &blob, writer, pairs[0]).await;
     let Response::Confirmed { signature, .. } = peer.confirm(node, &blob, writer).await else {
         panic!("everything is there");
     };
-    let fact = peer
-        .view
-        .fact(blob.id(), peer.registration(&blob, writer).id());
+    let fact = peer.view.fact(blob.id(), peer.registration(&blob, writer).id());
     let key = peer.view.committee().member(&node).unwrap().bls_key;
     assert!(fact.verify(peer.view.chain(), &key, &signature));
     cluster.shutdown().await.unwrap();
@@ -76,12 +53,7 @@ async fn a_node_that_misses_one_pair_refuses_to_confirm() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_killed_after_the_table_goes_on_and_never_confirms_wrongly() {
-    let mut cluster = Cluster::builder()
-        .nodes(4)
-        .shards(16)
-        .start()
-        .await
-        .unwrap();
+    let mut cluster = Cluster::builder().nodes(4).shards(16).start().await.unwrap();
     let peer = RawPeer::join(&cluster).await;
     let (node, writer) = (cluster.node_id(2), cluster.writer().clone());
     let blob = Written::honest(peer.view.committee().config(), test_support::blob(2, 5_000));
@@ -93,31 +65,18 @@ async fn a_node_killed_after_the_table_goes_on_and_never_confirms_wrongly() {
     cluster.start(2).await.unwrap();
 
     // What it answered for before is still there, and nothing else is claimed.
-    let missing = Response::Missing {
-        pairs: pairs[1..].to_vec(),
-    };
+    let missing = Response::Missing { pairs: pairs[1..].to_vec() };
     assert_eq!(peer.confirm(node, &blob, &writer).await, missing);
     for pair in &pairs[1..] {
-        assert_eq!(
-            peer.pair(node, &blob, &writer, *pair).await,
-            Response::Stored { pair: *pair }
-        );
+        assert_eq!(peer.pair(node, &blob, &writer, *pair).await, Response::Stored { pair: *pair });
     }
-    assert!(matches!(
-        peer.confirm(node, &blob, &writer).await,
-        Response::Confirmed { .. }
-    ));
+    assert!(matches!(peer.confirm(node, &blob, &writer).await, Response::Confirmed { .. }));
     cluster.shutdown().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn registrations_and_tables_that_do_not_verify_are_refused() {
-    let cluster = Cluster::builder()
-        .nodes(4)
-        .shards(16)
-        .start()
-        .await
-        .unwrap();
+    let cluster = Cluster::builder().nodes(4).shards(16).start().await.unwrap();
     let peer = RawPeer::join(&cluster).await;
     let (node, writer) = (cluster.node_id(0), cluster.writer());
     let config = peer.view.committee().config();
@@ -134,57 +93,33 @@ async fn registrations_and_tables_that_do_not_verify_are_refused() {
     // An unlisted writer, a forged signature, another chain.
     let stranger = KeyPair::from_seed([9; 32]);
     let unlisted = peer.registration(&blob, &stranger);
-    let forged = SignedRegistration {
-        nonce: 1,
-        ..registration
-    };
+    let forged = SignedRegistration { nonce: 1, ..registration };
     let other_chain = test_support::genesis(5, 16).chain_id();
     let foreign = SignedRegistration::new(&other_chain, blob.id(), writer, 0);
     for registration in [unlisted, forged, foreign] {
-        let answer = peer
-            .ask(node, table(registration, blob.header, bytes.clone()))
-            .await;
+        let answer = peer.ask(node, table(registration, blob.header, bytes.clone())).await;
         assert_eq!(answer, refused(Refusal::NotRegistered));
     }
 
     // The header of another blob; tables of another blob, one bit off, too short, empty.
     let invalid_table = refused(Refusal::Invalid(InvalidReason::Table));
-    let answer = peer
-        .ask(node, table(registration, other.header, bytes.clone()))
-        .await;
+    let answer = peer.ask(node, table(registration, other.header, bytes.clone())).await;
     assert_eq!(answer, invalid_table);
     let mut changed = bytes.clone();
     changed[7] ^= 1;
-    for wrong in [
-        other.table.to_bytes(),
-        changed,
-        bytes[64..].to_vec(),
-        Vec::new(),
-    ] {
-        assert_eq!(
-            peer.ask(node, table(registration, blob.header, wrong))
-                .await,
-            invalid_table
-        );
+    for wrong in [other.table.to_bytes(), changed, bytes[64..].to_vec(), Vec::new()] {
+        assert_eq!(peer.ask(node, table(registration, blob.header, wrong)).await, invalid_table);
     }
 
     // Nothing of it was kept.
     let pair = peer.pairs_of(node, &blob.id())[0];
-    assert_eq!(
-        peer.pair(node, &blob, writer, pair).await,
-        refused(Refusal::NotRegistered)
-    );
+    assert_eq!(peer.pair(node, &blob, writer, pair).await, refused(Refusal::NotRegistered));
     cluster.shutdown().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn slivers_that_do_not_verify_are_refused() {
-    let cluster = Cluster::builder()
-        .nodes(4)
-        .shards(16)
-        .start()
-        .await
-        .unwrap();
+    let cluster = Cluster::builder().nodes(4).shards(16).start().await.unwrap();
     let peer = RawPeer::join(&cluster).await;
     let (node, writer) = (cluster.node_id(0), cluster.writer());
     let config = peer.view.committee().config();
@@ -206,55 +141,29 @@ async fn slivers_that_do_not_verify_are_refused() {
         (Bytes::new(), Bytes::new()),
     ];
     for (primary, secondary) in wrong {
-        let request = Request::StoreSlivers {
-            registration,
-            pair,
-            primary,
-            secondary,
-        };
+        let request = Request::StoreSlivers { registration, pair, primary, secondary };
         let answer = peer.ask(node, request).await;
         assert_eq!(answer, refused(Refusal::Invalid(InvalidReason::Sliver)));
-        assert!(!matches!(
-            peer.confirm(node, &blob, writer).await,
-            Response::Confirmed { .. }
-        ));
+        assert!(!matches!(peer.confirm(node, &blob, writer).await, Response::Confirmed { .. }));
     }
 
     // A pair of another node's shard, and one under a registration that nobody made.
     let foreign = (0..16).map(SliverPairIndex::new);
-    let foreign = { foreign }
-        .find(|pair| peer.holder_of(*pair, &blob.id()) != node)
-        .unwrap();
+    let foreign = { foreign }.find(|pair| peer.holder_of(*pair, &blob.id()) != node).unwrap();
     let answer = peer.pair(node, &blob, writer, foreign).await;
     assert_eq!(answer, refused(Refusal::WrongShard));
     let registration = RegistrationId::new([5; 32]);
-    let request = Request::StoreSlivers {
-        registration,
-        pair,
-        primary,
-        secondary,
-    };
-    assert_eq!(
-        peer.ask(node, request).await,
-        refused(Refusal::NotRegistered)
-    );
+    let request = Request::StoreSlivers { registration, pair, primary, secondary };
+    assert_eq!(peer.ask(node, request).await, refused(Refusal::NotRegistered));
 
     // After all that the node serves as before.
-    assert_eq!(
-        peer.pair(node, &blob, writer, pair).await,
-        Response::Stored { pair }
-    );
+    assert_eq!(peer.pair(node, &blob, writer, pair).await, Response::Stored { pair });
     cluster.shutdown().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn questions_about_what_is_not_there_are_answered_so() {
-    let cluster = Cluster::builder()
-        .nodes(4)
-        .shards(16)
-        .start()
-        .await
-        .unwrap();
+    let cluster = Cluster::builder().nodes(4).shards(16).start().await.unwrap();
     let peer = RawPeer::join(&cluster).await;
     let node = cluster.node_id(0);
     let (blob, pair) = (BlobId::new([3; 32]), SliverPairIndex::new(2));
@@ -264,24 +173,14 @@ async fn questions_about_what_is_not_there_are_answered_so() {
     }
     let status = Request::BlobStatus { blob };
     assert_eq!(peer.ask(node, status).await, refused(Refusal::NotFound));
-    let confirm = Request::Confirm {
-        registration: RegistrationId::new([5; 32]),
-    };
-    assert_eq!(
-        peer.ask(node, confirm).await,
-        refused(Refusal::NotRegistered)
-    );
+    let confirm = Request::Confirm { registration: RegistrationId::new([5; 32]) };
+    assert_eq!(peer.ask(node, confirm).await, refused(Refusal::NotRegistered));
     cluster.shutdown().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_of_another_blob_or_too_few_signers_is_refused() {
-    let cluster = Cluster::builder()
-        .nodes(4)
-        .shards(16)
-        .start()
-        .await
-        .unwrap();
+    let cluster = Cluster::builder().nodes(4).shards(16).start().await.unwrap();
     let peer = RawPeer::join(&cluster).await;
     let config = peer.view.committee().config();
     let blob = Written::honest(config, test_support::blob(5, 100));
@@ -289,42 +188,26 @@ async fn a_certificate_of_another_blob_or_too_few_signers_is_refused() {
     let certificate = peer.store(&blob, cluster.writer()).await.unwrap();
     let invalid = refused(Refusal::Invalid(InvalidReason::Certificate));
 
-    let request = Request::Certify {
-        header: other.header,
-        certificate: certificate.clone(),
-    };
+    let request = Request::Certify { header: other.header, certificate: certificate.clone() };
     assert_eq!(peer.ask(cluster.node_id(0), request).await, invalid);
 
     let mut forged = certificate;
     forged.fact.blob = other.id();
-    let request = Request::Certify {
-        header: other.header,
-        certificate: forged,
-    };
+    let request = Request::Certify { header: other.header, certificate: forged };
     assert_eq!(peer.ask(cluster.node_id(0), request).await, invalid);
     let status = Request::BlobStatus { blob: other.id() };
-    assert_eq!(
-        peer.ask(cluster.node_id(0), status).await,
-        refused(Refusal::NotFound)
-    );
+    assert_eq!(peer.ask(cluster.node_id(0), status).await, refused(Refusal::NotFound));
     cluster.shutdown().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_certificate_reaches_every_node_by_gossip() {
-    let cluster = Cluster::builder()
-        .nodes(4)
-        .shards(16)
-        .start()
-        .await
-        .unwrap();
+    let cluster = Cluster::builder().nodes(4).shards(16).start().await.unwrap();
     let peer = RawPeer::join(&cluster).await;
     let config = peer.view.committee().config();
     let writer = cluster.writer();
     let blob = Written::honest(config, test_support::blob(7, 100));
-    let fact = peer
-        .view
-        .fact(blob.id(), peer.registration(&blob, writer).id());
+    let fact = peer.view.fact(blob.id(), peer.registration(&blob, writer).id());
     let mut confirmations = Vec::new();
     for (position, member) in peer.view.committee().members().iter().enumerate().take(3) {
         peer.table(member.node, &blob, writer).await;
@@ -341,14 +224,8 @@ async fn a_new_certificate_reaches_every_node_by_gossip() {
     let certificate =
         floe_protocol::certificate::Certificate::new(committee, fact, &confirmations).unwrap();
     // Told to one node only; the last one has not even seen the blob's table.
-    let request = Request::Certify {
-        header: blob.header,
-        certificate: certificate.clone(),
-    };
-    assert_eq!(
-        peer.ask(committee.members()[0].node, request).await,
-        Response::Certified
-    );
+    let request = Request::Certify { header: blob.header, certificate: certificate.clone() };
+    assert_eq!(peer.ask(committee.members()[0].node, request).await, Response::Certified);
     for member in committee.members() {
         // Each question is an event at the node; the deadline is the test runner's.
         loop {
@@ -398,10 +275,7 @@ async fn two_successful_reads_agree_whatever_the_writer_did() {
             if let Some(node) = stopped {
                 cluster.stop(node).await.unwrap();
             }
-            let reader = client
-                .read(blob.id(), ReadOptions::default())
-                .await
-                .unwrap();
+            let reader = client.read(blob.id(), ReadOptions::default()).await.unwrap();
             match reader.read_to_end().await {
                 Ok(bytes) => successes.push(bytes),
                 Err(ReadError::Inconsistent { .. }) => {}
@@ -411,10 +285,7 @@ async fn two_successful_reads_agree_whatever_the_writer_did() {
                 cluster.start(node).await.unwrap();
             }
         }
-        assert!(
-            successes.windows(2).all(|pair| pair[0] == pair[1]),
-            "{lie:?}"
-        );
+        assert!(successes.windows(2).all(|pair| pair[0] == pair[1]), "{lie:?}");
         match lie {
             // The row itself can be had; decoding it cannot.
             Lie::Row(_) => assert_eq!(successes.len(), 2, "{lie:?}"),

@@ -10,28 +10,16 @@ use tokio::sync::watch;
 
 async fn store(client: &Client, cluster: &Cluster, file: &Bytes) -> Result<BlobId, StoreError> {
     let (progress, _) = watch::channel(StoreProgress::default());
-    client
-        .store(file.clone(), cluster.writer(), &progress)
-        .await
-        .map(|report| report.blob)
+    client.store(file.clone(), cluster.writer(), &progress).await.map(|report| report.blob)
 }
 
 async fn read(client: &Client, id: BlobId) -> Result<Vec<u8>, ReadError> {
-    client
-        .read(id, ReadOptions::default())
-        .await?
-        .read_to_end()
-        .await
+    client.read(id, ReadOptions::default()).await?.read_to_end().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_survives_the_loss_of_four_of_seven_nodes() {
-    let mut cluster = Cluster::builder()
-        .nodes(7)
-        .shards(64)
-        .start()
-        .await
-        .unwrap();
+    let mut cluster = Cluster::builder().nodes(7).shards(64).start().await.unwrap();
     let client = cluster.client().await.unwrap();
     let file = test_support::blob(1, 3_000_001);
     let id = store(&client, &cluster, &file).await.unwrap();
@@ -49,12 +37,7 @@ async fn a_file_survives_the_loss_of_four_of_seven_nodes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn storing_works_with_two_nodes_down_and_fails_clearly_with_four_down() {
-    let mut cluster = Cluster::builder()
-        .nodes(7)
-        .shards(64)
-        .start()
-        .await
-        .unwrap();
+    let mut cluster = Cluster::builder().nodes(7).shards(64).start().await.unwrap();
     let client = cluster.client().await.unwrap();
     cluster.stop(0).await.unwrap();
     cluster.stop(3).await.unwrap();
@@ -64,16 +47,8 @@ async fn storing_works_with_two_nodes_down_and_fails_clearly_with_four_down() {
 
     cluster.stop(1).await.unwrap();
     cluster.stop(2).await.unwrap();
-    let error = store(&client, &cluster, &test_support::blob(3, 100_000))
-        .await
-        .unwrap_err();
-    let StoreError::NoQuorum {
-        quorum_shards: 43,
-        n_shards: 64,
-        failures,
-        ..
-    } = error
-    else {
+    let error = store(&client, &cluster, &test_support::blob(3, 100_000)).await.unwrap_err();
+    let StoreError::NoQuorum { quorum_shards: 43, n_shards: 64, failures, .. } = error else {
         panic!("{error}");
     };
     assert!(failures.len() >= 3, "{failures:?}");
@@ -84,76 +59,35 @@ async fn storing_works_with_two_nodes_down_and_fails_clearly_with_four_down() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ranges_return_exactly_their_bytes() {
-    let cluster = Cluster::builder()
-        .nodes(4)
-        .shards(16)
-        .start()
-        .await
-        .unwrap();
+    let cluster = Cluster::builder().nodes(4).shards(16).start().await.unwrap();
     let client = cluster.client().await.unwrap();
     let file = test_support::blob(4, 10_007);
     let id = store(&client, &cluster, &file).await.unwrap();
-    for (start, end) in [
-        (0, 1),
-        (0, 10_007),
-        (5_000, 5_000),
-        (9_999, 20_000),
-        (1_500, 6_500),
-    ] {
-        let options = ReadOptions {
-            range: Some(start..end),
-        };
-        let bytes = client
-            .read(id, options)
-            .await
-            .unwrap()
-            .read_to_end()
-            .await
-            .unwrap();
+    for (start, end) in [(0, 1), (0, 10_007), (5_000, 5_000), (9_999, 20_000), (1_500, 6_500)] {
+        let options = ReadOptions { range: Some(start..end) };
+        let bytes = client.read(id, options).await.unwrap().read_to_end().await.unwrap();
         let expected =
             &file[usize::try_from(start).unwrap()..usize::try_from(end).unwrap().min(10_007)];
         assert_eq!(bytes, expected, "{start}..{end}");
     }
-    let beyond = ReadOptions {
-        range: Some(10_008..10_009),
-    };
+    let beyond = ReadOptions { range: Some(10_008..10_009) };
     let error = client.read(id, beyond).await.unwrap_err();
-    assert!(
-        matches!(
-            error,
-            ReadError::Range {
-                start: 10_008,
-                len: 10_007
-            }
-        ),
-        "{error}"
-    );
+    assert!(matches!(error, ReadError::Range { start: 10_008, len: 10_007 }), "{error}");
     cluster.shutdown().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn storing_again_sends_nothing_and_keeps_the_id() {
-    let cluster = Cluster::builder()
-        .nodes(4)
-        .shards(16)
-        .start()
-        .await
-        .unwrap();
+    let cluster = Cluster::builder().nodes(4).shards(16).start().await.unwrap();
     let client = cluster.client().await.unwrap();
     let file = test_support::blob(5, 10_000);
     let (progress, watched) = watch::channel(StoreProgress::default());
-    let first = client
-        .store(file.clone(), cluster.writer(), &progress)
-        .await
-        .unwrap();
+    let first = client.store(file.clone(), cluster.writer(), &progress).await.unwrap();
     assert!(!first.already_certified);
     assert_eq!(first.confirmed_shards, 16);
     assert_eq!(watched.borrow().phase, StorePhase::Tail);
     assert_eq!(watched.borrow().stored_bytes, watched.borrow().total_bytes);
-    let second = client
-        .store(file, cluster.writer(), &progress)
-        .await
-        .unwrap();
+    let second = client.store(file, cluster.writer(), &progress).await.unwrap();
     assert!(second.already_certified);
     assert_eq!(second.blob, first.blob);
     assert_eq!(second.certificate.fact, first.certificate.fact);
@@ -162,29 +96,16 @@ async fn storing_again_sends_nothing_and_keeps_the_id() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_blob_is_not_found() {
-    let cluster = Cluster::builder()
-        .nodes(4)
-        .shards(16)
-        .start()
-        .await
-        .unwrap();
+    let cluster = Cluster::builder().nodes(4).shards(16).start().await.unwrap();
     let client = cluster.client().await.unwrap();
     let error = read(&client, BlobId::new([9; 32])).await.unwrap_err();
-    assert!(
-        matches!(error, ReadError::Status(StatusError::NotFound { .. })),
-        "{error}"
-    );
+    assert!(matches!(error, ReadError::Status(StatusError::NotFound { .. })), "{error}");
     cluster.shutdown().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nodes_find_each_other_again_after_any_of_them_restarts() {
-    let mut cluster = Cluster::builder()
-        .nodes(4)
-        .shards(16)
-        .start()
-        .await
-        .unwrap();
+    let mut cluster = Cluster::builder().nodes(4).shards(16).start().await.unwrap();
     let file = test_support::blob(6, 10_000);
     let client = cluster.client().await.unwrap();
     let id = store(&client, &cluster, &file).await.unwrap();
@@ -209,9 +130,7 @@ async fn an_empty_file_and_the_largest_file_round_trip() {
         let id = store(&client, &cluster, &file).await.unwrap();
         assert_eq!(read(&client, id).await.unwrap(), file, "{len} bytes");
     }
-    let error = store(&client, &cluster, &test_support::blob(7, max + 1))
-        .await
-        .unwrap_err();
+    let error = store(&client, &cluster, &test_support::blob(7, max + 1)).await.unwrap_err();
     assert!(matches!(error, StoreError::TooLarge { .. }), "{error}");
     cluster.shutdown().await.unwrap();
 }

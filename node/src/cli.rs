@@ -200,20 +200,13 @@ fn start_log(globals: &Globals, command: &Command) -> Result<(), Failure> {
         }
         _ => (LogLevel::Warnings, LogFormat::Text),
     };
-    let level = if globals.quiet {
-        LogLevel::Errors
-    } else {
-        level.raised(globals.verbose)
-    };
+    let level = if globals.quiet { LogLevel::Errors } else { level.raised(globals.verbose) };
     telemetry::start(level, format).map_err(|error| Failure::usage("log_filter", error))
 }
 
 /// What is wrong with the arguments, or the help and version that were asked for.
 fn parse_failure(error: &clap::Error, wants_json: bool) -> ExitCode {
-    let asked_for = matches!(
-        error.kind(),
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
-    );
+    let asked_for = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
     if asked_for || !wants_json {
         // A closed pipe is no reason to complain.
         let _ = error.print();
@@ -242,9 +235,7 @@ fn interruptible(
 }
 
 fn with_runtime(command: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::io("cannot start", &error))?;
     let result = runtime.block_on(command);
     // A thread may wait in a read of standard input that never ends.

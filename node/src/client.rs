@@ -108,11 +108,7 @@ impl Client {
             external: Vec::new(),
             bootstrap: bootstrap.clone(),
             role: Role::LightPeer,
-            committee: committee
-                .members()
-                .iter()
-                .map(|member| member.node)
-                .collect(),
+            committee: committee.members().iter().map(|member| member.node).collect(),
             limits: config.limits,
         };
         let mut registry = Registry::default();
@@ -120,12 +116,8 @@ impl Client {
         // A light peer is asked nothing; whatever arrives is dropped, which closes the stream.
         let drain = tokio::spawn(async move { while events.recv().await.is_some() {} });
         let events = Arc::new(AbortOnDrop(drain.abort_handle()));
-        let client = Self {
-            network,
-            view: Arc::new(view),
-            config: Arc::new(config),
-            _events: events,
-        };
+        let client =
+            Self { network, view: Arc::new(view), config: Arc::new(config), _events: events };
         client.wait_for_a_peer(&bootstrap).await?;
         Ok(client)
     }

@@ -47,12 +47,7 @@ pub struct ServiceLimits {
 impl Default for ServiceLimits {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
-        Self {
-            writes_max: cores.max(2),
-            reads_max: 8,
-            queue_max: 64,
-            busy_retry_after_ms: 100,
-        }
+        Self { writes_max: cores.max(2), reads_max: 8, queue_max: 64, busy_retry_after_ms: 100 }
     }
 }
 

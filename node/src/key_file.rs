@@ -87,10 +87,7 @@ impl NodeKeys {
     /// [`KeyFileError::Randomness`].
     pub fn generate() -> Result<Self, KeyFileError> {
         let node = KeyPair::from_seed(random_seed()?);
-        Ok(Self {
-            node,
-            bls: BlsKeyPair::from_seed(random_seed()?),
-        })
+        Ok(Self { node, bls: BlsKeyPair::from_seed(random_seed()?) })
     }
 
     /// Writes the keys to a new file.
@@ -99,13 +96,7 @@ impl NodeKeys {
     /// [`KeyFileError::Exists`], [`KeyFileError::Io`].
     pub fn create(&self, path: &Path) -> Result<(), KeyFileError> {
         let node_seed = hex(self.node.seed());
-        write_new(
-            path,
-            &KeyFile::Node {
-                node_seed,
-                bls_seed: hex(self.bls.seed()),
-            },
-        )
+        write_new(path, &KeyFile::Node { node_seed, bls_seed: hex(self.bls.seed()) })
     }
 
     /// Reads the keys.
@@ -113,22 +104,12 @@ impl NodeKeys {
     /// # Errors
     /// [`KeyFileError`].
     pub fn open(path: &Path) -> Result<Self, KeyFileError> {
-        let malformed = || KeyFileError::Malformed {
-            path: path.to_owned(),
-            expected: "node",
-        };
-        let KeyFile::Node {
-            node_seed,
-            bls_seed,
-        } = read(path, "node")?
-        else {
+        let malformed = || KeyFileError::Malformed { path: path.to_owned(), expected: "node" };
+        let KeyFile::Node { node_seed, bls_seed } = read(path, "node")? else {
             return Err(malformed());
         };
         let node = KeyPair::from_seed(unhex(&node_seed).ok_or_else(malformed)?);
-        Ok(Self {
-            node,
-            bls: BlsKeyPair::from_seed(unhex(&bls_seed).ok_or_else(malformed)?),
-        })
+        Ok(Self { node, bls: BlsKeyPair::from_seed(unhex(&bls_seed).ok_or_else(malformed)?) })
     }
 }
 
@@ -145,12 +126,7 @@ pub fn generate_key_pair() -> Result<KeyPair, KeyFileError> {
 /// # Errors
 /// [`KeyFileError::Exists`], [`KeyFileError::Io`].
 pub fn create_writer_key(path: &Path, key: &KeyPair) -> Result<(), KeyFileError> {
-    write_new(
-        path,
-        &KeyFile::Writer {
-            seed: hex(key.seed()),
-        },
-    )
+    write_new(path, &KeyFile::Writer { seed: hex(key.seed()) })
 }
 
 /// Reads a writer's key.
@@ -158,10 +134,7 @@ pub fn create_writer_key(path: &Path, key: &KeyPair) -> Result<(), KeyFileError>
 /// # Errors
 /// [`KeyFileError`].
 pub fn open_writer_key(path: &Path) -> Result<KeyPair, KeyFileError> {
-    let malformed = || KeyFileError::Malformed {
-        path: path.to_owned(),
-        expected: "writer",
-    };
+    let malformed = || KeyFileError::Malformed { path: path.to_owned(), expected: "writer" };
     let KeyFile::Writer { seed } = read(path, "writer")? else {
         return Err(malformed());
     };
@@ -183,9 +156,7 @@ impl KeyLock {
         let file = File::open(path).map_err(|source| io_error(path, source))?;
         match file.try_lock() {
             Ok(()) => Ok(Self { _file: file }),
-            Err(TryLockError::WouldBlock) => Err(KeyFileError::Locked {
-                path: path.to_owned(),
-            }),
+            Err(TryLockError::WouldBlock) => Err(KeyFileError::Locked { path: path.to_owned() }),
             Err(TryLockError::Error(source)) => Err(io_error(path, source)),
         }
     }
@@ -195,16 +166,11 @@ fn read(path: &Path, expected: &'static str) -> Result<KeyFile, KeyFileError> {
     let metadata = fs::metadata(path).map_err(|source| io_error(path, source))?;
     let mode = metadata.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
-        return Err(KeyFileError::Permissions {
-            path: path.to_owned(),
-            mode,
-        });
+        return Err(KeyFileError::Permissions { path: path.to_owned(), mode });
     }
     let text = fs::read_to_string(path).map_err(|source| io_error(path, source))?;
-    serde_json::from_str(&text).map_err(|_| KeyFileError::Malformed {
-        path: path.to_owned(),
-        expected,
-    })
+    serde_json::from_str(&text)
+        .map_err(|_| KeyFileError::Malformed { path: path.to_owned(), expected })
 }
 
 fn write_new(path: &Path, key: &KeyFile) -> Result<(), KeyFileError> {
@@ -213,29 +179,17 @@ fn write_new(path: &Path, key: &KeyFile) -> Result<(), KeyFileError> {
     let mut options = OpenOptions::new();
     let file = options.write(true).create_new(true).mode(0o600).open(path);
     let mut file = file.map_err(|source| match source.kind() {
-        io::ErrorKind::AlreadyExists => KeyFileError::Exists {
-            path: path.to_owned(),
-        },
-        _ => KeyFileError::Io {
-            path: path.to_owned(),
-            source,
-        },
+        io::ErrorKind::AlreadyExists => KeyFileError::Exists { path: path.to_owned() },
+        _ => KeyFileError::Io { path: path.to_owned(), source },
     })?;
-    let written = file
-        .write_all(text.as_bytes())
-        .and_then(|()| file.sync_all());
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
     written.map_err(|source| io_error(path, source))
 }
 
 fn io_error(path: &Path, source: io::Error) -> KeyFileError {
     match source.kind() {
-        io::ErrorKind::NotFound => KeyFileError::NotFound {
-            path: path.to_owned(),
-        },
-        _ => KeyFileError::Io {
-            path: path.to_owned(),
-            source,
-        },
+        io::ErrorKind::NotFound => KeyFileError::NotFound { path: path.to_owned() },
+        _ => KeyFileError::Io { path: path.to_owned(), source },
     }
 }
 
@@ -250,9 +204,7 @@ fn hex(seed: &[u8; 32]) -> String {
 }
 
 fn unhex(text: &str) -> Option<[u8; 32]> {
-    text.parse()
-        .ok()
-        .map(|bytes: floe_protocol::keys::PublicKey| *bytes.as_bytes())
+    text.parse().ok().map(|bytes: floe_protocol::keys::PublicKey| *bytes.as_bytes())
 }
 
 #[cfg(test)]
@@ -268,14 +220,8 @@ mod tests {
         let again = NodeKeys::open(&path).unwrap();
         assert_eq!(again.node.public(), keys.node.public());
         assert_eq!(again.bls.public(), keys.bls.public());
-        assert!(matches!(
-            keys.create(&path),
-            Err(KeyFileError::Exists { .. })
-        ));
-        assert!(matches!(
-            open_writer_key(&path),
-            Err(KeyFileError::Malformed { .. })
-        ));
+        assert!(matches!(keys.create(&path), Err(KeyFileError::Exists { .. })));
+        assert!(matches!(open_writer_key(&path), Err(KeyFileError::Malformed { .. })));
     }
 
     #[test]
@@ -297,16 +243,10 @@ mod tests {
         let path = dir.path().join("node.key");
         NodeKeys::generate().unwrap().create(&path).unwrap();
         let lock = KeyLock::take(&path).unwrap();
-        assert!(matches!(
-            KeyLock::take(&path),
-            Err(KeyFileError::Locked { .. })
-        ));
+        assert!(matches!(KeyLock::take(&path), Err(KeyFileError::Locked { .. })));
         drop(lock);
         assert!(KeyLock::take(&path).is_ok());
         let absent = dir.path().join("absent");
-        assert!(matches!(
-            KeyLock::take(&absent),
-            Err(KeyFileError::NotFound { .. })
-        ));
+        assert!(matches!(KeyLock::take(&absent), Err(KeyFileError::NotFound { .. })));
     }
 }

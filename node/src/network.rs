@@ -98,12 +98,7 @@ pub async fn start(
         peers,
         listen_addresses,
     };
-    let channels = Channels {
-        commands,
-        events,
-        view,
-        listen,
-    };
+    let channels = Channels { commands, events, view, listen };
     let mut event_loop = Box::new(EventLoop::new(swarm, config, &committee, channels, metrics));
     event_loop.listen().await?;
     let task = tokio::spawn(Box::pin(event_loop.run()));
@@ -151,11 +146,7 @@ impl Network {
         let permit = Arc::clone(&self.requests).acquire_owned().await;
         let permit = permit.map_err(|_| RequestError::Stopped)?;
         let (reply, response) = oneshot::channel();
-        let request = OutboundRequest {
-            request,
-            reply,
-            permit,
-        };
+        let request = OutboundRequest { request, reply, permit };
         let sent = self.commands.send(Command::Request(peer, request)).await;
         sent.map_err(|_| RequestError::Stopped)?;
         response.await.map_err(|_| RequestError::Stopped)?
@@ -170,10 +161,7 @@ impl Network {
             return Err(AnnounceError::TooLarge);
         }
         let (result, announced) = oneshot::channel();
-        let sent = self
-            .commands
-            .send(Command::Announce(announcement, result))
-            .await;
+        let sent = self.commands.send(Command::Announce(announcement, result)).await;
         sent.map_err(|_| AnnounceError::Stopped)?;
         announced.await.map_err(|_| AnnounceError::Stopped)?
     }
@@ -183,11 +171,7 @@ impl Network {
     pub async fn add_addresses(&self, node: NodeId, addresses: Vec<Multiaddr>) {
         if let Some(peer) = peer_id(&node) {
             // If the network has stopped there is nothing left to remember them.
-            drop(
-                self.commands
-                    .send(Command::AddAddresses(peer, addresses))
-                    .await,
-            );
+            drop(self.commands.send(Command::AddAddresses(peer, addresses)).await);
         }
     }
 

@@ -97,11 +97,7 @@ impl Node {
             limits: config.service,
             cancel: cancel.clone(),
         }));
-        services.spawn(address_book::run(
-            store.clone(),
-            network.clone(),
-            cancel.clone(),
-        ));
+        services.spawn(address_book::run(store.clone(), network.clone(), cancel.clone()));
         tracing::info!(node = %id, addresses = ?network.listen_addresses(), "node is up");
         Ok(NodeHandle {
             id,
@@ -215,12 +211,7 @@ fn network_config(
         external: config.external.clone(),
         bootstrap: parse_bootstrap(&config.network.bootstrap)?,
         role: Role::StorageNode,
-        committee: view
-            .committee()
-            .members()
-            .iter()
-            .map(|member| member.node)
-            .collect(),
+        committee: view.committee().members().iter().map(|member| member.node).collect(),
         limits: config.limits,
     })
 }
@@ -229,10 +220,6 @@ fn network_config(
 pub(crate) fn parse_bootstrap(addresses: &[String]) -> Result<Vec<Multiaddr>, NodeError> {
     addresses
         .iter()
-        .map(|address| {
-            address
-                .parse()
-                .map_err(|_| NodeError::Bootstrap(address.clone()))
-        })
+        .map(|address| address.parse().map_err(|_| NodeError::Bootstrap(address.clone())))
         .collect()
 }

@@ -43,13 +43,7 @@ impl LogLevel {
     /// As many levels above this one as there are `-v`.
     #[must_use]
     pub fn raised(self, by: u8) -> Self {
-        let levels = [
-            Self::Errors,
-            Self::Warnings,
-            Self::Info,
-            Self::Debug,
-            Self::Trace,
-        ];
+        let levels = [Self::Errors, Self::Warnings, Self::Info, Self::Debug, Self::Trace];
         let own = levels.iter().position(|level| *level == self).unwrap_or(0);
         levels[(own + usize::from(by)).min(levels.len() - 1)]
     }
@@ -81,9 +75,7 @@ pub struct FilterError {
 /// # Errors
 /// [`FilterError`].
 pub fn start(level: LogLevel, format: LogFormat) -> Result<(), FilterError> {
-    let subscriber = fmt()
-        .with_writer(io::stderr)
-        .with_env_filter(filter(level)?);
+    let subscriber = fmt().with_writer(io::stderr).with_env_filter(filter(level)?);
     // An error says that a subscriber is there already, as in tests.
     let _ = match format {
         LogFormat::Json => subscriber.json().try_init(),

@@ -104,9 +104,7 @@ fn decoding(criterion: &mut Criterion) {
     for (config, len) in cases() {
         let blob = encode(config, blob(1, len), threads(2)).unwrap();
         let (layout, table) = (blob.layout(), blob.table());
-        let rows: Vec<_> = (0..u16::try_from(config.k1()).unwrap())
-            .map(SliverIndex::new)
-            .collect();
+        let rows: Vec<_> = (0..u16::try_from(config.k1()).unwrap()).map(SliverIndex::new).collect();
         let (primaries, secondaries) = (last(&blob, Axis::Primary), last(&blob, Axis::Secondary));
         group.throughput(Throughput::Bytes(len as u64));
         for count in [1, 2] {
@@ -163,12 +161,5 @@ fn recovery(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(
-    benches,
-    hash_only,
-    encoding,
-    decoding,
-    verification,
-    recovery
-);
+criterion_group!(benches, hash_only, encoding, decoding, verification, recovery);
 criterion_main!(benches);

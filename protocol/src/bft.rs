@@ -58,10 +58,7 @@ mod tests {
             let w = min_quorum(n);
             assert!(is_quorum(w, n), "n = {n}, w = {w}");
             assert!(!is_quorum(w - 1, n), "n = {n}, w = {w}");
-            assert!(
-                w <= n - max_faulty(n),
-                "the honest shards alone make a quorum, n = {n}"
-            );
+            assert!(w <= n - max_faulty(n), "the honest shards alone make a quorum, n = {n}");
         }
     }
 

@@ -50,10 +50,8 @@ impl BlobId {
     #[must_use]
     pub fn offset(&self, n_shards: u16) -> u16 {
         let n = u32::from(n_shards);
-        let remainder = self
-            .as_bytes()
-            .iter()
-            .fold(0_u32, |acc, byte| (acc * 256 + u32::from(*byte)) % n);
+        let remainder =
+            self.as_bytes().iter().fold(0_u32, |acc, byte| (acc * 256 + u32::from(*byte)) % n);
         u16::try_from(remainder).expect("below n_shards")
     }
 
@@ -91,9 +89,8 @@ impl FromStr for BlobId {
     type Err = ParseBlobIdError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let bytes = data_encoding::BASE64URL_NOPAD
-            .decode(text.as_bytes())
-            .map_err(|_| ParseBlobIdError)?;
+        let bytes =
+            data_encoding::BASE64URL_NOPAD.decode(text.as_bytes()).map_err(|_| ParseBlobIdError)?;
         Ok(Self::new(bytes.try_into().map_err(|_| ParseBlobIdError)?))
     }
 }
@@ -156,11 +153,7 @@ impl BlobHeader {
         }
         let len = u64::from_le_bytes(bytes[3..11].try_into().expect("8 bytes"));
         config.layout(len)?;
-        Ok(Self {
-            n_shards,
-            len,
-            root: hash_at(bytes, 11),
-        })
+        Ok(Self { n_shards, len, root: hash_at(bytes, 11) })
     }
 
     /// The blob id: keyed hash of the layout.
@@ -217,10 +210,7 @@ impl PairDigest {
     /// Reads the layout back.
     #[must_use]
     pub fn from_bytes(bytes: &[u8; PAIR_DIGEST_BYTES]) -> Self {
-        Self {
-            primary: hash_at(bytes, 0),
-            secondary: hash_at(bytes, HASH_BYTES),
-        }
+        Self { primary: hash_at(bytes, 0), secondary: hash_at(bytes, HASH_BYTES) }
     }
 
     /// The leaf of the blob tree for this digest and the digest share beside it.
@@ -291,17 +281,8 @@ impl PairProof {
         let (digest, rest) = rest[2..].split_at(PAIR_DIGEST_BYTES);
         let digest = PairDigest::from_bytes(digest.try_into().expect("split at its length"));
         let (share, path) = rest.split_at(config.share_bytes());
-        let path = path
-            .chunks_exact(HASH_BYTES)
-            .map(|hash| hash_at(hash, 0))
-            .collect();
-        let proof = Self {
-            header,
-            index,
-            digest,
-            share: Bytes::copy_from_slice(share),
-            path,
-        };
+        let path = path.chunks_exact(HASH_BYTES).map(|hash| hash_at(hash, 0)).collect();
+        let proof = Self { header, index, digest, share: Bytes::copy_from_slice(share), path };
         proof.verify(config, id)?;
         Ok(proof)
     }
@@ -326,13 +307,7 @@ impl PairProof {
         }
         let leaf = self.digest.leaf(&self.share);
         let position = (self.index.as_usize(), config.n());
-        if merkle::verify(
-            Domain::BlobNode,
-            &self.header.root,
-            position,
-            leaf,
-            &self.path,
-        ) {
+        if merkle::verify(Domain::BlobNode, &self.header.root, position, leaf, &self.path) {
             Ok(())
         } else {
             Err(ProofError::Path)
@@ -342,11 +317,7 @@ impl PairProof {
 
 /// The hash at `offset`, which must be at least 32 bytes before the end.
 fn hash_at(bytes: &[u8], offset: usize) -> Hash {
-    Hash::new(
-        bytes[offset..offset + HASH_BYTES]
-            .try_into()
-            .expect("32 bytes"),
-    )
+    Hash::new(bytes[offset..offset + HASH_BYTES].try_into().expect("32 bytes"))
 }
 
 #[cfg(test)]
@@ -360,14 +331,9 @@ mod tests {
         assert_eq!(text.len(), 43);
         assert_eq!(text.parse(), Ok(id));
         let standard_alphabet = text.replace('-', "+").replace('_', "/");
-        for bad in [
-            "",
-            "x",
-            &text[1..],
-            &format!("{text}="),
-            &format!("{text} "),
-            &standard_alphabet,
-        ] {
+        for bad in
+            ["", "x", &text[1..], &format!("{text}="), &format!("{text} "), &standard_alphabet]
+        {
             assert_eq!(bad.parse::<BlobId>(), Err(ParseBlobIdError), "{bad:?}");
         }
         // 43 characters carry 258 bits: the two spare ones must be zero.
@@ -382,10 +348,7 @@ mod tests {
         bytes[30] = 1; // 456 = 64 * 7 + 8
         let id = BlobId::new(bytes);
         assert_eq!(id.offset(64), 8);
-        assert_eq!(
-            id.shard_of(SliverPairIndex::new(60), 64),
-            ShardIndex::new(4)
-        );
+        assert_eq!(id.shard_of(SliverPairIndex::new(60), 64), ShardIndex::new(4));
         for n in [4, 7, 64, 100, 256] {
             for pair in (0..n).map(SliverPairIndex::new) {
                 assert_eq!(id.pair_of(id.shard_of(pair, n), n), pair);
@@ -396,36 +359,16 @@ mod tests {
     #[test]
     fn headers_of_other_networks_are_refused() {
         let config = EncodingConfig::new(7).unwrap();
-        let header = BlobHeader {
-            n_shards: 7,
-            len: 99,
-            root: Hash::of_symbol(b"root"),
-        };
+        let header = BlobHeader { n_shards: 7, len: 99, root: Hash::of_symbol(b"root") };
         let bytes = header.to_bytes();
         assert_eq!(BlobHeader::from_bytes(config, &bytes), Ok(header));
-        assert_eq!(
-            BlobHeader::from_bytes(config, &bytes[1..]),
-            Err(ProofError::Length)
-        );
+        assert_eq!(BlobHeader::from_bytes(config, &bytes[1..]), Err(ProofError::Length));
         let other = EncodingConfig::new(8).unwrap();
-        assert_eq!(
-            BlobHeader::from_bytes(other, &bytes),
-            Err(ProofError::Encoding)
-        );
+        assert_eq!(BlobHeader::from_bytes(other, &bytes), Err(ProofError::Encoding));
         let mut other_type = bytes;
         other_type[0] = 2;
-        assert_eq!(
-            BlobHeader::from_bytes(config, &other_type),
-            Err(ProofError::Encoding)
-        );
-        let huge = BlobHeader {
-            len: u64::MAX,
-            ..header
-        }
-        .to_bytes();
-        assert!(matches!(
-            BlobHeader::from_bytes(config, &huge),
-            Err(ProofError::Layout(_))
-        ));
+        assert_eq!(BlobHeader::from_bytes(config, &other_type), Err(ProofError::Encoding));
+        let huge = BlobHeader { len: u64::MAX, ..header }.to_bytes();
+        assert!(matches!(BlobHeader::from_bytes(config, &huge), Err(ProofError::Layout(_))));
     }
 }

@@ -103,24 +103,15 @@ impl Certificate {
     ) -> Result<Self, CertificateError> {
         let mut signers = vec![false; committee.members().len()];
         for (position, _) in confirmations {
-            let signer = signers
-                .get_mut(*position)
-                .ok_or(CertificateError::Malformed)?;
+            let signer = signers.get_mut(*position).ok_or(CertificateError::Malformed)?;
             if std::mem::replace(signer, true) {
                 return Err(CertificateError::Malformed);
             }
         }
-        let signatures: Vec<_> = confirmations
-            .iter()
-            .map(|(_, signature)| *signature)
-            .collect();
+        let signatures: Vec<_> = confirmations.iter().map(|(_, signature)| *signature).collect();
         let signature =
             BlsSignature::aggregate(&signatures).map_err(|_| CertificateError::Signature)?;
-        let certificate = Self {
-            fact,
-            signers,
-            signature,
-        };
+        let certificate = Self { fact, signers, signature };
         certificate.check_weight(committee)?;
         Ok(certificate)
     }
@@ -131,14 +122,9 @@ impl Certificate {
     /// [`CertificateError`]: it proves nothing.
     pub fn verify(&self, committee: &Committee, chain: &ChainId) -> Result<(), CertificateError> {
         self.check_weight(committee)?;
-        let keys: Vec<_> = self
-            .signers(committee)
-            .map(|position| committee.members()[position].bls_key)
-            .collect();
-        if self
-            .signature
-            .verify_aggregate(&self.fact.message(chain), &keys)
-        {
+        let keys: Vec<_> =
+            self.signers(committee).map(|position| committee.members()[position].bls_key).collect();
+        if self.signature.verify_aggregate(&self.fact.message(chain), &keys) {
             Ok(())
         } else {
             Err(CertificateError::Signature)
@@ -157,14 +143,8 @@ impl Certificate {
 
     /// Committee positions of the signers, ascending.
     pub fn signers<'a>(&'a self, committee: &'a Committee) -> impl Iterator<Item = usize> + 'a {
-        let positions = self
-            .signers
-            .iter()
-            .take(committee.members().len())
-            .enumerate();
-        positions
-            .filter(|(_, signed)| **signed)
-            .map(|(position, _)| position)
+        let positions = self.signers.iter().take(committee.members().len()).enumerate();
+        positions.filter(|(_, signed)| **signed).map(|(position, _)| position)
     }
 
     fn check_weight(&self, committee: &Committee) -> Result<(), CertificateError> {
@@ -181,10 +161,7 @@ impl Certificate {
         if committee.is_quorum(weight) {
             Ok(())
         } else {
-            Err(CertificateError::NoQuorum {
-                weight,
-                n_shards: committee.n_shards(),
-            })
+            Err(CertificateError::NoQuorum { weight, n_shards: committee.n_shards() })
         }
     }
 
@@ -198,9 +175,7 @@ impl Certificate {
         bytes.extend_from_slice(self.fact.registration.as_bytes());
         bytes.extend_from_slice(&members.to_le_bytes());
         bytes.extend(self.signers.chunks(8).map(|bits| {
-            bits.iter()
-                .enumerate()
-                .fold(0_u8, |byte, (i, bit)| byte | (u8::from(*bit) << i))
+            bits.iter().enumerate().fold(0_u8, |byte, (i, bit)| byte | (u8::from(*bit) << i))
         }));
         bytes.extend_from_slice(self.signature.as_bytes());
         bytes
@@ -217,9 +192,7 @@ impl Certificate {
         let (registration, rest) = rest.split_first_chunk::<32>().ok_or(malformed)?;
         let (members, rest) = rest.split_first_chunk::<2>().ok_or(malformed)?;
         let members = usize::from(u16::from_le_bytes(*members));
-        let (bitmap, signature) = rest
-            .split_at_checked(members.div_ceil(8))
-            .ok_or(malformed)?;
+        let (bitmap, signature) = rest.split_at_checked(members.div_ceil(8)).ok_or(malformed)?;
         let signature: &[u8; 96] = signature.try_into().map_err(|_| malformed)?;
         let bit = |i: usize| (bitmap[i / 8] >> (i % 8)) & 1 == 1;
         if (members..8 * bitmap.len()).any(bit) {
@@ -253,10 +226,7 @@ mod tests {
     #[test]
     fn the_signed_message_binds_every_part_at_its_place() {
         let chain = test_support::genesis(4, 4).chain_id();
-        let fact = ConfirmedFact {
-            epoch: Epoch::new(0x0102),
-            ..fact()
-        };
+        let fact = ConfirmedFact { epoch: Epoch::new(0x0102), ..fact() };
         let message = fact.message(&chain);
         assert_eq!(message[..32], SigningDomain::StorageConfirmation.tag());
         assert_eq!(message[32..64], *chain.as_bytes());

@@ -44,11 +44,7 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8], max_bytes: usize) -> Result<T, 
 }
 
 fn check(bytes: usize, max_bytes: usize) -> Result<(), CodecError> {
-    if bytes > max_bytes {
-        Err(CodecError::TooLarge { bytes, max_bytes })
-    } else {
-        Ok(())
-    }
+    if bytes > max_bytes { Err(CodecError::TooLarge { bytes, max_bytes }) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -60,18 +56,12 @@ mod tests {
         let mut bytes = encode(&(1_u8, "x"), 100).unwrap();
         assert_eq!(decode::<(u8, String)>(&bytes, 100), Ok((1, "x".into())));
         bytes.push(0);
-        assert_eq!(
-            decode::<(u8, String)>(&bytes, 100),
-            Err(CodecError::Malformed)
-        );
+        assert_eq!(decode::<(u8, String)>(&bytes, 100), Err(CodecError::Malformed));
     }
 
     #[test]
     fn limits_hold_both_ways() {
-        let too_large = CodecError::TooLarge {
-            bytes: 12,
-            max_bytes: 11,
-        };
+        let too_large = CodecError::TooLarge { bytes: 12, max_bytes: 11 };
         assert_eq!(encode(&"x".repeat(11), 11), Err(too_large));
         assert_eq!(decode::<String>(&[0; 12], 11), Err(too_large));
     }

@@ -96,23 +96,12 @@ impl Committee {
         let holders = award_shards(n_shards, &candidates)?;
         let mut members: Vec<_> = candidates
             .iter()
-            .map(|c| Member {
-                node: c.node,
-                bls_key: c.bls_key,
-                shards: Vec::new(),
-            })
+            .map(|c| Member { node: c.node, bls_key: c.bls_key, shards: Vec::new() })
             .collect();
         for (shard, holder) in (0..n_shards).zip(&holders) {
-            members[usize::from(*holder)]
-                .shards
-                .push(ShardIndex::new(shard));
+            members[usize::from(*holder)].shards.push(ShardIndex::new(shard));
         }
-        Ok(Self {
-            epoch: Epoch::new(0),
-            config,
-            members,
-            holders,
-        })
+        Ok(Self { epoch: Epoch::new(0), config, members, holders })
     }
 
     /// The epoch that this committee serves.
@@ -151,9 +140,7 @@ impl Committee {
     /// Position of the member with this node key.
     #[must_use]
     pub fn position(&self, node: &NodeId) -> Option<usize> {
-        self.members
-            .binary_search_by_key(node, |member| member.node)
-            .ok()
+        self.members.binary_search_by_key(node, |member| member.node).ok()
     }
 
     /// The member with this node key.
@@ -190,11 +177,7 @@ mod tests {
                 let listing = committee.members().iter().enumerate();
                 let listing = listing.filter(|(_, member)| member.shards.contains(&shard));
                 let listing: Vec<_> = listing.map(|(position, _)| position).collect();
-                assert_eq!(
-                    listing,
-                    [committee.holder(shard)],
-                    "shard {shard} of {n_shards}"
-                );
+                assert_eq!(listing, [committee.holder(shard)], "shard {shard} of {n_shards}");
             }
         }
     }

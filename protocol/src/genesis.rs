@@ -150,10 +150,7 @@ impl Genesis {
             });
         }
         for member in &self.members {
-            if !member
-                .bls_key
-                .verify_possession(&member.node, &member.bls_possession)
-            {
+            if !member.bls_key.verify_possession(&member.node, &member.bls_possession) {
                 return Err(GenesisError::Possession(member.node));
             }
         }
@@ -200,21 +197,12 @@ mod tests {
     fn names_and_lists_have_limits() {
         check(|genesis| genesis.name.clear(), &GenesisError::Name);
         let long = "x".repeat(MAX_NAME_BYTES + 1);
-        check(
-            |genesis| genesis.name.clone_from(&long),
-            &GenesisError::Name,
-        );
+        check(|genesis| genesis.name.clone_from(&long), &GenesisError::Name);
         check(|genesis| genesis.writers.clear(), &GenesisError::Writers);
         let writers = vec![test_support::writer_key().public(); MAX_WRITERS + 1];
-        check(
-            |genesis| genesis.writers.clone_from(&writers),
-            &GenesisError::Writers,
-        );
+        check(|genesis| genesis.writers.clone_from(&writers), &GenesisError::Writers);
         let members = vec![test_support::genesis(4, 4).members[0]; MAX_MEMBERS + 1];
-        check(
-            |genesis| genesis.members.clone_from(&members),
-            &GenesisError::Members,
-        );
+        check(|genesis| genesis.members.clone_from(&members), &GenesisError::Members);
 
         let mut longest = test_support::genesis(5, 7);
         longest.name = "x".repeat(MAX_NAME_BYTES);
@@ -230,11 +218,7 @@ mod tests {
         }
         let max_bytes = 12 << 20;
         for bytes in [0, max_bytes + 1, u64::MAX] {
-            let error = GenesisError::MaxBlobBytes {
-                bytes,
-                max_bytes,
-                n_shards: 7,
-            };
+            let error = GenesisError::MaxBlobBytes { bytes, max_bytes, n_shards: 7 };
             check(|genesis| genesis.max_blob_bytes = bytes, &error);
         }
         let mut smallest = test_support::genesis(5, 7);
@@ -262,11 +246,7 @@ mod tests {
 
     #[test]
     fn members_carry_the_shards_and_come_once() {
-        let cap = |nodes| CommitteeError::Cap {
-            n_shards: 7,
-            nodes,
-            cap: 2,
-        };
+        let cap = |nodes| CommitteeError::Cap { n_shards: 7, nodes, cap: 2 };
         let error = GenesisError::Committee(cap(3));
         check(|genesis| genesis.members.truncate(3), &error);
         let without_stake = |genesis: &mut Genesis| {
@@ -274,10 +254,7 @@ mod tests {
             genesis.members[3].stake_wal = 0;
         };
         check(without_stake, &error);
-        check(
-            |genesis| genesis.members.clear(),
-            &GenesisError::Committee(cap(0)),
-        );
+        check(|genesis| genesis.members.clear(), &GenesisError::Committee(cap(0)));
         let node = test_support::genesis(5, 7).members[1].node;
         let error = GenesisError::Committee(CommitteeError::Duplicate(node));
         check(|genesis| genesis.members[4] = genesis.members[1], &error);

@@ -141,10 +141,7 @@ mod tests {
 
     #[test]
     fn parts_are_concatenated() {
-        assert_eq!(
-            Domain::PairLeaf.hash(&[b"ab", b"c"]),
-            Domain::PairLeaf.hash(&[b"a", b"bc"])
-        );
+        assert_eq!(Domain::PairLeaf.hash(&[b"ab", b"c"]), Domain::PairLeaf.hash(&[b"a", b"bc"]));
         assert_ne!(Domain::PairLeaf.hash(&[b"abc"]), Hash::of_symbol(b"abc"));
     }
 }

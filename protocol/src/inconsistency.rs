@@ -98,11 +98,7 @@ impl InconsistencyProof {
         symbols.sort_by_key(ProvenSymbol::line);
         symbols.dedup_by_key(|symbol| symbol.line());
         symbols.truncate(axis.symbols(config));
-        let proof = Self {
-            axis,
-            target,
-            symbols,
-        };
+        let proof = Self { axis, target, symbols };
         proof.verify(config, &header.id())?;
         Ok(proof)
     }
@@ -124,12 +120,7 @@ impl InconsistencyProof {
         slivers: &[(SliverIndex, Bytes)],
     ) -> Result<Self, InconsistencyError> {
         let layout = header.layout().map_err(ProofError::from)?;
-        let search = Search {
-            layout,
-            header,
-            table,
-            proofs: table.proofs(header)?,
-        };
+        let search = Search { layout, header, table, proofs: table.proofs(header)? };
         let given = search.expand(axis, slivers)?;
         let mut crossing = Vec::new();
         for line in search.lines() {
@@ -160,8 +151,7 @@ impl InconsistencyProof {
     /// The sliver that does not follow.
     #[must_use]
     pub const fn target(&self) -> SliverIndex {
-        self.axis
-            .line(self.target.index, self.target.header.n_shards)
+        self.axis.line(self.target.index, self.target.header.n_shards)
     }
 
     /// The header of the blob.
@@ -190,11 +180,8 @@ impl InconsistencyProof {
                 .verify(config, id)
                 .map_err(|error| InconsistencyError::Symbol { line, error })?;
         }
-        let symbols: Vec<_> = self
-            .symbols
-            .iter()
-            .map(|symbol| (symbol.line(), symbol.symbol.clone()))
-            .collect();
+        let symbols: Vec<_> =
+            self.symbols.iter().map(|symbol| (symbol.line(), symbol.symbol.clone())).collect();
         let sliver = decode_line(&layout, self.axis, &symbols)
             .expect("enough symbols of the right length from different lines");
         let root = sliver_root(&layout, self.axis, &sliver).expect("decoded to its length");
@@ -242,9 +229,8 @@ impl InconsistencyProof {
         id: &BlobId,
         bytes: &[u8],
     ) -> Result<Self, InconsistencyError> {
-        let (header_bytes, rest) = bytes
-            .split_at_checked(HEADER_BYTES)
-            .ok_or(InconsistencyError::Length)?;
+        let (header_bytes, rest) =
+            bytes.split_at_checked(HEADER_BYTES).ok_or(InconsistencyError::Length)?;
         let header = BlobHeader::from_bytes(config, header_bytes)?;
         let layout = header.layout().map_err(ProofError::from)?;
         let (axis, rest) = match rest.split_first() {
@@ -256,11 +242,7 @@ impl InconsistencyProof {
         if bytes.len() != Self::layout_bytes(config, &layout, axis) {
             return Err(InconsistencyError::Length);
         }
-        let mut reader = Reader {
-            config,
-            header,
-            rest,
-        };
+        let mut reader = Reader { config, header, rest };
         let target = reader.pair_proof();
         let index = SymbolIndex::new(if target.index.get() < config.n_shards() {
             axis.line(target.index, config.n_shards()).get()
@@ -275,19 +257,9 @@ impl InconsistencyProof {
             }
             let symbol = Bytes::copy_from_slice(reader.take(layout.symbol_bytes()));
             let path = reader.hashes(merkle::path_steps(config.n()));
-            symbols.push(ProvenSymbol {
-                helper,
-                axis: axis.other(),
-                index,
-                symbol,
-                path,
-            });
+            symbols.push(ProvenSymbol { helper, axis: axis.other(), index, symbol, path });
         }
-        let proof = Self {
-            axis,
-            target,
-            symbols,
-        };
+        let proof = Self { axis, target, symbols };
         proof.verify(config, id)?;
         Ok(proof)
     }
@@ -317,19 +289,10 @@ impl Reader<'_> {
         let (config, steps) = (self.config, merkle::path_steps(self.config.n()));
         let index = self.take(2);
         let index = SliverPairIndex::new(u16::from_le_bytes([index[0], index[1]]));
-        let digest = self
-            .take(PAIR_DIGEST_BYTES)
-            .try_into()
-            .expect("taken at its length");
+        let digest = self.take(PAIR_DIGEST_BYTES).try_into().expect("taken at its length");
         let digest = PairDigest::from_bytes(digest);
         let share = Bytes::copy_from_slice(self.take(config.share_bytes()));
-        PairProof {
-            header,
-            index,
-            digest,
-            share,
-            path: self.hashes(steps),
-        }
+        PairProof { header, index, digest, share, path: self.hashes(steps) }
     }
 }
 
@@ -377,10 +340,7 @@ impl Search<'_> {
     ) -> Result<SliverTree, InconsistencyError> {
         let index = SymbolIndex::new(line.get());
         let symbol = |tree: &SliverTree| tree.symbol(index).expect("a line is below n");
-        let symbols: Vec<_> = crossing
-            .iter()
-            .map(|(other, tree)| (*other, symbol(tree)))
-            .collect();
+        let symbols: Vec<_> = crossing.iter().map(|(other, tree)| (*other, symbol(tree))).collect();
         let sliver =
             decode_line(&self.layout, axis, &symbols).map_err(|_| InconsistencyError::Lines)?;
         Ok(SliverTree::new(&self.layout, axis, sliver).expect("decoded to its length"))

@@ -161,8 +161,7 @@ impl PublicKey {
         let Ok(key) = ed25519_zebra::VerificationKey::try_from(self.0) else {
             return false;
         };
-        key.verify(&ed25519_zebra::Signature::from(signature.0), message)
-            .is_ok()
+        key.verify(&ed25519_zebra::Signature::from(signature.0), message).is_ok()
     }
 }
 
@@ -180,11 +179,7 @@ impl KeyPair {
     pub fn from_seed(seed: [u8; 32]) -> Self {
         let signing = ed25519_zebra::SigningKey::from(seed);
         let public = PublicKey(ed25519_zebra::VerificationKey::from(&signing).into());
-        Self {
-            seed,
-            signing,
-            public,
-        }
+        Self { seed, signing, public }
     }
 
     /// The secret seed, to be written to a key file.
@@ -208,9 +203,7 @@ impl KeyPair {
 
 impl fmt::Debug for KeyPair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeyPair")
-            .field("public", &self.public)
-            .finish_non_exhaustive()
+        f.debug_struct("KeyPair").field("public", &self.public).finish_non_exhaustive()
     }
 }
 
@@ -228,11 +221,7 @@ impl BlsKeyPair {
     pub fn from_seed(seed: [u8; 32]) -> Self {
         let secret = min_pk::SecretKey::key_gen(&seed, &[]).expect("32 bytes are enough");
         let public = BlsPublicKey(secret.sk_to_pk().to_bytes());
-        Self {
-            seed,
-            secret,
-            public,
-        }
+        Self { seed, secret, public }
     }
 
     /// The secret seed, to be written to a key file.
@@ -258,19 +247,13 @@ impl BlsKeyPair {
     #[must_use]
     pub fn prove_possession(&self, node: &NodeId) -> BlsSignature {
         let message = possession_message(node, &self.public);
-        BlsSignature(
-            self.secret
-                .sign(&message, BLS_POSSESSION_DST, &[])
-                .to_bytes(),
-        )
+        BlsSignature(self.secret.sign(&message, BLS_POSSESSION_DST, &[]).to_bytes())
     }
 }
 
 impl fmt::Debug for BlsKeyPair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BlsKeyPair")
-            .field("public", &self.public)
-            .finish_non_exhaustive()
+        f.debug_struct("BlsKeyPair").field("public", &self.public).finish_non_exhaustive()
     }
 }
 
@@ -304,9 +287,7 @@ impl BlsSignature {
     /// # Errors
     /// [`KeyError`] if there are none or one is no point of the group.
     pub fn aggregate(signatures: &[Self]) -> Result<Self, KeyError> {
-        let error = KeyError {
-            kind: "BLS signature",
-        };
+        let error = KeyError { kind: "BLS signature" };
         let parsed: Result<Vec<_>, _> = signatures
             .iter()
             .map(|signature| min_pk::Signature::sig_validate(&signature.0, true))
@@ -321,10 +302,8 @@ impl BlsSignature {
     /// proofs of possession must have been verified. No keys: never.
     #[must_use]
     pub fn verify_aggregate(&self, message: &[u8], keys: &[BlsPublicKey]) -> bool {
-        let parsed: Result<Vec<_>, _> = keys
-            .iter()
-            .map(|key| min_pk::PublicKey::key_validate(&key.0))
-            .collect();
+        let parsed: Result<Vec<_>, _> =
+            keys.iter().map(|key| min_pk::PublicKey::key_validate(&key.0)).collect();
         let Ok(parsed) = parsed else { return false };
         let Ok(signature) = min_pk::Signature::sig_validate(&self.0, true) else {
             return false;
@@ -386,19 +365,13 @@ mod tests {
         let signature = key.sign(b"message");
         assert!(key.public().verify(b"message", &signature));
         assert!(!key.public().verify(b"another", &signature));
-        assert!(
-            !KeyPair::from_seed([2; 32])
-                .public()
-                .verify(b"message", &signature)
-        );
+        assert!(!KeyPair::from_seed([2; 32]).public().verify(b"message", &signature));
         assert!(!PublicKey::new([0xff; 32]).verify(b"message", &signature));
     }
 
     #[test]
     fn bls_aggregates_verify_for_exactly_their_signers() {
-        let keys: Vec<_> = (1..=3)
-            .map(|seed| BlsKeyPair::from_seed([seed; 32]))
-            .collect();
+        let keys: Vec<_> = (1..=3).map(|seed| BlsKeyPair::from_seed([seed; 32])).collect();
         let publics: Vec<_> = keys.iter().map(BlsKeyPair::public).collect();
         let signatures: Vec<_> = keys.iter().map(|key| key.sign(b"m")).collect();
         let joined = BlsSignature::aggregate(&signatures).unwrap();

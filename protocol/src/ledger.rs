@@ -85,12 +85,7 @@ impl BlobRecord {
     /// The record of a blob of which nothing else is known.
     #[must_use]
     pub const fn new(header: BlobHeader) -> Self {
-        Self {
-            header,
-            registrations: Vec::new(),
-            certificate: None,
-            certified: None,
-        }
+        Self { header, registrations: Vec::new(), certificate: None, certified: None }
     }
 }
 
@@ -181,10 +176,7 @@ impl LedgerView {
             return Err(RegistrationError::OtherBlob);
         }
         if header.len > max_bytes {
-            return Err(RegistrationError::BlobTooLarge {
-                len: header.len,
-                max_bytes,
-            });
+            return Err(RegistrationError::BlobTooLarge { len: header.len, max_bytes });
         }
         if !self.writers.contains(&signed.writer) {
             return Err(RegistrationError::UnknownWriter(signed.writer));
@@ -206,22 +198,14 @@ impl LedgerView {
     /// What a confirmation for `registration` states in this epoch.
     #[must_use]
     pub const fn fact(&self, blob: BlobId, registration: RegistrationId) -> ConfirmedFact {
-        ConfirmedFact {
-            epoch: self.epoch(),
-            blob,
-            registration,
-        }
+        ConfirmedFact { epoch: self.epoch(), blob, registration }
     }
 
     /// The state of a blob, from the record that a node keeps of it and its registrations.
     #[must_use]
     pub fn blob_status(&self, record: &BlobRecord, registrations: &[Registration]) -> BlobStatus {
         let epoch = self.epoch();
-        let alive = || {
-            registrations
-                .iter()
-                .filter(|registration| registration.is_alive(epoch))
-        };
+        let alive = || registrations.iter().filter(|registration| registration.is_alive(epoch));
         // A certificate that reached this node without a registration is of a permanent one:
         // there are no others yet.
         let permanent_end = record.certified.map(|_| Epoch::new(u64::MAX));
@@ -236,11 +220,7 @@ impl LedgerView {
             header: record.header,
             state,
             live_registrations: u32::try_from(alive().count()).unwrap_or(u32::MAX),
-            end: alive()
-                .map(|r| r.end)
-                .chain(permanent_end)
-                .max()
-                .unwrap_or(epoch),
+            end: alive().map(|r| r.end).chain(permanent_end).max().unwrap_or(epoch),
             deletable: alive().next().is_some() && alive().all(|r| r.deletable),
             first_certified_epoch: record.certified,
             first_certified_time_ms: None,
@@ -254,11 +234,7 @@ mod tests {
     use super::*;
     use crate::{hash::Hash, test_support};
 
-    const HEADER: BlobHeader = BlobHeader {
-        n_shards: 7,
-        len: 1,
-        root: Hash::ZERO,
-    };
+    const HEADER: BlobHeader = BlobHeader { n_shards: 7, len: 1, root: Hash::ZERO };
 
     fn registration(start: u64, end: u64, deletable: bool) -> Registration {
         Registration {
@@ -279,10 +255,7 @@ mod tests {
         expected: (BlobState, u32, u64, bool),
     ) {
         let view = LedgerView::from_genesis(&test_support::genesis(4, 7)).unwrap();
-        let record = BlobRecord {
-            certified: certified.map(Epoch::new),
-            ..BlobRecord::new(HEADER)
-        };
+        let record = BlobRecord { certified: certified.map(Epoch::new), ..BlobRecord::new(HEADER) };
         let status = view.blob_status(&record, registrations);
         let (state, live_registrations, end, deletable) = expected;
         let expected = BlobStatus {

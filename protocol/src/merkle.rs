@@ -25,10 +25,7 @@ impl MerkleTree {
         leaves.resize(leaves.len().next_power_of_two(), Hash::ZERO);
         let mut levels = vec![leaves];
         while let Some(level) = levels.last().filter(|level| level.len() > 1) {
-            let next = level
-                .chunks_exact(2)
-                .map(|pair| node(domain, &pair[0], &pair[1]))
-                .collect();
+            let next = level.chunks_exact(2).map(|pair| node(domain, &pair[0], &pair[1])).collect();
             levels.push(next);
         }
         Self { levels }
@@ -47,11 +44,7 @@ impl MerkleTree {
     #[must_use]
     pub fn path(&self, index: usize) -> Vec<Hash> {
         let below_root = &self.levels[..self.levels.len() - 1];
-        below_root
-            .iter()
-            .enumerate()
-            .map(|(height, level)| level[(index >> height) ^ 1])
-            .collect()
+        below_root.iter().enumerate().map(|(height, level)| level[(index >> height) ^ 1]).collect()
     }
 }
 
@@ -91,16 +84,13 @@ pub fn verify(
     if index >= n_leaves || path.len() != path_steps(n_leaves) {
         return false;
     }
-    let top = path
-        .iter()
-        .enumerate()
-        .fold(leaf, |hash, (height, sibling)| {
-            if (index >> height) & 1 == 0 {
-                node(domain, &hash, sibling)
-            } else {
-                node(domain, sibling, &hash)
-            }
-        });
+    let top = path.iter().enumerate().fold(leaf, |hash, (height, sibling)| {
+        if (index >> height) & 1 == 0 {
+            node(domain, &hash, sibling)
+        } else {
+            node(domain, sibling, &hash)
+        }
+    });
     top == *root
 }
 
@@ -144,20 +134,11 @@ mod tests {
     #[test]
     fn a_padding_leaf_cannot_be_proven() {
         let tree = MerkleTree::new(Domain::BlobNode, leaves(3));
-        assert!(!verify(
-            Domain::BlobNode,
-            &tree.root(),
-            (3, 3),
-            Hash::ZERO,
-            &tree.path(3)
-        ));
+        assert!(!verify(Domain::BlobNode, &tree.root(), (3, 3), Hash::ZERO, &tree.path(3)));
     }
 
     #[test]
     fn trees_of_different_domains_differ() {
-        assert_ne!(
-            root(Domain::SliverNode, leaves(4)),
-            root(Domain::BlobNode, leaves(4))
-        );
+        assert_ne!(root(Domain::SliverNode, leaves(4)), root(Domain::BlobNode, leaves(4)));
     }
 }

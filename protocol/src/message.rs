@@ -131,20 +131,12 @@ const _: () = assert!(2 * MAX_SLIVER_BYTES + 2 * 256 < u32::MAX as u64);
 
 /// Refuses a payload of more than `max_bytes`.
 fn at_most(bytes: u64, max_bytes: u64) -> Result<(), MessageError> {
-    if bytes > max_bytes {
-        Err(MessageError::PayloadTooLarge { bytes, max_bytes })
-    } else {
-        Ok(())
-    }
+    if bytes > max_bytes { Err(MessageError::PayloadTooLarge { bytes, max_bytes }) } else { Ok(()) }
 }
 
 /// Refuses a pair that no network of `n_shards` has.
 fn check_pair(pair: SliverPairIndex, n_shards: u16) -> Result<(), MessageError> {
-    if pair.get() < n_shards {
-        Ok(())
-    } else {
-        Err(MessageError::Field)
-    }
+    if pair.get() < n_shards { Ok(()) } else { Err(MessageError::Field) }
 }
 
 /// The length of a payload part, as a head states it.
@@ -169,11 +161,7 @@ mod tests {
             assert_eq!(limits.table_bytes(), table, "n = {n_shards}");
             assert_eq!(limits.max_primary_bytes(), primary, "n = {n_shards}");
             assert_eq!(limits.max_secondary_bytes(), secondary, "n = {n_shards}");
-            assert_eq!(
-                limits.max_payload_bytes(),
-                primary + secondary,
-                "n = {n_shards}"
-            );
+            assert_eq!(limits.max_payload_bytes(), primary + secondary, "n = {n_shards}");
         }
     }
 

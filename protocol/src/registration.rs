@@ -76,12 +76,7 @@ impl SignedRegistration {
     pub fn new(chain: &ChainId, blob: BlobId, writer: &KeyPair, nonce: u64) -> Self {
         let id = RegistrationId::of(&blob, &writer.public(), nonce);
         let signature = writer.sign(&message(chain, &id));
-        Self {
-            blob,
-            writer: writer.public(),
-            nonce,
-            signature,
-        }
+        Self { blob, writer: writer.public(), nonce, signature }
     }
 
     /// The id.
@@ -93,8 +88,7 @@ impl SignedRegistration {
     /// Whether the writer signed this for `chain`.
     #[must_use]
     pub fn verify(&self, chain: &ChainId) -> bool {
-        self.writer
-            .verify(&message(chain, &self.id()), &self.signature)
+        self.writer.verify(&message(chain, &self.id()), &self.signature)
     }
 }
 
@@ -151,10 +145,8 @@ mod tests {
 
     #[test]
     fn a_signature_is_for_one_chain() {
-        let (ours, theirs) = (
-            test_support::genesis(4, 4).chain_id(),
-            test_support::genesis(4, 7).chain_id(),
-        );
+        let (ours, theirs) =
+            (test_support::genesis(4, 4).chain_id(), test_support::genesis(4, 7).chain_id());
         let writer = test_support::writer_key();
         let signed = SignedRegistration::new(&ours, BlobId::new([1; 32]), &writer, 0);
         assert!(signed.verify(&ours));
@@ -165,11 +157,7 @@ mod tests {
     fn the_end_is_exclusive() {
         let registration = |start, end| Registration {
             id: RegistrationId::new([0; 32]),
-            header: BlobHeader {
-                n_shards: 4,
-                len: 1,
-                root: Hash::ZERO,
-            },
+            header: BlobHeader { n_shards: 4, len: 1, root: Hash::ZERO },
             owner: test_support::writer_key().public(),
             start: Epoch::new(start),
             end: Epoch::new(end),

@@ -36,10 +36,7 @@ pub fn genesis(nodes: usize, n_shards: u16) -> Genesis {
         name: "test".into(),
         n_shards,
         max_blob_bytes: config.default_max_blob_bytes(),
-        members: members
-            .iter()
-            .map(|(node, bls)| GenesisMember::new(node, bls, 1_000))
-            .collect(),
+        members: members.iter().map(|(node, bls)| GenesisMember::new(node, bls, 1_000)).collect(),
         writers: vec![writer_key().public()],
     }
 }

@@ -38,12 +38,7 @@ impl Signed {
             registration: RegistrationId::new([4; 32]),
         };
         let signatures = sign(&committee, &chain, &fact);
-        Self {
-            chain,
-            committee,
-            fact,
-            signatures,
-        }
+        Self { chain, committee, fact, signatures }
     }
 
     /// Seven nodes with one shard each: five are a quorum.
@@ -58,12 +53,7 @@ impl Signed {
             member.stake_wal = stake_wal;
         }
         let signed = Self::new(&genesis);
-        let mut weights: Vec<_> = signed
-            .committee
-            .members()
-            .iter()
-            .map(|m| m.weight())
-            .collect();
+        let mut weights: Vec<_> = signed.committee.members().iter().map(|m| m.weight()).collect();
         weights.sort_unstable();
         assert_eq!(weights, [1, 2, 3, 5, 5], "no two subsets alike");
         signed
@@ -143,22 +133,11 @@ fn the_signers_named_are_the_signers() {
     assert_eq!(verify(0b0001_1111), Ok(()));
     assert_eq!(
         verify(0b0000_1111),
-        Err(CertificateError::NoQuorum {
-            weight: 4,
-            n_shards: 7
-        }),
+        Err(CertificateError::NoQuorum { weight: 4, n_shards: 7 }),
         "one less"
     );
-    assert_eq!(
-        verify(0b0011_1111),
-        Err(CertificateError::Signature),
-        "one more"
-    );
-    assert_eq!(
-        verify(0b0011_1110),
-        Err(CertificateError::Signature),
-        "another"
-    );
+    assert_eq!(verify(0b0011_1111), Err(CertificateError::Signature), "one more");
+    assert_eq!(verify(0b0011_1110), Err(CertificateError::Signature), "another");
 }
 
 #[test]
@@ -191,42 +170,23 @@ fn a_certificate_is_for_one_chain_epoch_blob_and_registration() {
         certificate.fact = fact;
         certificate
     };
-    let other_blob = with_fact(ConfirmedFact {
-        blob: BlobId::new([5; 32]),
-        ..signed.fact
-    });
+    let other_blob = with_fact(ConfirmedFact { blob: BlobId::new([5; 32]), ..signed.fact });
     assert_eq!(signed.verify(&other_blob), Err(CertificateError::Signature));
-    let other_registration = with_fact(ConfirmedFact {
-        registration: RegistrationId::new([5; 32]),
-        ..signed.fact
-    });
-    assert_eq!(
-        signed.verify(&other_registration),
-        Err(CertificateError::Signature)
-    );
+    let other_registration =
+        with_fact(ConfirmedFact { registration: RegistrationId::new([5; 32]), ..signed.fact });
+    assert_eq!(signed.verify(&other_registration), Err(CertificateError::Signature));
 
     // The epoch is judged before the signature, and is part of what is signed.
     let epoch = Epoch::new(1);
-    let later = ConfirmedFact {
-        epoch,
-        ..signed.fact
-    };
+    let later = ConfirmedFact { epoch, ..signed.fact };
     assert_eq!(
         signed.verify(&with_fact(later)),
-        Err(CertificateError::Epoch {
-            certificate: epoch,
-            committee: Epoch::new(0)
-        })
+        Err(CertificateError::Epoch { certificate: epoch, committee: Epoch::new(0) })
     );
-    let signed_later = Signed {
-        signatures: sign(&signed.committee, &signed.chain, &later),
-        ..Signed::equal()
-    };
+    let signed_later =
+        Signed { signatures: sign(&signed.committee, &signed.chain, &later), ..Signed::equal() };
     let certificate = signed_later.certificate(&[1, 2, 3, 4, 5, 6]).unwrap();
-    assert_eq!(
-        signed.verify(&certificate),
-        Err(CertificateError::Signature)
-    );
+    assert_eq!(signed.verify(&certificate), Err(CertificateError::Signature));
 }
 
 #[test]
@@ -248,10 +208,7 @@ fn a_certificate_of_another_committee_is_refused() {
 #[test]
 fn confirmations_count_once_and_come_from_members() {
     let signed = Signed::equal();
-    assert_eq!(
-        signed.certificate(&[0, 1, 2, 3, 3]),
-        Err(CertificateError::Malformed)
-    );
+    assert_eq!(signed.certificate(&[0, 1, 2, 3, 3]), Err(CertificateError::Malformed));
     let stranger = [(7, signed.signatures[0])];
     assert_eq!(
         Certificate::new(&signed.committee, signed.fact, &stranger),
@@ -269,10 +226,7 @@ fn a_wrong_confirmation_among_right_ones_spoils_the_certificate() {
     let mut signed = Signed::equal();
     signed.signatures[3] = signed.signatures[2];
     let certificate = signed.certificate(&[0, 1, 2, 3, 4]).unwrap();
-    assert_eq!(
-        signed.verify(&certificate),
-        Err(CertificateError::Signature)
-    );
+    assert_eq!(signed.verify(&certificate), Err(CertificateError::Signature));
 }
 
 #[test]
@@ -282,10 +236,7 @@ fn a_confirmation_is_of_one_node_for_one_fact() {
     let key = |position: usize| signed.committee.members()[position].bls_key;
     assert!(fact.verify(&chain, &key(0), &signed.signatures[0]));
     assert!(!fact.verify(&chain, &key(1), &signed.signatures[0]));
-    let other = ConfirmedFact {
-        registration: RegistrationId::new([5; 32]),
-        ..fact
-    };
+    let other = ConfirmedFact { registration: RegistrationId::new([5; 32]), ..fact };
     assert!(!other.verify(&chain, &key(0), &signed.signatures[0]));
     let other_chain = genesis(8, 8).chain_id();
     assert!(!fact.verify(&other_chain, &key(0), &signed.signatures[0]));
@@ -303,21 +254,14 @@ fn spare_bits_and_wrong_lengths_are_refused() {
             let mut bytes = bytes.clone();
             bytes[bitmap_start + spare / 8] |= 1 << (spare % 8);
             let result = Certificate::from_bytes(&bytes);
-            assert_eq!(
-                result,
-                Err(CertificateError::Malformed),
-                "{nodes} nodes, bit {spare}"
-            );
+            assert_eq!(result, Err(CertificateError::Malformed), "{nodes} nodes, bit {spare}");
         }
         for cut in 0..bytes.len() {
             let result = Certificate::from_bytes(&bytes[..cut]);
             assert_eq!(result, Err(CertificateError::Malformed), "{cut} bytes");
         }
         let long = [bytes.as_slice(), &[0]].concat();
-        assert_eq!(
-            Certificate::from_bytes(&long),
-            Err(CertificateError::Malformed)
-        );
+        assert_eq!(Certificate::from_bytes(&long), Err(CertificateError::Malformed));
     }
 }
 
@@ -400,28 +344,15 @@ fn certificates_are_those_of_the_golden_vectors() {
         writeln!(text, "\nmember {position} shards {:?}", member.shards).unwrap();
         writeln!(text, "node_key {}", member.node).unwrap();
         writeln!(text, "bls_key {}", member.bls_key).unwrap();
-        writeln!(
-            text,
-            "bls_possession {}",
-            bls.prove_possession(&node.public())
-        )
-        .unwrap();
+        writeln!(text, "bls_possession {}", bls.prove_possession(&node.public())).unwrap();
         writeln!(text, "confirmation {}", signed.signatures[position]).unwrap();
     }
-    for signers in [
-        &[0, 1, 2, 3, 4][..],
-        &[1, 2, 4, 5, 6],
-        &[0, 1, 2, 3, 4, 5, 6],
-    ] {
+    for signers in [&[0, 1, 2, 3, 4][..], &[1, 2, 4, 5, 6], &[0, 1, 2, 3, 4, 5, 6]] {
         let bytes = signed.certificate(signers).unwrap().to_bytes();
         writeln!(text, "\ncertificate signers {signers:?}").unwrap();
         writeln!(text, "bytes {}", golden::hex(&bytes)).unwrap();
     }
-    golden::check(
-        "certificates.txt",
-        include_str!("vectors/certificates.txt"),
-        &text,
-    );
+    golden::check("certificates.txt", include_str!("vectors/certificates.txt"), &text);
 }
 
 #[test]
@@ -433,11 +364,7 @@ fn registrations_are_those_of_the_golden_vectors() {
     );
     for (nodes, n_shards) in [(4, 4), (7, 7), (5, 64)] {
         let genesis = genesis(nodes, n_shards);
-        let Genesis {
-            name,
-            max_blob_bytes,
-            ..
-        } = &genesis;
+        let Genesis { name, max_blob_bytes, .. } = &genesis;
         writeln!(
             text,
             "genesis name={name} nodes={nodes} n_shards={n_shards} max_blob_bytes={max_blob_bytes}"
@@ -459,9 +386,5 @@ fn registrations_are_those_of_the_golden_vectors() {
         writeln!(text, "message {}", golden::hex(&message)).unwrap();
         writeln!(text, "signature {}", registration.signature).unwrap();
     }
-    golden::check(
-        "registrations.txt",
-        include_str!("vectors/registrations.txt"),
-        &text,
-    );
+    golden::check("registrations.txt", include_str!("vectors/registrations.txt"), &text);
 }

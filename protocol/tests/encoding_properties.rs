@@ -39,17 +39,11 @@ fn slivers(blob: &EncodedBlob, axis: Axis, lines: &[u16]) -> Vec<(SliverIndex, B
         Axis::Primary => blob.primary(line).clone(),
         Axis::Secondary => blob.secondary(line).clone(),
     };
-    lines
-        .iter()
-        .map(|&line| SliverIndex::new(line))
-        .map(|line| (line, sliver(line)))
-        .collect()
+    lines.iter().map(|&line| SliverIndex::new(line)).map(|line| (line, sliver(line))).collect()
 }
 
 fn message_rows(n: u16) -> Vec<SliverIndex> {
-    (0..u16::try_from(config(n).k1()).unwrap())
-        .map(SliverIndex::new)
-        .collect()
+    (0..u16::try_from(config(n).k1()).unwrap()).map(SliverIndex::new).collect()
 }
 
 fn decode_primaries(blob: &EncodedBlob, lines: &[u16]) -> Bytes {
@@ -61,11 +55,7 @@ fn decode_primaries(blob: &EncodedBlob, lines: &[u16]) -> Bytes {
 
 fn runner_config(cases: u32) -> ProptestConfig {
     // Failures are replayed from the seed that proptest prints, not from a file.
-    ProptestConfig {
-        cases,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    }
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 
 /// n, a length around the interesting ones, a seed, `k1` rows and `k2` columns.
@@ -201,11 +191,7 @@ fn odd_lengths_decode_from_parity_alone() {
         for len in [0, 1, cells - 1, cells, cells + 1, 7 * cells] {
             let content = blob(2, len);
             let blob = encode(config(n), content.clone(), ONE).unwrap();
-            assert_eq!(
-                decode_primaries(&blob, &parity),
-                content,
-                "{len} bytes, n = {n}"
-            );
+            assert_eq!(decode_primaries(&blob, &parity), content, "{len} bytes, n = {n}");
         }
     }
 }
@@ -235,10 +221,8 @@ fn both_orders_of_the_code_agree() {
         let (rows, columns) = (trees(Axis::Primary), trees(Axis::Secondary));
         for (r, row) in (0..n).zip(&rows) {
             for (c, column) in (0..n).zip(&columns) {
-                let (by_row, by_column) = (
-                    row.symbol(SymbolIndex::new(c)),
-                    column.symbol(SymbolIndex::new(r)),
-                );
+                let (by_row, by_column) =
+                    (row.symbol(SymbolIndex::new(c)), column.symbol(SymbolIndex::new(r)));
                 assert!(by_row.is_some());
                 assert_eq!(by_row, by_column, "symbol ({r}, {c}), n = {n}");
             }
@@ -257,10 +241,7 @@ fn a_pair_of_another_blob_or_place_is_refused() {
         let next = SliverPairIndex::new((pair.get() + 1) % 7);
         let (primary, secondary) = ours.pair(next);
         assert!(verify_pair(&layout, &ours.proof(pair), &primary, &secondary).is_err());
-        let moved = PairProof {
-            index: next,
-            ..ours.proof(pair)
-        };
+        let moved = PairProof { index: next, ..ours.proof(pair) };
         assert!(moved.verify(config(7), &ours.id()).is_err());
     }
 }
@@ -286,39 +267,23 @@ fn decoding_refuses_wrong_arguments() {
         decode_rows(&layout, table, given, &[SliverIndex::new(wanted)], ONE).unwrap_err()
     };
     let given = slivers(&blob, Axis::Primary, &[1, 4, 5]);
-    let few = DecodeError::TooFewSlivers {
-        slivers: 2,
-        min_slivers: 3,
-    };
+    let few = DecodeError::TooFewSlivers { slivers: 2, min_slivers: 3 };
     assert_eq!(rows(&given[..2], 0), few);
     let twice = [given[0].clone(), given[1].clone(), given[1].clone()];
     assert_eq!(rows(&twice, 0), few);
-    assert_eq!(
-        rows(&given, 3),
-        DecodeError::Index {
-            index: SliverIndex::new(3)
-        }
-    );
+    assert_eq!(rows(&given, 3), DecodeError::Index { index: SliverIndex::new(3) });
     let beyond = SliverIndex::new(7);
     let mut bad = given.clone();
     bad[1].0 = beyond;
     assert_eq!(rows(&bad, 0), DecodeError::Index { index: beyond });
     let mut bad = given;
     bad[2].1.truncate(3);
-    assert_eq!(
-        rows(&bad, 0),
-        DecodeError::Length {
-            index: SliverIndex::new(5)
-        }
-    );
+    assert_eq!(rows(&bad, 0), DecodeError::Length { index: SliverIndex::new(5) });
 
     let columns = slivers(&blob, Axis::Secondary, &[0, 1, 2, 3]);
     assert_eq!(
         decode_from_secondaries(&layout, table, &columns, ONE),
-        Err(DecodeError::TooFewSlivers {
-            slivers: 4,
-            min_slivers: 5
-        })
+        Err(DecodeError::TooFewSlivers { slivers: 4, min_slivers: 5 })
     );
 }
 
@@ -336,25 +301,13 @@ fn recovery_refuses_wrong_arguments_and_false_symbols() {
         .collect();
     let recovered = recover_secondary(&layout, table, target, &symbols).unwrap();
     assert_eq!(recovered, blob.secondary(target));
-    let few = RecoverError::TooFewSymbols {
-        symbols: 2,
-        min_symbols: 3,
-    };
-    assert_eq!(
-        recover_secondary(&layout, table, target, &symbols[1..]),
-        Err(few)
-    );
-    let few = RecoverError::TooFewSymbols {
-        symbols: 3,
-        min_symbols: 5,
-    };
+    let few = RecoverError::TooFewSymbols { symbols: 2, min_symbols: 3 };
+    assert_eq!(recover_secondary(&layout, table, target, &symbols[1..]), Err(few));
+    let few = RecoverError::TooFewSymbols { symbols: 3, min_symbols: 5 };
     assert_eq!(recover_primary(&layout, table, target, &symbols), Err(few));
     let beyond = SliverIndex::new(7);
     let index = RecoverError::Index(beyond);
-    assert_eq!(
-        recover_secondary(&layout, table, beyond, &symbols),
-        Err(index)
-    );
+    assert_eq!(recover_secondary(&layout, table, beyond, &symbols), Err(index));
     let mut bad = symbols.clone();
     bad[0].0 = beyond;
     assert_eq!(recover_secondary(&layout, table, target, &bad), Err(index));
@@ -365,15 +318,9 @@ fn recovery_refuses_wrong_arguments_and_false_symbols() {
     let mut bad = symbols.clone();
     bad[0].1 = bad[1].1.clone();
     let inconsistent = RecoverError::Inconsistent;
-    assert_eq!(
-        recover_secondary(&layout, table, target, &bad),
-        Err(inconsistent)
-    );
+    assert_eq!(recover_secondary(&layout, table, target, &bad), Err(inconsistent));
     let other = SliverIndex::new(5);
-    assert_eq!(
-        recover_secondary(&layout, table, other, &symbols),
-        Err(inconsistent)
-    );
+    assert_eq!(recover_secondary(&layout, table, other, &symbols), Err(inconsistent));
 }
 
 #[test]
@@ -389,41 +336,17 @@ fn a_false_symbol_shows() {
         assert!(!refused(&symbol));
         let mut flipped = symbol.symbol.to_vec();
         flipped[0] ^= 1;
-        assert!(refused(&ProvenSymbol {
-            symbol: flipped.into(),
-            ..symbol.clone()
-        }));
-        assert!(refused(&ProvenSymbol {
-            symbol: symbol.symbol.slice(1..),
-            ..symbol.clone()
-        }));
-        assert!(refused(&ProvenSymbol {
-            index: SymbolIndex::new(5),
-            ..symbol.clone()
-        }));
-        assert!(refused(&ProvenSymbol {
-            index: SymbolIndex::new(7),
-            ..symbol.clone()
-        }));
-        assert!(refused(&ProvenSymbol {
-            axis: axis.other(),
-            ..symbol.clone()
-        }));
+        assert!(refused(&ProvenSymbol { symbol: flipped.into(), ..symbol.clone() }));
+        assert!(refused(&ProvenSymbol { symbol: symbol.symbol.slice(1..), ..symbol.clone() }));
+        assert!(refused(&ProvenSymbol { index: SymbolIndex::new(5), ..symbol.clone() }));
+        assert!(refused(&ProvenSymbol { index: SymbolIndex::new(7), ..symbol.clone() }));
+        assert!(refused(&ProvenSymbol { axis: axis.other(), ..symbol.clone() }));
         let other = blob.proof(SliverPairIndex::new(3));
-        assert!(refused(&ProvenSymbol {
-            helper: other,
-            ..symbol.clone()
-        }));
+        assert!(refused(&ProvenSymbol { helper: other, ..symbol.clone() }));
         let mut path = symbol.path.clone();
         path.pop();
-        assert!(refused(&ProvenSymbol {
-            path,
-            ..symbol.clone()
-        }));
-        assert_eq!(
-            ProvenSymbol::new(symbol.helper, &tree, SymbolIndex::new(7)),
-            None
-        );
+        assert!(refused(&ProvenSymbol { path, ..symbol.clone() }));
+        assert_eq!(ProvenSymbol::new(symbol.helper, &tree, SymbolIndex::new(7)), None);
     }
 }
 
@@ -433,51 +356,26 @@ fn tables_are_parsed_and_rebuilt_strictly() {
     let table = blob.table();
     let bytes = table.to_bytes();
     assert_eq!(bytes.len(), 64 * 7);
-    assert_eq!(
-        DigestTable::from_bytes(config(7), &bytes).as_ref(),
-        Ok(table)
-    );
+    assert_eq!(DigestTable::from_bytes(config(7), &bytes).as_ref(), Ok(table));
     let longer = [&bytes[..], &[0]].concat();
     for bad in [&bytes[1..], &bytes[64..], &longer[..], &[]] {
-        assert_eq!(
-            DigestTable::from_bytes(config(7), bad),
-            Err(TableError::Length)
-        );
+        assert_eq!(DigestTable::from_bytes(config(7), bad), Err(TableError::Length));
     }
-    assert_eq!(
-        DigestTable::from_bytes(config(8), &bytes),
-        Err(TableError::Length)
-    );
+    assert_eq!(DigestTable::from_bytes(config(8), &bytes), Err(TableError::Length));
     assert_eq!(table.check(blob.header()), Ok(()));
     assert_eq!(table.blob_root(), blob.header().root);
     assert_eq!(table.proofs(blob.header()), Ok(blob.proofs()));
-    let foreign = BlobHeader {
-        n_shards: 8,
-        ..*blob.header()
-    };
+    let foreign = BlobHeader { n_shards: 8, ..*blob.header() };
     assert_eq!(table.check(&foreign), Err(TableError::Header));
 
     let proofs = blob.proofs();
-    let few = TableError::TooFewShares {
-        shares: 2,
-        min_shares: 3,
-    };
+    let few = TableError::TooFewShares { shares: 2, min_shares: 3 };
     let twice = [proofs[0].clone(), proofs[1].clone(), proofs[1].clone()];
     assert_eq!(DigestTable::rebuild(config(7), &twice), Err(few));
     assert!(DigestTable::rebuild(config(7), &[]).is_err());
-    let mixed = [
-        proofs[0].clone(),
-        proofs[1].clone(),
-        encoded(7, 12, 400).proofs()[2].clone(),
-    ];
-    assert_eq!(
-        DigestTable::rebuild(config(7), &mixed),
-        Err(TableError::Header)
-    );
-    assert_eq!(
-        DigestTable::rebuild(config(8), &proofs),
-        Err(TableError::Header)
-    );
+    let mixed = [proofs[0].clone(), proofs[1].clone(), encoded(7, 12, 400).proofs()[2].clone()];
+    assert_eq!(DigestTable::rebuild(config(7), &mixed), Err(TableError::Header));
+    assert_eq!(DigestTable::rebuild(config(8), &proofs), Err(TableError::Header));
 }
 
 /// A writer's work as it is committed and stored, true or not.
@@ -512,17 +410,8 @@ impl Written {
         primaries: Vec<Bytes>,
         secondaries: Vec<Bytes>,
     ) -> Self {
-        let header = BlobHeader {
-            root: table.blob_root(),
-            ..*blob.header()
-        };
-        Self {
-            layout: blob.layout(),
-            header,
-            table,
-            primaries,
-            secondaries,
-        }
+        let header = BlobHeader { root: table.blob_root(), ..*blob.header() };
+        Self { layout: blob.layout(), header, table, primaries, secondaries }
     }
 
     fn id(&self) -> BlobId {
@@ -539,9 +428,7 @@ impl Written {
     /// Slivers that a holder would have taken: their roots are the committed ones.
     fn acceptable(&self, axis: Axis) -> Vec<(SliverIndex, Bytes)> {
         let proofs = self.table.proofs(&self.header).unwrap();
-        let lines = (0_u16..)
-            .map(SliverIndex::new)
-            .zip(self.slivers(axis).iter().cloned());
+        let lines = (0_u16..).map(SliverIndex::new).zip(self.slivers(axis).iter().cloned());
         let accepted = |(line, sliver): &(SliverIndex, Bytes)| {
             let proof = &proofs[axis.pair(*line, self.header.n_shards).as_usize()];
             match axis {
@@ -559,10 +446,7 @@ fn false_writers() -> Vec<(String, Written)> {
     let blob = encoded(7, 13, 140);
     let lines: Vec<_> = (0..7).collect();
     let all = |axis| -> Vec<_> {
-        slivers(&blob, axis, &lines)
-            .into_iter()
-            .map(|(_, sliver)| sliver)
-            .collect()
+        slivers(&blob, axis, &lines).into_iter().map(|(_, sliver)| sliver).collect()
     };
     let mut writers = Vec::new();
     for axis in AXES {
@@ -578,9 +462,8 @@ fn false_writers() -> Vec<(String, Written)> {
             let written = Written::commit(&blob, primaries, secondaries);
             writers.push((format!("bytes of {axis:?} {line}"), written));
 
-            let mut digests: Vec<_> = (0..7)
-                .map(|pair| *blob.table().digest(SliverPairIndex::new(pair)))
-                .collect();
+            let mut digests: Vec<_> =
+                (0..7).map(|pair| *blob.table().digest(SliverPairIndex::new(pair))).collect();
             let pair = axis.pair(SliverIndex::new(u16::try_from(line).unwrap()), 7);
             let digest = &mut digests[pair.as_usize()];
             match axis {
@@ -603,10 +486,7 @@ fn all_reads_of_an_inconsistent_blob_agree_or_fail_with_a_proof() {
         let mut failures = 0;
         let rows = written.acceptable(Axis::Primary);
         for subset in subsets(u16::try_from(rows.len()).unwrap(), 3) {
-            let given: Vec<_> = subset
-                .iter()
-                .map(|&i| rows[usize::from(i)].clone())
-                .collect();
+            let given: Vec<_> = subset.iter().map(|&i| rows[usize::from(i)].clone()).collect();
             let (layout, table) = (&written.layout, &written.table);
             match decode_rows(layout, table, &given, &message_rows(7), ONE) {
                 Ok(rows) => reads.push(rows.concat()),
@@ -619,10 +499,7 @@ fn all_reads_of_an_inconsistent_blob_agree_or_fail_with_a_proof() {
         }
         let columns = written.acceptable(Axis::Secondary);
         for subset in subsets(u16::try_from(columns.len()).unwrap(), 5) {
-            let given: Vec<_> = subset
-                .iter()
-                .map(|&i| columns[usize::from(i)].clone())
-                .collect();
+            let given: Vec<_> = subset.iter().map(|&i| columns[usize::from(i)].clone()).collect();
             match decode_from_secondaries(&written.layout, &written.table, &given, ONE) {
                 Ok(content) => {
                     let mut padded = content.to_vec();
@@ -640,12 +517,8 @@ fn all_reads_of_an_inconsistent_blob_agree_or_fail_with_a_proof() {
         assert!(reads.len() <= 1, "{what}: reads differ");
         // Nobody holds a sliver whose digest is false, so readers miss only a message row.
         let noticed = what.starts_with("bytes")
-            || [
-                "digest of Primary 0",
-                "digest of Primary 1",
-                "digest of Primary 2",
-            ]
-            .contains(&&what[..]);
+            || ["digest of Primary 0", "digest of Primary 1", "digest of Primary 2"]
+                .contains(&&what[..]);
         assert_eq!(failures > 0, noticed, "{what}");
     }
 }
@@ -683,10 +556,8 @@ fn a_repair_that_fails_proves_the_inconsistency() {
                     .take(axis.symbols(config(7)))
                     .map(|(_, proof, tree)| ProvenSymbol::new(proof.clone(), tree, index).unwrap())
                     .collect();
-                let symbols: Vec<_> = proven
-                    .iter()
-                    .map(|symbol| (symbol.line(), symbol.symbol.clone()))
-                    .collect();
+                let symbols: Vec<_> =
+                    proven.iter().map(|symbol| (symbol.line(), symbol.symbol.clone())).collect();
                 let (table, header) = (&written.table, &written.header);
                 let recovered = recover(&written.layout, table, (axis, target), &symbols);
                 let proof = InconsistencyProof::new(table, header, (axis, target), proven);
@@ -724,21 +595,11 @@ fn there_is_no_proof_against_an_honest_blob() {
     let other = encoded(7, 15, 140);
     let (line, sliver) = slivers(&other, Axis::Primary, &[0]).remove(0);
     let tree = SliverTree::new(&other.layout(), Axis::Primary, sliver).unwrap();
-    let foreign = ProvenSymbol::new(
-        other.proof(line.pair_of_primary()),
-        &tree,
-        SymbolIndex::new(0),
-    )
-    .unwrap();
+    let foreign =
+        ProvenSymbol::new(other.proof(line.pair_of_primary()), &tree, SymbolIndex::new(0)).unwrap();
     let mut beyond = blob.proof(SliverPairIndex::new(0));
     beyond.index = SliverPairIndex::new(9);
-    for symbol in [
-        foreign.clone(),
-        ProvenSymbol {
-            helper: beyond,
-            ..foreign
-        },
-    ] {
+    for symbol in [foreign.clone(), ProvenSymbol { helper: beyond, ..foreign }] {
         let target = (Axis::Secondary, SliverIndex::new(0));
         let proof = InconsistencyProof::new(blob.table(), blob.header(), target, vec![symbol; 3]);
         assert_eq!(proof, Err(InconsistencyError::Lines));
@@ -752,21 +613,14 @@ fn there_is_no_proof_against_an_honest_blob() {
     let other = encoded(7, 15, 140);
     let found =
         InconsistencyProof::from_slivers(other.table(), blob.header(), Axis::Primary, &given);
-    assert_eq!(
-        found,
-        Err(InconsistencyError::Table(TableError::Inconsistent))
-    );
+    assert_eq!(found, Err(InconsistencyError::Table(TableError::Inconsistent)));
 }
 
 #[test]
 fn inconsistency_proofs_are_parsed_strictly() {
     let (_, written) = false_writers().remove(0);
     let id = written.id();
-    let given: Vec<_> = written
-        .acceptable(Axis::Primary)
-        .into_iter()
-        .take(3)
-        .collect();
+    let given: Vec<_> = written.acceptable(Axis::Primary).into_iter().take(3).collect();
     let (table, header) = (&written.table, &written.header);
     let proof = InconsistencyProof::from_slivers(table, header, Axis::Primary, &given).unwrap();
     assert_eq!(proof.header(), header);
@@ -776,10 +630,7 @@ fn inconsistency_proofs_are_parsed_strictly() {
     for end in [0, 1, 42, 43, 44, bytes.len() - 1] {
         assert!(parse(&bytes[..end]).is_err(), "{end} bytes");
     }
-    assert_eq!(
-        parse(&[&bytes[..], &[0]].concat()),
-        Err(InconsistencyError::Length)
-    );
+    assert_eq!(parse(&[&bytes[..], &[0]].concat()), Err(InconsistencyError::Length));
     for place in 0..bytes.len() {
         let mut flipped = bytes.clone();
         flipped[place] ^= 1;
@@ -797,15 +648,11 @@ fn shares_that_are_no_code_word_give_no_table() {
     let mut shares = blob.table().shares();
     shares[4] = Bytes::from(vec![7; shares[4].len()]);
     let leaves = (0..7).map(SliverPairIndex::new).zip(&shares);
-    let leaves: Vec<_> = leaves
-        .map(|(pair, share)| blob.table().digest(pair).leaf(share))
-        .collect();
+    let leaves: Vec<_> =
+        leaves.map(|(pair, share)| blob.table().digest(pair).leaf(share)).collect();
     let tree =
         floe_protocol::merkle::MerkleTree::new(floe_protocol::hash::Domain::BlobNode, leaves);
-    let header = BlobHeader {
-        root: tree.root(),
-        ..*blob.header()
-    };
+    let header = BlobHeader { root: tree.root(), ..*blob.header() };
     let proofs: Vec<_> = (0..7)
         .map(SliverPairIndex::new)
         .map(|index| PairProof {
@@ -817,10 +664,7 @@ fn shares_that_are_no_code_word_give_no_table() {
         })
         .collect();
     for subset in subsets(7, 3) {
-        let given: Vec<_> = subset
-            .iter()
-            .map(|&i| proofs[usize::from(i)].clone())
-            .collect();
+        let given: Vec<_> = subset.iter().map(|&i| proofs[usize::from(i)].clone()).collect();
         for proof in &given {
             assert_eq!(proof.verify(config(7), &header.id()), Ok(()));
         }

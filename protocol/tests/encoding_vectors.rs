@@ -49,10 +49,7 @@ fn encodings_are_those_of_the_golden_vectors() {
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "writes its own vectors, only when asked to"
-)]
+#[expect(clippy::disallowed_methods, reason = "writes its own vectors, only when asked to")]
 fn write_golden(text: &str) {
     std::fs::write(PATH, text).unwrap();
 }
@@ -61,34 +58,16 @@ fn describe(text: &mut String, n: u16, seed: u64, len: usize) -> std::fmt::Resul
     let config = EncodingConfig::new(n).unwrap();
     let encoded = encode(config, blob(seed, len), NonZeroUsize::MIN).unwrap();
     let (layout, id) = (encoded.layout(), encoded.id());
-    writeln!(
-        text,
-        "\nblob n={n} seed={seed} len={len} symbol_bytes={}",
-        layout.symbol_bytes()
-    )?;
+    writeln!(text, "\nblob n={n} seed={seed} len={len} symbol_bytes={}", layout.symbol_bytes())?;
     writeln!(text, "id {id}")?;
     writeln!(text, "header {}", hex(&encoded.header().to_bytes()))?;
     writeln!(text, "root {}", encoded.header().root)?;
-    writeln!(
-        text,
-        "placement offset={} shard_of_pair_0={}",
-        id.offset(n),
-        shard(&encoded, 0)
-    )?;
-    writeln!(
-        text,
-        "table_hash {}",
-        Hash::of_symbol(&encoded.table().to_bytes())
-    )?;
-    writeln!(
-        text,
-        "shares_hash {}",
-        Hash::of_symbol(&encoded.table().shares().concat())
-    )?;
+    writeln!(text, "placement offset={} shard_of_pair_0={}", id.offset(n), shard(&encoded, 0))?;
+    writeln!(text, "table_hash {}", Hash::of_symbol(&encoded.table().to_bytes()))?;
+    writeln!(text, "shares_hash {}", Hash::of_symbol(&encoded.table().shares().concat()))?;
     // All pairs of small networks, and the corners of large ones.
-    let pairs: Vec<_> = (0..n)
-        .filter(|pair| n <= 7 || [0, 1, n / 2, n - 1].contains(pair))
-        .collect();
+    let pairs: Vec<_> =
+        (0..n).filter(|pair| n <= 7 || [0, 1, n / 2, n - 1].contains(pair)).collect();
     for pair in pairs.into_iter().map(SliverPairIndex::new) {
         let digest = encoded.table().digest(pair);
         let (primary, secondary) = encoded.pair(pair);
@@ -107,10 +86,7 @@ fn describe(text: &mut String, n: u16, seed: u64, len: usize) -> std::fmt::Resul
 }
 
 fn shard(encoded: &floe_protocol::encoding::EncodedBlob, pair: u16) -> String {
-    encoded
-        .id()
-        .shard_of(SliverPairIndex::new(pair), encoded.header().n_shards)
-        .to_string()
+    encoded.id().shard_of(SliverPairIndex::new(pair), encoded.header().n_shards).to_string()
 }
 
 /// Short values in full, long ones by length and hash.
@@ -123,9 +99,7 @@ fn short(bytes: &[u8]) -> String {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 #[test]
@@ -141,24 +115,15 @@ fn the_layout_of_inconsistency_proofs_is_that_of_the_golden_vector() {
     let layout = honest.layout();
     let mut row = honest.primary(SliverIndex::new(6)).to_vec();
     row[0] ^= 1;
-    let mut digests: Vec<PairDigest> = (0..7)
-        .map(|pair| *honest.table().digest(SliverPairIndex::new(pair)))
-        .collect();
+    let mut digests: Vec<PairDigest> =
+        (0..7).map(|pair| *honest.table().digest(SliverPairIndex::new(pair))).collect();
     digests[6].primary = sliver_root(&layout, Axis::Primary, &row).unwrap();
     let table = DigestTable::new(config, digests).unwrap();
-    let header = BlobHeader {
-        root: table.blob_root(),
-        ..*honest.header()
-    };
-    let given: Vec<_> = (0..3)
-        .map(SliverIndex::new)
-        .map(|row| (row, honest.primary(row).clone()))
-        .collect();
+    let header = BlobHeader { root: table.blob_root(), ..*honest.header() };
+    let given: Vec<_> =
+        (0..3).map(SliverIndex::new).map(|row| (row, honest.primary(row).clone())).collect();
     let proof = InconsistencyProof::from_slivers(&table, &header, Axis::Primary, &given).unwrap();
-    assert_eq!(
-        (proof.axis(), proof.target()),
-        (Axis::Primary, SliverIndex::new(6))
-    );
+    assert_eq!((proof.axis(), proof.target()), (Axis::Primary, SliverIndex::new(6)));
     let bytes = proof.to_bytes();
     let parsed = InconsistencyProof::verify_bytes(config, &header.id(), &bytes);
     assert_eq!(parsed, Ok(proof));

@@ -37,12 +37,7 @@ fn chain_id_by_hand(genesis: &Genesis) -> ChainId {
         parts.push(member.stake_wal.to_le_bytes().to_vec());
     }
     parts.push(u16_le(genesis.writers.len()).to_vec());
-    parts.extend(
-        genesis
-            .writers
-            .iter()
-            .map(|writer| writer.as_bytes().to_vec()),
-    );
+    parts.extend(genesis.writers.iter().map(|writer| writer.as_bytes().to_vec()));
     ChainId::new(Domain::Genesis.hash(&[&parts.concat()]))
 }
 
@@ -81,13 +76,9 @@ fn the_format_of_the_json_does_not_change_the_chain_id() {
 /// Keys in capital digits, as some tools write them.
 fn in_capital_digits(json: &str) -> String {
     let is_key = |word: &str| word.len() >= 64 && word.bytes().all(|b| b.is_ascii_hexdigit());
-    let words = json.split('"').map(|word| {
-        if is_key(word) {
-            word.to_uppercase()
-        } else {
-            word.to_owned()
-        }
-    });
+    let words = json
+        .split('"')
+        .map(|word| if is_key(word) { word.to_uppercase() } else { word.to_owned() });
     words.collect::<Vec<_>>().join("\"")
 }
 
@@ -129,10 +120,8 @@ fn every_field_changes_the_chain_id() {
 
 #[test]
 fn genesis_files_are_parsed_strictly() {
-    let network = NetworkFile {
-        genesis: genesis(4, 4),
-        bootstrap: vec!["/ip4/127.0.0.1/tcp/4000".into()],
-    };
+    let network =
+        NetworkFile { genesis: genesis(4, 4), bootstrap: vec!["/ip4/127.0.0.1/tcp/4000".into()] };
     let value = serde_json::to_value(&network).unwrap();
     let parse = |value: &serde_json::Value| serde_json::from_value::<NetworkFile>(value.clone());
     assert_eq!(parse(&value).unwrap(), network);
@@ -145,13 +134,7 @@ fn genesis_files_are_parsed_strictly() {
         let object = more.pointer_mut(pointer).unwrap().as_object_mut().unwrap();
         object.insert("more".into(), 1.into());
         assert!(parse(&more).is_err(), "unknown field in {pointer:?}");
-        let names: Vec<_> = value
-            .pointer(pointer)
-            .unwrap()
-            .as_object()
-            .unwrap()
-            .keys()
-            .collect();
+        let names: Vec<_> = value.pointer(pointer).unwrap().as_object().unwrap().keys().collect();
         for name in names.into_iter().filter(|name| *name != "bootstrap") {
             let mut less = value.clone();
             let object = less.pointer_mut(pointer).unwrap().as_object_mut().unwrap();
@@ -282,20 +265,13 @@ fn a_stranger_is_no_member() {
     assert_eq!(committee.position(&stranger), None);
     assert_eq!(committee.member(&stranger), None);
     let (node, bls) = &node_keys(4)[2];
-    assert_eq!(
-        committee.member(&node.public()).unwrap().bls_key,
-        bls.public()
-    );
+    assert_eq!(committee.member(&node.public()).unwrap().bls_key, bls.public());
 }
 
 // --- ledger view -----------------------------------------------------------------------------
 
 fn header(view: &LedgerView, len: u64) -> BlobHeader {
-    BlobHeader {
-        n_shards: view.parameters().n_shards,
-        len,
-        root: Hash::of_symbol(b"root"),
-    }
+    BlobHeader { n_shards: view.parameters().n_shards, len, root: Hash::of_symbol(b"root") }
 }
 
 #[test]
@@ -324,17 +300,11 @@ fn registrations_are_refused_for_one_reason_each() {
 
     let stranger = KeyPair::from_seed([9; 32]);
     let by_stranger = SignedRegistration::new(view.chain(), blob, &stranger, 0);
-    let in_anothers_name = SignedRegistration {
-        writer: writer.public(),
-        ..by_stranger
-    };
+    let in_anothers_name = SignedRegistration { writer: writer.public(), ..by_stranger };
     let other_nonce = SignedRegistration { nonce: 1, ..good };
     let other_chain = genesis(5, 7).chain_id();
     let of_another_network = SignedRegistration::new(&other_chain, blob, &writer, 0);
-    let other_header = BlobHeader {
-        len: 1_001,
-        ..good_header
-    };
+    let other_header = BlobHeader { len: 1_001, ..good_header };
     let of_another_blob = SignedRegistration::new(view.chain(), BlobId::new([1; 32]), &writer, 0);
     let max_bytes = view.parameters().max_blob_bytes;
     let large_header = header(&view, max_bytes + 1);
@@ -343,26 +313,11 @@ fn registrations_are_refused_for_one_reason_each() {
     let table = [
         (good, other_header, RegistrationError::OtherBlob),
         (of_another_blob, good_header, RegistrationError::OtherBlob),
-        (
-            large,
-            large_header,
-            RegistrationError::BlobTooLarge {
-                len: max_bytes + 1,
-                max_bytes,
-            },
-        ),
-        (
-            by_stranger,
-            good_header,
-            RegistrationError::UnknownWriter(stranger.public()),
-        ),
+        (large, large_header, RegistrationError::BlobTooLarge { len: max_bytes + 1, max_bytes }),
+        (by_stranger, good_header, RegistrationError::UnknownWriter(stranger.public())),
         (in_anothers_name, good_header, RegistrationError::Signature),
         (other_nonce, good_header, RegistrationError::Signature),
-        (
-            of_another_network,
-            good_header,
-            RegistrationError::Signature,
-        ),
+        (of_another_network, good_header, RegistrationError::Signature),
     ];
     for (signed, header, error) in table {
         assert_eq!(view.register(&signed, &header), Err(error));
@@ -371,10 +326,7 @@ fn registrations_are_refused_for_one_reason_each() {
 
 #[test]
 fn a_view_says_what_its_genesis_says() {
-    let genesis = Genesis {
-        max_blob_bytes: 12_345,
-        ..genesis(4, 7)
-    };
+    let genesis = Genesis { max_blob_bytes: 12_345, ..genesis(4, 7) };
     let view = LedgerView::from_genesis(&genesis).unwrap();
     assert_eq!(*view.chain(), genesis.chain_id());
     assert_eq!(view.epoch(), Epoch::new(0));

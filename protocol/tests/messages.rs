@@ -120,9 +120,7 @@ fn axis() -> impl Strategy<Value = Axis> {
 }
 
 fn header(n_shards: u16) -> impl Strategy<Value = BlobHeader> {
-    let max_bytes = EncodingConfig::new(n_shards)
-        .unwrap()
-        .max_blob_bytes_possible();
+    let max_bytes = EncodingConfig::new(n_shards).unwrap().max_blob_bytes_possible();
     (0..=max_bytes, any::<[u8; 32]>()).prop_map(move |(len, root)| BlobHeader {
         n_shards,
         len,
@@ -131,12 +129,7 @@ fn header(n_shards: u16) -> impl Strategy<Value = BlobHeader> {
 }
 
 fn signed_registration() -> impl Strategy<Value = SignedRegistration> {
-    let parts = (
-        blob_id(),
-        any::<[u8; 32]>(),
-        any::<u64>(),
-        vec(any::<u8>(), 64),
-    );
+    let parts = (blob_id(), any::<[u8; 32]>(), any::<u64>(), vec(any::<u8>(), 64));
     parts.prop_map(|(blob, writer, nonce, signature)| SignedRegistration {
         blob,
         writer: PublicKey::new(writer),
@@ -170,35 +163,17 @@ fn certified(n_shards: u16) -> impl Strategy<Value = (BlobHeader, Certificate)> 
 fn request(n_shards: u16) -> impl Strategy<Value = Request> {
     let table_bytes = 64 * usize::from(n_shards);
     prop_oneof![
-        (
-            signed_registration(),
-            header(n_shards),
-            payload(table_bytes)
-        )
-            .prop_map(|(registration, header, table)| Request::Table {
-                registration,
-                header,
-                table
-            }),
-        (
-            registration_id(),
-            pair(n_shards),
-            payload(300),
-            payload(300)
-        )
-            .prop_map(|(registration, pair, primary, secondary)| {
-                Request::StoreSlivers {
-                    registration,
-                    pair,
-                    primary,
-                    secondary,
-                }
-            }),
+        (signed_registration(), header(n_shards), payload(table_bytes)).prop_map(
+            |(registration, header, table)| Request::Table { registration, header, table }
+        ),
+        (registration_id(), pair(n_shards), payload(300), payload(300)).prop_map(
+            |(registration, pair, primary, secondary)| {
+                Request::StoreSlivers { registration, pair, primary, secondary }
+            }
+        ),
         registration_id().prop_map(|registration| Request::Confirm { registration }),
-        certified(n_shards).prop_map(|(header, certificate)| Request::Certify {
-            header,
-            certificate
-        }),
+        certified(n_shards)
+            .prop_map(|(header, certificate)| Request::Certify { header, certificate }),
         blob_id().prop_map(|blob| Request::BlobStatus { blob }),
         (blob_id(), pair(n_shards), axis()).prop_map(|(blob, pair, axis)| Request::ReadSliver {
             blob,
@@ -213,28 +188,18 @@ fn blob_status(n_shards: u16) -> impl Strategy<Value = BlobStatus> {
     let state = sample::select(STATES.to_vec());
     let epochs = (any::<u64>(), option::of(any::<u64>()));
     let rest = (option::of(any::<u64>()), option::of(any::<u64>()));
-    (
-        header(n_shards),
-        state,
-        any::<u32>(),
-        any::<bool>(),
-        epochs,
-        rest,
+    (header(n_shards), state, any::<u32>(), any::<bool>(), epochs, rest).prop_map(
+        |(header, state, live_registrations, deletable, (end, first), (time, number))| BlobStatus {
+            header,
+            state,
+            live_registrations,
+            end: Epoch::new(end),
+            deletable,
+            first_certified_epoch: first.map(Epoch::new),
+            first_certified_time_ms: time,
+            certification_number: number,
+        },
     )
-        .prop_map(
-            |(header, state, live_registrations, deletable, (end, first), (time, number))| {
-                BlobStatus {
-                    header,
-                    state,
-                    live_registrations,
-                    end: Epoch::new(end),
-                    deletable,
-                    first_certified_epoch: first.map(Epoch::new),
-                    first_certified_time_ms: time,
-                    certification_number: number,
-                }
-            },
-        )
 }
 
 fn node_status() -> impl Strategy<Value = NodeStatus> {
@@ -272,17 +237,10 @@ fn response(n_shards: u16) -> impl Strategy<Value = Response> {
         pairs(n_shards).prop_map(|pairs| Response::Missing { pairs }),
         Just(Response::Certified),
         (blob_status(n_shards), option::of(vec(any::<u8>(), 0..=300))).prop_map(
-            |(status, certificate)| Response::BlobStatus(StatusAnswer {
-                status,
-                certificate
-            })
+            |(status, certificate)| Response::BlobStatus(StatusAnswer { status, certificate })
         ),
-        (vec(any::<u8>(), proof_bytes), payload(300)).prop_map(|(proof, sliver)| {
-            Response::Sliver {
-                proof: proof.into(),
-                sliver,
-            }
-        }),
+        (vec(any::<u8>(), proof_bytes), payload(300))
+            .prop_map(|(proof, sliver)| { Response::Sliver { proof: proof.into(), sliver } }),
         node_status().prop_map(Response::NodeStatus),
         refusal.prop_map(Response::Refused),
     ]
@@ -300,10 +258,8 @@ fn message() -> impl Strategy<Value = (Limits, Message)> {
 
 fn announcement() -> impl Strategy<Value = (Limits, Announcement)> {
     sample::select(SHARDS.to_vec()).prop_flat_map(|n_shards| {
-        let announcement = certified(n_shards).prop_map(|(header, certificate)| Announcement {
-            header,
-            certificate,
-        });
+        let announcement = certified(n_shards)
+            .prop_map(|(header, certificate)| Announcement { header, certificate });
         (Just(limits(n_shards)), announcement)
     })
 }
@@ -311,11 +267,7 @@ fn announcement() -> impl Strategy<Value = (Limits, Announcement)> {
 // --- properties ------------------------------------------------------------------------------
 
 fn config(cases: u32) -> ProptestConfig {
-    ProptestConfig {
-        cases,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    }
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 
 proptest! {
@@ -434,10 +386,7 @@ fn decode_response(limits: &Limits, head: &ResponseHead) -> Result<usize, Messag
 }
 
 fn too_large(bytes: u32, max_bytes: u64) -> Result<usize, MessageError> {
-    Err(MessageError::PayloadTooLarge {
-        bytes: bytes.into(),
-        max_bytes,
-    })
+    Err(MessageError::PayloadTooLarge { bytes: bytes.into(), max_bytes })
 }
 
 /// Calls `decode` with the largest length that is allowed and with larger ones.
@@ -482,13 +431,7 @@ fn payloads_above_the_limit_are_refused_by_the_head_alone() {
         assert_eq!(decode_request(&limits, &largest), Ok(bytes));
         check_limit(limits.max_primary_bytes(), |sliver_bytes| {
             let proof = vec![0; PairProof::layout_bytes(limits.config())];
-            decode_response(
-                &limits,
-                &ResponseHead::Sliver {
-                    proof,
-                    sliver_bytes,
-                },
-            )
+            decode_response(&limits, &ResponseHead::Sliver { proof, sliver_bytes })
         });
     }
 }
@@ -520,10 +463,7 @@ fn the_largest_heads_fit_and_larger_ones_are_not_parsed() {
         certificate: Some(vec![0; MAX_HEAD_BYTES]),
     };
     let unsendable = Response::BlobStatus(status).into_frame();
-    assert!(matches!(
-        unsendable,
-        Err(MessageError::Head(CodecError::TooLarge { .. }))
-    ));
+    assert!(matches!(unsendable, Err(MessageError::Head(CodecError::TooLarge { .. }))));
     let long = vec![0; MAX_ANNOUNCEMENT_BYTES + 1];
     assert!(matches!(
         Announcement::decode(&limits, &long),
@@ -546,11 +486,7 @@ fn request_fields_out_of_range_are_refused() {
                 primary_bytes: 0,
                 secondary_bytes: 0,
             },
-            RequestHead::ReadSliver {
-                blob: BlobId::new([1; 32]),
-                pair,
-                axis: Axis::Primary,
-            },
+            RequestHead::ReadSliver { blob: BlobId::new([1; 32]), pair, axis: Axis::Primary },
             RequestHead::Table {
                 registration: sample_registration(),
                 header: header[1..].to_vec(),
@@ -562,11 +498,7 @@ fn request_fields_out_of_range_are_refused() {
             },
         ];
         for head in bad_heads {
-            assert_eq!(
-                decode_request(&limits, &head),
-                Err(MessageError::Field),
-                "{head:?}"
-            );
+            assert_eq!(decode_request(&limits, &head), Err(MessageError::Field), "{head:?}");
         }
         let mut huge = header.clone();
         huge[3..11].fill(0xff);
@@ -580,17 +512,11 @@ fn request_fields_out_of_range_are_refused() {
             };
             let result = Request::from_parts(&limits, head, Bytes::new());
             assert_eq!(result, Err(MessageError::Field), "n = {n_shards}");
-            let head = RequestHead::Certify {
-                header,
-                certificate: certificate.clone(),
-            };
+            let head = RequestHead::Certify { header, certificate: certificate.clone() };
             let result = Request::from_parts(&limits, head, Bytes::new());
             assert_eq!(result, Err(MessageError::Field), "n = {n_shards}");
         }
-        let head = RequestHead::Certify {
-            header,
-            certificate: certificate[1..].to_vec(),
-        };
+        let head = RequestHead::Certify { header, certificate: certificate[1..].to_vec() };
         let result = Request::from_parts(&limits, head, Bytes::new());
         assert_eq!(result, Err(MessageError::Field), "n = {n_shards}");
     }
@@ -604,31 +530,16 @@ fn response_fields_out_of_range_are_refused() {
         let too_many = vec![SliverPairIndex::new(0); usize::from(n_shards) + 1];
         let proof_bytes = PairProof::layout_bytes(limits.config());
         let node_status = |version: &str| {
-            ResponseHead::NodeStatus(NodeStatus {
-                version: version.into(),
-                ..sample_node_status()
-            })
+            ResponseHead::NodeStatus(NodeStatus { version: version.into(), ..sample_node_status() })
         };
         let bad_heads = [
-            ResponseHead::TableStored {
-                missing: vec![beyond],
-            },
-            ResponseHead::TableStored {
-                missing: too_many.clone(),
-            },
-            ResponseHead::Missing {
-                pairs: vec![beyond],
-            },
+            ResponseHead::TableStored { missing: vec![beyond] },
+            ResponseHead::TableStored { missing: too_many.clone() },
+            ResponseHead::Missing { pairs: vec![beyond] },
             ResponseHead::Missing { pairs: too_many },
             ResponseHead::Stored { pair: beyond },
-            ResponseHead::Sliver {
-                proof: vec![0; proof_bytes - 1],
-                sliver_bytes: 0,
-            },
-            ResponseHead::Sliver {
-                proof: vec![0; proof_bytes + 1],
-                sliver_bytes: 0,
-            },
+            ResponseHead::Sliver { proof: vec![0; proof_bytes - 1], sliver_bytes: 0 },
+            ResponseHead::Sliver { proof: vec![0; proof_bytes + 1], sliver_bytes: 0 },
             ResponseHead::BlobStatus(StatusAnswer {
                 status: sample_status(
                     if n_shards == 4 { 5 } else { n_shards - 1 },
@@ -641,11 +552,7 @@ fn response_fields_out_of_range_are_refused() {
             node_status("0.1.0\n"),
         ];
         for head in bad_heads {
-            assert_eq!(
-                decode_response(&limits, &head),
-                Err(MessageError::Field),
-                "{head:?}"
-            );
+            assert_eq!(decode_response(&limits, &head), Err(MessageError::Field), "{head:?}");
         }
     }
 }
@@ -663,10 +570,7 @@ fn payloads_of_another_length_than_stated_are_refused() {
         let payload = Bytes::from(vec![0; bytes]);
         let result = Request::from_parts(&limits, head(), payload.clone());
         assert_eq!(result, Err(MessageError::PayloadLength), "{bytes} bytes");
-        let head = ResponseHead::Sliver {
-            proof: Vec::new(),
-            sliver_bytes: 8,
-        };
+        let head = ResponseHead::Sliver { proof: Vec::new(), sliver_bytes: 8 };
         let result = Response::from_parts(head, payload);
         assert_eq!(result, Err(MessageError::PayloadLength), "{bytes} bytes");
     }
@@ -677,16 +581,12 @@ fn payloads_of_another_length_than_stated_are_refused() {
         primary_bytes: 7,
         secondary_bytes: 3,
     };
-    let Ok(Request::StoreSlivers {
-        primary, secondary, ..
-    }) = Request::from_parts(&limits, head, payload)
+    let Ok(Request::StoreSlivers { primary, secondary, .. }) =
+        Request::from_parts(&limits, head, payload)
     else {
         panic!("a well formed request")
     };
-    assert_eq!(
-        (&primary[..], &secondary[..]),
-        (&b"primary"[..], &b"sec"[..])
-    );
+    assert_eq!((&primary[..], &secondary[..]), (&b"primary"[..], &b"sec"[..]));
 }
 
 #[test]
@@ -694,67 +594,34 @@ fn unknown_messages_and_fields_are_refused() {
     #[derive(serde::Serialize)]
     #[serde(rename_all = "snake_case")]
     enum Foreign {
-        Confirm {
-            registration: RegistrationId,
-            more: u8,
-        },
-        Stored {
-            pair: SliverPairIndex,
-            more: u8,
-        },
-        Delete {
-            blob: BlobId,
-        },
+        Confirm { registration: RegistrationId, more: u8 },
+        Stored { pair: SliverPairIndex, more: u8 },
+        Delete { blob: BlobId },
     }
     let limits = limits(7);
     let malformed = MessageError::Head(CodecError::Malformed);
     for foreign in [
-        Foreign::Confirm {
-            registration: RegistrationId::new([1; 32]),
-            more: 1,
-        },
-        Foreign::Stored {
-            pair: SliverPairIndex::new(1),
-            more: 1,
-        },
-        Foreign::Delete {
-            blob: BlobId::new([1; 32]),
-        },
+        Foreign::Confirm { registration: RegistrationId::new([1; 32]), more: 1 },
+        Foreign::Stored { pair: SliverPairIndex::new(1), more: 1 },
+        Foreign::Delete { blob: BlobId::new([1; 32]) },
     ] {
         let bytes = codec::encode(&foreign, MAX_HEAD_BYTES).unwrap();
         assert_eq!(RequestHead::decode(&limits, &bytes).unwrap_err(), malformed);
-        assert_eq!(
-            ResponseHead::decode(&limits, &bytes).unwrap_err(),
-            malformed
-        );
+        assert_eq!(ResponseHead::decode(&limits, &bytes).unwrap_err(), malformed);
     }
 }
 
 #[test]
 fn an_announcement_names_one_blob_of_this_network() {
     let header = sample_header(7);
-    let announcement = Announcement {
-        header,
-        certificate: sample_certificate(header.id()),
-    };
+    let announcement = Announcement { header, certificate: sample_certificate(header.id()) };
     let bytes = announcement.encode().unwrap();
-    assert_eq!(
-        Announcement::decode(&limits(7), &bytes),
-        Ok(announcement.clone())
-    );
-    assert_eq!(
-        Announcement::decode(&limits(8), &bytes),
-        Err(MessageError::Field)
-    );
-    let other = Announcement {
-        certificate: sample_certificate(BlobId::new([9; 32])),
-        ..announcement
-    };
+    assert_eq!(Announcement::decode(&limits(7), &bytes), Ok(announcement.clone()));
+    assert_eq!(Announcement::decode(&limits(8), &bytes), Err(MessageError::Field));
+    let other =
+        Announcement { certificate: sample_certificate(BlobId::new([9; 32])), ..announcement };
     let bytes = other.encode().unwrap();
-    assert_eq!(
-        Announcement::decode(&limits(7), &bytes),
-        Err(MessageError::Field)
-    );
+    assert_eq!(Announcement::decode(&limits(7), &bytes), Err(MessageError::Field));
 }
 
 // --- golden vectors --------------------------------------------------------------------------
@@ -768,9 +635,7 @@ const STATES: [BlobState; 5] = [
 ];
 
 const REFUSALS: [Refusal; 11] = [
-    Refusal::Busy {
-        retry_after_ms: 250,
-    },
+    Refusal::Busy { retry_after_ms: 250 },
     Refusal::NotRegistered,
     Refusal::TableMissing,
     Refusal::WrongShard,
@@ -793,11 +658,7 @@ fn sample_registration() -> SignedRegistration {
 }
 
 fn sample_header(n_shards: u16) -> BlobHeader {
-    BlobHeader {
-        n_shards,
-        len: 1_000,
-        root: Hash::new([0x33; 32]),
-    }
+    BlobHeader { n_shards, len: 1_000, root: Hash::new([0x33; 32]) }
 }
 
 fn sample_certificate(blob: BlobId) -> Certificate {
@@ -856,21 +717,10 @@ fn sample_requests() -> Vec<Request> {
             secondary: vec![0x99; 201].into(),
         },
         Request::Confirm { registration },
-        Request::Certify {
-            header,
-            certificate: sample_certificate(blob),
-        },
+        Request::Certify { header, certificate: sample_certificate(blob) },
         Request::BlobStatus { blob },
-        Request::ReadSliver {
-            blob,
-            pair,
-            axis: Axis::Primary,
-        },
-        Request::ReadSliver {
-            blob,
-            pair,
-            axis: Axis::Secondary,
-        },
+        Request::ReadSliver { blob, pair, axis: Axis::Primary },
+        Request::ReadSliver { blob, pair, axis: Axis::Secondary },
         Request::NodeStatus,
     ]
 }
@@ -886,14 +736,9 @@ fn sample_responses() -> Vec<Response> {
         })
     };
     let mut responses = vec![
-        Response::TableStored {
-            missing: pairs.clone(),
-        },
+        Response::TableStored { missing: pairs.clone() },
         Response::Stored { pair: pairs[1] },
-        Response::Confirmed {
-            epoch: Epoch::new(3),
-            signature: BlsSignature::new([0xaa; 96]),
-        },
+        Response::Confirmed { epoch: Epoch::new(3), signature: BlsSignature::new([0xaa; 96]) },
         Response::Missing { pairs },
         Response::Certified,
         Response::Sliver {
@@ -943,10 +788,7 @@ fn messages_are_those_of_the_golden_vectors() {
         describe(&mut text, &frame, &format!("response {name}"));
     }
     let header = sample_header(7);
-    let announcement = Announcement {
-        header,
-        certificate: sample_certificate(header.id()),
-    };
+    let announcement = Announcement { header, certificate: sample_certificate(header.id()) };
     let bytes = golden::hex(&announcement.encode().unwrap());
     writeln!(text, "\nannouncement\nbytes {bytes}").unwrap();
     golden::check("messages.txt", include_str!("vectors/messages.txt"), &text);

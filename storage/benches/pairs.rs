@@ -34,42 +34,25 @@ fn main() {
         println!("round {round}");
         let files = home.path().join(format!("files-{round}"));
         fs::create_dir(&files).unwrap();
-        report(
-            "  plain files, fsync each",
-            in_threads(|pair| plain_file(&files, pair, &bytes)),
-        );
+        report("  plain files, fsync each", in_threads(|pair| plain_file(&files, pair, &bytes)));
 
         let store = open(home.path(), &format!("store-{round}"));
         let put = in_threads(|pair| {
-            store
-                .put_pair(ShardIndex::new(0), &blob(pair), primary, secondary)
-                .unwrap();
+            store.put_pair(ShardIndex::new(0), &blob(pair), primary, secondary).unwrap();
             store.flush().unwrap();
         });
         report("  put_pair + flush", put);
         let get = in_threads(|pair| {
             for axis in [Axis::Primary, Axis::Secondary] {
-                assert!(
-                    store
-                        .sliver(ShardIndex::new(0), &blob(pair), axis)
-                        .unwrap()
-                        .is_some()
-                );
+                assert!(store.sliver(ShardIndex::new(0), &blob(pair), axis).unwrap().is_some());
             }
         });
         report("  sliver, both axes", get);
         let has = Instant::now();
         for pair in 0..PAIRS {
-            assert!(
-                store
-                    .has_pair(ShardIndex::new(0), &blob(pair.into()))
-                    .unwrap()
-            );
+            assert!(store.has_pair(ShardIndex::new(0), &blob(pair.into())).unwrap());
         }
-        println!(
-            "  has_pair: {:.1} us",
-            has.elapsed().as_secs_f64() * 1e6 / f64::from(PAIRS)
-        );
+        println!("  has_pair: {:.1} us", has.elapsed().as_secs_f64() * 1e6 / f64::from(PAIRS));
     }
     for (sliver_bytes, pairs) in [(1 << 20, 40), (64 << 10, 400), (4 << 10, 4000), (256, 4000)] {
         replace_half(home.path(), sliver_bytes, pairs);
@@ -83,12 +66,7 @@ fn replace_half(home: &Path, sliver_bytes: usize, pairs: u64) {
     let mut next = pairs;
     let put = |pair: u64| {
         store
-            .put_pair(
-                ShardIndex::new(0),
-                &blob(pair),
-                &sliver,
-                &sliver[sliver_bytes / 2..],
-            )
+            .put_pair(ShardIndex::new(0), &blob(pair), &sliver, &sliver[sliver_bytes / 2..])
             .unwrap();
     };
     for pair in &live {
@@ -128,12 +106,8 @@ fn is_replaced(place: u64, round: u64) -> bool {
 
 fn open(home: &Path, name: &str) -> Store {
     let node = NodeId::new([1; 32]);
-    Store::open(&StoreConfig::new(
-        home.join(name),
-        home.join(format!("{name}.marker")),
-        node,
-    ))
-    .unwrap()
+    Store::open(&StoreConfig::new(home.join(name), home.join(format!("{name}.marker")), node))
+        .unwrap()
 }
 
 fn in_threads(job: impl Fn(u64) + Sync) -> Duration {

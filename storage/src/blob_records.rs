@@ -179,9 +179,7 @@ impl BlobRecords {
         id: &RegistrationId,
     ) -> Result<Option<Registration>, StorageError> {
         let value = self.registrations.get(id.as_bytes())?;
-        value
-            .map(|value| decode(&self.registrations, &value))
-            .transpose()
+        value.map(|value| decode(&self.registrations, &value)).transpose()
     }
 
     pub(crate) fn record(&self, blob: &BlobId) -> Result<Option<BlobRecord>, StorageError> {
@@ -226,19 +224,15 @@ impl BlobRecords {
 
     fn lock(&self, blob: &BlobId) -> MutexGuard<'_, ()> {
         let index = usize::from(blob.as_bytes()[HASH_BYTES - 1]) % LOCKS;
-        self.locks[index]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.locks[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 fn encode<T: Serialize>(table: &Table, value: &T) -> Result<Vec<u8>, StorageError> {
     codec::encode(value, VALUE_BYTES_MAX).map_err(|error| match error {
-        codec::CodecError::TooLarge { bytes, max_bytes } => StorageError::Length {
-            what: "record",
-            bytes,
-            max_bytes,
-        },
+        codec::CodecError::TooLarge { bytes, max_bytes } => {
+            StorageError::Length { what: "record", bytes, max_bytes }
+        }
         codec::CodecError::Malformed => table.corrupt(),
     })
 }
@@ -259,18 +253,11 @@ mod tests {
         let blobs = database.table(schema::BLOBS).unwrap();
         let registrations = database.table(schema::REGISTRATIONS).unwrap();
         let space = Arc::new(Space::new(dir, u64::MAX, 0));
-        (
-            BlobRecords::open(blobs, registrations, space).unwrap(),
-            database,
-        )
+        (BlobRecords::open(blobs, registrations, space).unwrap(), database)
     }
 
     fn registration(number: u8) -> Registration {
-        let header = BlobHeader {
-            n_shards: 7,
-            len: 9,
-            root: Hash::new([number; HASH_BYTES]),
-        };
+        let header = BlobHeader { n_shards: 7, len: 9, root: Hash::new([number; HASH_BYTES]) };
         let owner = PublicKey::new([2; 32]);
         Registration {
             id: RegistrationId::of(&header.id(), &owner, 0),
@@ -288,15 +275,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (records, database) = open(dir.path());
         for number in [1, 2, 3] {
-            records
-                .register(&registration(number), |_, _| Ok(0))
-                .unwrap();
+            records.register(&registration(number), |_, _| Ok(0)).unwrap();
         }
         let [whole, unnamed, lost] = [1, 2, 3].map(registration);
-        records
-            .blobs
-            .remove(unnamed.header.id().as_bytes())
-            .unwrap();
+        records.blobs.remove(unnamed.header.id().as_bytes()).unwrap();
         records.registrations.remove(lost.id.as_bytes()).unwrap();
         database.flush().unwrap();
         drop((records, database));
@@ -304,9 +286,7 @@ mod tests {
         let (records, _database) = open(dir.path());
         assert_eq!(records.registration(&whole.id).unwrap(), Some(whole));
         assert_eq!(records.registration(&unnamed.id).unwrap(), None);
-        let found = records
-            .record_with_registrations(&lost.header.id())
-            .unwrap();
+        let found = records.record_with_registrations(&lost.header.id()).unwrap();
         let (record, registrations) = found.unwrap();
         assert_eq!((record.registrations.len(), registrations.len()), (0, 0));
         assert_eq!(records.count(), 2);

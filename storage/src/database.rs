@@ -86,11 +86,7 @@ struct State {
 
 impl State {
     fn check_running(&self) -> Result<(), StorageError> {
-        if self.stopped.load(Ordering::Acquire) {
-            Err(StorageError::Stopped)
-        } else {
-            Ok(())
-        }
+        if self.stopped.load(Ordering::Acquire) { Err(StorageError::Stopped) } else { Ok(()) }
     }
 
     /// Counts bytes that sled buffered, and waits until they left its buffers if they are many.
@@ -134,11 +130,7 @@ impl Database {
         File::open(dir.join("conf"))?.sync_all()?;
         File::open(dir.join("blobs"))?.sync_all()?;
         File::open(dir)?.sync_all()?;
-        Ok(Self {
-            db,
-            log,
-            state: Arc::default(),
-        })
+        Ok(Self { db, log, state: Arc::default() })
     }
 
     /// The table `name`, created if absent.
@@ -146,11 +138,7 @@ impl Database {
         let tree = catch_unwind(AssertUnwindSafe(|| self.db.open_tree(name)))
             .map_err(|_| DatabaseError::Corrupt(format!("table {name}")))?
             .map_err(open_error)?;
-        Ok(Table {
-            tree,
-            name,
-            state: Arc::clone(&self.state),
-        })
+        Ok(Table { tree, name, state: Arc::clone(&self.state) })
     }
 
     /// Makes everything written before the call durable.
@@ -336,11 +324,7 @@ impl Table {
 
 fn check_value(what: &'static str, value: &[u8]) -> Result<(), StorageError> {
     if value.len() > VALUE_BYTES_MAX {
-        return Err(StorageError::Length {
-            what,
-            bytes: value.len(),
-            max_bytes: VALUE_BYTES_MAX,
-        });
+        return Err(StorageError::Length { what, bytes: value.len(), max_bytes: VALUE_BYTES_MAX });
     }
     Ok(())
 }

@@ -154,17 +154,12 @@ pub enum FullLimit {
 impl fmt::Display for FullLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Quota {
-                disk_bytes,
-                quota_bytes,
-            } => write!(f, "{disk_bytes} of {quota_bytes} bytes of its quota"),
-            Self::Reserve {
-                free_bytes,
-                reserve_bytes,
-            } => write!(
-                f,
-                "{free_bytes} bytes free on the disk, {reserve_bytes} reserved"
-            ),
+            Self::Quota { disk_bytes, quota_bytes } => {
+                write!(f, "{disk_bytes} of {quota_bytes} bytes of its quota")
+            }
+            Self::Reserve { free_bytes, reserve_bytes } => {
+                write!(f, "{free_bytes} bytes free on the disk, {reserve_bytes} reserved")
+            }
         }
     }
 }

@@ -36,28 +36,18 @@ impl GroupCommit {
         let awaited = state.started + 1;
         while state.finished < awaited && !state.failed {
             if state.started > state.finished {
-                state = self
-                    .finished
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner);
+                state = self.finished.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
             }
             state.started += 1;
             drop(state);
-            let mut lead = Lead {
-                group: self,
-                failed: true,
-            };
+            let mut lead = Lead { group: self, failed: true };
             flush()?;
             lead.failed = false;
             drop(lead);
             state = self.lock();
         }
-        if state.failed {
-            Err(StorageError::Stopped)
-        } else {
-            Ok(())
-        }
+        if state.failed { Err(StorageError::Stopped) } else { Ok(()) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

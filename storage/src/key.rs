@@ -30,10 +30,7 @@ pub(crate) fn pair(shard: ShardIndex, blob: &BlobId) -> PairKey {
 pub(crate) fn parse_pair(key: &[u8]) -> Option<(ShardIndex, BlobId)> {
     let (shard, blob) = key.split_first_chunk::<2>()?;
     let blob = blob.try_into().ok()?;
-    Some((
-        ShardIndex::new(u16::from_be_bytes(*shard)),
-        BlobId::new(blob),
-    ))
+    Some((ShardIndex::new(u16::from_be_bytes(*shard)), BlobId::new(blob)))
 }
 
 /// The key of piece `index` of one sliver of `pair`.

@@ -184,9 +184,9 @@ impl Store {
         proofs: &[(ShardIndex, Vec<u8>)],
     ) -> Result<(), StorageError> {
         let tables = &self.tables;
-        tables.blob_records.register(registration, |batch, blob| {
-            tables.pair_proofs.stage(batch, blob, proofs)
-        })
+        tables
+            .blob_records
+            .register(registration, |batch, blob| tables.pair_proofs.stage(batch, blob, proofs))
     }
 
     /// A registration.
@@ -219,9 +219,7 @@ impl Store {
         certificate: Vec<u8>,
         epoch: Epoch,
     ) -> Result<bool, StorageError> {
-        self.tables
-            .blob_records
-            .put_certificate(header, certificate, epoch)
+        self.tables.blob_records.put_certificate(header, certificate, epoch)
     }
 
     /// All blobs that the store knows, in the order of their ids. Ends after an error, which is
@@ -255,9 +253,7 @@ impl Store {
         primary: &[u8],
         secondary: &[u8],
     ) -> Result<(), StorageError> {
-        self.tables
-            .slivers
-            .put(&key::pair(shard, blob), primary, secondary)
+        self.tables.slivers.put(&key::pair(shard, blob), primary, secondary)
     }
 
     /// Whether both slivers are there. Reads no piece. Sign nothing for it before

@@ -33,10 +33,9 @@ impl Marker {
     /// Reads the marker at `path`.
     pub(crate) fn read(path: &Path) -> io::Result<Self> {
         match fs::metadata(path) {
-            Ok(metadata) if metadata.len() > MARKER_BYTES_MAX => Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "not a marker file",
-            )),
+            Ok(metadata) if metadata.len() > MARKER_BYTES_MAX => {
+                Err(io::Error::new(io::ErrorKind::InvalidData, "not a marker file"))
+            }
             Ok(_) => fs::read_to_string(path).map(Self::Present),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::Absent),
             Err(error) => Err(error),

@@ -87,10 +87,7 @@ pub(crate) fn table(
 pub(crate) fn storage_error(dir: &Path, error: StorageError) -> OpenError {
     match error {
         StorageError::Io(error) => io_error(dir, error),
-        other => OpenError::Corrupt {
-            dir: dir.to_owned(),
-            detail: other.to_string(),
-        },
+        other => OpenError::Corrupt { dir: dir.to_owned(), detail: other.to_string() },
     }
 }
 
@@ -160,27 +157,19 @@ fn lock(dir: &Path) -> Result<File, OpenError> {
         .map_err(|e| io_error(&path, e))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(OpenError::Locked {
-            dir: dir.to_owned(),
-        }),
+        Err(TryLockError::WouldBlock) => Err(OpenError::Locked { dir: dir.to_owned() }),
         Err(TryLockError::Error(error)) => Err(io_error(&path, error)),
     }
 }
 
 fn emptied(config: &StoreConfig) -> OpenError {
-    OpenError::Emptied {
-        dir: config.dir.clone(),
-        marker: config.marker.clone(),
-    }
+    OpenError::Emptied { dir: config.dir.clone(), marker: config.marker.clone() }
 }
 
 fn database_error(dir: &Path, error: DatabaseError) -> OpenError {
     match error {
         DatabaseError::Io(error) => io_error(dir, error),
-        DatabaseError::Corrupt(detail) => OpenError::Corrupt {
-            dir: dir.to_owned(),
-            detail,
-        },
+        DatabaseError::Corrupt(detail) => OpenError::Corrupt { dir: dir.to_owned(), detail },
     }
 }
 
@@ -210,10 +199,7 @@ mod tests {
         let opened = open(&config).unwrap();
         let table = table(&opened.database, &config.dir, schema::STORE).unwrap();
         let identity = Identity::read(&table).unwrap().unwrap();
-        let newer = Identity {
-            version: FORMAT_VERSION + 1,
-            ..identity
-        };
+        let newer = Identity { version: FORMAT_VERSION + 1, ..identity };
         newer.write(&table).unwrap();
         opened.database.flush().unwrap();
         drop((table, opened));

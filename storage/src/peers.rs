@@ -39,10 +39,7 @@ impl Peers {
                 named.insert(key, number);
             }
         }
-        Ok(Self {
-            peers,
-            named: Mutex::new(named),
-        })
+        Ok(Self { peers, named: Mutex::new(named) })
     }
 
     /// Remembers the addresses of these peers, in place of what was known of them.
@@ -82,10 +79,7 @@ impl Peers {
             }
         }
         peers.sort_unstable_by_key(|(number, _, _)| std::cmp::Reverse(*number));
-        Ok(peers
-            .into_iter()
-            .map(|(_, node, addresses)| (node, addresses))
-            .collect())
+        Ok(peers.into_iter().map(|(_, node, addresses)| (node, addresses)).collect())
     }
 }
 

@@ -27,9 +27,8 @@ pub(crate) const STORE: &str = "store";
 /// Pair records by shard and blob.
 pub(crate) const SLIVERS: &str = "slivers";
 /// Pieces by generation, shard, blob, axis and number: one table for each generation.
-pub(crate) const PIECES: [&str; 8] = [
-    "pieces", "pieces_1", "pieces_2", "pieces_3", "pieces_4", "pieces_5", "pieces_6", "pieces_7",
-];
+pub(crate) const PIECES: [&str; 8] =
+    ["pieces", "pieces_1", "pieces_2", "pieces_3", "pieces_4", "pieces_5", "pieces_6", "pieces_7"];
 /// Pair proofs by shard and blob.
 pub(crate) const PAIR_PROOFS: &str = "pair_proofs";
 /// Blob records by blob.

@@ -185,10 +185,7 @@ impl Slivers {
         let _lock = self.lock(pair);
         let mut record = match self.record(pair)? {
             Some(old) if old.state == State::Complete => return Ok(()),
-            Some(old) => PairRecord {
-                generation: self.next_generation(old),
-                ..lengths
-            },
+            Some(old) => PairRecord { generation: self.next_generation(old), ..lengths },
             None => lengths,
         };
         self.space.reserve(record.live_bytes())?;
@@ -240,8 +237,7 @@ impl Slivers {
             return Ok(false);
         }
         let complete = record.state == State::Complete;
-        self.records
-            .insert(pair, &record.with(State::Unfinished).to_bytes())?;
+        self.records.insert(pair, &record.with(State::Unfinished).to_bytes())?;
         if complete {
             self.uncount(record);
         }
@@ -270,9 +266,8 @@ impl Slivers {
         let mut tried = 1;
         loop {
             self.records.insert(pair, &record.to_bytes())?;
-            let pieces = self
-                .write_pieces(pair, record.generation, Axis::Primary, primary)
-                .and_then(|()| {
+            let pieces =
+                self.write_pieces(pair, record.generation, Axis::Primary, primary).and_then(|()| {
                     self.write_pieces(pair, record.generation, Axis::Secondary, secondary)
                 });
             match pieces {
@@ -284,8 +279,7 @@ impl Slivers {
                 Err(error) => return Err(error),
             }
         }
-        self.records
-            .insert(pair, &record.with(State::Complete).to_bytes())
+        self.records.insert(pair, &record.with(State::Complete).to_bytes())
     }
 
     fn write_pieces(
@@ -344,8 +338,7 @@ impl Slivers {
         tracing::warn!(%shard, %blob, ?axis, piece, "damaged piece, the pair counts as missing");
         self.damaged_pieces.fetch_add(1, Ordering::Relaxed);
         self.uncount(record);
-        self.records
-            .insert(pair, &record.with(State::Damaged).to_bytes())
+        self.records.insert(pair, &record.with(State::Damaged).to_bytes())
     }
 
     /// Removes the pieces of a pair that is not complete. Those in pages that do not read stay.
@@ -404,9 +397,7 @@ impl Slivers {
     fn lock(&self, pair: &PairKey) -> MutexGuard<'_, ()> {
         // Blob ids are hashes, and a blob's pairs differ in the shard.
         let index = usize::from(pair[1].wrapping_add(pair[key::PAIR_KEY_BYTES - 1]));
-        self.locks[index % LOCKS]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.locks[index % LOCKS].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -433,10 +424,7 @@ fn sliver_bytes(sliver: &[u8]) -> Result<u32, StorageError> {
 
 fn checksum(key: &key::PieceKey, piece: &[u8]) -> [u8; CHECKSUM_BYTES] {
     let hash = Domain::Piece.hash(&[key, piece]);
-    *hash
-        .as_bytes()
-        .first_chunk()
-        .expect("a hash is longer than a checksum")
+    *hash.as_bytes().first_chunk().expect("a hash is longer than a checksum")
 }
 
 /// The bytes of a piece whose checksum holds.
@@ -532,9 +520,7 @@ mod tests {
         assert_eq!((slivers.pairs(), slivers.damaged_pieces()), (0, 1));
         slivers.put(&pair, &sliver, &sliver).unwrap();
         assert_eq!(slivers.record(&pair).unwrap().unwrap().generation, 1);
-        slivers.pieces[1]
-            .remove(&key::piece(1, &pair, Axis::Primary, 2))
-            .unwrap();
+        slivers.pieces[1].remove(&key::piece(1, &pair, Axis::Primary, 2)).unwrap();
         assert_eq!(slivers.get(&pair, Axis::Primary).unwrap(), None);
         assert_eq!((slivers.pairs(), slivers.damaged_pieces()), (0, 2));
     }

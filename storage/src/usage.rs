@@ -88,10 +88,7 @@ pub(crate) struct Disk {
 
 impl Disk {
     /// A disk that does not answer has no room.
-    pub(crate) const UNKNOWN: Self = Self {
-        disk_bytes: 0,
-        free_bytes: 0,
-    };
+    pub(crate) const UNKNOWN: Self = Self { disk_bytes: 0, free_bytes: 0 };
 }
 
 impl Space {
@@ -127,10 +124,7 @@ impl Space {
 
     /// Takes back bytes that were not written, or that were removed.
     pub(crate) fn release(&self, bytes: u64) {
-        self.live
-            .update(Ordering::Relaxed, Ordering::Relaxed, |live| {
-                live.saturating_sub(bytes)
-            });
+        self.live.update(Ordering::Relaxed, Ordering::Relaxed, |live| live.saturating_sub(bytes));
     }
 
     /// Whether so many more bytes would be taken.
@@ -148,11 +142,7 @@ impl Space {
             }
         }
         let disk = look(&self.dir)?;
-        *sample = Some(Sample {
-            taken: Instant::now(),
-            written_bytes: 0,
-            disk,
-        });
+        *sample = Some(Sample { taken: Instant::now(), written_bytes: 0, disk });
         Ok(disk)
     }
 

@@ -101,9 +101,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let json = cli.command.json();
     start_logging();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let ended = match runtime.context("cannot start the runtime") {
         Ok(runtime) => {
             let ended = runtime.block_on(run(cli.command));
@@ -119,11 +117,7 @@ pub fn main() -> ExitCode {
         Err(error) => {
             let message = format!("{error:#}");
             if json {
-                let error = JsonErrorBody {
-                    code: "failed",
-                    message,
-                    retryable: false,
-                };
+                let error = JsonErrorBody { code: "failed", message, retryable: false };
                 let _ = report::json(&JsonError { error });
             } else {
                 report::note(&format!("error: {message}"));
@@ -149,28 +143,13 @@ async fn run(command: Subcommands) -> anyhow::Result<End> {
     match command {
         Subcommands::Up(args) => up::run(&args).await?,
         Subcommands::Start(NodeArgs { node, swarm }) => {
-            report_change(
-                &swarm,
-                Command::Start { node },
-                &format!("node {node} started"),
-            )
-            .await?;
+            report_change(&swarm, Command::Start { node }, &format!("node {node} started")).await?;
         }
         Subcommands::Stop(NodeArgs { node, swarm }) => {
-            report_change(
-                &swarm,
-                Command::Stop { node },
-                &format!("node {node} stopped"),
-            )
-            .await?;
+            report_change(&swarm, Command::Stop { node }, &format!("node {node} stopped")).await?;
         }
         Subcommands::Kill(NodeArgs { node, swarm }) => {
-            report_change(
-                &swarm,
-                Command::Kill { node },
-                &format!("node {node} killed"),
-            )
-            .await?;
+            report_change(&swarm, Command::Kill { node }, &format!("node {node} killed")).await?;
         }
         Subcommands::Status(swarm) => {
             let status = ask(&swarm, Command::Status).await?;
@@ -221,8 +200,5 @@ const LOG_FILTER: &str = "warn,libp2p_gossipsub=error";
 
 fn start_logging() {
     let filter = EnvFilter::try_from_env("FLOE_LOG").unwrap_or_else(|_| EnvFilter::new(LOG_FILTER));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 }

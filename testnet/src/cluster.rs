@@ -213,9 +213,7 @@ impl Cluster {
     /// Whether a node runs.
     #[must_use]
     pub fn is_running(&self, node: usize) -> bool {
-        self.nodes
-            .get(node)
-            .is_some_and(|slot| slot.running.is_some())
+        self.nodes.get(node).is_some_and(|slot| slot.running.is_some())
     }
 
     /// The process of a node, where it has one.
@@ -258,10 +256,7 @@ impl Cluster {
             id: slot.id,
             shards: self.weight(node),
             state: slot.state,
-            connected: slot
-                .running
-                .as_ref()
-                .map_or(0, |running| self.connected(running)),
+            connected: slot.running.as_ref().map_or(0, |running| self.connected(running)),
             pid: self.process_id(node),
             addresses: slot.addresses.clone(),
         };
@@ -279,10 +274,7 @@ impl Cluster {
 
     fn connected(&self, running: &Running) -> usize {
         let connected = running.connected();
-        self.nodes
-            .iter()
-            .filter(|slot| connected.contains(&slot.id))
-            .count()
+        self.nodes.iter().filter(|slot| connected.contains(&slot.id)).count()
     }
 
     /// Starts a node that does not run. Returns once it serves; see [`Self::wait_connected`].
@@ -360,14 +352,10 @@ impl Cluster {
 
     /// Waits until a running node ends by itself, and says which and why. It counts as failed then.
     pub async fn next_failure(&mut self) -> (usize, anyhow::Error) {
-        let failures = self
-            .nodes
-            .iter_mut()
-            .enumerate()
-            .filter_map(|(node, slot)| {
-                let running = slot.running.as_mut()?;
-                Some(Box::pin(async move { (node, running.failed().await) }))
-            });
+        let failures = self.nodes.iter_mut().enumerate().filter_map(|(node, slot)| {
+            let running = slot.running.as_mut()?;
+            Some(Box::pin(async move { (node, running.failed().await) }))
+        });
         let failures: Vec<_> = failures.collect();
         if failures.is_empty() {
             return std::future::pending().await;
@@ -416,10 +404,7 @@ impl Cluster {
     }
 
     async fn launch(&self, node: usize, bootstrap: Vec<String>) -> anyhow::Result<Running> {
-        let network = NetworkFile {
-            genesis: self.network.genesis.clone(),
-            bootstrap,
-        };
+        let network = NetworkFile { genesis: self.network.genesis.clone(), bootstrap };
         let listen = self.files.listen(node, self.options.quic);
         let launched = if self.options.processes {
             let network = self.files.write_node_network(node, &network)?;
@@ -432,11 +417,8 @@ impl Cluster {
             .map(Running::Process)
         } else {
             let config =
-                self.options
-                    .node_config(node, &self.files.node(node), network, &listen)?;
-            InProcessNode::start(node, config, self.options.sinks)
-                .await
-                .map(Running::InProcess)
+                self.options.node_config(node, &self.files.node(node), network, &listen)?;
+            InProcessNode::start(node, config, self.options.sinks).await.map(Running::InProcess)
         };
         launched.with_context(|| format!("node {node} did not start"))
     }
@@ -448,21 +430,13 @@ impl Cluster {
         };
         self.files.remember_ports(node, &addresses)?;
         let slot = &mut self.nodes[node];
-        *slot = Slot {
-            id: slot.id,
-            state: NodeState::Running,
-            running: Some(running),
-            addresses,
-        };
+        *slot = Slot { id: slot.id, state: NodeState::Running, running: Some(running), addresses };
         Ok(())
     }
 
     /// Gives clients the addresses of all nodes.
     fn publish_network(&mut self) -> anyhow::Result<()> {
-        let addresses = self
-            .nodes
-            .iter()
-            .flat_map(|slot| slot.addresses.iter().cloned());
+        let addresses = self.nodes.iter().flat_map(|slot| slot.addresses.iter().cloned());
         self.network.bootstrap = addresses.collect();
         self.files.write_network(&self.network)
     }
@@ -481,10 +455,7 @@ impl Cluster {
         if node < self.nodes.len() {
             return Ok(());
         }
-        bail!(
-            "no node {node}: this swarm has nodes 0 to {}",
-            self.nodes.len() - 1
-        )
+        bail!("no node {node}: this swarm has nodes 0 to {}", self.nodes.len() - 1)
     }
 }
 
@@ -520,11 +491,7 @@ fn running_others(nodes: &[Slot], node: usize) -> Vec<usize> {
 fn shell_word(path: &Path) -> String {
     let text = path.display().to_string();
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:@%".contains(c);
-    if text.chars().all(plain) {
-        text
-    } else {
-        format!("'{}'", text.replace('\'', r"'\''"))
-    }
+    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
 #[cfg(test)]

@@ -131,9 +131,7 @@ async fn serve(stream: UnixStream, place: mpsc::OwnedPermit<Asked>) -> anyhow::R
         Ok(command) => {
             let (answer, answered) = oneshot::channel();
             place.send(Asked { command, answer });
-            answered
-                .await
-                .unwrap_or_else(|_| Answer::Failed("the swarm is stopping".into()))
+            answered.await.unwrap_or_else(|_| Answer::Failed("the swarm is stopping".into()))
         }
         Err(error) => Answer::Failed(format!("{error:#}")),
     };
@@ -156,10 +154,7 @@ pub(crate) async fn ask(dir: &Path, command: Command) -> anyhow::Result<SwarmSta
     let mut stream = BufReader::new(stream);
     write_line(&mut stream, &command).await?;
     let answer = timeout(ANSWER_DEADLINE, read_line(&mut stream)).await;
-    match answer
-        .context("the swarm does not answer")?
-        .context("the swarm has ended")?
-    {
+    match answer.context("the swarm does not answer")?.context("the swarm has ended")? {
         Answer::Done(status) => Ok(status),
         Answer::Failed(message) => bail!(message),
     }
@@ -206,10 +201,7 @@ mod tests {
             asked.answer.send(Answer::Done(status(dir.path()))).unwrap();
             let asked = socket.next().await;
             assert_eq!(asked.command, Command::Status);
-            asked
-                .answer
-                .send(Answer::Failed("no node 9".into()))
-                .unwrap();
+            asked.answer.send(Answer::Failed("no node 9".into())).unwrap();
         };
         let asker = async {
             let done = ask(dir.path(), Command::Stop { node: 3 }).await.unwrap();
@@ -234,17 +226,11 @@ mod tests {
     #[tokio::test]
     async fn without_a_swarm_the_error_says_what_to_do() {
         let dir = tempfile::tempdir().unwrap();
-        let absent = ask(dir.path(), Command::Status)
-            .await
-            .unwrap_err()
-            .to_string();
+        let absent = ask(dir.path(), Command::Status).await.unwrap_err().to_string();
         assert!(absent.contains("no swarm is running"), "{absent}");
         // A swarm that was killed leaves its socket; the next one takes its place.
         drop(UnixListener::bind(dir.path().join(SOCKET)).unwrap());
-        let dead = ask(dir.path(), Command::Status)
-            .await
-            .unwrap_err()
-            .to_string();
+        let dead = ask(dir.path(), Command::Status).await.unwrap_err().to_string();
         assert!(dead.contains("floe-testnet up --dir"), "{dead}");
         drop(ControlSocket::listen(dir.path()).unwrap());
         assert!(!dir.path().join(SOCKET).exists());

@@ -54,18 +54,12 @@ fn file() -> anyhow::Result<PathBuf> {
 
 /// Creates the directory, or checks that the one that is there is the user's alone.
 fn own(dir: &Path) -> anyhow::Result<()> {
-    let created = fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir);
+    let created = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
     created.with_context(|| format!("cannot create {}", dir.display()))?;
     let metadata = fs::symlink_metadata(dir)?;
     let mine = metadata.uid() == rustix::process::getuid().as_raw();
     if !metadata.is_dir() || !mine || metadata.mode() & 0o077 != 0 {
-        bail!(
-            "{} is not yours alone: name the swarm with --dir DIR",
-            dir.display()
-        );
+        bail!("{} is not yours alone: name the swarm with --dir DIR", dir.display());
     }
     Ok(())
 }

@@ -91,11 +91,7 @@ impl Steps {
         let result = result.with_context(|| format!("failed to {step}"))?;
         let mib_per_second = bytes.map(|bytes| report::mib_per_second(bytes, time));
         self.print(step, time, mib_per_second, &detail(&result));
-        self.done.push(Step {
-            step,
-            seconds: time.as_secs_f64(),
-            mib_per_second,
-        });
+        self.done.push(Step { step, seconds: time.as_secs_f64(), mib_per_second });
         Ok(result)
     }
 
@@ -115,36 +111,21 @@ impl Steps {
 /// Runs the demonstration.
 pub(crate) async fn run(args: &DemoArgs) -> anyhow::Result<()> {
     let file = load(args)?;
-    let mut steps = Steps {
-        json: args.json,
-        done: Vec::new(),
-    };
+    let mut steps = Steps { json: args.json, done: Vec::new() };
     if !args.json {
-        let place = if args.processes {
-            "one process each"
-        } else {
-            "in this process"
-        };
+        let place = if args.processes { "one process each" } else { "in this process" };
         report::line(&format!(
             "Floe demo: {} stored on {NODES} nodes with {SHARDS} shards, {place}, real sockets\n",
             human_bytes(file.len() as u64)
         ));
     }
-    let builder = Cluster::builder()
-        .nodes(NODES)
-        .shards(SHARDS)
-        .processes(args.processes);
+    let builder = Cluster::builder().nodes(NODES).shards(SHARDS).processes(args.processes);
     let start = async { builder.start().await };
     let all_connected = |_: &Cluster| "all connected with each other".to_owned();
-    let mut cluster = steps
-        .run(("start the nodes", None), start, all_connected)
-        .await?;
+    let mut cluster = steps.run(("start the nodes", None), start, all_connected).await?;
 
     let (stored, demonstrated) = demonstrate(&mut steps, &mut cluster, &file).await?;
-    cluster
-        .shutdown()
-        .await
-        .context("the swarm did not stop in order")?;
+    cluster.shutdown().await.context("the swarm did not stop in order")?;
     let report = DemoReport {
         blob: stored.blob,
         blob_bytes: file.len() as u64,
@@ -188,11 +169,7 @@ async fn demonstrate(
             report.confirmed_shards
         )
     };
-    let stored = steps.run(
-        ("store the file", bytes),
-        store(cluster, &client, file),
-        confirmed,
-    );
+    let stored = steps.run(("store the file", bytes), store(cluster, &client, file), confirmed);
     let stored = stored.await?;
     client.shutdown().await;
     steps.line("blob id", "", "", &stored.blob.to_string());
@@ -210,13 +187,9 @@ async fn demonstrate(
         cluster.wait_connected().await
     };
     let rejoined = |(): &()| format!("{} nodes connected again", STOPPED.len());
-    steps
-        .run(("start them again", None), restart, rejoined)
-        .await?;
+    steps.run(("start them again", None), restart, rejoined).await?;
     let read = read_back(cluster, stored.blob, file);
-    steps
-        .run(("read it once more", bytes), read, identical)
-        .await?;
+    steps.run(("read it once more", bytes), read, identical).await?;
     Ok((stored, left))
 }
 
@@ -226,10 +199,7 @@ async fn stop_nodes(steps: &mut Steps, cluster: &mut Cluster) -> anyhow::Result<
             cluster.stop(node).await?;
         }
         let status = cluster.status();
-        Ok(Left {
-            shards_left: status.running_shards,
-            shards_to_read: status.read_shards,
-        })
+        Ok(Left { shards_left: status.running_shards, shards_to_read: status.read_shards })
     };
     let detail = |left: &Left| {
         format!(
@@ -242,18 +212,12 @@ async fn stop_nodes(steps: &mut Steps, cluster: &mut Cluster) -> anyhow::Result<
 
 async fn store(cluster: &Cluster, client: &Client, file: &Bytes) -> anyhow::Result<StoreReport> {
     let progress = watch::Sender::new(StoreProgress::default());
-    Ok(client
-        .store(file.clone(), cluster.writer(), &progress)
-        .await?)
+    Ok(client.store(file.clone(), cluster.writer(), &progress).await?)
 }
 
 async fn read_back(cluster: &Cluster, blob: BlobId, file: &Bytes) -> anyhow::Result<()> {
     let client = cluster.client().await?;
-    let read = client
-        .read(blob, ReadOptions::default())
-        .await?
-        .read_to_end()
-        .await?;
+    let read = client.read(blob, ReadOptions::default()).await?.read_to_end().await?;
     ensure!(read == file[..], "the file came back changed");
     client.shutdown().await;
     Ok(())
@@ -263,9 +227,7 @@ fn load(args: &DemoArgs) -> anyhow::Result<Bytes> {
     match &args.file {
         Some(path) => {
             let file = std::fs::read(path);
-            Ok(file
-                .with_context(|| format!("cannot read {}", path.display()))?
-                .into())
+            Ok(file.with_context(|| format!("cannot read {}", path.display()))?.into())
         }
         None => Ok(workload::content(workload::fresh_seed(), GENERATED_BYTES)),
     }

@@ -77,10 +77,8 @@ pub(crate) fn rate(mib_per_second: f64) -> String {
 
 /// How a swarm is doing, for people.
 pub(crate) fn status(status: &SwarmStatus) -> String {
-    let mut text = format!(
-        "{}\n\n  node  shards  state    connected  address\n",
-        status.dir.display()
-    );
+    let mut text =
+        format!("{}\n\n  node  shards  state    connected  address\n", status.dir.display());
     let all = status.nodes.len();
     for node in &status.nodes {
         let address = node.addresses.first().map_or("", |address| short(address));
@@ -89,9 +87,7 @@ pub(crate) fn status(status: &SwarmStatus) -> String {
             NodeState::Stopped | NodeState::Killed | NodeState::Failed => "-".into(),
         };
         let (number, shards, state) = (node.node, node.shards, node.state);
-        let pid = node
-            .pid
-            .map_or_else(String::new, |pid| format!("  pid {pid}"));
+        let pid = node.pid.map_or_else(String::new, |pid| format!("  pid {pid}"));
         text +=
             &format!("  {number:>4}  {shards:>6}  {state:<7}  {connected:<9}  {address}{pid}\n");
     }
@@ -100,17 +96,9 @@ pub(crate) fn status(status: &SwarmStatus) -> String {
 
 /// What still works, in one sentence.
 pub(crate) fn summary(status: &SwarmStatus) -> String {
-    let running = status
-        .nodes
-        .iter()
-        .filter(|node| node.state == NodeState::Running)
-        .count();
+    let running = status.nodes.iter().filter(|node| node.state == NodeState::Running).count();
     let able = |needed| {
-        if status.running_shards >= needed {
-            "work"
-        } else {
-            "do not work"
-        }
+        if status.running_shards >= needed { "work" } else { "do not work" }
     };
     format!(
         "{running} of {} nodes run with {} of {} shards: reads {} (they need {}), stores {} (they \
@@ -174,10 +162,7 @@ mod tests {
         table.row(["step", "time"]);
         table.row(["encode alone", "9 ms"]);
         table.row([""]);
-        assert_eq!(
-            table.render(),
-            "  step          time\n  encode alone  9 ms\n\n"
-        );
+        assert_eq!(table.render(), "  step          time\n  encode alone  9 ms\n\n");
     }
 
     #[test]
@@ -185,10 +170,7 @@ mod tests {
         assert_eq!(seconds(Duration::from_millis(43)), "43 ms");
         assert_eq!(seconds(Duration::from_millis(1234)), "1.23 s");
         assert_eq!(seconds(Duration::from_millis(61_200)), "61.2 s");
-        assert_eq!(
-            rate(mib_per_second(64 << 20, Duration::from_secs(2))),
-            "32.0"
-        );
+        assert_eq!(rate(mib_per_second(64 << 20, Duration::from_secs(2))), "32.0");
         assert_eq!(rate(1234.5), "1234");
     }
 

@@ -79,11 +79,7 @@ pub(crate) async fn run(args: &UpArgs) -> anyhow::Result<()> {
 
 fn announce(args: &UpArgs, cluster: &Cluster) {
     let status = cluster.status();
-    let place = if args.processes {
-        "one process each"
-    } else {
-        "in this process"
-    };
+    let place = if args.processes { "one process each" } else { "in this process" };
     report::note(&format!(
         "{} storage nodes are up with {} shards, {place}, in {}",
         status.nodes.len(),

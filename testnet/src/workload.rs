@@ -26,9 +26,7 @@ pub fn content(seed: u64, bytes: usize) -> Bytes {
 
 /// A seed that no earlier run had: a blob that is stored already sends nothing.
 pub(crate) fn fresh_seed() -> u64 {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let nanos = u64::try_from(now.as_nanos() & u128::from(u64::MAX)).unwrap_or_default();
     nanos ^ u64::from(std::process::id()).rotate_left(48)
 }

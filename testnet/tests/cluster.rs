@@ -12,20 +12,14 @@ use tokio::sync::watch;
 const BLOB_BYTES: usize = 100_000;
 
 fn small() -> ClusterBuilder {
-    Cluster::builder()
-        .nodes(4)
-        .shards(7)
-        .executable(env!("CARGO_BIN_EXE_floe-testnet"))
+    Cluster::builder().nodes(4).shards(7).executable(env!("CARGO_BIN_EXE_floe-testnet"))
 }
 
 async fn store(cluster: &Cluster, seed: u64) -> BlobId {
     let client = cluster.client().await.unwrap();
     let progress = watch::Sender::new(StoreProgress::default());
     let blob = content(seed, BLOB_BYTES);
-    let stored = client
-        .store(blob, cluster.writer(), &progress)
-        .await
-        .unwrap();
+    let stored = client.store(blob, cluster.writer(), &progress).await.unwrap();
     client.shutdown().await;
     stored.blob
 }
@@ -63,13 +57,7 @@ async fn survives_the_loss_of_a_node(builder: ClusterBuilder) {
 
     let error = cluster.kill(4).await.unwrap_err().to_string();
     assert_eq!(error, "no node 4: this swarm has nodes 0 to 3");
-    assert!(
-        cluster
-            .status()
-            .nodes
-            .iter()
-            .all(|node| node.connected == 3)
-    );
+    assert!(cluster.status().nodes.iter().all(|node| node.connected == 3));
     assert_eq!(read(&cluster, blob).await, content(1, BLOB_BYTES));
     let dir = cluster.dir().to_owned();
     cluster.shutdown().await.unwrap();
@@ -95,11 +83,7 @@ async fn configuration_reaches_the_nodes_of_this_process() {
     assert_eq!(cluster.node(3).unwrap().id(), cluster.node_id(3));
     cluster.shutdown().await.unwrap();
     let both = small().processes(true).configure(|_, _| {}).start().await;
-    assert!(
-        both.unwrap_err()
-            .to_string()
-            .contains("cannot be configured")
-    );
+    assert!(both.unwrap_err().to_string().contains("cannot be configured"));
 }
 
 #[tokio::test]
@@ -108,29 +92,16 @@ async fn a_swarm_starts_again_from_its_directory() {
     let dir = home.path().join("swarm");
     let cluster = small().dir(&dir).start().await.unwrap();
     let blob = store(&cluster, 2).await;
-    let (network, ids) = (
-        cluster.network().clone(),
-        (0..4).map(|i| cluster.node_id(i)).collect::<Vec<_>>(),
-    );
+    let (network, ids) =
+        (cluster.network().clone(), (0..4).map(|i| cluster.node_id(i)).collect::<Vec<_>>());
     check_env_line(&cluster.env_line(), &dir);
     let twice = small().dir(&dir).start().await.unwrap_err().to_string();
     assert!(twice.contains("a swarm is running in"), "{twice}");
     cluster.shutdown().await.unwrap();
 
-    let other = small()
-        .nodes(5)
-        .dir(&dir)
-        .start()
-        .await
-        .unwrap_err()
-        .to_string();
+    let other = small().nodes(5).dir(&dir).start().await.unwrap_err().to_string();
     assert!(other.contains("4 nodes and 7 shards"), "{other}");
-    let again = Cluster::builder()
-        .dir(&dir)
-        .quic(true)
-        .start()
-        .await
-        .unwrap();
+    let again = Cluster::builder().dir(&dir).quic(true).start().await.unwrap();
     assert_eq!(again.network().genesis, network.genesis);
     assert_eq!((0..4).map(|i| again.node_id(i)).collect::<Vec<_>>(), ids);
     // TCP ports are the same; QUIC was not there before.

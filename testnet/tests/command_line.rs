@@ -24,9 +24,7 @@ const DEADLINE: Duration = Duration::from_secs(120);
 
 fn program(runtime_dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_floe-testnet"));
-    command
-        .env("XDG_RUNTIME_DIR", runtime_dir)
-        .env("TMPDIR", runtime_dir);
+    command.env("XDG_RUNTIME_DIR", runtime_dir).env("TMPDIR", runtime_dir);
     command.stdin(Stdio::null()).kill_on_drop(true);
     command
 }
@@ -68,51 +66,30 @@ async fn up_takes_commands(mode: &[&str]) {
     let nobody = run(home, &["status"]).await;
     assert_eq!(nobody.status.code(), Some(1));
     let message = String::from_utf8(nobody.stderr).unwrap();
-    assert!(
-        message.contains("no swarm is running: start one with"),
-        "{message}"
-    );
+    assert!(message.contains("no swarm is running: start one with"), "{message}");
 
     let mut up = program(home);
-    up.args(["up", "--nodes", "4", "--shards", "7"])
-        .args(mode)
-        .stdout(Stdio::piped());
+    up.args(["up", "--nodes", "4", "--shards", "7"]).args(mode).stdout(Stdio::piped());
     let mut up = up.spawn().unwrap();
     let mut lines = BufReader::new(up.stdout.take().unwrap()).lines();
-    let line = timeout(DEADLINE, lines.next_line())
-        .await
-        .unwrap()
-        .unwrap()
-        .unwrap();
+    let line = timeout(DEADLINE, lines.next_line()).await.unwrap().unwrap().unwrap();
     let words: Vec<_> = line.split(' ').collect();
     let network = words[1].strip_prefix("FLOE_NETWORK=").unwrap();
     let writer = words[2].strip_prefix("FLOE_WRITER_KEY=").unwrap();
-    assert!(
-        Path::new(network).exists() && Path::new(writer).exists(),
-        "{line}"
-    );
+    assert!(Path::new(network).exists() && Path::new(writer).exists(), "{line}");
 
     let status = json(&run(home, &["status", "--json"]).await);
     assert_eq!(status["running_shards"], 7);
-    let pids: Vec<_> = (0..4)
-        .filter_map(|node| status["nodes"][node]["pid"].as_u64())
-        .collect();
+    let pids: Vec<_> = (0..4).filter_map(|node| status["nodes"][node]["pid"].as_u64()).collect();
     assert_eq!(pids.len(), if mode.is_empty() { 0 } else { 4 });
 
-    for (command, state) in [
-        ("stop", "stopped"),
-        ("start", "running"),
-        ("kill", "killed"),
-    ] {
+    for (command, state) in [("stop", "stopped"), ("start", "running"), ("kill", "killed")] {
         let after = json(&run(home, &[command, "3", "--json"]).await);
         assert_eq!(after["nodes"][3]["state"], state, "{command}");
     }
     let again = run(home, &["kill", "3", "--json"]).await;
     assert_eq!(again.status.code(), Some(1));
-    assert_eq!(
-        json(&again)["error"]["message"],
-        "node 3 is not running: killed"
-    );
+    assert_eq!(json(&again)["error"]["message"], "node 3 is not running: killed");
     let unknown = run(home, &["stop", "9"]).await;
     let message = String::from_utf8(unknown.stderr).unwrap();
     assert_eq!(message, "error: no node 9: this swarm has nodes 0 to 3\n");
@@ -122,10 +99,7 @@ async fn up_takes_commands(mode: &[&str]) {
     interrupt(&up);
     let ended = timeout(DEADLINE, up.wait()).await.unwrap().unwrap();
     assert_eq!(ended.code(), Some(0));
-    assert!(
-        !Path::new(network).exists(),
-        "the temporary directory is gone"
-    );
+    assert!(!Path::new(network).exists(), "the temporary directory is gone");
     assert!(pids.into_iter().all(|pid| !is_alive(pid)));
     let nobody = run(home, &["status"]).await;
     assert_eq!(nobody.status.code(), Some(1));
@@ -146,15 +120,10 @@ async fn processes_end_when_their_swarm_is_killed() {
     let home = tempfile::tempdir().unwrap();
     let home = home.path();
     let mut up = program(home);
-    up.args(["up", "--nodes", "4", "--shards", "7", "--processes"])
-        .stdout(Stdio::piped());
+    up.args(["up", "--nodes", "4", "--shards", "7", "--processes"]).stdout(Stdio::piped());
     let mut up = up.spawn().unwrap();
     let mut lines = BufReader::new(up.stdout.take().unwrap()).lines();
-    timeout(DEADLINE, lines.next_line())
-        .await
-        .unwrap()
-        .unwrap()
-        .unwrap();
+    timeout(DEADLINE, lines.next_line()).await.unwrap().unwrap().unwrap();
     let status = json(&run(home, &["status", "--json"]).await);
     let node = status["nodes"][0]["pid"].as_i64().unwrap();
     let ended = wait_for_end(i32::try_from(node).unwrap());
@@ -173,19 +142,12 @@ async fn the_demo_shows_its_report_and_cleans_up() {
     let file = home.join("file");
     std::fs::write(&file, floe_testnet::content(3, 200_000)).unwrap();
     let demo = run(home, &["demo", "--json", file.to_str().unwrap()]).await;
-    assert!(
-        demo.status.success(),
-        "{}",
-        String::from_utf8_lossy(&demo.stderr)
-    );
+    assert!(demo.status.success(), "{}", String::from_utf8_lossy(&demo.stderr));
     let report = json(&demo);
     assert_eq!(report["identical"], true);
     assert_eq!(report["blob_bytes"], 200_000);
     assert_eq!(report["stopped_nodes"].as_array().unwrap().len(), 4);
-    let left: Vec<_> = std::fs::read_dir(home)
-        .unwrap()
-        .map(|e| e.unwrap().file_name())
-        .collect();
+    let left: Vec<_> = std::fs::read_dir(home).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left, ["file"]);
 
     let absent = run(home, &["demo", "/nowhere/file"]).await;
@@ -200,19 +162,10 @@ async fn the_benchmark_measures_everything() {
     let args = "bench store-read --size 300KiB --nodes 4 --shards 7 --runs 1 --processes --json";
     let args: Vec<_> = args.split(' ').collect();
     let bench = run(home.path(), &args).await;
-    assert!(
-        bench.status.success(),
-        "{}",
-        String::from_utf8_lossy(&bench.stderr)
-    );
+    assert!(bench.status.success(), "{}", String::from_utf8_lossy(&bench.stderr));
     let report = json(&bench);
     for operation in ["store", "read"] {
-        assert!(
-            report[operation]["whole"]["mib_per_second"]
-                .as_f64()
-                .unwrap()
-                > 0.0
-        );
+        assert!(report[operation]["whole"]["mib_per_second"].as_f64().unwrap() > 0.0);
         assert!(report[operation]["of_slowest_part"].as_f64().unwrap() > 0.0);
     }
     assert_eq!(report["store"]["parts"].as_array().unwrap().len(), 4);

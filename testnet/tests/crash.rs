@@ -1,11 +1,7 @@
 //! A node process killed with `kill -9` in the middle of a store loses nothing that it answered
 //! for.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -47,15 +43,10 @@ async fn peer(cluster: &Cluster) -> (Network, LedgerView) {
     let mut config = NetworkConfig::new(key, *view.chain(), limits, Role::LightPeer);
     let bootstrap = cluster.network().bootstrap.iter();
     config.bootstrap = bootstrap.map(|address| address.parse().unwrap()).collect();
-    let (network, mut events, _) = network::start(config, &mut Registry::default())
-        .await
-        .unwrap();
+    let (network, mut events, _) = network::start(config, &mut Registry::default()).await.unwrap();
     tokio::spawn(async move { while events.recv().await.is_some() {} });
     let mut peers = network.peers();
-    peers
-        .wait_for(|view| !view.connected.is_empty())
-        .await
-        .unwrap();
+    peers.wait_for(|view| !view.connected.is_empty()).await.unwrap();
     (network, view)
 }
 
@@ -68,11 +59,7 @@ async fn holds(
     slivers: &(bytes::Bytes, bytes::Bytes),
 ) -> bool {
     for (axis, expected) in [(Axis::Primary, &slivers.0), (Axis::Secondary, &slivers.1)] {
-        match network
-            .request(node, Request::ReadSliver { blob, pair, axis })
-            .await
-            .unwrap()
-        {
+        match network.request(node, Request::ReadSliver { blob, pair, axis }).await.unwrap() {
             Response::Sliver { sliver, .. } => assert_eq!(sliver, *expected, "pair {pair}"),
             Response::Refused(_) => return false,
             other => panic!("{other:?}"),
@@ -102,10 +89,7 @@ async fn a_store_survives_kill_9_of_a_node_in_its_middle() {
     let report = timeout(DEADLINE, store).await.unwrap().unwrap().unwrap();
     assert!(report.confirmed_shards >= 43);
     let client = cluster.client().await.unwrap();
-    let reader = client
-        .read(report.blob, ReadOptions::default())
-        .await
-        .unwrap();
+    let reader = client.read(report.blob, ReadOptions::default()).await.unwrap();
     assert_eq!(reader.read_to_end().await.unwrap(), file);
     cluster.shutdown().await.unwrap();
 }
@@ -124,29 +108,16 @@ async fn a_killed_node_still_has_every_sliver_that_it_acknowledged() {
         let id = encoded.id();
         let registration = SignedRegistration::new(view.chain(), id, &writer, 0);
         let table = encoded.table().to_bytes().into();
-        let request = Request::Table {
-            registration,
-            header: *encoded.header(),
-            table,
-        };
+        let request = Request::Table { registration, header: *encoded.header(), table };
         let answer = network.request(node, request).await.unwrap();
         assert!(matches!(answer, Response::TableStored { .. }), "{answer:?}");
 
-        let own: Vec<_> = member
-            .shards
-            .iter()
-            .map(|shard| id.pair_of(*shard, 64))
-            .collect();
+        let own: Vec<_> = member.shards.iter().map(|shard| id.pair_of(*shard, 64)).collect();
         let mut acknowledged = BTreeSet::new();
         for pair in &own[..stored_before_kill] {
             let (primary, secondary) = encoded.pair(*pair);
             let registration = registration.id();
-            let request = Request::StoreSlivers {
-                registration,
-                pair: *pair,
-                primary,
-                secondary,
-            };
+            let request = Request::StoreSlivers { registration, pair: *pair, primary, secondary };
             let answer = network.request(node, request).await.unwrap();
             assert_eq!(answer, Response::Stored { pair: *pair });
             acknowledged.insert(*pair);
@@ -155,14 +126,9 @@ async fn a_killed_node_still_has_every_sliver_that_it_acknowledged() {
         cluster.start(3).await.unwrap();
 
         for pair in &acknowledged {
-            assert!(
-                holds(&network, node, id, *pair, &encoded.pair(*pair)).await,
-                "{pair} lost"
-            );
+            assert!(holds(&network, node, id, *pair, &encoded.pair(*pair)).await, "{pair} lost");
         }
-        let confirm = Request::Confirm {
-            registration: registration.id(),
-        };
+        let confirm = Request::Confirm { registration: registration.id() };
         match network.request(node, confirm).await.unwrap() {
             Response::Missing { pairs } => {
                 let missing: BTreeSet<_> = pairs.into_iter().collect();

@@ -1,16 +1,8 @@
 //! What the tests of the whole system share: a peer that says exactly what a test wants it to
 //! say, and a writer that is not bound to encode consistently.
 
-#![expect(
-    dead_code,
-    unreachable_pub,
-    reason = "each test file uses a part of it"
-)]
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
+#![expect(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use bytes::Bytes;
 use floe_node::network::{self, Network, NetworkConfig, Role};
@@ -44,21 +36,12 @@ impl RawPeer {
         let mut config = NetworkConfig::new(key, *view.chain(), limits, role);
         let bootstrap = cluster.network().bootstrap.iter();
         config.bootstrap = bootstrap.map(|address| address.parse().unwrap()).collect();
-        config.committee = view
-            .committee()
-            .members()
-            .iter()
-            .map(|member| member.node)
-            .collect();
-        let (network, mut events, _) = network::start(config, &mut Registry::default())
-            .await
-            .unwrap();
+        config.committee = view.committee().members().iter().map(|member| member.node).collect();
+        let (network, mut events, _) =
+            network::start(config, &mut Registry::default()).await.unwrap();
         tokio::spawn(async move { while events.recv().await.is_some() {} });
         let mut peers = network.peers();
-        peers
-            .wait_for(|view| !view.connected.is_empty())
-            .await
-            .unwrap();
+        peers.wait_for(|view| !view.connected.is_empty()).await.unwrap();
         Self { network, view }
     }
 
@@ -70,15 +53,7 @@ impl RawPeer {
     pub async fn table(&self, node: NodeId, blob: &Written, writer: &KeyPair) -> Response {
         let registration = self.registration(blob, writer);
         let table = blob.table.to_bytes().into();
-        self.ask(
-            node,
-            Request::Table {
-                registration,
-                header: blob.header,
-                table,
-            },
-        )
-        .await
+        self.ask(node, Request::Table { registration, header: blob.header, table }).await
     }
 
     /// Sends one pair of a blob.
@@ -91,16 +66,7 @@ impl RawPeer {
     ) -> Response {
         let registration = self.registration(blob, writer).id();
         let (primary, secondary) = blob.pairs[pair.as_usize()].clone();
-        self.ask(
-            node,
-            Request::StoreSlivers {
-                registration,
-                pair,
-                primary,
-                secondary,
-            },
-        )
-        .await
+        self.ask(node, Request::StoreSlivers { registration, pair, primary, secondary }).await
     }
 
     pub async fn confirm(&self, node: NodeId, blob: &Written, writer: &KeyPair) -> Response {
@@ -116,11 +82,7 @@ impl RawPeer {
     pub fn pairs_of(&self, node: NodeId, blob: &BlobId) -> Vec<SliverPairIndex> {
         let member = self.view.committee().member(&node).unwrap();
         let n_shards = self.view.parameters().n_shards;
-        member
-            .shards
-            .iter()
-            .map(|shard| blob.pair_of(*shard, n_shards))
-            .collect()
+        member.shards.iter().map(|shard| blob.pair_of(*shard, n_shards)).collect()
     }
 
     /// The node that holds a pair of a blob.
@@ -133,9 +95,7 @@ impl RawPeer {
     /// Stores a blob, whatever is wrong with it, on every node that takes it, and certifies it.
     pub async fn store(&self, blob: &Written, writer: &KeyPair) -> Option<Certificate> {
         let committee = self.view.committee();
-        let fact: ConfirmedFact = self
-            .view
-            .fact(blob.id(), self.registration(blob, writer).id());
+        let fact: ConfirmedFact = self.view.fact(blob.id(), self.registration(blob, writer).id());
         let mut confirmations = Vec::new();
         for (position, member) in committee.members().iter().enumerate() {
             assert!(matches!(
@@ -159,10 +119,7 @@ impl RawPeer {
         let certificate = Certificate::new(committee, fact, &confirmations).ok()?;
         for member in committee.members() {
             let certificate = certificate.clone();
-            let request = Request::Certify {
-                header: blob.header,
-                certificate,
-            };
+            let request = Request::Certify { header: blob.header, certificate };
             assert_eq!(self.ask(member.node, request).await, Response::Certified);
         }
         Some(certificate)

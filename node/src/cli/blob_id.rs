@@ -40,10 +40,7 @@ pub(super) async fn run(session: &Session, arguments: BlobIdArgs) -> Result<Exit
         }
         None => {
             let genesis = session.network().map_err(or_n_shards)?.genesis;
-            (
-                EncodingConfig::new(genesis.n_shards)?,
-                genesis.max_blob_bytes,
-            )
+            (EncodingConfig::new(genesis.n_shards)?, genesis.max_blob_bytes)
         }
     };
     encoding::cpu_supported().map_err(|error| Failure::new(Exit::Failed, "cpu", error))?;
@@ -51,9 +48,7 @@ pub(super) async fn run(session: &Session, arguments: BlobIdArgs) -> Result<Exit
     let blob = input.read(max_bytes, &session.output).await?;
     let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let encoded = tokio::task::spawn_blocking(move || encoding::blob_id(config, blob, threads));
-    let encoded = encoded
-        .await
-        .map_err(|error| Failure::new(Exit::Failed, "io", error))?;
+    let encoded = encoded.await.map_err(|error| Failure::new(Exit::Failed, "io", error))?;
     let (id, header) = encoded?;
     let result = IdOfFile {
         blob_id: id.to_string(),

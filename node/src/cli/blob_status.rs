@@ -96,25 +96,13 @@ impl fmt::Display for StatusOfBlob {
                 "state      {} in epoch {epoch} by nodes with {shards} of {} shards",
                 self.state, self.n_shards
             )?,
-            _ => writeln!(
-                f,
-                "state      {}: no node proves that it is stored",
-                self.state
-            )?,
+            _ => writeln!(f, "state      {}: no node proves that it is stored", self.state)?,
         }
-        writeln!(
-            f,
-            "readable   while any {} shards are left",
-            self.readable_with_shards
-        )?;
+        writeln!(f, "readable   while any {} shards are left", self.readable_with_shards)?;
         match self.end_epoch {
             Some(end) => writeln!(f, "ends       with epoch {end}")?,
             None => writeln!(f, "ends       never")?,
         }
-        write!(
-            f,
-            "deletable  {}",
-            if self.deletable { "yes" } else { "no" }
-        )
+        write!(f, "deletable  {}", if self.deletable { "yes" } else { "no" })
     }
 }

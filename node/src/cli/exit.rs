@@ -64,12 +64,7 @@ pub(super) struct Failure {
 
 impl Failure {
     pub(super) fn new(exit: Exit, code: &'static str, message: impl Display) -> Self {
-        Self {
-            exit,
-            code,
-            message: message.to_string(),
-            hint: None,
-        }
+        Self { exit, code, message: message.to_string(), hint: None }
     }
 
     pub(super) fn usage(code: &'static str, message: impl Display) -> Self {
@@ -101,15 +96,12 @@ impl Failure {
     }
 
     pub(super) fn too_large(what: &str, len: Option<u64>, max_bytes: u64) -> Self {
-        let limit = format!(
-            "the limit of {} ({max_bytes} bytes) for one blob",
-            human_bytes(max_bytes)
-        );
+        let limit =
+            format!("the limit of {} ({max_bytes} bytes) for one blob", human_bytes(max_bytes));
         let message = match len {
-            Some(len) => format!(
-                "{what} has {} ({len} bytes), more than {limit}",
-                human_bytes(len)
-            ),
+            Some(len) => {
+                format!("{what} has {} ({len} bytes), more than {limit}", human_bytes(len))
+            }
             None => format!("{what} has more than {limit}"),
         };
         Self::new(Exit::Failed, "too_large", message).hint(TOO_LARGE)
@@ -200,9 +192,8 @@ impl From<KeyFileError> for Failure {
                 path.display()
             )),
             KeyFileError::Malformed { expected, .. } => {
-                Self::new(Exit::Failed, "key_malformed", text).hint(format!(
-                    "name a key made by `floe key new --kind {expected}`"
-                ))
+                Self::new(Exit::Failed, "key_malformed", text)
+                    .hint(format!("name a key made by `floe key new --kind {expected}`"))
             }
             KeyFileError::Locked { .. } => Self::new(Exit::Failed, "key_locked", text)
                 .hint("the node is running already: stop it first, or run another node with --dir"),
@@ -213,11 +204,7 @@ impl From<KeyFileError> for Failure {
 
 impl From<GenesisError> for Failure {
     fn from(error: GenesisError) -> Self {
-        let failure = Self::new(
-            Exit::Failed,
-            "bad_genesis",
-            format!("invalid genesis: {error}"),
-        );
+        let failure = Self::new(Exit::Failed, "bad_genesis", format!("invalid genesis: {error}"));
         match error {
             GenesisError::Committee(floe_protocol::committee::CommitteeError::Cap { .. }) => {
                 failure.hint("add members, or stake more evenly: at least 4 nodes share the shards")
@@ -298,12 +285,7 @@ impl From<StoreError> for Failure {
                 Self::too_large("blob", Some(len), max_bytes)
             }
             StoreError::Registration(_) => Self::new(Exit::Refused, "registration", text),
-            StoreError::NoQuorum {
-                n_shards,
-                quorum_shards,
-                failures,
-                ..
-            } => {
+            StoreError::NoQuorum { n_shards, quorum_shards, failures, .. } => {
                 let refused = |refusals: &[Refusal]| {
                     let refusal = |failure: &MemberFailure| match failure {
                         MemberFailure::Refused(refusal) => refusals.contains(refusal),

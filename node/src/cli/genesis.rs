@@ -91,24 +91,15 @@ pub(super) fn run(session: &Session, arguments: GenesisArgs) -> Result<Exit, Fai
         }
         writer_key_file = Some(path.display().to_string());
     }
-    let bootstrap: Vec<_> = arguments
-        .bootstrap
-        .iter()
-        .map(ToString::to_string)
-        .collect();
+    let bootstrap: Vec<_> = arguments.bootstrap.iter().map(ToString::to_string).collect();
     if let Some(address) = bootstrap.iter().find(|address| !address.contains("/p2p/")) {
-        return Err(Failure::usage(
-            "bad_address",
-            format!("{address} does not end in /p2p/PEER"),
-        )
-        .hint("`floe node init` prints the node's /p2p/ name"));
+        return Err(Failure::usage("bad_address", format!("{address} does not end in /p2p/PEER"))
+            .hint("`floe node init` prints the node's /p2p/ name"));
     }
     let genesis = Genesis {
         name: arguments.name,
         n_shards: arguments.n_shards,
-        max_blob_bytes: arguments
-            .max_blob_bytes
-            .unwrap_or(config.default_max_blob_bytes()),
+        max_blob_bytes: arguments.max_blob_bytes.unwrap_or(config.default_max_blob_bytes()),
         members,
         writers,
     };
@@ -129,12 +120,7 @@ pub(super) fn run(session: &Session, arguments: GenesisArgs) -> Result<Exit, Fai
         n_shards: network.genesis.n_shards,
         nodes: committee.members().len(),
         max_blob_bytes: network.genesis.max_blob_bytes,
-        writers: network
-            .genesis
-            .writers
-            .iter()
-            .map(ToString::to_string)
-            .collect(),
+        writers: network.genesis.writers.iter().map(ToString::to_string).collect(),
         writer_key_file,
     };
     session.output.result(&result, &result.chain_id)?;
@@ -146,12 +132,8 @@ fn member(path: &Path) -> Result<GenesisMember, Failure> {
     let name = path.display();
     let text = fs::read_to_string(path).map_err(|error| Failure::io(&name, &error))?;
     serde_json::from_str(&text).map_err(|error| {
-        Failure::new(
-            Exit::Failed,
-            "bad_member",
-            format!("{name} is no member's entry: {error}"),
-        )
-        .hint("name the member.json that `floe node init` has made")
+        Failure::new(Exit::Failed, "bad_member", format!("{name} is no member's entry: {error}"))
+            .hint("name the member.json that `floe node init` has made")
     })
 }
 

@@ -63,10 +63,7 @@ async fn ask_all(
     client.shutdown().await;
     let answer =
         |status: Result<_, crate::network::RequestError>| status.map_err(|error| error.to_string());
-    Ok(statuses
-        .into_iter()
-        .map(|member| answer(member.status))
-        .collect())
+    Ok(statuses.into_iter().map(|member| answer(member.status)).collect())
 }
 
 /// The result.
@@ -113,12 +110,7 @@ struct StatusOfNode {
 impl From<NodeStatus> for StatusOfNode {
     fn from(status: NodeStatus) -> Self {
         // A node chooses its own text: nothing of it may steer the terminal.
-        let version = status
-            .version
-            .chars()
-            .filter(|c| c.is_ascii_graphic())
-            .take(20)
-            .collect();
+        let version = status.version.chars().filter(|c| c.is_ascii_graphic()).take(20).collect();
         Self {
             version,
             epoch: status.epoch.get(),
@@ -149,13 +141,7 @@ impl SwarmHealth {
                 Err(reason) => (None, Some(reason)),
             };
             let up = status.is_some();
-            nodes.push(NodeHealth {
-                node: member.node.to_string(),
-                shards,
-                up,
-                status,
-                reason,
-            });
+            nodes.push(NodeHealth { node: member.node.to_string(), shards, up, status, reason });
         }
         let n_shards = committee.n_shards();
         let k1 = u16::try_from(committee.config().k1()).expect("k1 is below n_shards");
@@ -201,17 +187,10 @@ impl fmt::Display for SwarmHealth {
         )?;
         let possible = |possible| if possible { "possible" } else { "NOT possible" };
         let reads = possible(self.reads_possible);
-        writeln!(
-            f,
-            "reads   {reads}: {} shards are needed",
-            self.shards_needed_for_reads
-        )?;
+        writeln!(f, "reads   {reads}: {} shards are needed", self.shards_needed_for_reads)?;
         let writes = possible(self.writes_possible);
         let (needed, writable) = (self.shards_needed_for_writes, self.shards_writable);
-        write!(
-            f,
-            "writes  {writes}: {needed} shards are needed, {writable} accept slivers"
-        )
+        write!(f, "writes  {writes}: {needed} shards are needed, {writable} accept slivers")
     }
 }
 
@@ -220,11 +199,7 @@ impl fmt::Display for NodeHealth {
         let id = &self.node[..SHORT_ID_DIGITS];
         let Some(status) = &self.status else {
             let reason = self.reason.as_deref().unwrap_or("no answer");
-            return write!(
-                f,
-                "{id}  {:<5}  {:<8}  {:>6}  {reason}",
-                "down", "", self.shards
-            );
+            return write!(f, "{id}  {:<5}  {:<8}  {:>6}  {reason}", "down", "", self.shards);
         };
         let state = if status.accepts_slivers { "up" } else { "full" };
         let quota = human_bytes(status.disk_quota_bytes);

@@ -70,13 +70,7 @@ impl NetworkInfo {
         let k1 = u16::try_from(committee.config().k1()).expect("k1 is below n_shards");
         let for_reads = n_shards - k1;
         let for_writes = n_shards - bft::min_quorum(n_shards);
-        let stake_of = |node| {
-            genesis
-                .members
-                .iter()
-                .find(|m| m.node == node)
-                .map(|m| m.stake_wal)
-        };
+        let stake_of = |node| genesis.members.iter().find(|m| m.node == node).map(|m| m.stake_wal);
         let members = committee.members().iter().map(|member| MemberInfo {
             node: member.node.to_string(),
             shards: member.weight(),
@@ -103,11 +97,7 @@ impl NetworkInfo {
 
 /// How many nodes, the largest first, may be lost while they hold at most `shards` together.
 fn nodes_lost_max(committee: &Committee, shards: u16) -> usize {
-    let mut weights: Vec<_> = committee
-        .members()
-        .iter()
-        .map(|member| member.weight())
-        .collect();
+    let mut weights: Vec<_> = committee.members().iter().map(|member| member.weight()).collect();
     weights.sort_unstable_by(|a, b| b.cmp(a));
     let lost = weights.iter().scan(0_u16, |sum, weight| {
         *sum += weight;
@@ -137,31 +127,15 @@ impl fmt::Display for NetworkInfo {
                  the {nodes} nodes"
             )
         };
-        needs(
-            "reads",
-            self.shards_lost_for_reads_max,
-            self.nodes_lost_for_reads_max,
-        )?;
-        needs(
-            "writes",
-            self.shards_lost_for_writes_max,
-            self.nodes_lost_for_writes_max,
-        )?;
+        needs("reads", self.shards_lost_for_reads_max, self.nodes_lost_for_reads_max)?;
+        needs("writes", self.shards_lost_for_writes_max, self.nodes_lost_for_writes_max)?;
         let blob = human_bytes(self.max_blob_bytes);
         writeln!(f, "largest blob  {blob} ({} bytes)", self.max_blob_bytes)?;
         writeln!(f, "writers       {}", self.writers.join("\n              "))?;
-        writeln!(
-            f,
-            "join at       {}",
-            self.bootstrap.join("\n              ")
-        )?;
+        writeln!(f, "join at       {}", self.bootstrap.join("\n              "))?;
         write!(f, "nodes")?;
         for (i, MemberInfo { node, shards, .. }) in self.members.iter().enumerate() {
-            let indent = if i == 0 {
-                "         "
-            } else {
-                "\n              "
-            };
+            let indent = if i == 0 { "         " } else { "\n              " };
             write!(f, "{indent}{node}  {shards} shards")?;
         }
         Ok(())

@@ -26,11 +26,7 @@ pub(super) enum Input {
 
 impl From<PathBuf> for Input {
     fn from(path: PathBuf) -> Self {
-        if path == Path::new("-") {
-            Self::Stdin
-        } else {
-            Self::File(path)
-        }
+        if path == Path::new("-") { Self::Stdin } else { Self::File(path) }
     }
 }
 
@@ -54,8 +50,7 @@ impl Input {
             Self::File(path) => read_file(path, max_bytes),
         });
         // A panic of the thread was reported by itself; nothing else ends it early.
-        read.await
-            .unwrap_or_else(|error| Err(Failure::new(Exit::Failed, "io", error)))
+        read.await.unwrap_or_else(|error| Err(Failure::new(Exit::Failed, "io", error)))
     }
 }
 
@@ -65,12 +60,8 @@ fn read_file(path: &Path, max_bytes: u64) -> Result<Bytes, Failure> {
     let file = File::open(path).map_err(|error| failed(&error))?;
     let metadata = file.metadata().map_err(|error| failed(&error))?;
     if metadata.is_dir() {
-        return Err(Failure::new(
-            Exit::Failed,
-            "is_a_directory",
-            format!("{name} is a directory"),
-        )
-        .hint("name its files: directories need archives, which this version does not have"));
+        return Err(Failure::new(Exit::Failed, "is_a_directory", format!("{name} is a directory"))
+            .hint("name its files: directories need archives, which this version does not have"));
     }
     if metadata.len() > max_bytes {
         return Err(Failure::too_large(&name, Some(metadata.len()), max_bytes));
@@ -86,9 +77,7 @@ fn read_limited(
 ) -> Result<Bytes, Failure> {
     let capacity = usize::try_from(expected_bytes).unwrap_or(0);
     let mut bytes = Vec::with_capacity(capacity);
-    let read = reader
-        .take(max_bytes.saturating_add(1))
-        .read_to_end(&mut bytes);
+    let read = reader.take(max_bytes.saturating_add(1)).read_to_end(&mut bytes);
     read.map_err(|error| Failure::io(name, &error))?;
     if bytes.len() as u64 > max_bytes {
         return Err(Failure::too_large(name, None, max_bytes));
@@ -105,12 +94,7 @@ mod tests {
         let mut endless = io::repeat(7);
         let error = read_limited(&mut endless, "x", 0, 1000).unwrap_err();
         assert_eq!(error.code(), "too_large");
-        assert_eq!(
-            read_limited(io::repeat(7).take(1000), "x", 0, 1000)
-                .unwrap()
-                .len(),
-            1000
-        );
+        assert_eq!(read_limited(io::repeat(7).take(1000), "x", 0, 1000).unwrap().len(), 1000);
         let mut counted = io::repeat(7).take(5000);
         assert!(read_limited(&mut counted, "x", 0, 1000).is_err());
         assert_eq!(counted.limit(), 5000 - 1001);
@@ -119,18 +103,12 @@ mod tests {
     #[test]
     fn directories_and_large_files_are_refused_before_they_are_read() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(
-            read_file(dir.path(), 10).unwrap_err().code(),
-            "is_a_directory"
-        );
+        assert_eq!(read_file(dir.path(), 10).unwrap_err().code(), "is_a_directory");
         let path = dir.path().join("sparse");
         File::create(&path).unwrap().set_len(1 << 40).unwrap();
         let error = read_file(&path, 10).unwrap_err();
         assert_eq!(error.code(), "too_large");
         assert!(error.message().contains("1 TiB"), "{}", error.message());
-        assert_eq!(
-            read_file(&dir.path().join("no"), 10).unwrap_err().code(),
-            "file_not_found"
-        );
+        assert_eq!(read_file(&dir.path().join("no"), 10).unwrap_err().code(), "file_not_found");
     }
 }

@@ -70,12 +70,7 @@ pub(super) fn run(
         }
     };
     let file = arguments.output.display().to_string();
-    let result = NewKey {
-        kind,
-        public: public.to_string(),
-        file,
-        member,
-    };
+    let result = NewKey { kind, public: public.to_string(), file, member };
     session.output.result(&result, &result.public)?;
     Ok(Exit::Done)
 }

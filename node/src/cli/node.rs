@@ -111,11 +111,7 @@ pub(super) struct RunArgs {
 
 impl RunArgs {
     pub(super) const fn log_format(&self) -> LogFormat {
-        if self.log_json {
-            LogFormat::Json
-        } else {
-            LogFormat::Text
-        }
+        if self.log_json { LogFormat::Json } else { LogFormat::Text }
     }
 }
 
@@ -176,9 +172,7 @@ pub(super) async fn run(session: &Session, arguments: RunArgs) -> Result<Exit, F
         () = interrupts.next() => None,
         result = node.failed() => result.err(),
     };
-    session
-        .output
-        .note("stopping; once more Ctrl-C does not wait");
+    session.output.note("stopping; once more Ctrl-C does not wait");
     tokio::select! {
         () = interrupts.next() => return Ok(Exit::Interrupted),
         () = node.shutdown() => {}
@@ -193,9 +187,7 @@ pub(super) async fn run(session: &Session, arguments: RunArgs) -> Result<Exit, F
 fn config(session: &Session, arguments: RunArgs) -> Result<NodeConfig, Failure> {
     let mut network = session.network()?;
     require_dir(&arguments.dir)?;
-    network
-        .bootstrap
-        .extend(arguments.bootstrap.iter().map(ToString::to_string));
+    network.bootstrap.extend(arguments.bootstrap.iter().map(ToString::to_string));
     // A swarm on one machine is not a crowd of strangers at one address.
     let only_loopback = arguments.listen.iter().all(|address| {
         let address = address.to_string();
@@ -218,30 +210,18 @@ fn config(session: &Session, arguments: RunArgs) -> Result<NodeConfig, Failure> 
 fn require_dir(dir: &Path) -> Result<(), Failure> {
     match fs::metadata(dir) {
         Ok(metadata) if metadata.is_dir() => Ok(()),
-        Ok(_) => Err(Failure::usage(
-            "node_dir",
-            format!("{} is no directory", dir.display()),
-        )),
-        Err(error) => Err(
-            Failure::io(format_args!("node directory {}", dir.display()), &error).hint(format!(
-                "make it with `floe node init --dir {}`",
-                dir.display()
-            )),
-        ),
+        Ok(_) => Err(Failure::usage("node_dir", format!("{} is no directory", dir.display()))),
+        Err(error) => Err(Failure::io(format_args!("node directory {}", dir.display()), &error)
+            .hint(format!("make it with `floe node init --dir {}`", dir.display()))),
     }
 }
 
 /// Tells that the node is up, and where.
 fn announce(session: &Session, node: &NodeHandle) {
     let view = node.view();
-    let shards = view
-        .committee()
-        .member(&node.id())
-        .map_or(0, |member| member.weight());
+    let shards = view.committee().member(&node.id()).map_or(0, |member| member.weight());
     if shards == 0 {
-        session
-            .output
-            .warning("this node is not in the network's committee: it holds no shard");
+        session.output.warning("this node is not in the network's committee: it holds no shard");
     }
     // With the node's name, so that a line can be copied into a network file as it is.
     let addresses = node.addresses().into_iter();

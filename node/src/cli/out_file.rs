@@ -31,49 +31,29 @@ impl OutFile {
     /// Begins the file that is to be at `path`.
     pub(super) fn create(path: &Path, force: bool) -> Result<Self, Failure> {
         let (target, temporary) = begin(path, force)?;
-        let file = temporary
-            .as_file()
-            .try_clone()
-            .map_err(|error| failed(path, &error))?;
-        Ok(Self {
-            target,
-            force,
-            temporary,
-            file: file.into(),
-        })
+        let file = temporary.as_file().try_clone().map_err(|error| failed(path, &error))?;
+        Ok(Self { target, force, temporary, file: file.into() })
     }
 
     /// Appends to it.
     pub(super) async fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        self.file
-            .write_all(bytes)
-            .await
-            .map_err(|error| failed(&self.target, &error))
+        self.file.write_all(bytes).await.map_err(|error| failed(&self.target, &error))
     }
 
     /// Makes it durable and puts it in its place.
     pub(super) async fn finish(mut self) -> Result<(), Failure> {
         let flushed = self.file.flush().await;
         flushed.map_err(|error| failed(&self.target, &error))?;
-        let Self {
-            target,
-            force,
-            temporary,
-            ..
-        } = self;
+        let Self { target, force, temporary, .. } = self;
         let place = tokio::task::spawn_blocking(move || put_in_place(&target, force, temporary));
-        place
-            .await
-            .unwrap_or_else(|error| Err(Failure::new(Exit::Failed, "io", error)))
+        place.await.unwrap_or_else(|error| Err(Failure::new(Exit::Failed, "io", error)))
     }
 }
 
 /// Writes a small file whole.
 pub(super) fn write_file(path: &Path, bytes: &[u8], force: bool) -> Result<(), Failure> {
     let (target, mut temporary) = begin(path, force)?;
-    temporary
-        .write_all(bytes)
-        .map_err(|error| failed(path, &error))?;
+    temporary.write_all(bytes).map_err(|error| failed(path, &error))?;
     put_in_place(&target, force, temporary)
 }
 
@@ -106,15 +86,9 @@ fn begin(path: &Path, force: bool) -> Result<(PathBuf, NamedTempFile), Failure> 
 }
 
 fn put_in_place(target: &Path, force: bool, temporary: NamedTempFile) -> Result<(), Failure> {
-    temporary
-        .as_file()
-        .sync_all()
-        .map_err(|error| failed(target, &error))?;
-    let placed = if force {
-        temporary.persist(target)
-    } else {
-        temporary.persist_noclobber(target)
-    };
+    temporary.as_file().sync_all().map_err(|error| failed(target, &error))?;
+    let placed =
+        if force { temporary.persist(target) } else { temporary.persist_noclobber(target) };
     placed.map_err(|error| match error.error.kind() {
         io::ErrorKind::AlreadyExists => exists(target),
         _ => failed(target, &error.error),
@@ -142,9 +116,7 @@ mod tests {
 
     fn names(dir: &Path) -> Vec<String> {
         let entries = fs::read_dir(dir).unwrap();
-        entries
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect()
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
 
     #[test]
@@ -153,14 +125,8 @@ mod tests {
         let path = dir.path().join("out");
         let (target, temporary) = begin(&path, false).unwrap();
         fs::write(&path, "first").unwrap();
-        assert_eq!(
-            put_in_place(&target, false, temporary).unwrap_err().code(),
-            "file_exists"
-        );
-        assert_eq!(
-            write_file(&path, b"x", false).unwrap_err().code(),
-            "file_exists"
-        );
+        assert_eq!(put_in_place(&target, false, temporary).unwrap_err().code(), "file_exists");
+        assert_eq!(write_file(&path, b"x", false).unwrap_err().code(), "file_exists");
         assert_eq!(fs::read(&path).unwrap(), b"first");
         assert_eq!(names(dir.path()), ["out"], "no temporary file is left");
         write_file(&path, b"second", true).unwrap();
@@ -186,10 +152,7 @@ mod tests {
         std::os::unix::fs::symlink(&file, &link).unwrap();
         write_file(&link, b"new", true).unwrap();
         assert_eq!(fs::read(&file).unwrap(), b"new");
-        assert_eq!(
-            fs::metadata(&file).unwrap().permissions().mode() & 0o777,
-            0o640
-        );
+        assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o640);
         assert!(link.is_symlink());
         let error = write_file(Path::new("/dev/null"), b"x", true).unwrap_err();
         assert_eq!(error.code(), "not_a_file");

@@ -37,12 +37,7 @@ struct ErrorObject<'a> {
 
 impl Output {
     pub(super) const fn new(json: bool, quiet: bool, stdout_taken: bool) -> Self {
-        Self {
-            json,
-            quiet,
-            stdout_taken,
-            blob_begun: AtomicBool::new(false),
-        }
+        Self { json, quiet, stdout_taken, blob_begun: AtomicBool::new(false) }
     }
 
     /// Whether nothing but results is wanted.
@@ -101,10 +96,7 @@ impl Output {
         }
         // An error about an error would help nobody.
         let _ = if self.json {
-            let object = serde_json::to_string(&ErrorObject {
-                error: failure,
-                file,
-            });
+            let object = serde_json::to_string(&ErrorObject { error: failure, file });
             let object = object.expect("errors have string keys");
             write_object(&object, self.blob_begun.load(Ordering::Relaxed))
         } else {
@@ -128,19 +120,13 @@ impl Output {
             let mut stdout = io::stdout().lock();
             stdout.write_all(&bytes).and_then(|()| stdout.flush())
         });
-        let written = written
-            .await
-            .unwrap_or_else(|error| Err(io::Error::other(error)));
+        let written = written.await.unwrap_or_else(|error| Err(io::Error::other(error)));
         written.map_err(|error| unwritable(&error))
     }
 }
 
 fn write_object(object: &str, to_stderr: bool) -> Result<(), Failure> {
-    if to_stderr {
-        write_line(io::stderr(), &object)
-    } else {
-        write_line(io::stdout(), &object)
-    }
+    if to_stderr { write_line(io::stderr(), &object) } else { write_line(io::stdout(), &object) }
 }
 
 /// Whether stdout is a terminal, where a progress bar would get between the lines.
@@ -154,17 +140,11 @@ pub(super) fn progress_line(text: impl Display) {
 }
 
 fn label(text: &str, colour: &str) -> String {
-    if colours_on_stderr() {
-        format!("\x1b[{colour}m{text}\x1b[0m")
-    } else {
-        text.to_owned()
-    }
+    if colours_on_stderr() { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.to_owned() }
 }
 
 fn write_line(mut stream: impl Write, text: &impl Display) -> Result<(), Failure> {
-    writeln!(stream, "{text}")
-        .and_then(|()| stream.flush())
-        .map_err(|error| unwritable(&error))
+    writeln!(stream, "{text}").and_then(|()| stream.flush()).map_err(|error| unwritable(&error))
 }
 
 fn unwritable(error: &io::Error) -> Failure {

@@ -58,11 +58,7 @@ impl Progress {
         let bar = ProgressBar::with_draw_target(Some(0), target).with_prefix(name.to_owned());
         bar.set_style(ProgressStyle::with_template(SPINNER).expect("a valid template"));
         let next_line = (shown && !terminal).then(|| Instant::now() + LINE_INTERVAL);
-        Self {
-            bar,
-            next_line,
-            is_bar: false,
-        }
+        Self { bar, next_line, is_bar: false }
     }
 
     /// Shows what is done of `total` bytes; a `total` of 0 is not known.

@@ -84,10 +84,7 @@ pub(super) async fn run(session: &Session, arguments: ReadArgs) -> Result<Exit, 
     let reader = client.read(blob, ReadOptions { range }).await?;
     let result = ReadBlob {
         blob_id: blob.to_string(),
-        file: arguments
-            .output
-            .as_ref()
-            .map(|path| path.display().to_string()),
+        file: arguments.output.as_ref().map(|path| path.display().to_string()),
         blob_bytes: reader.blob_bytes(),
         range_start: reader.range().start,
         bytes: reader.range().end - reader.range().start,
@@ -183,9 +180,7 @@ async fn read_strictly(
     let copy = bytes.clone();
     let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let encoded = tokio::task::spawn_blocking(move || encoding::blob_id(config, copy, threads));
-    let encoded = encoded
-        .await
-        .map_err(|error| Failure::new(Exit::Failed, "io", error))?;
+    let encoded = encoded.await.map_err(|error| Failure::new(Exit::Failed, "io", error))?;
     let (id, _) = encoded?;
     if id == blob {
         return Ok(bytes);
@@ -210,20 +205,11 @@ impl fmt::Display for ReadBlob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", human_bytes(self.bytes))?;
         if self.bytes != self.blob_bytes {
-            write!(
-                f,
-                " of {} from byte {}",
-                human_bytes(self.blob_bytes),
-                self.range_start
-            )?;
+            write!(f, " of {} from byte {}", human_bytes(self.blob_bytes), self.range_start)?;
         }
         if let Some(file) = &self.file {
             write!(f, " written to {file}")?;
         }
-        if self.strict {
-            write!(f, ", encoding consistent")
-        } else {
-            Ok(())
-        }
+        if self.strict { write!(f, ", encoding consistent") } else { Ok(()) }
     }
 }

@@ -47,12 +47,10 @@ impl Session {
     /// Reads the writer's key and checks that `network` lists it.
     pub(super) fn writer(&self, network: &NetworkFile) -> Result<KeyPair, Failure> {
         let Some(path) = &self.writer_key else {
-            return Err(
-                Failure::usage("no_writer_key", "storing needs a writer's key").hint(
-                    "name its file with --writer-key FILE or FLOE_WRITER_KEY; `floe genesis` and \
+            return Err(Failure::usage("no_writer_key", "storing needs a writer's key").hint(
+                "name its file with --writer-key FILE or FLOE_WRITER_KEY; `floe genesis` and \
                  `floe-testnet up` make one, as `floe key new --kind writer` does",
-                ),
-            );
+            ));
         };
         let key = key_file::open_writer_key(path)?;
         // Nodes would refuse it anyway, but only after all the work of encoding.
@@ -71,9 +69,7 @@ impl Session {
 
 /// Arguments as one would type them into a shell.
 pub(super) fn command_line(arguments: &[OsString]) -> String {
-    let quoted = arguments
-        .iter()
-        .map(|argument| quote(&argument.to_string_lossy()));
+    let quoted = arguments.iter().map(|argument| quote(&argument.to_string_lossy()));
     quoted.collect::<Vec<_>>().join(" ")
 }
 

@@ -63,26 +63,13 @@ impl StoreArgs {
 /// Runs `floe store`.
 pub(super) async fn run(session: &Session, arguments: StoreArgs) -> Result<Exit, Failure> {
     let inputs: Vec<Input> = arguments.files.into_iter().map(Input::from).collect();
-    if inputs
-        .iter()
-        .filter(|input| **input == Input::Stdin)
-        .count()
-        > 1
-    {
-        return Err(Failure::usage(
-            "usage",
-            "standard input can be stored only once",
-        ));
+    if inputs.iter().filter(|input| **input == Input::Stdin).count() > 1 {
+        return Err(Failure::usage("usage", "standard input can be stored only once"));
     }
     let network = session.network()?;
     network.genesis.committee()?;
     let writer = session.writer(&network)?;
-    let mut storing = Storing {
-        session,
-        network,
-        writer,
-        client: None,
-    };
+    let mut storing = Storing { session, network, writer, client: None };
     let mut exit = Exit::Done;
     let mut stored_any = false;
     for input in &inputs {
@@ -102,9 +89,7 @@ pub(super) async fn run(session: &Session, arguments: StoreArgs) -> Result<Exit,
         }
     }
     if stored_any {
-        session
-            .output
-            .note("public: anyone with the id can read it");
+        session.output.note("public: anyone with the id can read it");
     }
     if let Some(client) = storing.client {
         client.shutdown().await;
@@ -123,9 +108,7 @@ struct Storing<'a> {
 impl Storing<'_> {
     async fn store(&mut self, input: &Input) -> Result<(), Failure> {
         let output = &self.session.output;
-        let blob = input
-            .read(self.network.genesis.max_blob_bytes, output)
-            .await?;
+        let blob = input.read(self.network.genesis.max_blob_bytes, output).await?;
         let client = match &self.client {
             Some(client) => client.clone(),
             None => {
@@ -235,19 +218,8 @@ impl StoredBlob {
 
 impl fmt::Display for StoredBlob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            blob_id,
-            file,
-            confirmed_shards,
-            n_shards,
-            survives_lost_shards,
-            ..
-        } = self;
-        let before = if self.already_certified {
-            "stored before, "
-        } else {
-            ""
-        };
+        let Self { blob_id, file, confirmed_shards, n_shards, survives_lost_shards, .. } = self;
+        let before = if self.already_certified { "stored before, " } else { "" };
         write!(
             f,
             "{blob_id}  {file}  {}, {before}{confirmed_shards} of {n_shards} shards confirmed, \

@@ -84,19 +84,12 @@ impl Client {
         let range = match options.range {
             None => 0..header.len,
             Some(range) if range.start > header.len => {
-                return Err(ReadError::Range {
-                    start: range.start,
-                    len: header.len,
-                });
+                return Err(ReadError::Range { start: range.start, len: header.len });
             }
             Some(range) => range.start..range.end.clamp(range.start, header.len),
         };
         let (sender, rows) = mpsc::channel(ROWS_AHEAD);
-        let reader = BlobReader {
-            header,
-            range: range.clone(),
-            rows,
-        };
+        let reader = BlobReader { header, range: range.clone(), rows };
         let read = Read::new(self.clone(), blob, layout, range, sender);
         tokio::spawn(read.run());
         Ok(reader)
@@ -210,11 +203,7 @@ impl Read {
     fn ask(&mut self, member: usize, pair: SliverPairIndex) {
         let (client, blob, layout) = (self.client.clone(), self.blob, self.layout);
         self.asks.spawn(async move {
-            let request = Request::ReadSliver {
-                blob,
-                pair,
-                axis: Axis::Primary,
-            };
+            let request = Request::ReadSliver { blob, pair, axis: Axis::Primary };
             let answer = match client.ask(member, request).await {
                 Ok(Response::Sliver { proof, sliver }) => {
                     blocking(move || verify(&blob, &layout, pair, &proof, sliver)).await
@@ -246,10 +235,7 @@ impl Read {
             let cut = |offset| usize::try_from(offset).expect("within a sliver");
             let bytes = bytes.slice(cut(start)..cut(end));
             if !bytes.is_empty() {
-                self.sender
-                    .send(Ok(bytes))
-                    .await
-                    .map_err(|_| End::Abandoned)?;
+                self.sender.send(Ok(bytes)).await.map_err(|_| End::Abandoned)?;
             }
         }
         Ok(())
@@ -259,18 +245,9 @@ impl Read {
     async fn decode(&mut self, missing: Vec<usize>) -> Result<(), End> {
         let layout = self.layout;
         let k1 = layout.config().k1();
-        let proofs: Vec<_> = self
-            .received
-            .values()
-            .take(k1)
-            .map(|(p, _)| p.clone())
-            .collect();
-        let rows: Vec<_> = self
-            .received
-            .iter()
-            .take(k1)
-            .map(|(row, (_, bytes))| (*row, bytes.clone()))
-            .collect();
+        let proofs: Vec<_> = self.received.values().take(k1).map(|(p, _)| p.clone()).collect();
+        let rows: Vec<_> =
+            self.received.iter().take(k1).map(|(row, (_, bytes))| (*row, bytes.clone())).collect();
         let wanted: Vec<_> = missing
             .iter()
             .map(|row| SliverIndex::new(u16::try_from(*row).expect("below n_shards")))

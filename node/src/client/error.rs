@@ -157,18 +157,10 @@ fn list(failures: &[(String, u16, MemberFailure)]) -> String {
 }
 
 fn faults_list(faults: &[(String, SliverFault)]) -> String {
-    join(
-        faults
-            .iter()
-            .map(|(node, reason)| format!("node {node}: {reason}")),
-    )
+    join(faults.iter().map(|(node, reason)| format!("node {node}: {reason}")))
 }
 
 fn join(items: impl Iterator<Item = String>) -> String {
     let items: Vec<_> = items.collect();
-    if items.is_empty() {
-        String::new()
-    } else {
-        format!(" ({})", items.join("; "))
-    }
+    if items.is_empty() { String::new() } else { format!(" ({})", items.join("; ")) }
 }

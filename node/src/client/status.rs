@@ -42,8 +42,7 @@ impl Client {
     /// # Errors
     /// [`StatusError`].
     pub async fn blob_status(&self, blob: BlobId) -> Result<VerifiedStatus, StatusError> {
-        self.status_until(blob, |found| found.certificate.is_some())
-            .await
+        self.status_until(blob, |found| found.certificate.is_some()).await
     }
 
     /// As [`Self::blob_status`], but content with the first answer that carries the blob's header.
@@ -68,10 +67,7 @@ impl Client {
             {
                 let client = self.clone();
                 asked.spawn(async move {
-                    (
-                        member,
-                        client.ask(member, Request::BlobStatus { blob }).await,
-                    )
+                    (member, client.ask(member, Request::BlobStatus { blob }).await)
                 });
             }
             let Some(Ok((member, answer))) = asked.join_next().await else {
@@ -95,19 +91,11 @@ impl Client {
             // A quorum shares an honest shard with every certificate's quorum.
             if best.is_none() && committee.is_quorum(unknown.weight()) {
                 let shards = unknown.weight();
-                return Err(StatusError::NotFound {
-                    blob,
-                    shards,
-                    n_shards: committee.n_shards(),
-                });
+                return Err(StatusError::NotFound { blob, shards, n_shards: committee.n_shards() });
             }
         }
         let nodes = committee.members().len();
-        best.ok_or(StatusError::TooFewAnswers {
-            blob,
-            answered,
-            nodes,
-        })
+        best.ok_or(StatusError::TooFewAnswers { blob, answered, nodes })
     }
 
     /// What of an answer is true for certain; none if its header is another blob's.
@@ -122,18 +110,13 @@ impl Client {
             .and_then(|bytes| Certificate::from_bytes(bytes).ok())
             .filter(|certificate| certificate.fact.blob == blob)
             .filter(|certificate| {
-                certificate
-                    .verify(self.view.committee(), self.view.chain())
-                    .is_ok()
+                certificate.verify(self.view.committee(), self.view.chain()).is_ok()
             });
         if certificate.is_none() && status.state == BlobState::Certified {
             status.state = BlobState::Registered;
             status.first_certified_epoch = None;
         }
-        Some(VerifiedStatus {
-            status,
-            certificate,
-        })
+        Some(VerifiedStatus { status, certificate })
     }
 
     /// How every member of the committee is doing, in committee order.

@@ -129,9 +129,8 @@ impl Client {
         encode_ms: u64,
     ) -> Option<StoreReport> {
         let found = self.any_status(encoded.id()).await.ok()?;
-        let certificate = found
-            .certificate
-            .filter(|_| found.status.state == BlobState::Certified)?;
+        let certificate =
+            found.certificate.filter(|_| found.status.state == BlobState::Certified)?;
         Some(StoreReport {
             blob: encoded.id(),
             header: *encoded.header(),
@@ -177,13 +176,8 @@ impl<'a> Store<'a> {
         let layout = encoded.layout();
         let pair_bytes = layout.primary_bytes() + layout.secondary_bytes();
         let committee = client.view.committee().clone();
-        let upload = Upload::new(
-            client.config.upload,
-            committee,
-            &registration.blob,
-            pair_bytes,
-            0,
-        );
+        let upload =
+            Upload::new(client.config.upload, committee, &registration.blob, pair_bytes, 0);
         progress.send_replace(StoreProgress {
             phase: StorePhase::Uploading,
             blob: Some(registration.blob),
@@ -240,8 +234,7 @@ impl<'a> Store<'a> {
     fn on_input(&mut self, input: UploadInput) -> Result<bool, StoreError> {
         if let UploadInput::Stored { .. } = input {
             let bytes = self.encoded_bytes() / u64::from(self.encoded.header().n_shards);
-            self.progress
-                .send_modify(|progress| progress.stored_bytes += bytes);
+            self.progress.send_modify(|progress| progress.stored_bytes += bytes);
         }
         let mut finished = false;
         for output in self.upload.handle(elapsed_ms(self.started), input) {
@@ -253,8 +246,7 @@ impl<'a> Store<'a> {
             }
         }
         let confirmed_shards = self.upload.confirmed_shards();
-        self.progress
-            .send_modify(|progress| progress.confirmed_shards = confirmed_shards);
+        self.progress.send_modify(|progress| progress.confirmed_shards = confirmed_shards);
         Ok(finished)
     }
 
@@ -268,16 +260,9 @@ impl<'a> Store<'a> {
             Ask::Pair(pair) => {
                 let (primary, secondary) = self.encoded.pair(pair);
                 let registration = self.registration.id();
-                Request::StoreSlivers {
-                    registration,
-                    pair,
-                    primary,
-                    secondary,
-                }
+                Request::StoreSlivers { registration, pair, primary, secondary }
             }
-            Ask::Confirm => Request::Confirm {
-                registration: self.registration.id(),
-            },
+            Ask::Confirm => Request::Confirm { registration: self.registration.id() },
         };
         let (client, fact) = (self.client.clone(), self.fact);
         self.asks.spawn(async move {
@@ -292,8 +277,7 @@ impl<'a> Store<'a> {
         let certificate = Certificate::new(self.client.view.committee(), self.fact, &confirmations)
             .expect("a quorum of verified confirmations makes a certificate");
         let (client, header) = (self.client.clone(), *self.encoded.header());
-        self.publishing
-            .spawn(async move { client.publish(header, certificate).await });
+        self.publishing.spawn(async move { client.publish(header, certificate).await });
     }
 
     fn no_quorum(&self, failure: &UploadFailure) -> StoreError {
@@ -320,16 +304,7 @@ impl Client {
         fact: &ConfirmedFact,
         answer: Result<Response, RequestError>,
     ) -> (UploadInput, Option<BlsSignature>) {
-        let failed = |failure| {
-            (
-                UploadInput::Failed {
-                    member,
-                    ask,
-                    failure,
-                },
-                None,
-            )
-        };
+        let failed = |failure| (UploadInput::Failed { member, ask, failure }, None);
         match (ask, answer) {
             (Ask::Table, Ok(Response::TableStored { missing })) => {
                 (UploadInput::TableStored { member, missing }, None)
@@ -371,10 +346,7 @@ impl Client {
             let (client, certificate) = (self.clone(), certificate.clone());
             offers.spawn(async move {
                 for _ in 0..CERTIFY_ATTEMPTS {
-                    let request = Request::Certify {
-                        header,
-                        certificate: certificate.clone(),
-                    };
+                    let request = Request::Certify { header, certificate: certificate.clone() };
                     if let Ok(Response::Certified) = client.ask(member, request).await {
                         return Some(member);
                     }
@@ -393,10 +365,7 @@ impl Client {
                 return Ok(certificate);
             }
         }
-        Err(StoreError::NotPublished {
-            shards: kept.weight(),
-            n_shards: committee.n_shards(),
-        })
+        Err(StoreError::NotPublished { shards: kept.weight(), n_shards: committee.n_shards() })
     }
 }
 

@@ -136,11 +136,7 @@ mod tests {
         let node = KeyPair::from_seed([7; 32]).public();
         let peer = peer_id(&node).unwrap();
         assert_eq!(node_id(&peer), Some(node));
-        assert_eq!(
-            peer_id(&NodeId::new([2; 32])),
-            None,
-            "no point of the curve"
-        );
+        assert_eq!(peer_id(&NodeId::new([2; 32])), None, "no point of the curve");
         assert_eq!(node_id(&PeerId::random()), None, "a hash, not a key");
     }
 
@@ -150,40 +146,20 @@ mod tests {
         let own = format!("/ip4/8.8.8.8/tcp/1/p2p/{peer}");
         let other = format!("/ip4/8.8.8.8/tcp/1/p2p/{}", PeerId::random());
         let table: &[(&str, Scope, Option<&str>)] = &[
-            (
-                "/ip4/8.8.8.8/tcp/1",
-                Scope::Global,
-                Some("/ip4/8.8.8.8/tcp/1"),
-            ),
+            ("/ip4/8.8.8.8/tcp/1", Scope::Global, Some("/ip4/8.8.8.8/tcp/1")),
             (&own, Scope::Global, Some("/ip4/8.8.8.8/tcp/1")),
             (&other, Scope::Global, None),
-            (
-                "/ip4/8.8.8.8/udp/1/quic-v1",
-                Scope::Global,
-                Some("/ip4/8.8.8.8/udp/1/quic-v1"),
-            ),
-            (
-                "/dns4/floe.example/tcp/1",
-                Scope::Global,
-                Some("/dns4/floe.example/tcp/1"),
-            ),
+            ("/ip4/8.8.8.8/udp/1/quic-v1", Scope::Global, Some("/ip4/8.8.8.8/udp/1/quic-v1")),
+            ("/dns4/floe.example/tcp/1", Scope::Global, Some("/dns4/floe.example/tcp/1")),
             ("/ip4/8.8.8.8/tcp/0", Scope::Global, None),
             ("/ip4/8.8.8.8/udp/1", Scope::Global, None),
             ("/ip4/8.8.8.8/tcp/1/ws", Scope::Global, None),
             ("/ip4/127.0.0.1/tcp/1", Scope::Private, None),
-            (
-                "/ip4/127.0.0.1/tcp/1",
-                Scope::Loopback,
-                Some("/ip4/127.0.0.1/tcp/1"),
-            ),
+            ("/ip4/127.0.0.1/tcp/1", Scope::Loopback, Some("/ip4/127.0.0.1/tcp/1")),
             ("/ip6/::1/tcp/1", Scope::Private, None),
             ("/ip6/::ffff:127.0.0.1/tcp/1", Scope::Private, None),
             ("/ip4/192.168.1.1/tcp/1", Scope::Global, None),
-            (
-                "/ip4/192.168.1.1/tcp/1",
-                Scope::Private,
-                Some("/ip4/192.168.1.1/tcp/1"),
-            ),
+            ("/ip4/192.168.1.1/tcp/1", Scope::Private, Some("/ip4/192.168.1.1/tcp/1")),
             ("/ip4/100.64.1.1/tcp/1", Scope::Global, None),
             ("/ip6/fe80::1/tcp/1", Scope::Global, None),
             ("/ip4/0.0.0.0/tcp/1", Scope::Loopback, None),

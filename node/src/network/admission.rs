@@ -100,10 +100,7 @@ impl Account {
         let own = own.map_err(|_| Crowded::Peer)?;
         let class = Arc::clone(&self.class.requests).try_acquire_owned();
         let class = class.map_err(|_| Crowded::Total)?;
-        Ok(Slot {
-            _own: own,
-            _class: class,
-        })
+        Ok(Slot { _own: own, _class: class })
     }
 
     /// Waits for room for `bytes`.
@@ -126,11 +123,7 @@ impl Account {
             };
             Some(timeout(wait, taken).await.map_err(|_| Crowded::Bytes)??)
         };
-        Ok(Admission {
-            _slot: slot,
-            bytes,
-            _account: Arc::clone(self),
-        })
+        Ok(Admission { _slot: slot, bytes, _account: Arc::clone(self) })
     }
 
     /// Counts a message that no honest peer sends.
@@ -179,16 +172,11 @@ impl Accounts {
 
     /// The account of a peer that connects.
     pub(super) fn open(&mut self, peer: PeerId) -> Arc<Account> {
-        self.accounts
-            .retain(|_, account| account.strong_count() > 0);
+        self.accounts.retain(|_, account| account.strong_count() > 0);
         if let Some(account) = self.accounts.get(&peer).and_then(Weak::upgrade) {
             return account;
         }
-        let class = if self.committee.contains(&peer) {
-            &self.members
-        } else {
-            &self.strangers
-        };
+        let class = if self.committee.contains(&peer) { &self.members } else { &self.strangers };
         let account = Arc::new(Account {
             own: Pool::new(self.requests_per_peer_max, self.bytes_per_peer_max),
             class: class.clone(),
@@ -209,10 +197,7 @@ impl Accounts {
         };
         let accounts = self.accounts.iter();
         let living = accounts.filter_map(|(peer, account)| Some((peer, account.upgrade()?)));
-        living
-            .filter(|(_, account)| offends(account))
-            .map(|(peer, _)| *peer)
-            .collect()
+        living.filter(|(_, account)| offends(account)).map(|(peer, _)| *peer).collect()
     }
 }
 
@@ -261,10 +246,7 @@ mod tests {
     async fn strangers_share_a_pool_and_leave_the_committee_its_own() {
         let member = PeerId::random();
         let mut accounts = accounts(&[member]);
-        let (a, b) = (
-            accounts.open(PeerId::random()),
-            accounts.open(PeerId::random()),
-        );
+        let (a, b) = (accounts.open(PeerId::random()), accounts.open(PeerId::random()));
         let held = a.admit(a.slot().unwrap(), 10 * MIB, NOW).await.unwrap();
         let refused = b.admit(b.slot().unwrap(), 10 * MIB, NOW).await;
         assert_eq!(refused.err(), Some(Crowded::Bytes));
@@ -279,10 +261,7 @@ mod tests {
     async fn shrinking_gives_back_the_excess() {
         let mut accounts = accounts(&[]);
         let account = accounts.open(PeerId::random());
-        let mut first = account
-            .admit(account.slot().unwrap(), 10 * MIB, NOW)
-            .await
-            .unwrap();
+        let mut first = account.admit(account.slot().unwrap(), 10 * MIB, NOW).await.unwrap();
         first.shrink(MIB);
         let second = account.admit(account.slot().unwrap(), 9 * MIB, NOW).await;
         assert!(second.is_ok());
@@ -301,10 +280,6 @@ mod tests {
         assert!(accounts.take_offenders(2).is_empty());
         drop((slots, account));
         accounts.open(PeerId::random());
-        assert_eq!(
-            accounts.accounts.len(),
-            1,
-            "accounts of absent peers are forgotten"
-        );
+        assert_eq!(accounts.accounts.len(), 1, "accounts of absent peers are forgotten");
     }
 }

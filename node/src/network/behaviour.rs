@@ -56,11 +56,7 @@ impl ProtocolNames {
         let protocol = |what| {
             StreamProtocol::try_from_owned(name(what)).expect("the name begins with a slash")
         };
-        Self {
-            request: protocol("request"),
-            routing: protocol("kad"),
-            identify: name("id"),
-        }
+        Self { request: protocol("request"), routing: protocol("kad"), identify: name("id") }
     }
 }
 
@@ -120,12 +116,7 @@ fn behaviour(
         .with_cache_size(0);
     let ping =
         ping::Config::new().with_interval(Duration::from_millis(config.limits.ping_interval_ms));
-    let exchange = Exchange::new(
-        config,
-        names.request.clone(),
-        committee.clone(),
-        metrics.clone(),
-    );
+    let exchange = Exchange::new(config, names.request.clone(), committee.clone(), metrics.clone());
     Ok(Behaviour {
         limiter: Limiter::new(limits, committee.clone()),
         exchange,

@@ -41,10 +41,7 @@ pub(super) struct ProtocolName {
 
 impl From<StreamProtocol> for ProtocolName {
     fn from(name: StreamProtocol) -> Self {
-        Self {
-            name,
-            account: None,
-        }
+        Self { name, account: None }
     }
 }
 
@@ -94,11 +91,7 @@ pub(super) enum StreamError {
 
 impl From<io::Error> for StreamError {
     fn from(error: io::Error) -> Self {
-        if error.kind() == io::ErrorKind::UnexpectedEof {
-            Self::Truncated
-        } else {
-            Self::Io(error)
-        }
+        if error.kind() == io::ErrorKind::UnexpectedEof { Self::Truncated } else { Self::Io(error) }
     }
 }
 
@@ -135,10 +128,7 @@ impl StreamError {
 
     /// Whether the peer broke the rules, rather than lost its connection or its patience.
     const fn is_violation(&self) -> bool {
-        matches!(
-            self,
-            Self::HeadTooLong(_) | Self::Message(_) | Self::Trailing
-        )
+        matches!(self, Self::HeadTooLong(_) | Self::Message(_) | Self::Trailing)
     }
 }
 
@@ -303,10 +293,7 @@ impl Shared {
         let head = self.read_head(io, patience).await?;
         let head = ResponseHead::decode(self.limits(), &head)?;
         let payload = self.read_payload(io, head.payload_bytes()).await?;
-        Ok(Answer {
-            response: Response::from_parts(head, payload)?,
-            admission: None,
-        })
+        Ok(Answer { response: Response::from_parts(head, payload)?, admission: None })
     }
 
     async fn write_frame<T>(&self, io: &mut T, frame: Frame) -> Result<(), StreamError>
@@ -320,11 +307,7 @@ impl Shared {
         within(self.transfer_timeout(), io.write_all(&head)).await?;
         let bytes = frame.payload.iter().map(Bytes::len).sum();
         let mut left = self.config.transfer_timeout(bytes);
-        for chunk in frame
-            .payload
-            .iter()
-            .flat_map(|part| part.chunks(CHUNK_BYTES))
-        {
+        for chunk in frame.payload.iter().flat_map(|part| part.chunks(CHUNK_BYTES)) {
             self.upload.pass(chunk.len()).await;
             let began = Instant::now();
             let patience = left.min(self.stall_timeout());

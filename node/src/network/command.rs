@@ -17,10 +17,7 @@ pub(super) struct OutboundRequest {
 
 /// A command, with the way back for its result.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly all commands are requests"
-)]
+#[expect(clippy::large_enum_variant, reason = "nearly all commands are requests")]
 pub(super) enum Command {
     /// Send a request.
     Request(PeerId, OutboundRequest),

@@ -29,17 +29,10 @@ impl<T: Ord + Clone> Redial<T> {
         (min, max): (Duration, Duration),
     ) -> Self {
         let attempt = |target| {
-            let attempt = Attempt {
-                due: Some(now),
-                pause: min,
-            };
+            let attempt = Attempt { due: Some(now), pause: min };
             (target, attempt)
         };
-        Self {
-            min,
-            max,
-            targets: targets.into_iter().map(attempt).collect(),
-        }
+        Self { min, max, targets: targets.into_iter().map(attempt).collect() }
     }
 
     /// The targets that are due. Each is due again after its pause, which doubles.
@@ -91,17 +84,12 @@ impl<T: Ord + Clone> Redial<T> {
 
     /// Whether the target is to be dialled sooner or later.
     pub(super) fn wants(&self, target: &T) -> bool {
-        self.targets
-            .get(target)
-            .is_some_and(|attempt| attempt.due.is_some())
+        self.targets.get(target).is_some_and(|attempt| attempt.due.is_some())
     }
 
     /// When the next target is due.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        self.targets
-            .values()
-            .filter_map(|attempt| attempt.due)
-            .min()
+        self.targets.values().filter_map(|attempt| attempt.due).min()
     }
 }
 
@@ -122,10 +110,7 @@ mod tests {
                 dialled.push((target, ms));
             }
         }
-        assert_eq!(
-            dialled,
-            [("a", 0), ("a", 100), ("a", 300), ("a", 600), ("a", 900)]
-        );
+        assert_eq!(dialled, [("a", 0), ("a", 100), ("a", 300), ("a", 600), ("a", 900)]);
         redial.connected(&"a");
         assert_eq!(redial.next_due(), None);
         redial.lost(&"a", at(1_000));

@@ -62,10 +62,7 @@ impl ReplyHandle {
         };
         // The request has been dealt with: only the response needs room from now on.
         self.admission.shrink(bytes);
-        let answer = Answer {
-            response,
-            admission: Some(self.admission),
-        };
+        let answer = Answer { response, admission: Some(self.admission) };
         drop(self.sender.send(answer));
     }
 }

@@ -128,10 +128,8 @@ impl EventLoop {
         }
         let mut pending = HashMap::new();
         for address in self.config.listen.clone() {
-            check_free(&address).map_err(|source| NetworkError::Listen {
-                address: address.clone(),
-                source,
-            })?;
+            check_free(&address)
+                .map_err(|source| NetworkError::Listen { address: address.clone(), source })?;
             let listener = self.swarm.listen_on(address.clone());
             let listener = listener.map_err(|error| listen_error(address.clone(), error))?;
             self.listeners.push(listener);
@@ -149,11 +147,7 @@ impl EventLoop {
                 SwarmEvent::NewListenAddr { listener_id, .. } => {
                     pending.remove(&listener_id);
                 }
-                SwarmEvent::ListenerClosed {
-                    listener_id,
-                    reason: Err(source),
-                    ..
-                } => {
+                SwarmEvent::ListenerClosed { listener_id, reason: Err(source), .. } => {
                     let address = pending.remove(&listener_id).unwrap_or(address);
                     return Err(NetworkError::Listen { address, source });
                 }
@@ -224,27 +218,14 @@ impl EventLoop {
     fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
             SwarmEvent::Behaviour(event) => self.on_behaviour_event(event),
-            SwarmEvent::ConnectionEstablished {
-                peer_id,
-                connection_id,
-                endpoint,
-                ..
-            } => self.on_connected(peer_id, connection_id, &endpoint),
-            SwarmEvent::ConnectionClosed {
-                peer_id,
-                endpoint,
-                num_established,
-                cause,
-                ..
-            } => {
+            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
+                self.on_connected(peer_id, connection_id, &endpoint)
+            }
+            SwarmEvent::ConnectionClosed { peer_id, endpoint, num_established, cause, .. } => {
                 tracing::debug!(%peer_id, ?cause, "connection closed");
                 self.on_disconnected(peer_id, &endpoint, num_established);
             }
-            SwarmEvent::OutgoingConnectionError {
-                connection_id,
-                error,
-                ..
-            } => {
+            SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
                 tracing::debug!(%error, "dial failed");
                 self.on_dial_failed(connection_id);
             }

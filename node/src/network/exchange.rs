@@ -91,8 +91,7 @@ impl NetworkBehaviour for Exchange {
         local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<(), ConnectionDenied> {
-        self.inner
-            .handle_pending_inbound_connection(id, local, remote)
+        self.inner.handle_pending_inbound_connection(id, local, remote)
     }
 
     fn handle_established_inbound_connection(
@@ -102,9 +101,7 @@ impl NetworkBehaviour for Exchange {
         local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        let inner = self
-            .inner
-            .handle_established_inbound_connection(id, peer, local, remote)?;
+        let inner = self.inner.handle_established_inbound_connection(id, peer, local, remote)?;
         let account = self.accounts.open(peer);
         Ok(Accounted { inner, account })
     }
@@ -116,8 +113,7 @@ impl NetworkBehaviour for Exchange {
         addresses: &[Multiaddr],
         role: Endpoint,
     ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
-        self.inner
-            .handle_pending_outbound_connection(id, peer, addresses, role)
+        self.inner.handle_pending_outbound_connection(id, peer, addresses, role)
     }
 
     fn handle_established_outbound_connection(
@@ -128,9 +124,8 @@ impl NetworkBehaviour for Exchange {
         role: Endpoint,
         port_use: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        let inner = self
-            .inner
-            .handle_established_outbound_connection(id, peer, remote, role, port_use)?;
+        let inner =
+            self.inner.handle_established_outbound_connection(id, peer, remote, role, port_use)?;
         let account = self.accounts.open(peer);
         Ok(Accounted { inner, account })
     }

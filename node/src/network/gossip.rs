@@ -89,9 +89,7 @@ fn score_params(config: &NetworkConfig, topic: &IdentTopic) -> PeerScoreParams {
         ..TopicScoreParams::default()
     };
     let loopback = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
-    let exempt = loopback
-        .into_iter()
-        .filter(|_| config.limits.loopback_exempt);
+    let exempt = loopback.into_iter().filter(|_| config.limits.loopback_exempt);
     let per_ip_max = u16::try_from(config.limits.connections_per_ip_max).unwrap_or(u16::MAX);
     PeerScoreParams {
         topics: HashMap::from([(topic.hash(), topic_params)]),

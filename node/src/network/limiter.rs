@@ -126,12 +126,7 @@ impl Counts {
         }
         *self.pending.entry(direction).or_default() += 1;
         self.take_subnets(&subnets);
-        let slot = Slot {
-            direction,
-            established: None,
-            subnets,
-            privileged,
-        };
+        let slot = Slot { direction, established: None, subnets, privileged };
         self.slots.insert(id, slot);
         Ok(())
     }
@@ -166,12 +161,7 @@ impl Counts {
         }
         *self.peers.entry(peer).or_default() += 1;
         self.take_subnets(&subnets);
-        let slot = Slot {
-            direction,
-            established: Some(peer),
-            subnets,
-            privileged,
-        };
+        let slot = Slot { direction, established: Some(peer), subnets, privileged };
         self.slots.insert(id, slot);
         Ok(())
     }
@@ -196,11 +186,7 @@ impl Counts {
 
     fn check_subnets(&self, limits: &ConnectionLimits, subnets: &[Subnet]) -> Result<(), Exceeded> {
         // From the single address to the widest prefix, as `subnets` lists them.
-        let maxima = [
-            limits.per_ip_max,
-            limits.per_subnet_max,
-            limits.per_network_max,
-        ];
+        let maxima = [limits.per_ip_max, limits.per_subnet_max, limits.per_network_max];
         let full = |(subnet, max): (&Subnet, usize)| count(&self.subnets, subnet) >= max;
         if subnets.iter().zip(maxima).any(full) {
             return Err(Exceeded::Subnet);
@@ -239,10 +225,7 @@ fn subnets(limits: &ConnectionLimits, ip: Option<IpAddr>) -> Vec<Subnet> {
         IpAddr::V4(_) => [32_u8, 24, 16],
         IpAddr::V6(_) => [64, 56, 48],
     };
-    prefixes
-        .iter()
-        .map(|bits| (masked(ip, *bits), *bits))
-        .collect()
+    prefixes.iter().map(|bits| (masked(ip, *bits), *bits)).collect()
 }
 
 /// The first `bits` of an address.
@@ -270,11 +253,7 @@ pub(super) struct Limiter {
 impl Limiter {
     /// A limiter that lets `privileged` peers bypass all limits but the one per peer.
     pub(super) fn new(limits: ConnectionLimits, privileged: HashSet<PeerId>) -> Self {
-        Self {
-            limits,
-            privileged,
-            counts: Counts::default(),
-        }
+        Self { limits, privileged, counts: Counts::default() }
     }
 
     fn establish(

@@ -78,66 +78,42 @@ impl Metrics {
         registry.register("payload_bytes", "Payload bytes", m.payload_bytes.clone());
         registry.register("connections", "Connections open", m.connections.clone());
         let refused = "Connections refused by a limit";
-        registry.register(
-            "connections_refused",
-            refused,
-            m.connections_refused.clone(),
-        );
-        registry.register(
-            "announcements",
-            "Announcements judged",
-            m.announcements.clone(),
-        );
+        registry.register("connections_refused", refused, m.connections_refused.clone());
+        registry.register("announcements", "Announcements judged", m.announcements.clone());
         metrics
     }
 
     pub(super) fn request_in(&self, kind: &'static str, outcome: &'static str) {
-        let labels = RequestLabels {
-            kind: Word(kind),
-            outcome: Word(outcome),
-        };
+        let labels = RequestLabels { kind: Word(kind), outcome: Word(outcome) };
         self.requests_in.get_or_create(&labels).inc();
     }
 
     pub(super) fn request_out(&self, kind: &'static str, outcome: &'static str) {
-        let labels = RequestLabels {
-            kind: Word(kind),
-            outcome: Word(outcome),
-        };
+        let labels = RequestLabels { kind: Word(kind), outcome: Word(outcome) };
         self.requests_out.get_or_create(&labels).inc();
     }
 
     pub(super) fn malformed(&self, reason: &'static str) {
-        let labels = ReasonLabels {
-            reason: Word(reason),
-        };
+        let labels = ReasonLabels { reason: Word(reason) };
         self.malformed.get_or_create(&labels).inc();
     }
 
     pub(super) fn refused(&self, reason: &'static str) {
-        let labels = ReasonLabels {
-            reason: Word(reason),
-        };
+        let labels = ReasonLabels { reason: Word(reason) };
         self.refused.get_or_create(&labels).inc();
     }
 
     pub(super) fn payload(&self, direction: Word, bytes: usize) {
         let labels = DirectionLabels { direction };
-        self.payload_bytes
-            .get_or_create(&labels)
-            .inc_by(bytes as u64);
+        self.payload_bytes.get_or_create(&labels).inc_by(bytes as u64);
     }
 
     pub(super) fn connection_opened(&self, direction: Word) {
-        self.connections
-            .get_or_create(&DirectionLabels { direction })
-            .inc();
+        self.connections.get_or_create(&DirectionLabels { direction }).inc();
     }
 
     pub(super) fn connection_closed(&self, direction: Word) {
-        self.connections
-            .get_or_create(&DirectionLabels { direction })
-            .dec();
+        self.connections.get_or_create(&DirectionLabels { direction }).dec();
     }
 
     pub(super) fn connection_refused(&self) {
@@ -145,9 +121,7 @@ impl Metrics {
     }
 
     pub(super) fn announcement(&self, verdict: &'static str) {
-        let labels = RequestOutcome {
-            verdict: Word(verdict),
-        };
+        let labels = RequestOutcome { verdict: Word(verdict) };
         self.announcements.get_or_create(&labels).inc();
     }
 }

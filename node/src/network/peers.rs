@@ -139,10 +139,7 @@ impl Peers {
 
     /// Whether somebody is connected who knows the way to others.
     pub(super) fn any_routes(&self) -> bool {
-        let mut introductions = self
-            .connected
-            .values()
-            .filter_map(|c| c.introduction.as_ref());
+        let mut introductions = self.connected.values().filter_map(|c| c.introduction.as_ref());
         introductions.any(|introduction| introduction.routes)
     }
 
@@ -153,10 +150,7 @@ impl Peers {
 
     /// The nearest scope that a connection has: addresses of third peers are taken from there on.
     pub(super) fn nearest_scope(&self) -> Scope {
-        let scopes = self
-            .connected
-            .values()
-            .filter_map(|c| Scope::of(&c.address));
+        let scopes = self.connected.values().filter_map(|c| Scope::of(&c.address));
         scopes.min().unwrap_or(Scope::Global)
     }
 
@@ -310,10 +304,7 @@ mod tests {
         peers.given(peer, &[address(1)]);
         assert!(peers.told(peer, vec![address(2), address(3)]).is_empty());
         assert_eq!(peers.told(peer, vec![address(3), address(4)]), [address(2)]);
-        assert!(
-            peers.told(peer, Vec::new()).is_empty(),
-            "nothing of use was told"
-        );
+        assert!(peers.told(peer, Vec::new()).is_empty(), "nothing of use was told");
         assert_eq!(peers.addresses(&peer), [address(3), address(4), address(1)]);
     }
 

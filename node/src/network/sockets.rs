@@ -65,13 +65,8 @@ mod tests {
 
     #[test]
     fn only_settings_below_the_size_are_named() {
-        let read = |setting: &str| {
-            Some(if setting == "net.core.rmem_max" {
-                212_992
-            } else {
-                4 << 20
-            })
-        };
+        let read =
+            |setting: &str| Some(if setting == "net.core.rmem_max" { 212_992 } else { 4 << 20 });
         assert_eq!(too_small(read), [("net.core.rmem_max", 212_992)]);
         assert!(too_small(|_| None).is_empty(), "not a Linux kernel");
     }

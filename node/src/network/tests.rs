@@ -62,12 +62,7 @@ impl Peer {
     async fn start(config: NetworkConfig) -> Self {
         let mut registry = Registry::default();
         let (network, events, task) = start(config, &mut registry).await.unwrap();
-        Self {
-            network,
-            events,
-            task,
-            registry,
-        }
+        Self { network, events, task, registry }
     }
 
     fn address(&self) -> Multiaddr {
@@ -82,20 +77,13 @@ impl Peer {
     }
 
     async fn event(&mut self) -> Event {
-        timeout(DEADLINE, self.events.recv())
-            .await
-            .unwrap()
-            .unwrap()
+        timeout(DEADLINE, self.events.recv()).await.unwrap().unwrap()
     }
 
     /// The next request, which must be one.
     async fn asked(&mut self) -> (NodeId, Request, ReplyHandle) {
         match self.event().await {
-            Event::Request {
-                peer,
-                request,
-                reply,
-            } => (peer, request, reply),
+            Event::Request { peer, request, reply } => (peer, request, reply),
             Event::Announcement { .. } => panic!("an announcement"),
         }
     }
@@ -103,11 +91,7 @@ impl Peer {
     /// The next announcement, which must be one.
     async fn heard(&mut self) -> (NodeId, Vec<u8>, VerdictHandle) {
         match self.event().await {
-            Event::Announcement {
-                from,
-                bytes,
-                verdict,
-            } => (from, bytes, verdict),
+            Event::Announcement { from, bytes, verdict } => (from, bytes, verdict),
             Event::Request { .. } => panic!("a request"),
         }
     }
@@ -148,9 +132,7 @@ impl Peer {
 
     /// Asks a good request of `to` and lets it answer.
     async fn exchanges_with(&self, to: &mut Self) {
-        let asked = self
-            .network
-            .request(to.network.local_node(), Request::NodeStatus);
+        let asked = self.network.request(to.network.local_node(), Request::NodeStatus);
         let answers = async {
             let (_, request, reply) = to.asked().await;
             reply.reply(response_to(&request));
@@ -162,11 +144,7 @@ impl Peer {
 }
 
 fn header() -> BlobHeader {
-    BlobHeader {
-        n_shards: 4,
-        len: 100,
-        root: Hash::new([3; 32]),
-    }
+    BlobHeader { n_shards: 4, len: 100, root: Hash::new([3; 32]) }
 }
 
 fn proof() -> Bytes {
@@ -186,10 +164,9 @@ fn response_to(request: &Request) -> Response {
         },
         Request::Certify { .. } => Response::Refused(Refusal::Invalid(InvalidReason::Certificate)),
         Request::BlobStatus { .. } => Response::Refused(Refusal::NotFound),
-        Request::ReadSliver { .. } => Response::Sliver {
-            proof: proof(),
-            sliver: vec![9; 3 << 20].into(),
-        },
+        Request::ReadSliver { .. } => {
+            Response::Sliver { proof: proof(), sliver: vec![9; 3 << 20].into() }
+        }
         Request::NodeStatus => Response::NodeStatus(NodeStatus {
             version: "1".into(),
             chain: chain(),

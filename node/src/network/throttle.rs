@@ -20,10 +20,7 @@ impl Throttle {
     pub(super) fn new(bytes_per_second: Option<NonZeroU32>) -> Self {
         let limiter = bytes_per_second.map(|bytes| {
             let cells = NonZeroU32::new(bytes.get() / CELL_BYTES).unwrap_or(NonZeroU32::MIN);
-            (
-                Arc::new(RateLimiter::direct(Quota::per_second(cells))),
-                cells,
-            )
+            (Arc::new(RateLimiter::direct(Quota::per_second(cells))), cells)
         });
         Self { limiter }
     }
@@ -53,10 +50,7 @@ mod tests {
         let throttle = Throttle::new(NonZeroU32::new(100 * CELL_BYTES));
         let start = Instant::now();
         throttle.pass(110 * CELL_BYTES as usize).await;
-        assert!(
-            start.elapsed() >= Duration::from_millis(95),
-            "ten cells beyond the burst"
-        );
+        assert!(start.elapsed() >= Duration::from_millis(95), "ten cells beyond the burst");
         Throttle::new(None).pass(usize::MAX).await;
     }
 }

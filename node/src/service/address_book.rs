@@ -28,10 +28,8 @@ pub(crate) async fn restore(store: &Store, network: &Network) {
         Err(_) => return,
     };
     for (node, addresses) in remembered {
-        let addresses: Vec<Multiaddr> = addresses
-            .iter()
-            .filter_map(|address| address.parse().ok())
-            .collect();
+        let addresses: Vec<Multiaddr> =
+            addresses.iter().filter_map(|address| address.parse().ok()).collect();
         network.add_addresses(node, addresses).await;
     }
 }

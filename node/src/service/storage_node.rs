@@ -62,15 +62,7 @@ impl Lane {
 /// Serves until cancelled, until the network has stopped, or until the store can no longer be
 /// relied on.
 pub(crate) async fn run(args: Args) {
-    let Args {
-        view,
-        keys,
-        store,
-        network,
-        mut events,
-        limits,
-        cancel,
-    } = args;
+    let Args { view, keys, store, network, mut events, limits, cancel } = args;
     let broken = CancellationToken::new();
     let responder = Responder::new(view, keys, store, network.clone(), broken.clone());
     let mut service = Service {
@@ -110,16 +102,8 @@ struct Service {
 impl Service {
     fn on_event(&mut self, event: Event) {
         match event {
-            Event::Request {
-                peer,
-                request,
-                reply,
-            } => {
-                let lane = if is_write(&request) {
-                    &self.writes
-                } else {
-                    &self.reads
-                };
+            Event::Request { peer, request, reply } => {
+                let lane = if is_write(&request) { &self.writes } else { &self.reads };
                 let Some(admitted) = lane.admit() else {
                     let retry_after_ms = self.busy_retry_after_ms;
                     reply.reply(Response::Refused(Refusal::Busy { retry_after_ms }));
@@ -149,11 +133,7 @@ impl Service {
                     }
                 });
             }
-            Event::Announcement {
-                from,
-                bytes,
-                verdict,
-            } => {
+            Event::Announcement { from, bytes, verdict } => {
                 // Without room the verdict is dropped, which means to ignore the announcement.
                 let Some(admitted) = self.writes.admit() else {
                     return;

@@ -29,11 +29,7 @@ const MAX_STAKE: u128 = 1 << 96;
 #[must_use]
 pub fn shard_cap(n_shards: u16, nodes: usize) -> u16 {
     let n = usize::from(n_shards);
-    let share = if nodes >= 20 {
-        n.div_ceil(10)
-    } else {
-        (2 * n).div_ceil(nodes.max(1))
-    };
+    let share = if nodes >= 20 { n.div_ceil(10) } else { (2 * n).div_ceil(nodes.max(1)) };
     let share = u16::try_from(share).unwrap_or(u16::MAX);
     share.min(bft::max_faulty(n_shards)).max(1)
 }
@@ -46,10 +42,7 @@ pub fn shard_cap(n_shards: u16, nodes: usize) -> u16 {
 /// # Panics
 /// With more than 65,536 candidates; a genesis lists far fewer.
 pub fn award_shards(n_shards: u16, candidates: &[Candidate]) -> Result<Vec<u16>, CommitteeError> {
-    let nodes = candidates
-        .iter()
-        .filter(|candidate| candidate.stake > 0)
-        .count();
+    let nodes = candidates.iter().filter(|candidate| candidate.stake > 0).count();
     let cap = shard_cap(n_shards, nodes);
     let mut awarded = vec![0_u16; candidates.len()];
     let mut holders = Vec::with_capacity(usize::from(n_shards));
@@ -62,11 +55,7 @@ pub fn award_shards(n_shards: u16, candidates: &[Candidate]) -> Result<Vec<u16>,
                 };
                 if of(i, best) > of(best, i) { i } else { best }
             })
-            .ok_or(CommitteeError::Cap {
-                n_shards,
-                nodes,
-                cap,
-            })?;
+            .ok_or(CommitteeError::Cap { n_shards, nodes, cap })?;
         awarded[winner] += 1;
         holders.push(u16::try_from(winner).expect("candidates are counted in u16"));
     }
@@ -91,9 +80,7 @@ mod tests {
     }
 
     fn counts(holders: &[u16], nodes: usize) -> Vec<usize> {
-        (0..nodes)
-            .map(|i| holders.iter().filter(|h| usize::from(**h) == i).count())
-            .collect()
+        (0..nodes).map(|i| holders.iter().filter(|h| usize::from(**h) == i).count()).collect()
     }
 
     #[test]
@@ -112,13 +99,7 @@ mod tests {
 
     #[test]
     fn caps() {
-        for (n, nodes, cap) in [
-            (4, 4, 1),
-            (7, 7, 2),
-            (64, 4, 21),
-            (64, 20, 7),
-            (256, 100, 26),
-        ] {
+        for (n, nodes, cap) in [(4, 4, 1), (7, 7, 2), (64, 4, 21), (64, 20, 7), (256, 100, 26)] {
             assert_eq!(shard_cap(n, nodes), cap, "n = {n}, nodes = {nodes}");
         }
     }
@@ -127,15 +108,9 @@ mod tests {
     fn too_few_nodes_are_refused() {
         for nodes in 0..4 {
             let result = award_shards(64, &candidates(&vec![1; nodes]));
-            assert!(
-                matches!(result, Err(CommitteeError::Cap { .. })),
-                "{nodes} nodes"
-            );
+            assert!(matches!(result, Err(CommitteeError::Cap { .. })), "{nodes} nodes");
         }
-        assert!(
-            award_shards(64, &candidates(&[1, 1, 1, 0])).is_err(),
-            "no stake, no shards"
-        );
+        assert!(award_shards(64, &candidates(&[1, 1, 1, 0])).is_err(), "no stake, no shards");
     }
 
     #[test]

@@ -13,10 +13,7 @@ impl QuorumTracker {
     /// Nobody has answered.
     #[must_use]
     pub fn new(committee: &Committee) -> Self {
-        Self {
-            counted: vec![false; committee.members().len()],
-            weight: 0,
-        }
+        Self { counted: vec![false; committee.members().len()], weight: 0 }
     }
 
     /// Counts the member at `position`; false if it had been counted before.
@@ -45,11 +42,7 @@ impl QuorumTracker {
 
     /// The positions of the members counted, ascending.
     pub fn members(&self) -> impl Iterator<Item = usize> + '_ {
-        self.counted
-            .iter()
-            .enumerate()
-            .filter(|(_, counted)| **counted)
-            .map(|(i, _)| i)
+        self.counted.iter().enumerate().filter(|(_, counted)| **counted).map(|(i, _)| i)
     }
 }
 

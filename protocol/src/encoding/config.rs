@@ -95,11 +95,7 @@ impl EncodingConfig {
     #[must_use]
     pub const fn default_max_blob_bytes(self) -> u64 {
         let possible = self.max_blob_bytes_possible();
-        if possible < DEFAULT_MAX_BLOB_BYTES {
-            possible
-        } else {
-            DEFAULT_MAX_BLOB_BYTES
-        }
+        if possible < DEFAULT_MAX_BLOB_BYTES { possible } else { DEFAULT_MAX_BLOB_BYTES }
     }
 
     /// Bytes of one digest share: `ceil(64 n / k1)`.
@@ -116,11 +112,9 @@ impl EncodingConfig {
         let cells = self.k1() as u64 * self.k2() as u64;
         let symbol_bytes = len.div_ceil(cells).max(1);
         match usize::try_from(symbol_bytes) {
-            Ok(bytes) if symbol_bytes <= self.max_symbol_bytes() => Ok(BlobLayout {
-                config: self,
-                len,
-                symbol_bytes: bytes,
-            }),
+            Ok(bytes) if symbol_bytes <= self.max_symbol_bytes() => {
+                Ok(BlobLayout { config: self, len, symbol_bytes: bytes })
+            }
             _ => Err(ConfigError::BlobTooLarge {
                 len,
                 max_bytes: self.max_blob_bytes_possible(),
@@ -217,11 +211,7 @@ mod tests {
         ];
         for (n, f, k1, k2) in table {
             let config = EncodingConfig::new(n).unwrap();
-            assert_eq!(
-                (config.max_faulty(), config.k1(), config.k2()),
-                (f, k1, k2),
-                "n = {n}"
-            );
+            assert_eq!((config.max_faulty(), config.k1(), config.k2()), (f, k1, k2), "n = {n}");
         }
     }
 
@@ -244,10 +234,7 @@ mod tests {
     fn every_blob_up_to_the_possible_maximum_has_a_layout_and_no_larger_symbol_has() {
         for n in MIN_SHARDS..=MAX_SHARDS {
             let config = EncodingConfig::new(n).unwrap();
-            assert!(
-                config.layout(config.max_blob_bytes_possible()).is_ok(),
-                "n = {n}"
-            );
+            assert!(config.layout(config.max_blob_bytes_possible()).is_ok(), "n = {n}");
             let cells = (config.k1() * config.k2()) as u64;
             let largest = cells * config.max_symbol_bytes();
             assert!(config.layout(largest).is_ok(), "n = {n}");

@@ -63,27 +63,17 @@ pub fn decode_rows(
     if let Some(&index) = wanted.iter().find(|row| row.as_usize() >= config.k1()) {
         return Err(DecodeError::Index { index });
     }
-    let mut missing: Vec<_> = wanted
-        .iter()
-        .map(|row| row.as_usize())
-        .filter(|row| !rows.contains_key(row))
-        .collect();
+    let mut missing: Vec<_> =
+        wanted.iter().map(|row| row.as_usize()).filter(|row| !rows.contains_key(row)).collect();
     missing.sort_unstable();
     missing.dedup();
     if !missing.is_empty() {
         let min_slivers = config.k1();
         if rows.len() < min_slivers {
-            return Err(DecodeError::TooFewSlivers {
-                slivers: rows.len(),
-                min_slivers,
-            });
+            return Err(DecodeError::TooFewSlivers { slivers: rows.len(), min_slivers });
         }
         let present: Vec<_> = rows.keys().copied().take(min_slivers).collect();
-        let shards: Vec<_> = rows
-            .values()
-            .take(min_slivers)
-            .map(|row| &row[..])
-            .collect();
+        let shards: Vec<_> = rows.values().take(min_slivers).map(|row| &row[..]).collect();
         let codec = reed_solomon::codec(min_slivers, config.n());
         let matrix = codec.decode_matrix(&present, &missing);
         let decoded = reed_solomon::product(&matrix, &shards, threads);
@@ -91,10 +81,7 @@ pub fn decode_rows(
         check_rows(layout, table, &decoded, threads)?;
         rows.extend(decoded);
     }
-    Ok(wanted
-        .iter()
-        .map(|row| rows[&row.as_usize()].clone())
-        .collect())
+    Ok(wanted.iter().map(|row| rows[&row.as_usize()].clone()).collect())
 }
 
 /// The blob from any `k2` secondary slivers; every row is checked against `table`.
@@ -111,10 +98,7 @@ pub fn decode_from_secondaries(
     let columns = by_index(layout, Axis::Secondary, secondaries)?;
     let min_slivers = config.k2();
     if columns.len() < min_slivers {
-        return Err(DecodeError::TooFewSlivers {
-            slivers: columns.len(),
-            min_slivers,
-        });
+        return Err(DecodeError::TooFewSlivers { slivers: columns.len(), min_slivers });
     }
     let present: Vec<_> = columns.keys().copied().take(min_slivers).collect();
     let given: Vec<_> = columns.into_values().take(min_slivers).collect();
@@ -123,10 +107,8 @@ pub fn decode_from_secondaries(
     let symbol_bytes = layout.symbol_bytes();
     let row_bytes = layout.primary_bytes();
     let ranges = parallel::split_items(config.k1(), threads.get());
-    let bytes: Vec<_> = ranges
-        .into_iter()
-        .map(|rows| rows.start * row_bytes..rows.end * row_bytes)
-        .collect();
+    let bytes: Vec<_> =
+        ranges.into_iter().map(|rows| rows.start * row_bytes..rows.end * row_bytes).collect();
     // One output, the whole matrix; each thread fills and checks its rows of it.
     let filled = parallel::run(parallel::segments(1, &bytes), |(range, mut segments)| {
         for row in range.start / row_bytes..range.end / row_bytes {
@@ -169,9 +151,7 @@ pub(super) fn by_index(
         if sliver.len() != axis.sliver_bytes(layout) {
             return Err(DecodeError::Length { index: *index });
         }
-        sorted
-            .entry(index.as_usize())
-            .or_insert_with(|| sliver.clone());
+        sorted.entry(index.as_usize()).or_insert_with(|| sliver.clone());
     }
     Ok(sorted)
 }
@@ -184,9 +164,7 @@ fn check_rows(
 ) -> Result<(), DecodeError> {
     let ranges = parallel::split_items(rows.len(), threads.get());
     let results = parallel::run(ranges, |range| {
-        rows[range]
-            .iter()
-            .try_for_each(|(row, bytes)| check_row(layout, table, *row, bytes))
+        rows[range].iter().try_for_each(|(row, bytes)| check_row(layout, table, *row, bytes))
     });
     results.into_iter().collect()
 }

@@ -99,10 +99,7 @@ impl DigestTable {
         let data: Vec<_> = padded.chunks_exact(share_bytes).collect();
         let extension = Extension::new(self.config.k1(), self.config.n());
         let parity = extension.parity(&data, NonZeroUsize::MIN);
-        data.into_iter()
-            .map(|share| padded.slice_ref(share))
-            .chain(parity)
-            .collect()
+        data.into_iter().map(|share| padded.slice_ref(share)).chain(parity).collect()
     }
 
     /// The blob root: over the pair leaves, each a digest and its share.
@@ -112,11 +109,7 @@ impl DigestTable {
     }
 
     fn leaves(&self, shares: &[Bytes]) -> Vec<Hash> {
-        self.digests
-            .iter()
-            .zip(shares)
-            .map(|(digest, share)| digest.leaf(share))
-            .collect()
+        self.digests.iter().zip(shares).map(|(digest, share)| digest.leaf(share)).collect()
     }
 
     /// Whether this is the table of the blob with `header`: codes the shares again and compares
@@ -126,11 +119,7 @@ impl DigestTable {
     /// [`TableError::Header`], [`TableError::Inconsistent`].
     pub fn check(&self, header: &BlobHeader) -> Result<(), TableError> {
         self.check_network(header)?;
-        if self.blob_root() == header.root {
-            Ok(())
-        } else {
-            Err(TableError::Inconsistent)
-        }
+        if self.blob_root() == header.root { Ok(()) } else { Err(TableError::Inconsistent) }
     }
 
     /// The pair proofs of all pairs, after the check of [`Self::check`].
@@ -151,11 +140,7 @@ impl DigestTable {
     pub(super) fn commit(&self, len: u64) -> (BlobHeader, Vec<PairProof>) {
         let shares = self.shares();
         let tree = MerkleTree::new(Domain::BlobNode, self.leaves(&shares));
-        let header = BlobHeader {
-            n_shards: self.config.n_shards(),
-            len,
-            root: tree.root(),
-        };
+        let header = BlobHeader { n_shards: self.config.n_shards(), len, root: tree.root() };
         (header, self.proofs_with(&header, shares, &tree))
     }
 
@@ -177,11 +162,7 @@ impl DigestTable {
     }
 
     fn check_network(&self, header: &BlobHeader) -> Result<(), TableError> {
-        if header.n_shards == self.config.n_shards() {
-            Ok(())
-        } else {
-            Err(TableError::Header)
-        }
+        if header.n_shards == self.config.n_shards() { Ok(()) } else { Err(TableError::Header) }
     }
 
     /// Rebuilds the table from any `k1` or more verified proofs of one blob with different pairs.
@@ -195,10 +176,7 @@ impl DigestTable {
         sorted.sort_unstable_by_key(|proof| proof.index);
         sorted.dedup_by_key(|proof| proof.index);
         let k1 = config.k1();
-        let too_few = TableError::TooFewShares {
-            shares: sorted.len(),
-            min_shares: k1,
-        };
+        let too_few = TableError::TooFewShares { shares: sorted.len(), min_shares: k1 };
         let header = sorted.first().ok_or(too_few)?.header;
         let foreign = |proof: &&PairProof| {
             proof.header != header

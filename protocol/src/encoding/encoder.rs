@@ -162,10 +162,7 @@ impl EncodedBlob {
     #[must_use]
     pub fn pair(&self, pair: SliverPairIndex) -> (Bytes, Bytes) {
         let secondary = pair.secondary(self.header.n_shards);
-        (
-            self.primary(pair.primary()).clone(),
-            self.secondary(secondary).clone(),
-        )
+        (self.primary(pair.primary()).clone(), self.secondary(secondary).clone())
     }
 
     /// The pair proof of `pair`.
@@ -202,9 +199,7 @@ mod tests {
                 encoded.primary(SliverIndex::new(row)).as_ptr() as usize == place
             });
             assert_eq!(shared.count(), shared_rows, "{len} bytes");
-            let rows: Vec<_> = (0..3)
-                .map(|row| encoded.primary(SliverIndex::new(row)))
-                .collect();
+            let rows: Vec<_> = (0..3).map(|row| encoded.primary(SliverIndex::new(row))).collect();
             let padded = rows.into_iter().flatten().copied().collect::<Vec<_>>();
             assert_eq!(padded[..len], blob);
             assert!(padded[len..].iter().all(|byte| *byte == 0));
@@ -213,13 +208,8 @@ mod tests {
 
     #[test]
     fn threads_change_nothing_and_the_id_alone_is_the_same() {
-        for (n, len) in [
-            (4, 2_000_000),
-            (7, 3_000_000),
-            (64, 400_000),
-            (100, 1_500_000),
-            (256, 9),
-        ] {
+        for (n, len) in [(4, 2_000_000), (7, 3_000_000), (64, 400_000), (100, 1_500_000), (256, 9)]
+        {
             let config = EncodingConfig::new(n).unwrap();
             let blob = blob(6, len);
             let one = encode(config, blob.clone(), NonZeroUsize::MIN).unwrap();
@@ -241,9 +231,6 @@ mod tests {
         let len = 6 * usize::try_from(config.max_symbol_bytes()).unwrap() + 1;
         let error = encode(config, Bytes::from(vec![0; len]), NonZeroUsize::MIN).unwrap_err();
         assert!(matches!(error, ConfigError::BlobTooLarge { .. }));
-        assert_eq!(
-            blob_id(config, vec![0; len].into(), NonZeroUsize::MIN),
-            Err(error)
-        );
+        assert_eq!(blob_id(config, vec![0; len].into(), NonZeroUsize::MIN), Err(error));
     }
 }

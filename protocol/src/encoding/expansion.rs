@@ -67,18 +67,10 @@ pub(super) fn expand(
     let parity_columns = Extension::new(config.k2(), config.n()).parity(&columns, threads);
     secondaries.extend(parity_columns);
 
-    let pass = ColumnPass {
-        layout,
-        rows,
-        secondaries: &secondaries,
-    };
+    let pass = ColumnPass { layout, rows, secondaries: &secondaries };
     let (parity_rows, hashes) = pass.run(parity_rows, threads);
     let table = table(layout, &hashes, threads);
-    Expanded {
-        parity_rows,
-        secondaries,
-        table,
-    }
+    Expanded { parity_rows, secondaries, table }
 }
 
 /// The `k2` systematic columns of the message rows.
@@ -106,11 +98,7 @@ impl ColumnPass<'_> {
     /// The parity rows, and the hashes of all symbols, column by column.
     fn run(&self, parity_rows: ParityRows, threads: NonZeroUsize) -> (Vec<Bytes>, Vec<Hash>) {
         let config = self.layout.config();
-        let count = if parity_rows == ParityRows::Keep {
-            config.n() - config.k1()
-        } else {
-            0
-        };
+        let count = if parity_rows == ParityRows::Keep { config.n() - config.k1() } else { 0 };
         let columns = parallel::split_items(config.n(), threads.get());
         let bytes_of = |columns: &Range<usize>| {
             let byte = |column: usize| column.min(config.k2()) * self.layout.symbol_bytes();
@@ -141,11 +129,7 @@ impl ColumnPass<'_> {
         let mut scratch = Scratch::default();
         let mut start = columns.start;
         while start < columns.end {
-            let side_end = if start < k2 {
-                columns.end.min(k2)
-            } else {
-                columns.end
-            };
+            let side_end = if start < k2 { columns.end.min(k2) } else { columns.end };
             let batch = start..side_end.min(start + per_batch);
             start = batch.end;
             let first = batch.start - columns.start;
@@ -161,11 +145,8 @@ impl ColumnPass<'_> {
         segments: &mut [BytesMut],
         hashes: &mut [Hash],
     ) {
-        let (k1, k2, n) = (
-            self.layout.config().k1(),
-            self.layout.config().k2(),
-            self.layout.config().n(),
-        );
+        let (k1, k2, n) =
+            (self.layout.config().k1(), self.layout.config().k2(), self.layout.config().n());
         let symbol_bytes = self.layout.symbol_bytes();
         let width = batch.len() * symbol_bytes;
         let mut hash_row = |row: usize, symbols: &[u8]| {
@@ -235,8 +216,7 @@ fn table(layout: &BlobLayout, hashes: &[Hash], threads: NonZeroUsize) -> DigestT
     };
     let pairs: Vec<_> = (0..config.n_shards()).map(SliverPairIndex::new).collect();
     let ranges = parallel::split_items(n, threads.get());
-    let digests = parallel::run(ranges, |range| {
-        pairs[range].iter().copied().map(digest).collect::<Vec<_>>()
-    });
+    let digests =
+        parallel::run(ranges, |range| pairs[range].iter().copied().map(digest).collect::<Vec<_>>());
     DigestTable::new(config, digests.concat()).expect("one digest per pair")
 }

@@ -48,10 +48,7 @@ pub(super) type Emit<'a> = dyn FnMut(usize, usize, &[u8]) + 'a;
 impl Extension {
     /// The extension of `data_shards` to `shards`, with `0 < data_shards < shards <= 256`.
     pub(super) const fn new(data_shards: usize, shards: usize) -> Self {
-        Self {
-            data_shards,
-            shards,
-        }
+        Self { data_shards, shards }
     }
 
     /// Parity shards.
@@ -62,9 +59,7 @@ impl Extension {
     /// The parity shards of `data` (shards of one length, at least 1).
     pub(super) fn parity(self, data: &[&[u8]], threads: NonZeroUsize) -> Vec<Bytes> {
         let width = data[0].len();
-        let parts = threads
-            .get()
-            .min((width * self.shards).div_ceil(MIN_THREAD_WORK));
+        let parts = threads.get().min((width * self.shards).div_ceil(MIN_THREAD_WORK));
         let segments = parallel::segments(self.parity_shards(), &parallel::split(width, parts));
         let filled = parallel::run(segments, |(range, mut segments)| {
             let data: Vec<_> = data.iter().map(|shard| &shard[range.clone()]).collect();
@@ -86,10 +81,7 @@ impl Extension {
         for start in (0..width).step_by(piece_bytes) {
             let bytes = piece_bytes.min(width - start);
             let stride = bytes.next_multiple_of(VECTOR_BYTES);
-            let Scratch {
-                coefficients,
-                values,
-            } = scratch;
+            let Scratch { coefficients, values } = scratch;
             coefficients.clear();
             for shard in data {
                 coefficients.extend_from_slice(&shard[start..start + bytes]);
@@ -159,12 +151,7 @@ fn forward(
     add_product(skew(half, base), hi, lo);
     if end > half {
         add(lo, hi);
-        forward(
-            hi,
-            stride,
-            (base + half, half),
-            (first.saturating_sub(half), end - half),
-        );
+        forward(hi, stride, (base + half, half), (first.saturating_sub(half), end - half));
     }
     forward(lo, stride, (base, half), (first, end.min(half)));
 }
@@ -209,10 +196,7 @@ mod tests {
     const ONE: NonZeroUsize = NonZeroUsize::MIN;
 
     fn check(data_shards: usize, shards: usize, width: usize) {
-        let data: Vec<_> = (0_u64..)
-            .take(data_shards)
-            .map(|i| blob(i, width))
-            .collect();
+        let data: Vec<_> = (0_u64..).take(data_shards).map(|i| blob(i, width)).collect();
         let data: Vec<_> = data.iter().map(|shard| &shard[..]).collect();
         let codec = field::codec(data_shards, shards);
         let expected = field::product(&codec.parity_matrix(), &data, ONE);

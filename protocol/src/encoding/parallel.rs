@@ -29,10 +29,7 @@ fn ranges(total: usize, part: usize) -> Vec<Range<usize>> {
     if total == 0 {
         return std::iter::once(0..0).collect();
     }
-    (0..total)
-        .step_by(part)
-        .map(|start| start..total.min(start + part))
-        .collect()
+    (0..total).step_by(part).map(|start| start..total.min(start + part)).collect()
 }
 
 /// Runs `work` on every item, each on a thread of its own, and returns the results in order.
@@ -43,21 +40,13 @@ pub(super) fn run<T: Send, R: Send>(mut items: Vec<T>, work: impl Fn(T) -> R + S
     };
     thread::scope(|scope| {
         let work = &work;
-        let threads: Vec<_> = items
-            .into_iter()
-            .map(|item| scope.spawn(move || work(item)))
-            .collect();
+        let threads: Vec<_> =
+            items.into_iter().map(|item| scope.spawn(move || work(item))).collect();
         let last = work(last);
         let join = |thread: thread::ScopedJoinHandle<'_, R>| {
-            thread
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         };
-        threads
-            .into_iter()
-            .map(join)
-            .chain(std::iter::once(last))
-            .collect()
+        threads.into_iter().map(join).chain(std::iter::once(last)).collect()
     })
 }
 
@@ -73,10 +62,7 @@ pub(super) fn segments(
         .iter()
         .rev()
         .map(|range| {
-            let tails = buffers
-                .iter_mut()
-                .map(|buffer| buffer.split_off(range.start))
-                .collect();
+            let tails = buffers.iter_mut().map(|buffer| buffer.split_off(range.start)).collect();
             (range.clone(), tails)
         })
         .collect();
@@ -105,10 +91,7 @@ mod tests {
         for total in [0, 1, 63, 64, 65, 1000, 4096] {
             for parts in [0, 1, 2, 3, 100] {
                 for ranges in [split(total, parts), split_items(total, parts)] {
-                    assert!(
-                        (1..=parts.max(1)).contains(&ranges.len()),
-                        "{total} in {parts}"
-                    );
+                    assert!((1..=parts.max(1)).contains(&ranges.len()), "{total} in {parts}");
                     let mut end = 0;
                     for range in ranges {
                         assert_eq!(range.start, end, "{total} in {parts}");
@@ -124,11 +107,8 @@ mod tests {
     fn segments_filled_by_threads_make_whole_outputs_without_a_copy() {
         let ranges = split(1000, 3);
         let segments = segments(2, &ranges);
-        let places: Vec<_> = segments[0]
-            .1
-            .iter()
-            .map(|segment| segment.as_ptr() as usize)
-            .collect();
+        let places: Vec<_> =
+            segments[0].1.iter().map(|segment| segment.as_ptr() as usize).collect();
         let filled = run(segments, |(range, mut segments)| {
             for (i, segment) in segments.iter_mut().enumerate() {
                 segment.extend(range.clone().map(|x| u8::try_from((x + i) % 251).unwrap()));
@@ -136,9 +116,8 @@ mod tests {
             segments
         });
         for (i, output) in join_segments(filled).into_iter().enumerate() {
-            let expected: Vec<_> = (0..1000)
-                .map(|x: usize| u8::try_from((x + i) % 251).unwrap())
-                .collect();
+            let expected: Vec<_> =
+                (0..1000).map(|x: usize| u8::try_from((x + i) % 251).unwrap()).collect();
             assert_eq!(output, expected);
             assert_eq!(output.as_ptr() as usize, places[i]);
         }

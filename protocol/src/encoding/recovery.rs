@@ -58,20 +58,13 @@ impl ProvenSymbol {
     #[must_use]
     pub fn new(helper: PairProof, tree: &SliverTree, index: SymbolIndex) -> Option<Self> {
         let (symbol, path) = (tree.symbol(index)?, tree.path(index)?);
-        Some(Self {
-            helper,
-            axis: tree.axis(),
-            index,
-            symbol,
-            path,
-        })
+        Some(Self { helper, axis: tree.axis(), index, symbol, path })
     }
 
     /// The sliver that the symbol comes from.
     #[must_use]
     pub const fn line(&self) -> SliverIndex {
-        self.axis
-            .line(self.helper.index, self.helper.header.n_shards)
+        self.axis.line(self.helper.index, self.helper.header.n_shards)
     }
 
     /// Checks the helper's pair proof and the symbol against the blob id.
@@ -89,9 +82,7 @@ impl ProvenSymbol {
     /// # Errors
     /// [`SymbolError`]: who sent it sent something false.
     pub fn verify_symbol(&self, config: EncodingConfig) -> Result<(), SymbolError> {
-        let layout = config
-            .layout(self.helper.header.len)
-            .map_err(ProofError::from)?;
+        let layout = config.layout(self.helper.header.len).map_err(ProofError::from)?;
         if self.index.as_usize() >= config.n() {
             return Err(SymbolError::Index);
         }
@@ -197,23 +188,14 @@ pub(crate) fn decode_line(
         if symbol.len() != layout.symbol_bytes() {
             return Err(RecoverError::Length(*line));
         }
-        sorted
-            .entry(line.as_usize())
-            .or_insert_with(|| symbol.clone());
+        sorted.entry(line.as_usize()).or_insert_with(|| symbol.clone());
     }
     let min_symbols = axis.symbols(config);
     if sorted.len() < min_symbols {
-        return Err(RecoverError::TooFewSymbols {
-            symbols: sorted.len(),
-            min_symbols,
-        });
+        return Err(RecoverError::TooFewSymbols { symbols: sorted.len(), min_symbols });
     }
     let present: Vec<_> = sorted.keys().copied().take(min_symbols).collect();
     let given: Vec<_> = sorted.into_values().take(min_symbols).collect();
     let code = (min_symbols, config.n());
-    Ok(
-        reed_solomon::decode(code, &present, &given, NonZeroUsize::MIN)
-            .concat()
-            .into(),
-    )
+    Ok(reed_solomon::decode(code, &present, &given, NonZeroUsize::MIN).concat().into())
 }

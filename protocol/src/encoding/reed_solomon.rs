@@ -111,11 +111,7 @@ fn multiply_block(tile: &[u8], data: &[&[u8]], sums: &mut [u8]) {
         let coefficients = tile.iter().skip(column).step_by(data.len());
         let sums = sums.chunks_exact_mut(width).zip(&mut tail_sums);
         for (&coefficient, (sum, tail_sum)) in coefficients.zip(sums) {
-            let multiply = if column == 0 {
-                galois_8::mul_slice
-            } else {
-                galois_8::mul_slice_xor
-            };
+            let multiply = if column == 0 { galois_8::mul_slice } else { galois_8::mul_slice_xor };
             if tail.start > 0 {
                 multiply(coefficient, &source[..tail.start], &mut sum[..tail.start]);
             }
@@ -165,11 +161,7 @@ impl Codec {
     fn new(data_shards: usize, shards: usize) -> Self {
         let library = ReedSolomon::new(data_shards, shards - data_shards)
             .expect("a checked configuration has 0 < k < n <= 256");
-        Self {
-            data_shards,
-            shards,
-            library,
-        }
+        Self { data_shards, shards, library }
     }
 
     /// The matrix that makes the data shards `wanted` from the shards `present`: exactly `k`
@@ -183,15 +175,10 @@ impl Codec {
         for (i, &shard) in present.iter().enumerate() {
             shards[shard] = Some(unit(self.data_shards, i));
         }
-        self.library
-            .reconstruct_data(&mut shards)
-            .expect("k unit vectors of k bytes");
+        self.library.reconstruct_data(&mut shards).expect("k unit vectors of k bytes");
         let row = |&shard: &usize| shards[shard].take().expect("every data shard is rebuilt");
         let cells = wanted.iter().flat_map(row).collect();
-        Matrix {
-            columns: self.data_shards,
-            cells,
-        }
+        Matrix { columns: self.data_shards, cells }
     }
 }
 
@@ -203,9 +190,7 @@ pub(super) fn decode(
     given: &[Bytes],
     threads: NonZeroUsize,
 ) -> Vec<Bytes> {
-    let wanted: Vec<_> = (0..data_shards)
-        .filter(|i| present.binary_search(i).is_err())
-        .collect();
+    let wanted: Vec<_> = (0..data_shards).filter(|i| present.binary_search(i).is_err()).collect();
     let mut computed = Vec::new();
     if !wanted.is_empty() {
         let matrix = codec(data_shards, shards).decode_matrix(present, &wanted);
@@ -231,15 +216,10 @@ impl Codec {
     /// The rows of the generator below the identity, which make the parity shards: the reference
     /// for the fast extension.
     pub(super) fn parity_matrix(&self) -> Matrix {
-        let units: Vec<_> = (0..self.data_shards)
-            .map(|i| unit(self.data_shards, i))
-            .collect();
+        let units: Vec<_> = (0..self.data_shards).map(|i| unit(self.data_shards, i)).collect();
         let mut parity = vec![vec![0; self.data_shards]; self.shards - self.data_shards];
         self.library.encode_sep(&units, &mut parity).unwrap();
-        Matrix {
-            columns: self.data_shards,
-            cells: parity.concat(),
-        }
+        Matrix { columns: self.data_shards, cells: parity.concat() }
     }
 }
 
@@ -293,11 +273,7 @@ mod tests {
         let one = product(&codec.parity_matrix(), &data, ONE);
         for threads in [2, 3, 7] {
             let threads = NonZeroUsize::new(threads).unwrap();
-            assert_eq!(
-                product(&codec.parity_matrix(), &data, threads),
-                one,
-                "{threads} threads"
-            );
+            assert_eq!(product(&codec.parity_matrix(), &data, threads), one, "{threads} threads");
         }
     }
 
@@ -324,11 +300,7 @@ mod tests {
                     let matrix = codec.decode_matrix(&present, &wanted);
                     let views: Vec<_> = present.iter().map(|&i| &all[i][..]).collect();
                     let expected: Vec<_> = wanted.iter().map(|&i| data[i].clone()).collect();
-                    assert_eq!(
-                        product(&matrix, &views, ONE),
-                        expected,
-                        "{present:?} of {n}"
-                    );
+                    assert_eq!(product(&matrix, &views, ONE), expected, "{present:?} of {n}");
                 }
             }
         }

@@ -111,10 +111,7 @@ fn verify(
 /// # Errors
 /// [`SliverError::Length`].
 pub fn sliver_root(layout: &BlobLayout, axis: Axis, sliver: &[u8]) -> Result<Hash, SliverError> {
-    Ok(merkle::root(
-        Domain::SliverNode,
-        symbol_hashes(layout, axis, sliver)?,
-    ))
+    Ok(merkle::root(Domain::SliverNode, symbol_hashes(layout, axis, sliver)?))
 }
 
 /// The hashes of all `n` symbols of the expanded sliver: the leaves under its root.
@@ -148,11 +145,7 @@ fn check_length(layout: &BlobLayout, axis: Axis, sliver: &[u8]) -> Result<(), Sl
     if bytes == expected_bytes {
         Ok(())
     } else {
-        Err(SliverError::Length {
-            axis,
-            bytes,
-            expected_bytes,
-        })
+        Err(SliverError::Length { axis, bytes, expected_bytes })
     }
 }
 
@@ -179,13 +172,7 @@ impl SliverTree {
         let symbols = sliver.chunks_exact(symbol_bytes).chain(parity_symbols);
         let hashes = symbols.map(Hash::of_symbol).collect();
         let tree = MerkleTree::new(Domain::SliverNode, hashes);
-        Ok(Self {
-            axis,
-            symbol_bytes,
-            sliver,
-            parity,
-            tree,
-        })
+        Ok(Self { axis, symbol_bytes, sliver, parity, tree })
     }
 
     /// The sliver's axis.
@@ -237,35 +224,17 @@ mod tests {
     };
 
     fn encoded(n: u16, len: usize) -> EncodedBlob {
-        encode(
-            EncodingConfig::new(n).unwrap(),
-            blob(1, len),
-            NonZeroUsize::MIN,
-        )
-        .unwrap()
+        encode(EncodingConfig::new(n).unwrap(), blob(1, len), NonZeroUsize::MIN).unwrap()
     }
 
     #[test]
     fn every_pair_of_an_encoded_blob_verifies() {
-        for (n, len) in [
-            (4, 0),
-            (4, 1),
-            (7, 1000),
-            (10, 28 * 40),
-            (64, 5000),
-            (256, 20_000),
-        ] {
+        for (n, len) in [(4, 0), (4, 1), (7, 1000), (10, 28 * 40), (64, 5000), (256, 20_000)] {
             let blob = encoded(n, len);
-            for pair in (0..n)
-                .step_by(usize::from(n / 16).max(1))
-                .map(SliverPairIndex::new)
-            {
+            for pair in (0..n).step_by(usize::from(n / 16).max(1)).map(SliverPairIndex::new) {
                 let (primary, secondary) = blob.pair(pair);
                 let proof = blob.proof(pair);
-                assert_eq!(
-                    verify_pair(&blob.layout(), &proof, &primary, &secondary),
-                    Ok(())
-                );
+                assert_eq!(verify_pair(&blob.layout(), &proof, &primary, &secondary), Ok(()));
             }
         }
     }
@@ -279,30 +248,12 @@ mod tests {
         let long = [&primary[..], &[0]].concat();
         for bad in [&long[..], &primary[1..], &[]] {
             let error = verify_pair(&layout, &proof, bad, &secondary).unwrap_err();
-            assert!(
-                matches!(
-                    error,
-                    SliverError::Length {
-                        axis: Axis::Primary,
-                        ..
-                    }
-                ),
-                "{error}"
-            );
+            assert!(matches!(error, SliverError::Length { axis: Axis::Primary, .. }), "{error}");
             assert_eq!(verify_primary(&layout, &proof, bad), Err(error));
         }
         for bad in [&primary[..], &secondary[1..], &[]] {
             let error = verify_pair(&layout, &proof, &primary, bad).unwrap_err();
-            assert!(
-                matches!(
-                    error,
-                    SliverError::Length {
-                        axis: Axis::Secondary,
-                        ..
-                    }
-                ),
-                "{error}"
-            );
+            assert!(matches!(error, SliverError::Length { axis: Axis::Secondary, .. }), "{error}");
             assert_eq!(verify_secondary(&layout, &proof, bad), Err(error));
         }
     }
@@ -323,10 +274,7 @@ mod tests {
         // Parity rows have no padding to check.
         let parity_row = SliverPairIndex::new(3);
         let (primary, secondary) = padded.pair(parity_row);
-        assert_eq!(
-            verify_pair(&layout, &padded.proof(parity_row), &primary, &secondary),
-            Ok(())
-        );
+        assert_eq!(verify_pair(&layout, &padded.proof(parity_row), &primary, &secondary), Ok(()));
     }
 
     #[test]
@@ -347,13 +295,7 @@ mod tests {
                     let path = tree.path(index).unwrap();
                     let position = (index.as_usize(), 10);
                     let root = tree.root();
-                    assert!(merkle::verify(
-                        Domain::SliverNode,
-                        &root,
-                        position,
-                        hash,
-                        &path
-                    ));
+                    assert!(merkle::verify(Domain::SliverNode, &root, position, hash, &path));
                 }
                 assert_eq!(tree.symbol(SymbolIndex::new(10)), None);
                 assert_eq!(tree.path(SymbolIndex::new(10)), None);

@@ -49,9 +49,6 @@ impl Announcement {
         if header.id() != certificate.fact.blob {
             return Err(MessageError::Field);
         }
-        Ok(Self {
-            header,
-            certificate,
-        })
+        Ok(Self { header, certificate })
     }
 }

@@ -140,20 +140,11 @@ impl RequestHead {
         let head: Self = codec::decode(bytes, MAX_HEAD_BYTES)?;
         let n_shards = limits.config().n_shards();
         match &head {
-            Self::Table {
-                header,
-                table_bytes,
-                ..
-            } => {
+            Self::Table { header, table_bytes, .. } => {
                 at_most(u64::from(*table_bytes), limits.table_bytes())?;
                 check_header(header)?;
             }
-            Self::StoreSlivers {
-                pair,
-                primary_bytes,
-                secondary_bytes,
-                ..
-            } => {
+            Self::StoreSlivers { pair, primary_bytes, secondary_bytes, .. } => {
                 at_most(u64::from(*primary_bytes), limits.max_primary_bytes())?;
                 at_most(u64::from(*secondary_bytes), limits.max_secondary_bytes())?;
                 check_pair(*pair, n_shards)?;
@@ -170,11 +161,9 @@ impl RequestHead {
     pub fn payload_bytes(&self) -> usize {
         let bytes = match self {
             Self::Table { table_bytes, .. } => *table_bytes,
-            Self::StoreSlivers {
-                primary_bytes,
-                secondary_bytes,
-                ..
-            } => primary_bytes + secondary_bytes,
+            Self::StoreSlivers { primary_bytes, secondary_bytes, .. } => {
+                primary_bytes + secondary_bytes
+            }
             Self::Confirm { .. }
             | Self::Certify { .. }
             | Self::BlobStatus { .. }
@@ -205,9 +194,7 @@ impl Request {
     pub fn payload_bytes(&self) -> usize {
         match self {
             Self::Table { table, .. } => table.len(),
-            Self::StoreSlivers {
-                primary, secondary, ..
-            } => primary.len() + secondary.len(),
+            Self::StoreSlivers { primary, secondary, .. } => primary.len() + secondary.len(),
             Self::Confirm { .. }
             | Self::Certify { .. }
             | Self::BlobStatus { .. }
@@ -222,25 +209,12 @@ impl Request {
     /// [`MessageError::Head`] if the head exceeds its limit.
     pub fn into_frame(self) -> Result<Frame, MessageError> {
         let (head, payload) = match self {
-            Self::Table {
-                registration,
-                header,
-                table,
-            } => {
+            Self::Table { registration, header, table } => {
                 let header = header.to_bytes().to_vec();
-                let head = RequestHead::Table {
-                    registration,
-                    header,
-                    table_bytes: stated(&table),
-                };
+                let head = RequestHead::Table { registration, header, table_bytes: stated(&table) };
                 (head, vec![table])
             }
-            Self::StoreSlivers {
-                registration,
-                pair,
-                primary,
-                secondary,
-            } => {
+            Self::StoreSlivers { registration, pair, primary, secondary } => {
                 let head = RequestHead::StoreSlivers {
                     registration,
                     pair,
@@ -250,19 +224,10 @@ impl Request {
                 (head, vec![primary, secondary])
             }
             Self::Confirm { registration } => (RequestHead::Confirm { registration }, Vec::new()),
-            Self::Certify {
-                header,
-                certificate,
-            } => {
+            Self::Certify { header, certificate } => {
                 let header = header.to_bytes().to_vec();
                 let certificate = certificate.to_bytes();
-                (
-                    RequestHead::Certify {
-                        header,
-                        certificate,
-                    },
-                    Vec::new(),
-                )
+                (RequestHead::Certify { header, certificate }, Vec::new())
             }
             Self::BlobStatus { blob } => (RequestHead::BlobStatus { blob }, Vec::new()),
             Self::ReadSliver { blob, pair, axis } => {
@@ -270,10 +235,7 @@ impl Request {
             }
             Self::NodeStatus => (RequestHead::NodeStatus, Vec::new()),
         };
-        Ok(Frame {
-            head: codec::encode(&head, MAX_HEAD_BYTES)?,
-            payload,
-        })
+        Ok(Frame { head: codec::encode(&head, MAX_HEAD_BYTES)?, payload })
     }
 
     /// Joins a decoded head and the payload that followed it.
@@ -292,34 +254,15 @@ impl Request {
             BlobHeader::from_bytes(limits.config(), bytes).map_err(|_| MessageError::Field)
         };
         Ok(match head {
-            RequestHead::Table {
-                registration,
-                header: bytes,
-                ..
-            } => Self::Table {
-                registration,
-                header: header(&bytes)?,
-                table: payload,
-            },
-            RequestHead::StoreSlivers {
-                registration,
-                pair,
-                primary_bytes,
-                ..
-            } => {
+            RequestHead::Table { registration, header: bytes, .. } => {
+                Self::Table { registration, header: header(&bytes)?, table: payload }
+            }
+            RequestHead::StoreSlivers { registration, pair, primary_bytes, .. } => {
                 let primary = payload.split_to(primary_bytes as usize);
-                Self::StoreSlivers {
-                    registration,
-                    pair,
-                    primary,
-                    secondary: payload,
-                }
+                Self::StoreSlivers { registration, pair, primary, secondary: payload }
             }
             RequestHead::Confirm { registration } => Self::Confirm { registration },
-            RequestHead::Certify {
-                header: bytes,
-                certificate,
-            } => Self::Certify {
+            RequestHead::Certify { header: bytes, certificate } => Self::Certify {
                 header: header(&bytes)?,
                 certificate: Certificate::from_bytes(&certificate)
                     .map_err(|_| MessageError::Field)?,
@@ -332,9 +275,5 @@ impl Request {
 }
 
 fn check_header(bytes: &[u8]) -> Result<(), MessageError> {
-    if bytes.len() == HEADER_BYTES {
-        Ok(())
-    } else {
-        Err(MessageError::Field)
-    }
+    if bytes.len() == HEADER_BYTES { Ok(()) } else { Err(MessageError::Field) }
 }

@@ -217,10 +217,7 @@ impl ResponseHead {
                 return Err(MessageError::Field);
             }
             Self::NodeStatus(status) => check_version(&status.version)?,
-            Self::Sliver {
-                proof,
-                sliver_bytes,
-            } => {
+            Self::Sliver { proof, sliver_bytes } => {
                 at_most(u64::from(*sliver_bytes), limits.max_primary_bytes())?;
                 if proof.len() != limits.proof_bytes() {
                     return Err(MessageError::Field);
@@ -263,20 +260,15 @@ impl Response {
             Self::Certified => ResponseHead::Certified,
             Self::BlobStatus(answer) => ResponseHead::BlobStatus(answer),
             Self::Sliver { proof, sliver } => {
-                let head = ResponseHead::Sliver {
-                    proof: proof.to_vec(),
-                    sliver_bytes: stated(&sliver),
-                };
+                let head =
+                    ResponseHead::Sliver { proof: proof.to_vec(), sliver_bytes: stated(&sliver) };
                 payload.push(sliver);
                 head
             }
             Self::NodeStatus(status) => ResponseHead::NodeStatus(status),
             Self::Refused(refusal) => ResponseHead::Refused(refusal),
         };
-        Ok(Frame {
-            head: codec::encode(&head, MAX_HEAD_BYTES)?,
-            payload,
-        })
+        Ok(Frame { head: codec::encode(&head, MAX_HEAD_BYTES)?, payload })
     }
 
     /// Joins a decoded head and the payload that followed it.
@@ -294,10 +286,9 @@ impl Response {
             ResponseHead::Missing { pairs } => Self::Missing { pairs },
             ResponseHead::Certified => Self::Certified,
             ResponseHead::BlobStatus(answer) => Self::BlobStatus(answer),
-            ResponseHead::Sliver { proof, .. } => Self::Sliver {
-                proof: Bytes::from(proof),
-                sliver: payload,
-            },
+            ResponseHead::Sliver { proof, .. } => {
+                Self::Sliver { proof: Bytes::from(proof), sliver: payload }
+            }
             ResponseHead::NodeStatus(status) => Self::NodeStatus(status),
             ResponseHead::Refused(refusal) => Self::Refused(refusal),
         })
@@ -307,9 +298,5 @@ impl Response {
 /// A version ends up on people's terminals: printable ASCII only.
 fn check_version(version: &str) -> Result<(), MessageError> {
     let printable = version.bytes().all(|byte| byte.is_ascii_graphic());
-    if version.len() <= MAX_VERSION_BYTES && printable {
-        Ok(())
-    } else {
-        Err(MessageError::Field)
-    }
+    if version.len() <= MAX_VERSION_BYTES && printable { Ok(()) } else { Err(MessageError::Field) }
 }

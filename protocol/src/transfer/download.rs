@@ -175,10 +175,7 @@ impl Download {
         let rows = (0..n_shards)
             .map(|row| {
                 let shard = blob.shard_of(SliverPairIndex::new(row), n_shards);
-                RowState {
-                    member: committee.holder(shard),
-                    row: Row::Idle,
-                }
+                RowState { member: committee.holder(shard), row: Row::Idle }
             })
             .collect();
         Self {
@@ -256,16 +253,11 @@ impl Download {
     }
 
     fn received(&self) -> usize {
-        self.rows
-            .iter()
-            .filter(|state| state.row == Row::Received)
-            .count()
+        self.rows.iter().filter(|state| state.row == Row::Received).count()
     }
 
     fn missing(&self) -> impl Iterator<Item = usize> + '_ {
-        self.wanted
-            .clone()
-            .filter(|row| self.rows[*row].row != Row::Received)
+        self.wanted.clone().filter(|row| self.rows[*row].row != Row::Received)
     }
 
     fn on_received(&mut self, now_ms: u64, row: usize) {
@@ -377,9 +369,7 @@ impl Download {
 
     fn ask(&mut self, now_ms: u64, outputs: &mut Vec<DownloadOutput>) {
         loop {
-            let expected = (0..self.rows.len())
-                .filter(|row| self.is_expected(*row))
-                .count();
+            let expected = (0..self.rows.len()).filter(|row| self.is_expected(*row)).count();
             if expected >= self.config.in_flight_max {
                 return;
             }
@@ -387,16 +377,10 @@ impl Download {
                 return;
             };
             let state = &mut self.rows[row];
-            state.row = Row::Asked {
-                at_ms: now_ms,
-                late: false,
-            };
+            state.row = Row::Asked { at_ms: now_ms, late: false };
             self.members[state.member].in_flight += 1;
             let pair = SliverPairIndex::new(u16::try_from(row).expect("below n_shards"));
-            outputs.push(DownloadOutput::Ask {
-                member: state.member,
-                pair,
-            });
+            outputs.push(DownloadOutput::Ask { member: state.member, pair });
         }
     }
 
@@ -425,14 +409,11 @@ impl Download {
             let unknown = member.answers == 0;
             (member.unreliable, unknown, member.in_flight, mean_ms, *row)
         };
-        (0..self.rows.len())
-            .filter(askable)
-            .min_by_key(cost)
-            .filter(|row| {
-                // An unreliable member is asked one thing at a time, and only when nobody else is left.
-                let member = &self.members[self.rows[*row].member];
-                !member.unreliable || member.in_flight == 0
-            })
+        (0..self.rows.len()).filter(askable).min_by_key(cost).filter(|row| {
+            // An unreliable member is asked one thing at a time, and only when nobody else is left.
+            let member = &self.members[self.rows[*row].member];
+            !member.unreliable || member.in_flight == 0
+        })
     }
 
     fn check_end(&mut self, outputs: &mut Vec<DownloadOutput>) {

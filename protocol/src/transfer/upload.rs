@@ -200,17 +200,9 @@ impl Upload {
             .members()
             .iter()
             .map(|member| MemberState {
-                pairs: member
-                    .shards
-                    .iter()
-                    .map(|shard| blob.pair_of(*shard, n_shards))
-                    .collect(),
+                pairs: member.shards.iter().map(|shard| blob.pair_of(*shard, n_shards)).collect(),
                 // A member without shards has nothing to keep or confirm.
-                step: if member.shards.is_empty() {
-                    Step::Confirmed
-                } else {
-                    Step::Table
-                },
+                step: if member.shards.is_empty() { Step::Confirmed } else { Step::Table },
                 to_send: VecDeque::new(),
                 in_flight: BTreeSet::new(),
                 failures_in_a_row: 0,
@@ -258,11 +250,7 @@ impl Upload {
                 }
             }
             UploadInput::Confirmed { member } => self.on_confirmed(now_ms, member, &mut outputs),
-            UploadInput::Failed {
-                member,
-                ask,
-                failure,
-            } => {
+            UploadInput::Failed { member, ask, failure } => {
                 self.on_failed(now_ms, member, ask, failure);
             }
             UploadInput::Tick => {}
@@ -279,9 +267,7 @@ impl Upload {
             return None;
         }
         let active = self.members.iter().filter(|member| member.is_active());
-        let waiting = active
-            .map(|member| member.not_before_ms)
-            .filter(|ms| *ms > self.now_ms);
+        let waiting = active.map(|member| member.not_before_ms).filter(|ms| *ms > self.now_ms);
         waiting.chain(self.tail_until_ms).min()
     }
 
@@ -298,11 +284,7 @@ impl Upload {
             Step::GivenUp(failure) => Some((position, failure)),
             Step::Table | Step::Pairs | Step::Confirm | Step::Confirmed => None,
         };
-        self.members
-            .iter()
-            .enumerate()
-            .filter_map(given_up)
-            .collect()
+        self.members.iter().enumerate().filter_map(given_up).collect()
     }
 
     fn answered(&mut self, member: usize, ask: Ask) {
@@ -350,9 +332,7 @@ impl Upload {
         self.confirmed.add(&self.committee, member);
         if self.tail_until_ms.is_none() && self.committee.is_quorum(self.confirmed.weight()) {
             let tail_ms = now_ms.saturating_sub(self.started_ms) / 2;
-            let tail_ms = tail_ms
-                .max(self.config.tail_min_ms)
-                .min(self.config.tail_max_ms);
+            let tail_ms = tail_ms.max(self.config.tail_min_ms).min(self.config.tail_max_ms);
             self.tail_until_ms = Some(now_ms + tail_ms);
             outputs.push(UploadOutput::Quorum);
         }

@@ -4,10 +4,7 @@
 //! write the files anew with `FLOE_WRITE_VECTORS=1` and look at every line that changed.
 
 /// Compares `text` with the golden file that holds `golden`, or writes the file if asked to.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "writes the vectors, only when asked to"
-)]
+#[expect(clippy::disallowed_methods, reason = "writes the vectors, only when asked to")]
 pub(crate) fn check(file: &str, golden: &str, text: &str) {
     if std::env::var_os("FLOE_WRITE_VECTORS").is_some() {
         let path = format!("{}/tests/vectors/{file}", env!("CARGO_MANIFEST_DIR"));

@@ -16,9 +16,7 @@ pub(crate) struct Home {
 
 impl Home {
     pub(crate) fn new() -> Self {
-        Self {
-            dir: tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap(),
-        }
+        Self { dir: tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap() }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -51,11 +49,7 @@ pub(crate) fn config_in(home: &Path) -> StoreConfig {
 }
 
 pub(crate) fn blob(number: u64) -> BlobId {
-    BlobId::new(
-        *Domain::Piece
-            .hash(&[b"blob", &number.to_le_bytes()])
-            .as_bytes(),
-    )
+    BlobId::new(*Domain::Piece.hash(&[b"blob", &number.to_le_bytes()]).as_bytes())
 }
 
 /// Bytes that nothing compresses, and that no other seed has.
@@ -75,17 +69,12 @@ pub(crate) fn noise(seed: u64, bytes: usize) -> Vec<u8> {
 /// Primary and secondary sliver of pair `number`, of some odd sizes up to 90 KiB.
 pub(crate) fn slivers(number: u64) -> (Vec<u8>, Vec<u8>) {
     let primary_bytes = 1 + usize::try_from(number * 7919 % 90_000).unwrap();
-    (
-        noise(2 * number, primary_bytes),
-        noise(2 * number + 1, primary_bytes / 2 + 1),
-    )
+    (noise(2 * number, primary_bytes), noise(2 * number + 1, primary_bytes / 2 + 1))
 }
 
 pub(crate) fn put(store: &Store, number: u64) {
     let (primary, secondary) = slivers(number);
-    store
-        .put_pair(SHARD, &blob(number), &primary, &secondary)
-        .unwrap();
+    store.put_pair(SHARD, &blob(number), &primary, &secondary).unwrap();
 }
 
 /// Whether pair `number` is there. If the store says so, both slivers must be right.

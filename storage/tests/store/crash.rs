@@ -101,16 +101,10 @@ fn check_image(image: &Home, flushed_bytes: u64, torn: Tear, flushed_pairs: u64)
     tear(&crashed.log(), flushed_bytes, torn);
     let store = crashed.open();
     for number in 0..flushed_pairs {
-        assert!(
-            is_there(&store, number),
-            "{torn:?} behind {flushed_pairs}: pair {number}"
-        );
+        assert!(is_there(&store, number), "{torn:?} behind {flushed_pairs}: pair {number}");
     }
     let later = (flushed_pairs..flushed_pairs + 18).filter(|number| is_there(&store, *number));
-    assert_eq!(
-        store.usage().pairs,
-        flushed_pairs + u64::try_from(later.count()).unwrap()
-    );
+    assert_eq!(store.usage().pairs, flushed_pairs + u64::try_from(later.count()).unwrap());
     assert_eq!(store.usage().damaged_pieces, 0);
     // Life goes on after a crash.
     put(&store, flushed_pairs + 17);
@@ -122,10 +116,7 @@ fn check_image(image: &Home, flushed_bytes: u64, torn: Tear, flushed_pairs: u64)
 /// The same test as another process, working in `home`.
 fn child(test: &str, home: &Path) -> Command {
     let mut command = Command::new(env::current_exe().unwrap());
-    command
-        .args([test, "--exact", "--nocapture"])
-        .env(CHILD_HOME, home)
-        .stdout(Stdio::piped());
+    command.args([test, "--exact", "--nocapture"]).env(CHILD_HOME, home).stdout(Stdio::piped());
     command
 }
 
@@ -151,10 +142,7 @@ impl Told {
         for line in BufReader::new(child.stdout.take().unwrap()).lines() {
             let line = line.unwrap();
             let mut words = line.split(' ');
-            match (
-                words.next(),
-                words.next().and_then(|word| word.parse().ok()),
-            ) {
+            match (words.next(), words.next().and_then(|word| word.parse().ok())) {
                 (Some("stored"), Some(number)) => self.stored.push(number),
                 (Some("deleting"), Some(number)) => self.deleting.push(number),
                 _ => {}
@@ -181,10 +169,7 @@ fn killed_writers_lose_nothing_that_they_acknowledged() {
         told.listen(child(NAME, home.path()).spawn().unwrap(), 20 + 17 * round);
         let store = home.open();
         for number in told.stored.iter().filter(|n| !told.deleting.contains(n)) {
-            assert!(
-                is_there(&store, *number),
-                "round {round}: pair {number} was acknowledged"
-            );
+            assert!(is_there(&store, *number), "round {round}: pair {number} was acknowledged");
         }
         // Whatever else is there is whole.
         for number in 0..told.stored.iter().max().unwrap() + 20 {
@@ -230,9 +215,7 @@ fn a_disk_that_fills_up_stops_the_store_and_tears_nothing() {
         let mut limited = Command::new("sh");
         limited
             .arg("-c")
-            .arg(format!(
-                "trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\""
-            ))
+            .arg(format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\""))
             .arg(exe.get_program())
             .args(exe.get_args())
             .env(CHILD_HOME, home.path())
@@ -243,10 +226,7 @@ fn a_disk_that_fills_up_stops_the_store_and_tears_nothing() {
 
         let store = home.open();
         for number in &told.stored {
-            assert!(
-                is_there(&store, *number),
-                "round {round}: pair {number} was acknowledged"
-            );
+            assert!(is_there(&store, *number), "round {round}: pair {number} was acknowledged");
         }
         let all = told.stored.iter().max().unwrap() + 40;
         for number in 0..all {
@@ -265,13 +245,7 @@ fn write_until_full(store: &Store) {
         let (primary, secondary) = slivers(number);
         let stored = store
             .put_pair(SHARD, &blob(number), &primary, &secondary)
-            .and_then(|()| {
-                if number % 4 == 3 {
-                    store.flush()
-                } else {
-                    Ok(())
-                }
-            });
+            .and_then(|()| if number % 4 == 3 { store.flush() } else { Ok(()) });
         if number % 4 == 3 && stored.is_ok() {
             (number - 3..=number).for_each(|number| tell("stored", number));
         }

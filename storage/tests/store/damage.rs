@@ -29,8 +29,7 @@ fn damage(log: &Path, content: &[u8]) {
     for (offset, window) in bytes.windows(needle.len()).enumerate() {
         if window == needle {
             let place = offset + 40;
-            file.write_all_at(&[bytes[place] ^ 4], place.try_into().unwrap())
-                .unwrap();
+            file.write_all_at(&[bytes[place] ^ 4], place.try_into().unwrap()).unwrap();
             found += 1;
         }
     }
@@ -74,9 +73,7 @@ impl Subscriber for Warnings {
 
 fn put_large(store: &Store, number: u64) {
     let (primary, secondary) = (noise(number, 300_000), noise(number + 1000, 150_000));
-    store
-        .put_pair(SHARD, &blob(number), &primary, &secondary)
-        .unwrap();
+    store.put_pair(SHARD, &blob(number), &primary, &secondary).unwrap();
 }
 
 fn get_large(store: &Store, number: u64) -> bool {
@@ -106,10 +103,7 @@ fn a_damaged_piece_is_missing_logged_counted_and_stored_again() {
     let store = home.open();
     let before = store.usage();
     assert_eq!((before.pairs, before.damaged_pieces), (8, 0));
-    assert!(
-        store.has_pair(SHARD, &blob(3)).unwrap(),
-        "nobody has looked yet"
-    );
+    assert!(store.has_pair(SHARD, &blob(3)).unwrap(), "nobody has looked yet");
     let warnings = Warnings::default();
     tracing::subscriber::with_default(warnings.clone(), || {
         assert_eq!(store.sliver(SHARD, &blob(3), Axis::Primary).unwrap(), None);
@@ -119,10 +113,7 @@ fn a_damaged_piece_is_missing_logged_counted_and_stored_again() {
     assert_eq!(warnings.matches("damaged piece").count(), 1, "{warnings}");
     assert!(warnings.contains(&blob(3).to_string()), "{warnings}");
     assert!(!store.has_pair(SHARD, &blob(3)).unwrap());
-    assert_eq!(
-        store.sliver(SHARD, &blob(3), Axis::Secondary).unwrap(),
-        None
-    );
+    assert_eq!(store.sliver(SHARD, &blob(3), Axis::Secondary).unwrap(), None);
     assert_eq!(store.usage().damaged_pieces, 1);
     assert_eq!(store.usage().pairs, 7);
 
@@ -183,29 +174,19 @@ fn flipped_bits_anywhere_are_errors_or_missing_pairs_but_never_other_bytes() {
         let image = Home::new();
         copy(home.path(), image.path());
         let place = u64::from_be_bytes(noise(flip, 8).try_into().unwrap()) % log_bytes;
-        let file = fs::File::options()
-            .read(true)
-            .write(true)
-            .open(image.log())
-            .unwrap();
+        let file = fs::File::options().read(true).write(true).open(image.log()).unwrap();
         let mut byte = [0];
         file.read_exact_at(&mut byte, place).unwrap();
         file.write_all_at(&[byte[0] ^ 1], place).unwrap();
         match Store::open(&config_in(image.path())) {
             Ok(store) => damaged += u64::from(check_all(&store)),
             Err(error) => {
-                assert!(
-                    matches!(error, OpenError::Corrupt { .. }),
-                    "at {place}: {error}"
-                );
+                assert!(matches!(error, OpenError::Corrupt { .. }), "at {place}: {error}");
                 refused += 1;
             }
         }
     }
-    assert!(
-        damaged + refused > 5,
-        "{damaged} damaged, {refused} refused"
-    );
+    assert!(damaged + refused > 5, "{damaged} damaged, {refused} refused");
 }
 
 /// Reads every pair; whether damage was met.

@@ -19,10 +19,7 @@ fn a_store_has_one_user_at_a_time() {
     assert!(matches!(error, OpenError::Locked { .. }), "{error}");
     let clone = store.clone();
     drop(store);
-    assert!(matches!(
-        open_error(&home.config()),
-        OpenError::Locked { .. }
-    ));
+    assert!(matches!(open_error(&home.config()), OpenError::Locked { .. }));
     drop(clone);
     for _ in 0..20 {
         put(&home.open(), 1);
@@ -34,33 +31,16 @@ fn an_emptied_disk_is_not_taken_for_a_new_one() {
     let home = Home::new();
     put(&home.open(), 1);
     fs::remove_dir_all(home.store_dir()).unwrap();
-    assert!(matches!(
-        open_error(&home.config()),
-        OpenError::Emptied { .. }
-    ));
-    assert!(
-        !home.store_dir().exists(),
-        "nothing is created on the wrong disk"
-    );
+    assert!(matches!(open_error(&home.config()), OpenError::Emptied { .. }));
+    assert!(!home.store_dir().exists(), "nothing is created on the wrong disk");
     fs::create_dir_all(home.store_dir()).unwrap();
-    assert!(matches!(
-        open_error(&home.config()),
-        OpenError::Emptied { .. }
-    ));
+    assert!(matches!(open_error(&home.config()), OpenError::Emptied { .. }));
     fs::write(home.log(), b"").unwrap();
     let error = open_error(&home.config());
     assert!(matches!(error, OpenError::Emptied { .. }));
-    assert!(
-        error
-            .to_string()
-            .contains(home.store_dir().to_str().unwrap()),
-        "{error}"
-    );
+    assert!(error.to_string().contains(home.store_dir().to_str().unwrap()), "{error}");
 
-    let accepting = StoreConfig {
-        accept_empty: true,
-        ..home.config()
-    };
+    let accepting = StoreConfig { accept_empty: true, ..home.config() };
     let store = Store::open(&accepting).unwrap();
     assert!(!is_there(&store, 1));
     put(&store, 2);
@@ -79,19 +59,10 @@ fn another_store_of_the_same_node_is_not_the_one_that_the_marker_names() {
     fs::remove_file(&marker).unwrap();
     put(&home.open(), 2);
     fs::write(&marker, text).unwrap();
-    assert!(matches!(
-        open_error(&home.config()),
-        OpenError::Emptied { .. }
-    ));
+    assert!(matches!(open_error(&home.config()), OpenError::Emptied { .. }));
 
-    let accepting = StoreConfig {
-        accept_empty: true,
-        ..home.config()
-    };
-    assert!(
-        is_there(&Store::open(&accepting).unwrap(), 2),
-        "what is there is kept"
-    );
+    let accepting = StoreConfig { accept_empty: true, ..home.config() };
+    assert!(is_there(&Store::open(&accepting).unwrap(), 2), "what is there is kept");
     assert!(is_there(&home.open(), 2));
 }
 
@@ -118,16 +89,9 @@ fn two_stores_of_a_node_differ() {
 fn the_store_of_another_node_is_refused() {
     let home = Home::new();
     put(&home.open(), 1);
-    let other = StoreConfig {
-        node: NodeId::new([8; 32]),
-        accept_empty: true,
-        ..home.config()
-    };
+    let other = StoreConfig { node: NodeId::new([8; 32]), accept_empty: true, ..home.config() };
     let error = open_error(&other);
-    let OpenError::OtherNode {
-        found, expected, ..
-    } = &error
-    else {
+    let OpenError::OtherNode { found, expected, .. } = &error else {
         panic!("{error}");
     };
     assert_eq!((**found, **expected), (home.config().node, other.node));
@@ -141,30 +105,18 @@ fn a_file_is_no_directory() {
     let home = Home::new();
     fs::write(home.path().join("file"), b"x").unwrap();
     for dir in ["file", "file/store"] {
-        let config = StoreConfig {
-            dir: home.path().join(dir),
-            ..home.config()
-        };
+        let config = StoreConfig { dir: home.path().join(dir), ..home.config() };
         let error = open_error(&config);
-        assert!(
-            matches!(error, OpenError::NotADirectory { .. }),
-            "{dir}: {error}"
-        );
+        assert!(matches!(error, OpenError::NotADirectory { .. }), "{dir}: {error}");
     }
 }
 
 #[test]
 fn a_place_that_takes_no_directory_is_reported() {
     let home = Home::new();
-    let config = StoreConfig {
-        dir: "/proc/floe-store".into(),
-        ..home.config()
-    };
+    let config = StoreConfig { dir: "/proc/floe-store".into(), ..home.config() };
     let error = open_error(&config);
-    assert!(
-        matches!(error, OpenError::NotWritable { .. } | OpenError::Io { .. }),
-        "{error}"
-    );
+    assert!(matches!(error, OpenError::NotWritable { .. } | OpenError::Io { .. }), "{error}");
     assert!(!home.config().marker.exists());
 }
 
@@ -177,13 +129,7 @@ fn files_that_are_no_database_are_reported_as_damage() {
     let mut snapshots = 0;
     for entry in fs::read_dir(home.store_dir()).unwrap() {
         let path = entry.unwrap().path();
-        if path
-            .file_name()
-            .unwrap()
-            .to_str()
-            .unwrap()
-            .starts_with("snap.")
-        {
+        if path.file_name().unwrap().to_str().unwrap().starts_with("snap.") {
             fs::write(path, [7; 100]).unwrap();
             snapshots += 1;
         }
@@ -199,10 +145,7 @@ fn a_marker_that_is_none_is_reported() {
     let home = Home::new();
     put(&home.open(), 1);
     fs::write(home.config().marker, b"something else").unwrap();
-    assert!(matches!(
-        open_error(&home.config()),
-        OpenError::Emptied { .. }
-    ));
+    assert!(matches!(open_error(&home.config()), OpenError::Emptied { .. }));
     fs::write(home.config().marker, vec![0; 1 << 20]).unwrap();
     assert!(matches!(open_error(&home.config()), OpenError::Io { .. }));
 }

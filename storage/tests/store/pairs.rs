@@ -14,18 +14,13 @@ fn slivers_of_every_size_come_back_and_survive_reopening() {
     let store = home.open();
     for (number, bytes) in (0..).zip(sizes) {
         let (primary, secondary) = (noise(number, bytes), noise(number + 100, bytes.div_ceil(2)));
-        store
-            .put_pair(SHARD, &blob(number), &primary, &secondary)
-            .unwrap();
+        store.put_pair(SHARD, &blob(number), &primary, &secondary).unwrap();
     }
     let check = |store: &floe_storage::Store| {
         for (number, bytes) in (0..).zip(sizes) {
             assert!(store.has_pair(SHARD, &blob(number)).unwrap());
             let primary = store.sliver(SHARD, &blob(number), Axis::Primary).unwrap();
-            assert!(
-                primary.unwrap() == noise(number, bytes),
-                "primary of {bytes} bytes"
-            );
+            assert!(primary.unwrap() == noise(number, bytes), "primary of {bytes} bytes");
             let secondary = store.sliver(SHARD, &blob(number), Axis::Secondary).unwrap();
             assert!(
                 secondary.unwrap() == noise(number + 100, bytes.div_ceil(2)),
@@ -63,10 +58,7 @@ fn deleted_pairs_are_gone_and_can_be_stored_again() {
     assert!(store.delete_pair(SHARD, &blob(1)).unwrap());
     assert!(!store.delete_pair(SHARD, &blob(1)).unwrap());
     assert!(!is_there(&store, 1));
-    assert_eq!(
-        store.sliver(SHARD, &blob(1), Axis::Secondary).unwrap(),
-        None
-    );
+    assert_eq!(store.sliver(SHARD, &blob(1), Axis::Secondary).unwrap(), None);
     assert!(is_there(&store, 2));
     put(&store, 1);
     assert!(is_there(&store, 1));
@@ -82,9 +74,7 @@ fn the_first_slivers_of_a_pair_stay() {
     let store = home.open();
     put(&store, 1);
     let before = store.usage();
-    store
-        .put_pair(SHARD, &blob(1), b"other", b"slivers")
-        .unwrap();
+    store.put_pair(SHARD, &blob(1), b"other", b"slivers").unwrap();
     assert!(is_there(&store, 1));
     assert_eq!(store.usage().live_bytes, before.live_bytes);
     assert_eq!(store.usage().pairs, 1);
@@ -97,10 +87,7 @@ fn slivers_without_bytes_or_with_too_many_are_refused() {
     let huge = vec![0; SLIVER_BYTES_MAX + 1];
     for (primary, secondary) in [(&b""[..], &b"x"[..]), (b"x", b""), (&huge, b"x")] {
         let refused = store.put_pair(SHARD, &blob(1), primary, secondary);
-        assert!(
-            matches!(refused, Err(StorageError::Length { .. })),
-            "{refused:?}"
-        );
+        assert!(matches!(refused, Err(StorageError::Length { .. })), "{refused:?}");
         assert!(!refused.unwrap_err().is_fatal());
     }
     assert!(!store.has_pair(SHARD, &blob(1)).unwrap());

@@ -15,11 +15,7 @@ use crate::common::{Home, noise};
 const OWNER: PublicKey = PublicKey::new([3; 32]);
 
 fn header(number: u8) -> BlobHeader {
-    BlobHeader {
-        n_shards: 64,
-        len: 1000,
-        root: Hash::new([number; 32]),
-    }
+    BlobHeader { n_shards: 64, len: 1000, root: Hash::new([number; 32]) }
 }
 
 fn registration(header: BlobHeader, nonce: u64) -> Registration {
@@ -41,19 +37,12 @@ fn a_table_brings_registration_record_and_proofs() {
     let (first, second) = (registration(header(1), 0), registration(header(1), 1));
     let blob = header(1).id();
     assert_eq!(store.blob_record(&blob).unwrap(), None);
-    let proofs = [
-        (ShardIndex::new(2), noise(1, 500)),
-        (ShardIndex::new(9), noise(2, 500)),
-    ];
+    let proofs = [(ShardIndex::new(2), noise(1, 500)), (ShardIndex::new(9), noise(2, 500))];
     store.put_table(&first, &proofs).unwrap();
     store.put_table(&second, &[]).unwrap();
     let before = store.usage();
     store.put_table(&first, &proofs).unwrap();
-    assert_eq!(
-        store.usage().live_bytes,
-        before.live_bytes,
-        "repeating adds nothing"
-    );
+    assert_eq!(store.usage().live_bytes, before.live_bytes, "repeating adds nothing");
     store.flush().unwrap();
     drop(store);
 
@@ -61,10 +50,7 @@ fn a_table_brings_registration_record_and_proofs() {
     assert_eq!(store.usage().live_bytes, before.live_bytes);
     assert_eq!(store.usage().blobs, 1);
     assert_eq!(store.registration(&first.id).unwrap(), Some(first));
-    assert_eq!(
-        store.registration(&registration(header(2), 0).id).unwrap(),
-        None
-    );
+    assert_eq!(store.registration(&registration(header(2), 0).id).unwrap(), None);
     let (record, registrations) = store.blob_record(&blob).unwrap().unwrap();
     assert_eq!(record.header, header(1));
     assert_eq!(record.registrations, [first.id, second.id]);
@@ -81,13 +67,9 @@ fn registrations_of_one_blob_are_bounded() {
     let store = home.open();
     let nonces = 0..u64::try_from(MAX_REGISTRATIONS_PER_BLOB).unwrap();
     let certificate = noise(4, 300);
-    store
-        .put_certificate(&header(1), certificate, Epoch::new(2))
-        .unwrap();
+    store.put_certificate(&header(1), certificate, Epoch::new(2)).unwrap();
     for nonce in nonces.clone() {
-        store
-            .put_table(&registration(header(1), nonce), &[])
-            .unwrap();
+        store.put_table(&registration(header(1), nonce), &[]).unwrap();
     }
     let one_more = registration(header(1), nonces.end);
     let proof = [(ShardIndex::new(1), vec![1; 100])];
@@ -96,15 +78,8 @@ fn registrations_of_one_blob_are_bounded() {
         matches!(refused, Err(StorageError::TooManyRegistrations(blob)) if blob == header(1).id())
     );
     assert_eq!(store.registration(&one_more.id).unwrap(), None);
-    assert_eq!(
-        store
-            .pair_proof(ShardIndex::new(1), &header(1).id())
-            .unwrap(),
-        None
-    );
-    store
-        .put_table(&registration(header(1), 0), &proof)
-        .unwrap();
+    assert_eq!(store.pair_proof(ShardIndex::new(1), &header(1).id()).unwrap(), None);
+    store.put_table(&registration(header(1), 0), &proof).unwrap();
 }
 
 #[test]
@@ -124,22 +99,10 @@ fn the_first_certificate_stays() {
     let store = home.open();
     let (first, second) = (noise(1, 300), noise(2, 300));
     store.put_table(&registration(header(1), 0), &[]).unwrap();
-    assert!(
-        store
-            .put_certificate(&header(1), first.clone(), Epoch::new(4))
-            .unwrap()
-    );
-    assert!(
-        !store
-            .put_certificate(&header(1), second.clone(), Epoch::new(5))
-            .unwrap()
-    );
+    assert!(store.put_certificate(&header(1), first.clone(), Epoch::new(4)).unwrap());
+    assert!(!store.put_certificate(&header(1), second.clone(), Epoch::new(5)).unwrap());
     // A blob can be known by its certificate alone.
-    assert!(
-        store
-            .put_certificate(&header(2), second.clone(), Epoch::new(5))
-            .unwrap()
-    );
+    assert!(store.put_certificate(&header(2), second.clone(), Epoch::new(5)).unwrap());
     store.flush().unwrap();
     drop(store);
 
@@ -173,9 +136,7 @@ fn peers_are_remembered_latest_first_and_bounded() {
         store.put_peers(&[(node(number), address(number))]).unwrap();
     }
     store.put_peers(&[(node(0), address(77_777))]).unwrap();
-    store
-        .put_peers(&[(node(PEERS_MAX), address(PEERS_MAX))])
-        .unwrap();
+    store.put_peers(&[(node(PEERS_MAX), address(PEERS_MAX))]).unwrap();
     store.flush().unwrap();
     drop(store);
 
@@ -184,16 +145,11 @@ fn peers_are_remembered_latest_first_and_bounded() {
     assert_eq!(peers.len(), PEERS_MAX);
     assert_eq!(peers[0], (node(PEERS_MAX), address(PEERS_MAX)));
     assert_eq!(peers[1], (node(0), address(77_777)));
-    assert!(
-        !peers.iter().any(|(peer, _)| *peer == node(1)),
-        "the oldest made room"
-    );
+    assert!(!peers.iter().any(|(peer, _)| *peer == node(1)), "the oldest made room");
 
     let many = vec!["x".repeat(ADDRESS_BYTES_MAX); ADDRESSES_PER_PEER_MAX + 5];
     let long = vec!["x".repeat(ADDRESS_BYTES_MAX + 1), "short".into()];
-    store
-        .put_peers(&[(node(5), many), (node(6), long)])
-        .unwrap();
+    store.put_peers(&[(node(5), many), (node(6), long)]).unwrap();
     let peers = store.peers().unwrap();
     assert_eq!(peers[0], (node(6), vec!["short".into()]));
     assert_eq!(peers[1].1.len(), ADDRESSES_PER_PEER_MAX);

@@ -22,10 +22,7 @@ fn disk_bytes(home: &Home) -> u64 {
 #[test]
 fn the_quota_bounds_the_disk() {
     let home = Home::new();
-    let config = StoreConfig {
-        quota_bytes: 48 * MIB,
-        ..home.config()
-    };
+    let config = StoreConfig { quota_bytes: 48 * MIB, ..home.config() };
     let store = Store::open(&config).unwrap();
     assert!(store.usage().accepts_slivers);
     let mut stored = 0;
@@ -43,22 +40,12 @@ fn the_quota_bounds_the_disk() {
     assert!(matches!(limit, FullLimit::Quota { quota_bytes, .. } if quota_bytes == 48 * MIB));
     assert!(!refused.is_fatal());
     assert!(!store.usage().accepts_slivers);
-    assert!(
-        disk_bytes(&home) <= 48 * MIB + SLACK_BYTES,
-        "{} bytes",
-        disk_bytes(&home)
-    );
+    assert!(disk_bytes(&home) <= 48 * MIB + SLACK_BYTES, "{} bytes", disk_bytes(&home));
     assert!(stored >= 40, "{stored} pairs of 440 kB in 48 MiB");
     assert_eq!(store.usage().pairs, stored);
 
     // Reads go on, and so do repetitions of what is there.
-    assert_eq!(
-        store
-            .sliver(SHARD, &blob(0), Axis::Primary)
-            .unwrap()
-            .unwrap(),
-        noise(0, 300_000)
-    );
+    assert_eq!(store.sliver(SHARD, &blob(0), Axis::Primary).unwrap().unwrap(), noise(0, 300_000));
     put_sliver(&store, 0, 300_000).unwrap();
     assert!(!store.has_pair(SHARD, &blob(stored)).unwrap());
 
@@ -99,9 +86,7 @@ fn the_log_settles_when_half_of_the_contents_is_replaced_again_and_again() {
         "{} bytes on disk for {live_bytes} live ones",
         disk_bytes(&home)
     );
-    let beside_the_log = std::fs::read_dir(home.store_dir().join("blobs"))
-        .unwrap()
-        .count();
+    let beside_the_log = std::fs::read_dir(home.store_dir().join("blobs")).unwrap().count();
     assert_eq!(beside_the_log, 0, "files that sled does not sync");
     for number in live {
         let sliver = store.sliver(SHARD, &blob(number), Axis::Primary).unwrap();
@@ -113,16 +98,10 @@ fn the_log_settles_when_half_of_the_contents_is_replaced_again_and_again() {
 fn the_reserve_stays_free() {
     let home = Home::new();
     drop(home.open());
-    let config = StoreConfig {
-        reserve_bytes: u64::MAX / 2,
-        ..home.config()
-    };
+    let config = StoreConfig { reserve_bytes: u64::MAX / 2, ..home.config() };
     let store = Store::open(&config).unwrap();
     let refused = put_sliver(&store, 1, 100);
-    let Err(StorageError::Full {
-        limit: FullLimit::Reserve { free_bytes, .. },
-    }) = refused
-    else {
+    let Err(StorageError::Full { limit: FullLimit::Reserve { free_bytes, .. } }) = refused else {
         panic!("{refused:?}");
     };
     assert!(free_bytes > 0);

@@ -40,12 +40,7 @@ pub(crate) fn verify_pairs(encoded: &EncodedBlob) -> anyhow::Result<Duration> {
     let layout = encoded.layout();
     timed(&pairs, cores().get(), |pair| {
         let (primary, secondary) = encoded.pair(*pair);
-        Ok(encoding::verify_pair(
-            &layout,
-            &encoded.proof(*pair),
-            &primary,
-            &secondary,
-        )?)
+        Ok(encoding::verify_pair(&layout, &encoded.proof(*pair), &primary, &secondary)?)
     })
 }
 
@@ -56,11 +51,7 @@ pub(crate) fn verify_rows(encoded: &EncodedBlob) -> anyhow::Result<Duration> {
     rows.truncate(layout.config().k1());
     timed(&rows, cores().get(), |pair| {
         let proof = encoded.proof(*pair);
-        Ok(encoding::verify_primary(
-            &layout,
-            &proof,
-            encoded.primary(pair.primary()),
-        )?)
+        Ok(encoding::verify_primary(&layout, &proof, encoded.primary(pair.primary()))?)
     })
 }
 
@@ -87,14 +78,10 @@ impl Stores {
     /// Puts every pair into the store of its node and flushes after each.
     pub(crate) fn write(&self, encoded: &EncodedBlob) -> anyhow::Result<Duration> {
         let blob = encoded.id();
-        write_pairs(
-            &self.committee,
-            encoded,
-            |node, shard, (primary, secondary)| {
-                self.stores[node].put_pair(shard, &blob, &primary, &secondary)?;
-                Ok(self.stores[node].flush()?)
-            },
-        )
+        write_pairs(&self.committee, encoded, |node, shard, (primary, secondary)| {
+            self.stores[node].put_pair(shard, &blob, &primary, &secondary)?;
+            Ok(self.stores[node].flush()?)
+        })
     }
 
     /// Writes every pair to a file of its own below `dir` and syncs it.
@@ -137,19 +124,15 @@ fn write_pairs(
     let threads = ServiceLimits::default().writes_max;
     let started = Instant::now();
     thread::scope(|scope| {
-        let nodes = committee
-            .members()
-            .iter()
-            .enumerate()
-            .map(|(node, member)| {
-                let write = &write;
-                scope.spawn(move || {
-                    timed(&member.shards, threads, |shard| {
-                        let pair = encoded.id().pair_of(*shard, n_shards);
-                        write(node, *shard, encoded.pair(pair))
-                    })
+        let nodes = committee.members().iter().enumerate().map(|(node, member)| {
+            let write = &write;
+            scope.spawn(move || {
+                timed(&member.shards, threads, |shard| {
+                    let pair = encoded.id().pair_of(*shard, n_shards);
+                    write(node, *shard, encoded.pair(pair))
                 })
-            });
+            })
+        });
         let nodes: Vec<_> = nodes.collect();
         for node in nodes {
             node.join().expect("writing does not panic")?;
@@ -160,9 +143,7 @@ fn write_pairs(
 }
 
 fn pairs(encoded: &EncodedBlob) -> Vec<SliverPairIndex> {
-    (0..encoded.header().n_shards)
-        .map(SliverPairIndex::new)
-        .collect()
+    (0..encoded.header().n_shards).map(SliverPairIndex::new).collect()
 }
 
 /// Does the work for every item, on so many threads, and says how long that took.

@@ -49,15 +49,8 @@ impl Loopback {
         network_config.limits = config.limits;
         let (network, events, _) = network::start(network_config, &mut Registry::default()).await?;
         let members = cluster.committee().members().iter();
-        let nodes = members
-            .map(|member| (member.node, member.shards.clone()))
-            .collect();
-        Ok(Self {
-            network,
-            config,
-            nodes,
-            _events: events,
-        })
+        let nodes = members.map(|member| (member.node, member.shards.clone())).collect();
+        Ok(Self { network, config, nodes, _events: events })
     }
 
     /// Sends every pair to the node of its shard.
@@ -65,9 +58,7 @@ impl Loopback {
         let layout = encoded.layout();
         let limits = &self.config.upload;
         let pair_bytes = layout.primary_bytes() + layout.secondary_bytes();
-        let all = Arc::new(Semaphore::new(
-            (limits.in_flight_bytes_max / pair_bytes).max(1),
-        ));
+        let all = Arc::new(Semaphore::new((limits.in_flight_bytes_max / pair_bytes).max(1)));
         let n_shards = encoded.header().n_shards;
         let started = Instant::now();
         let mut sent = JoinSet::new();
@@ -77,12 +68,7 @@ impl Loopback {
                 let pair = encoded.id().pair_of(*shard, n_shards);
                 let (primary, secondary) = encoded.pair(pair);
                 let registration = RegistrationId::new([0; 32]);
-                let request = Request::StoreSlivers {
-                    registration,
-                    pair,
-                    primary,
-                    secondary,
-                };
+                let request = Request::StoreSlivers { registration, pair, primary, secondary };
                 let (network, node) = (self.network.clone(), *node);
                 let (all, of_node) = (Arc::clone(&all), Arc::clone(&of_node));
                 sent.spawn(async move {
@@ -106,28 +92,14 @@ impl Loopback {
         let blob = encoded.id();
         let by_bytes = self.config.download_in_flight_bytes_max / layout.primary_bytes();
         let in_flight_max = self.config.download.in_flight_max;
-        let all = Arc::new(Semaphore::new(
-            by_bytes.max(in_flight_max).min(layout.config().n()),
-        ));
+        let all = Arc::new(Semaphore::new(by_bytes.max(in_flight_max).min(layout.config().n())));
         let started = Instant::now();
         let mut sent = JoinSet::new();
-        for pair in (0..n_shards)
-            .take(layout.config().k1())
-            .map(SliverPairIndex::new)
-        {
+        for pair in (0..n_shards).take(layout.config().k1()).map(SliverPairIndex::new) {
             let shard = blob.shard_of(pair, n_shards);
-            let holder = self
-                .nodes
-                .iter()
-                .find(|(_, shards)| shards.contains(&shard));
-            let Some((node, _)) = holder else {
-                bail!("shard {shard} has no holder")
-            };
-            let request = Request::ReadSliver {
-                blob,
-                pair,
-                axis: Axis::Primary,
-            };
+            let holder = self.nodes.iter().find(|(_, shards)| shards.contains(&shard));
+            let Some((node, _)) = holder else { bail!("shard {shard} has no holder") };
+            let request = Request::ReadSliver { blob, pair, axis: Axis::Primary };
             let (network, node, all) = (self.network.clone(), *node, Arc::clone(&all));
             let bytes = layout.primary_bytes();
             sent.spawn(async move {

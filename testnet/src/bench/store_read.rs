@@ -167,10 +167,7 @@ async fn measure_parts(
             let verify_rows = bounds::verify_rows(&encoded)?;
             let write_stores = stores.write(&encoded)?;
             let write_files = stores.write_files(&dir, &encoded)?;
-            anyhow::Ok((
-                encoded,
-                [encode, verify_pairs, verify_rows, write_stores, write_files],
-            ))
+            anyhow::Ok((encoded, [encode, verify_pairs, verify_rows, write_stores, write_files]))
         });
         let (encoded, [encode, verify_pairs, verify_rows, write_stores, write_files]) =
             alone.await??;
@@ -218,20 +215,12 @@ async fn store_and_read(
 ) -> anyhow::Result<()> {
     let progress = watch::Sender::new(StoreProgress::default());
     let started = Instant::now();
-    let stored = client
-        .store(blob.clone(), cluster.writer(), &progress)
-        .await?;
+    let stored = client.store(blob.clone(), cluster.writer(), &progress).await?;
     times.store.push(started.elapsed());
-    times
-        .certified
-        .push(Duration::from_millis(stored.encode_ms + stored.certify_ms));
+    times.certified.push(Duration::from_millis(stored.encode_ms + stored.certify_ms));
     ensure!(!stored.already_certified, "the blob was stored before");
     let started = Instant::now();
-    let read = client
-        .read(stored.blob, ReadOptions::default())
-        .await?
-        .read_to_end()
-        .await?;
+    let read = client.read(stored.blob, ReadOptions::default()).await?.read_to_end().await?;
     times.read.push(started.elapsed());
     ensure!(read == blob[..], "the blob came back changed");
     Ok(())
@@ -239,9 +228,7 @@ async fn store_and_read(
 
 fn builder(args: &StoreReadArgs) -> ClusterBuilder {
     let builder = Cluster::builder().nodes(args.nodes).shards(args.shards);
-    builder
-        .processes(args.processes)
-        .cache_bytes(NODE_CACHE_BYTES)
+    builder.processes(args.processes).cache_bytes(NODE_CACHE_BYTES)
 }
 
 async fn start(builder: ClusterBuilder) -> anyhow::Result<Cluster> {
@@ -249,10 +236,7 @@ async fn start(builder: ClusterBuilder) -> anyhow::Result<Cluster> {
 }
 
 fn fresh_blob(args: &StoreReadArgs) -> anyhow::Result<Bytes> {
-    Ok(workload::content(
-        workload::fresh_seed(),
-        usize::try_from(args.size)?,
-    ))
+    Ok(workload::content(workload::fresh_seed(), usize::try_from(args.size)?))
 }
 
 /// The largest resident memory that a process has had.
@@ -274,11 +258,7 @@ impl StoreReadReport {
         let figure = |name, times: &Vec<Duration>| {
             let time = median(times.clone()).context("nothing was measured")?;
             let mib_per_second = report::mib_per_second(args.size, time);
-            anyhow::Ok(Figure {
-                name,
-                seconds: time.as_secs_f64(),
-                mib_per_second,
-            })
+            anyhow::Ok(Figure { name, seconds: time.as_secs_f64(), mib_per_second })
         };
         let layout = encoded.layout();
         let pair_bytes = layout.primary_bytes() + layout.secondary_bytes();
@@ -317,11 +297,7 @@ impl StoreReadReport {
     }
 
     fn print(&self) {
-        let place = if self.processes {
-            "one process each"
-        } else {
-            "all in one process"
-        };
+        let place = if self.processes { "one process each" } else { "all in one process" };
         report::line(&format!(
             "{} blobs ({} encoded), {} nodes, {place}, {} shards, median of {}\n",
             human_bytes(self.blob_bytes),
@@ -341,10 +317,7 @@ impl StoreReadReport {
             report::line(&outcome.sentence());
         }
         if let Some(peak) = self.node_peak_rss_bytes.iter().max() {
-            report::line(&format!(
-                "largest memory of a node process: {}",
-                human_bytes(*peak)
-            ));
+            report::line(&format!("largest memory of a node process: {}", human_bytes(*peak)));
         }
     }
 }
@@ -363,10 +336,7 @@ impl Outcome {
     }
 
     fn sentence(&self) -> String {
-        let slowest = self
-            .parts
-            .iter()
-            .max_by(|a, b| a.seconds.total_cmp(&b.seconds));
+        let slowest = self.parts.iter().max_by(|a, b| a.seconds.total_cmp(&b.seconds));
         format!(
             "{}: {:.0} % of the speed of its slowest part alone ({}), {:.0} % of that of all its \
              parts one after the other",

@@ -31,9 +31,7 @@ pub(super) struct Options {
 
 impl std::fmt::Debug for Options {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Options")
-            .field("processes", &self.processes)
-            .finish_non_exhaustive()
+        f.debug_struct("Options").field("processes", &self.processes).finish_non_exhaustive()
     }
 }
 
@@ -61,10 +59,7 @@ pub(super) fn node_config(
     network: NetworkFile,
     listen: &[String],
 ) -> anyhow::Result<NodeConfig> {
-    let listen = listen
-        .iter()
-        .map(|address| address.parse())
-        .collect::<Result<_, _>>();
+    let listen = listen.iter().map(|address| address.parse()).collect::<Result<_, _>>();
     let listen: Vec<Multiaddr> = listen.context("an address to listen on is no multiaddress")?;
     let mut config = NodeConfig::new(dir, network, listen);
     config.limits.loopback_exempt = true;
@@ -159,12 +154,7 @@ impl ClusterBuilder {
     /// If the directory cannot be used, the swarm in it is another one than asked for, or a node
     /// does not start.
     pub async fn start(self) -> anyhow::Result<Cluster> {
-        let Self {
-            nodes,
-            shards,
-            dir,
-            options,
-        } = self;
+        let Self { nodes, shards, dir, options } = self;
         if options.processes && options.configure.is_some() {
             bail!("nodes of their own process cannot be configured: leave out one of the two");
         }
@@ -172,36 +162,22 @@ impl ClusterBuilder {
             Some(_) => None,
             None => Some(tempfile::Builder::new().prefix("floe-testnet-").tempdir()?),
         };
-        let dir = dir
-            .as_deref()
-            .or(temporary.as_ref().map(tempfile::TempDir::path));
+        let dir = dir.as_deref().or(temporary.as_ref().map(tempfile::TempDir::path));
         let files = SwarmFiles::new(dir.expect("either is there"))?;
         let lock = files.lock()?;
         if files.is_swarm() {
             check_same(&files, nodes, shards)?;
         } else {
-            files.create(
-                nodes.unwrap_or(DEFAULT_NODES),
-                shards.unwrap_or(DEFAULT_SHARDS),
-            )?;
+            files.create(nodes.unwrap_or(DEFAULT_NODES), shards.unwrap_or(DEFAULT_SHARDS))?;
         }
         let network = files.read_network()?;
-        let slot = |id| Slot {
-            id,
-            state: NodeState::Stopped,
-            running: None,
-            addresses: Vec::new(),
-        };
+        let slot =
+            |id| Slot { id, state: NodeState::Stopped, running: None, addresses: Vec::new() };
         let mut cluster = Cluster {
             options,
             committee: network.genesis.committee()?,
             writer: files.read_writer()?,
-            nodes: network
-                .genesis
-                .members
-                .iter()
-                .map(|member| slot(member.node))
-                .collect(),
+            nodes: network.genesis.members.iter().map(|member| slot(member.node)).collect(),
             files,
             network,
             _lock: lock,

@@ -51,9 +51,7 @@ impl SwarmFiles {
     pub(crate) fn new(dir: &Path) -> anyhow::Result<Self> {
         let io = || format!("cannot use directory {}", dir.display());
         fs::create_dir_all(dir).with_context(io)?;
-        Ok(Self {
-            dir: dir.canonicalize().with_context(io)?,
-        })
+        Ok(Self { dir: dir.canonicalize().with_context(io)? })
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -97,9 +95,7 @@ impl SwarmFiles {
     pub(crate) fn create(&self, nodes: usize, n_shards: u16) -> anyhow::Result<()> {
         self.check_empty()?;
         let config = EncodingConfig::new(n_shards)?;
-        let mut keys = (0..nodes)
-            .map(|_| NodeKeys::generate())
-            .collect::<Result<Vec<_>, _>>()?;
+        let mut keys = (0..nodes).map(|_| NodeKeys::generate()).collect::<Result<Vec<_>, _>>()?;
         // Committees are sorted by node id: so node 3 is also member 3.
         keys.sort_by_key(|keys| keys.node.public());
         let writer = key_file::generate_key_pair()?;
@@ -118,10 +114,7 @@ impl SwarmFiles {
             keys.create(&dir.join("node.key"))?;
         }
         key_file::create_writer_key(&self.writer_key(), &writer)?;
-        self.write_network(&NetworkFile {
-            genesis,
-            bootstrap: Vec::new(),
-        })
+        self.write_network(&NetworkFile { genesis, bootstrap: Vec::new() })
     }
 
     /// A new swarm never mixes with files that are not its own.
@@ -166,10 +159,8 @@ impl SwarmFiles {
     /// Where a node listens: on the ports that it had before, where these are free.
     pub(crate) fn listen(&self, node: usize, quic: bool) -> Vec<String> {
         let remembered = fs::read(self.node(node).join("ports.json"));
-        let ports: Ports = remembered
-            .ok()
-            .and_then(|text| serde_json::from_slice(&text).ok())
-            .unwrap_or_default();
+        let ports: Ports =
+            remembered.ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
         let tcp = if tcp_is_free(ports.tcp) { ports.tcp } else { 0 };
         let udp = if udp_is_free(ports.udp) { ports.udp } else { 0 };
         let mut listen = vec![format!("/ip4/127.0.0.1/tcp/{tcp}")];
@@ -181,16 +172,8 @@ impl SwarmFiles {
 
     /// Remembers the ports in the addresses that a node listens on.
     pub(crate) fn remember_ports(&self, node: usize, addresses: &[String]) -> anyhow::Result<()> {
-        let port = |kind| {
-            addresses
-                .iter()
-                .find_map(|address| port(address, kind))
-                .unwrap_or(0)
-        };
-        let ports = Ports {
-            tcp: port("tcp"),
-            udp: port("udp"),
-        };
+        let port = |kind| addresses.iter().find_map(|address| port(address, kind)).unwrap_or(0);
+        let ports = Ports { tcp: port("tcp"), udp: port("udp") };
         replace(&self.node(node).join("ports.json"), &ports)
     }
 }
@@ -235,22 +218,14 @@ mod tests {
         let network = files.read_network().unwrap();
         let writer = files.read_writer().unwrap();
         assert_eq!(network.genesis.writers, [writer.public()]);
-        let ids: Vec<_> = network
-            .genesis
-            .members
-            .iter()
-            .map(|member| member.node)
-            .collect();
+        let ids: Vec<_> = network.genesis.members.iter().map(|member| member.node).collect();
         assert!(ids.is_sorted());
         for (node, id) in ids.iter().enumerate() {
             let keys = NodeKeys::open(&files.node(node).join("node.key")).unwrap();
             assert_eq!(keys.node.public(), *id);
         }
         let error = files.create(4, 7).unwrap_err();
-        assert!(
-            error.to_string().contains("holds files but no swarm"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("holds files but no swarm"), "{error}");
     }
 
     #[test]
@@ -276,10 +251,7 @@ mod tests {
         drop(taken);
         assert_eq!(
             files.listen(0, true),
-            [
-                format!("/ip4/127.0.0.1/tcp/{port}"),
-                "/ip4/127.0.0.1/udp/0/quic-v1".to_owned()
-            ]
+            [format!("/ip4/127.0.0.1/tcp/{port}"), "/ip4/127.0.0.1/udp/0/quic-v1".to_owned()]
         );
     }
 

@@ -46,10 +46,7 @@ impl InProcessNode {
             .enable_all()
             .build()
             .context("no runtime for the node")?;
-        let mut started = Self {
-            peer: None,
-            runtime: Some(runtime),
-        };
+        let mut started = Self { peer: None, runtime: Some(runtime) };
         let starting = started.spawn(async move {
             if sink {
                 Sink::start(config).await.map(Peer::Sink)
@@ -65,10 +62,7 @@ impl InProcessNode {
         &self,
         work: impl Future<Output = T> + Send + 'static,
     ) -> tokio::task::JoinHandle<T> {
-        self.runtime
-            .as_ref()
-            .expect("there until the node ends")
-            .spawn(work)
+        self.runtime.as_ref().expect("there until the node ends").spawn(work)
     }
 
     fn peer(&self) -> &Peer {

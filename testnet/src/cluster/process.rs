@@ -85,13 +85,7 @@ impl ProcessArgs {
         network: PathBuf,
         listen: Vec<String>,
     ) -> Self {
-        Self {
-            dir,
-            network,
-            listen,
-            cache_bytes: options.cache_bytes,
-            sink: options.sinks,
-        }
+        Self { dir, network, listen, cache_bytes: options.cache_bytes, sink: options.sinks }
     }
 
     fn add_to(&self, command: &mut Command) {
@@ -117,10 +111,7 @@ impl ProcessNode {
         let log = log.with_context(|| format!("cannot write {}", log_path.display()))?;
         let mut command = Command::new(&program);
         args.add_to(&mut command);
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(log);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
         command.process_group(0).kill_on_drop(true);
         let child = command.spawn();
         let mut child = child.with_context(|| format!("cannot run {}", program.display()))?;
@@ -140,12 +131,7 @@ impl ProcessNode {
         };
         let (sender, connected) = watch::channel(BTreeSet::new());
         tokio::spawn(follow(reports, sender));
-        Ok(Self {
-            child,
-            stdin,
-            addresses,
-            connected,
-        })
+        Ok(Self { child, stdin, addresses, connected })
     }
 
     pub(super) fn addresses(&self) -> &[String] {
@@ -194,11 +180,7 @@ impl ProcessNode {
 }
 
 fn check(status: ExitStatus) -> anyhow::Result<()> {
-    if status.success() {
-        Ok(())
-    } else {
-        bail!("its process ended: {status}")
-    }
+    if status.success() { Ok(()) } else { bail!("its process ended: {status}") }
 }
 
 /// Publishes what the child reports until it ends.
@@ -221,9 +203,7 @@ fn program(options: &Options) -> anyhow::Result<PathBuf> {
     let current = std::env::current_exe().context("cannot find the running program")?;
     // Tests and examples lie in `deps` or `examples` below the programs of the same build.
     let dirs = current.ancestors().skip(1).take(2);
-    let program = dirs
-        .map(|dir| dir.join(PROGRAM))
-        .find(|program| program.is_file());
+    let program = dirs.map(|dir| dir.join(PROGRAM)).find(|program| program.is_file());
     program.with_context(|| {
         format!(
             "no program {PROGRAM} near {}: build it with `cargo build -p floe-testnet`, or name it",
@@ -242,20 +222,13 @@ pub(crate) async fn run(args: ProcessArgs) -> anyhow::Result<()> {
             return Err(error);
         }
     };
-    report(&Report::Up {
-        addresses: peer.addresses(),
-    });
+    report(&Report::Up { addresses: peer.addresses() });
     let mut peers = peer.peers();
     let mut connected = BTreeSet::new();
     let mut stdin = tokio::io::stdin();
     let mut ignored = [0; 64];
     let failure = loop {
-        let now: BTreeSet<_> = peers
-            .borrow_and_update()
-            .connected
-            .keys()
-            .copied()
-            .collect();
+        let now: BTreeSet<_> = peers.borrow_and_update().connected.keys().copied().collect();
         if now != connected {
             connected.clone_from(&now);
             report(&Report::Connected(now));

@@ -70,12 +70,7 @@ pub(crate) fn network_config(
         external: Vec::new(),
         bootstrap: bootstrap.collect::<Result<_, _>>()?,
         role,
-        committee: view
-            .committee()
-            .members()
-            .iter()
-            .map(|member| member.node)
-            .collect(),
+        committee: view.committee().members().iter().map(|member| member.node).collect(),
         limits: NetworkLimits::default(),
     })
 }
@@ -92,10 +87,9 @@ async fn serve(encoding: EncodingConfig, mut events: mpsc::Receiver<Event>) {
                 last = primary;
                 Response::Stored { pair }
             }
-            Request::ReadSliver { .. } => Response::Sliver {
-                proof: proof.clone(),
-                sliver: last.clone(),
-            },
+            Request::ReadSliver { .. } => {
+                Response::Sliver { proof: proof.clone(), sliver: last.clone() }
+            }
             Request::Table { .. }
             | Request::Confirm { .. }
             | Request::Certify { .. }

@@ -36,11 +36,7 @@ type Seeker = oneshot::Sender<Result<Vec<Multiaddr>, FindError>>;
 #[derive(Debug)]
 enum Connecting {
     /// Its addresses are dialled.
-    Dialling {
-        id: ConnectionId,
-        addresses: Vec<Multiaddr>,
-        looked_up: bool,
-    },
+    Dialling { id: ConnectionId, addresses: Vec<Multiaddr>, looked_up: bool },
     /// It is looked up, after these addresses did not answer.
     LookingUp { tried: Vec<Multiaddr> },
 }
@@ -97,15 +93,9 @@ impl EventLoop {
             false
         } else {
             let dialled = self.swarm.dial(options);
-            dialled
-                .inspect_err(|error| tracing::debug!(%peer, %error, "cannot dial"))
-                .is_ok()
+            dialled.inspect_err(|error| tracing::debug!(%peer, %error, "cannot dial")).is_ok()
         };
-        let state = Connecting::Dialling {
-            id,
-            addresses,
-            looked_up,
-        };
+        let state = Connecting::Dialling { id, addresses, looked_up };
         self.dials.connecting.insert(peer, state);
         if !dialled {
             self.on_dial_failed(id);
@@ -122,11 +112,7 @@ impl EventLoop {
         let connecting = self.dials.connecting.iter_mut();
         let peer = connecting.into_iter().find(|(_, state)| is_it(state));
         if let Some((peer, state)) = peer
-            && let Connecting::Dialling {
-                addresses,
-                looked_up,
-                ..
-            } = state
+            && let Connecting::Dialling { addresses, looked_up, .. } = state
         {
             let peer = *peer;
             if *looked_up {
@@ -219,11 +205,8 @@ impl EventLoop {
         if let Some(seekers) = self.dials.seekers.remove(&peer) {
             let known = self.peers.addresses(&peer);
             for seeker in seekers {
-                let result = if known.is_empty() {
-                    Err(FindError::NotFound)
-                } else {
-                    Ok(known.clone())
-                };
+                let result =
+                    if known.is_empty() { Err(FindError::NotFound) } else { Ok(known.clone()) };
                 // The seeker may have gone.
                 drop(seeker.send(result));
             }
@@ -241,11 +224,7 @@ impl EventLoop {
 
     /// Dials a bootstrap address, unless that is under way or it is this peer's own.
     pub(super) fn dial_bootstrap(&mut self, position: usize) {
-        if self
-            .bootstrap_dials
-            .values()
-            .any(|dialled| *dialled == position)
-        {
+        if self.bootstrap_dials.values().any(|dialled| *dialled == position) {
             return;
         }
         let address = self.config.bootstrap[position].clone();
@@ -256,10 +235,7 @@ impl EventLoop {
                 .addresses(vec![address])
                 .allocate_new_port()
                 .build(),
-            None => DialOpts::unknown_peer_id()
-                .address(address)
-                .allocate_new_port()
-                .build(),
+            None => DialOpts::unknown_peer_id().address(address).allocate_new_port().build(),
         };
         let id = options.connection_id();
         match self.swarm.dial(options) {

@@ -42,10 +42,7 @@ impl EventLoop {
         match event {
             RequestEvent::Message {
                 peer,
-                message:
-                    Message::Request {
-                        request, channel, ..
-                    },
+                message: Message::Request { request, channel, .. },
                 ..
             } => match request {
                 Ask::Inbound(request, admission) => {
@@ -55,19 +52,9 @@ impl EventLoop {
                 Ask::Outbound(_) => {}
             },
             RequestEvent::Message {
-                message:
-                    Message::Response {
-                        request_id,
-                        response,
-                    },
-                ..
+                message: Message::Response { request_id, response }, ..
             } => self.on_answer(request_id, Ok(response.response)),
-            RequestEvent::OutboundFailure {
-                peer,
-                request_id,
-                error,
-                ..
-            } => {
+            RequestEvent::OutboundFailure { peer, request_id, error, .. } => {
                 tracing::debug!(%peer, %error, "request failed");
                 self.on_answer(request_id, Err(request_error(&error)));
             }
@@ -89,18 +76,10 @@ impl EventLoop {
         let Some(peer) = node_id(&peer) else { return };
         let kind = request.name();
         let (reply, answer) = ReplyHandle::new(admission);
-        let event = Event::Request {
-            peer,
-            request,
-            reply,
-        };
+        let event = Event::Request { peer, request, reply };
         match self.channels.events.try_send(event) {
             Ok(()) => {
-                let reply = answer.map(move |answer| Reply {
-                    channel,
-                    kind,
-                    answer: answer.ok(),
-                });
+                let reply = answer.map(move |answer| Reply { channel, kind, answer: answer.ok() });
                 self.replies.push(reply.boxed());
             }
             Err(TrySendError::Full(_) | TrySendError::Closed(_)) => {
@@ -153,11 +132,7 @@ impl EventLoop {
     }
 
     pub(super) fn on_gossip(&mut self, event: GossipEvent) {
-        let GossipEvent::Message {
-            propagation_source: from,
-            message_id: id,
-            message,
-        } = event
+        let GossipEvent::Message { propagation_source: from, message_id: id, message } = event
         else {
             return;
         };
@@ -178,11 +153,7 @@ impl EventLoop {
             return None;
         }
         let (verdict, judged) = VerdictHandle::new();
-        let event = Event::Announcement {
-            from: node_id(&from)?,
-            bytes,
-            verdict,
-        };
+        let event = Event::Announcement { from: node_id(&from)?, bytes, verdict };
         self.channels.events.try_send(event).ok()?;
         let judged = judged.map(move |verdict| JudgedAnnouncement {
             id,

@@ -62,11 +62,7 @@ impl Load {
 impl EventLoop {
     /// Takes a request from a handle.
     pub(super) fn request(&mut self, peer: PeerId, request: OutboundRequest) {
-        self.requests
-            .waiting
-            .entry(peer)
-            .or_default()
-            .push_back(request);
+        self.requests.waiting.entry(peer).or_default().push_back(request);
         self.pump(peer);
     }
 

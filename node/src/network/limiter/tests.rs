@@ -43,16 +43,10 @@ fn addresses_subnets_and_networks_are_limited() {
         // One address, one /24, one /16.
         ("10.0.0.1 10.0.0.1 10.0.0.1", "++-"),
         ("10.0.0.1 10.0.0.2 10.0.0.3 10.0.0.4 10.0.1.1", "+++-+"),
-        (
-            "10.0.0.1 10.0.1.1 10.0.2.1 10.0.3.1 10.0.4.1 10.1.0.1",
-            "++++-+",
-        ),
+        ("10.0.0.1 10.0.1.1 10.0.2.1 10.0.3.1 10.0.4.1 10.1.0.1", "++++-+"),
         // An IPv6 address counts as its /64; one /56; one /48.
         ("2001:db8::1 2001:db8::2 2001:db8::3", "++-"),
-        (
-            "2001:db8:0:1::1 2001:db8:0:2::1 2001:db8:0:3::1 2001:db8:0:4::1",
-            "+++-",
-        ),
+        ("2001:db8:0:1::1 2001:db8:0:2::1 2001:db8:0:3::1 2001:db8:0:4::1", "+++-"),
         (
             "2001:db8:0:100::1 2001:db8:0:200::1 2001:db8:0:300::1 2001:db8:0:400::1 \
              2001:db8:0:500::1 2001:db8:1::1",
@@ -100,10 +94,7 @@ fn a_failed_handshake_frees_its_slot_and_a_pending_one_keeps_it() {
         let begun = counts.begin(&LIMITS, id(number.into()), inbound(number));
         assert_eq!(begun, Ok(()));
     }
-    assert_eq!(
-        counts.begin(&LIMITS, id(3), inbound(3)),
-        Err(Exceeded::Pending)
-    );
+    assert_eq!(counts.begin(&LIMITS, id(3), inbound(3)), Err(Exceeded::Pending));
     counts.end(id(0));
     assert_eq!(counts.begin(&LIMITS, id(3), inbound(3)), Ok(()));
 }

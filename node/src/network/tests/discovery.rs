@@ -50,9 +50,7 @@ async fn a_node_that_restarts_at_its_port_is_connected_again() {
     others[1].meets(node(2)).await;
     timeout(DEADLINE, a.network.shutdown()).await.unwrap();
     for other in &others {
-        other
-            .sees(|view| !view.connected.contains_key(&node(1)))
-            .await;
+        other.sees(|view| !view.connected.contains_key(&node(1))).await;
     }
     let mut again = member(1);
     again.listen = vec![address];

@@ -38,10 +38,7 @@ async fn what_is_accepted_reaches_all_and_what_is_rejected_goes_no_further() {
         assert_eq!(bytes, b"valid");
         verdict.accept();
     }
-    assert_eq!(
-        a.count("network_announcements_total{verdict=\"accepted\"}"),
-        0
-    );
+    assert_eq!(a.count("network_announcements_total{verdict=\"accepted\"}"), 0);
 
     // All reject it, so that each must have it from a itself.
     announce(&a, b"invalid").await;
@@ -54,10 +51,7 @@ async fn what_is_accepted_reaches_all_and_what_is_rejected_goes_no_further() {
             sender.is_some_and(|sender| sender.gossip_score < 0.0)
         })
         .await;
-        assert_eq!(
-            peer.count("network_announcements_total{verdict=\"rejected\"}"),
-            1
-        );
+        assert_eq!(peer.count("network_announcements_total{verdict=\"rejected\"}"), 1);
     }
     // What comes next is not the rejected one again, from whomever.
     announce(&b, b"next").await;
@@ -94,23 +88,14 @@ async fn an_announcement_passes_a_node_only_once_it_is_accepted() {
     announce(&a, b"accepted by b").await;
     b.heard().await.2.accept();
     let (from, bytes, _) = c.heard().await;
-    assert_eq!(
-        (from, bytes.as_slice()),
-        (node(2), b"accepted by b".as_slice())
-    );
-    assert_eq!(
-        b.count("network_announcements_total{verdict=\"ignored\"}"),
-        1
-    );
+    assert_eq!((from, bytes.as_slice()), (node(2), b"accepted by b".as_slice()));
+    assert_eq!(b.count("network_announcements_total{verdict=\"ignored\"}"), 1);
 }
 
 #[tokio::test]
 async fn announcements_have_a_limit_and_need_a_listener() {
     let lonely = Peer::start(config(1)).await;
-    let too_large = lonely
-        .network
-        .announce(vec![0; MAX_ANNOUNCEMENT_BYTES + 1])
-        .await;
+    let too_large = lonely.network.announce(vec![0; MAX_ANNOUNCEMENT_BYTES + 1]).await;
     assert_eq!(too_large, Err(AnnounceError::TooLarge));
     let nobody = lonely.network.announce(vec![0; 1]).await;
     assert_eq!(nobody, Err(AnnounceError::NoPeers));

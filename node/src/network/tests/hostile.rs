@@ -28,10 +28,7 @@ fn pair_head(primary_bytes: u32, secondary_bytes: u32) -> RequestHead {
 fn largest_pair() -> RequestHead {
     let limits = Limits::new(encoding());
     let primary = u32::try_from(limits.max_primary_bytes()).unwrap();
-    pair_head(
-        primary,
-        u32::try_from(limits.max_secondary_bytes()).unwrap(),
-    )
+    pair_head(primary, u32::try_from(limits.max_secondary_bytes()).unwrap())
 }
 
 /// Waits for what only a counter shows.
@@ -42,9 +39,7 @@ async fn eventually(wish: impl Fn() -> bool) {
             ticks.tick().await;
         }
     };
-    timeout(DEADLINE, granted)
-        .await
-        .expect("it did not happen in time");
+    timeout(DEADLINE, granted).await.expect("it did not happen in time");
 }
 
 /// A node that gives slow streams up soon.
@@ -70,11 +65,7 @@ fn malformed_frames() -> Vec<Malformed> {
         ("nothing", Vec::new(), "truncated"),
         ("half a prefix", vec![1, 0], "truncated"),
         ("head too long", framed(too_long, &[], &[]), "head_too_long"),
-        (
-            "longest head",
-            framed(u32::MAX, &[0; 99], &[]),
-            "head_too_long",
-        ),
+        ("longest head", framed(u32::MAX, &[0; 99], &[]), "head_too_long"),
         ("head not all sent", framed(100, &[0; 10], &[]), "truncated"),
         ("head shorter than sent", short, "head"),
         ("empty head", framed(0, &[], &[]), "head"),
@@ -91,10 +82,8 @@ fn malformed_requests() -> Vec<Malformed> {
     let pair =
         |primary, secondary, sent: usize| with_head(&pair_head(primary, secondary), &vec![0; sent]);
     let certify = |header: &[u8], certificate: &[u8]| {
-        let head = RequestHead::Certify {
-            header: header.to_vec(),
-            certificate: certificate.to_vec(),
-        };
+        let head =
+            RequestHead::Certify { header: header.to_vec(), certificate: certificate.to_vec() };
         with_head(&head, &[])
     };
     let out_of_range = RequestHead::ReadSliver {
@@ -102,10 +91,7 @@ fn malformed_requests() -> Vec<Malformed> {
         pair: SliverPairIndex::new(4),
         axis: floe_protocol::encoding::Axis::Primary,
     };
-    let foreign = BlobHeader {
-        n_shards: 7,
-        ..header()
-    };
+    let foreign = BlobHeader { n_shards: 7, ..header() };
     let too_large = "payload_too_large";
     vec![
         ("bytes behind a payload", pair(3, 2, 6), "trailing"),
@@ -114,11 +100,7 @@ fn malformed_requests() -> Vec<Malformed> {
         ("largest payload", pair(u32::MAX, u32::MAX, 9), too_large),
         ("out of range", with_head(&out_of_range, &[]), "field"),
         ("short blob header", certify(&[0; 3], &[]), "field"),
-        (
-            "no certificate",
-            certify(&header().to_bytes(), &[1; 10]),
-            "field",
-        ),
+        ("no certificate", certify(&header().to_bytes(), &[1; 10]), "field"),
         ("foreign header", certify(&foreign.to_bytes(), &[]), "field"),
     ]
 }
@@ -138,11 +120,7 @@ async fn malformed_messages_end_their_stream_only() {
         eventually(|| victim.malformed(reason) == before + 1).await;
         hostile.is_served_by(&mut victim).await;
     }
-    assert_eq!(
-        victim.count("network_connections{direction=\"in\"}"),
-        1,
-        "cut once"
-    );
+    assert_eq!(victim.count("network_connections{direction=\"in\"}"), 1, "cut once");
 }
 
 #[tokio::test]
@@ -205,11 +183,7 @@ async fn announced_payloads_take_no_room_from_others() {
     let answers = async { victim.asked().await.2.reply(Response::Certified) };
     let (response, ()) = tokio::join!(timeout(DEADLINE, asked), answers);
     assert_eq!(response.unwrap(), Ok(Response::Certified));
-    assert_eq!(
-        victim.malformed("timeout"),
-        0,
-        "the hostile streams still hang"
-    );
+    assert_eq!(victim.malformed("timeout"), 0, "the hostile streams still hang");
     eventually(|| victim.malformed("timeout") == streams).await;
     hostile.abort();
 }
@@ -229,10 +203,9 @@ async fn who_breaks_the_rules_too_often_is_cut_off() {
         assert!(outcome.map_or(true, |answer| answer.is_empty()));
     }
     let cut = async {
-        while !matches!(
-            hostile.swarm.select_next_some().await,
-            SwarmEvent::ConnectionClosed { .. }
-        ) {}
+        while !matches!(hostile.swarm.select_next_some().await, SwarmEvent::ConnectionClosed { .. })
+        {
+        }
     };
     timeout(DEADLINE, cut).await.unwrap();
     honest.exchanges_with(&mut victim).await;
@@ -246,23 +219,14 @@ async fn peers_of_another_network_are_sent_away() {
     foreign.bootstrap = vec![victim.address()];
     let foreign = Peer::start(foreign).await;
     eventually(|| victim.malformed("wrong_network") + foreign.malformed("wrong_network") > 0).await;
-    let asked = timeout(
-        DEADLINE,
-        foreign.network.request(node(1), Request::NodeStatus),
-    )
-    .await;
+    let asked = timeout(DEADLINE, foreign.network.request(node(1), Request::NodeStatus)).await;
     assert!(asked.unwrap().is_err());
     // Nor does it help to be silent about it.
     let mut hostile = Hostile::new(9, "/floe/08080808/request/1");
-    hostile
-        .swarm
-        .add_peer_address(id(&victim), victim.address());
+    hostile.swarm.add_peer_address(id(&victim), victim.address());
     let sent = hostile.send(&victim, Raw::Bytes(good()));
     let outcome = hostile.outcome(sent).await;
-    assert!(
-        matches!(outcome, Err(OutboundFailure::UnsupportedProtocols)),
-        "{outcome:?}"
-    );
+    assert!(matches!(outcome, Err(OutboundFailure::UnsupportedProtocols)), "{outcome:?}");
     let honest = Peer::start(config(3)).await;
     honest.knows(&victim).await;
     honest.exchanges_with(&mut victim).await;
@@ -271,10 +235,7 @@ async fn peers_of_another_network_are_sent_away() {
 #[tokio::test]
 async fn malformed_answers_are_errors_of_their_kind() {
     let mut hostile = Hostile::new(9, &protocol());
-    hostile
-        .swarm
-        .listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap())
-        .unwrap();
+    hostile.swarm.listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap()).unwrap();
     let address = loop {
         if let SwarmEvent::NewListenAddr { address, .. } = hostile.swarm.select_next_some().await {
             break address;
@@ -283,28 +244,13 @@ async fn malformed_answers_are_errors_of_their_kind() {
     let certified = bytes_of(&Response::Certified.into_frame().unwrap());
     let answers = [
         (Raw::Bytes(certified.clone()), Ok(Response::Certified)),
-        (
-            Raw::Bytes(framed(50, &[0xff; 50], &[])),
-            Err(RequestError::Malformed),
-        ),
-        (
-            Raw::Bytes(framed(u32::MAX, &[], &[])),
-            Err(RequestError::Malformed),
-        ),
-        (
-            Raw::Bytes([certified.clone(), vec![0]].concat()),
-            Err(RequestError::Malformed),
-        ),
+        (Raw::Bytes(framed(50, &[0xff; 50], &[])), Err(RequestError::Malformed)),
+        (Raw::Bytes(framed(u32::MAX, &[], &[])), Err(RequestError::Malformed)),
+        (Raw::Bytes([certified.clone(), vec![0]].concat()), Err(RequestError::Malformed)),
         (Raw::Bytes(Vec::new()), Err(RequestError::Closed)),
-        (
-            Raw::Bytes(certified[..6].to_vec()),
-            Err(RequestError::Closed),
-        ),
+        (Raw::Bytes(certified[..6].to_vec()), Err(RequestError::Closed)),
         (Raw::Hang(Vec::new()), Err(RequestError::Timeout)),
-        (
-            Raw::Hang(certified[..6].to_vec()),
-            Err(RequestError::Timeout),
-        ),
+        (Raw::Hang(certified[..6].to_vec()), Err(RequestError::Timeout)),
     ];
     let mut script = answers.clone().into_iter().map(|(raw, _)| raw);
     tokio::spawn(async move {

@@ -96,11 +96,7 @@ impl Hostile {
         let protocols = [(protocol, ProtocolSupport::Full)];
         let swarm = SwarmBuilder::with_existing_identity(key)
             .with_tokio()
-            .with_tcp(
-                tcp::Config::default(),
-                noise::Config::new,
-                yamux::Config::default,
-            )
+            .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
             .unwrap()
             .with_behaviour(|_| {
                 request_response::Behaviour::new(protocols, request_response::Config::default())
@@ -132,11 +128,7 @@ impl Hostile {
             loop {
                 match self.swarm.select_next_some().await {
                     SwarmEvent::Behaviour(RequestEvent::Message {
-                        message:
-                            Message::Response {
-                                request_id,
-                                response: Raw::Bytes(bytes),
-                            },
+                        message: Message::Response { request_id, response: Raw::Bytes(bytes) },
                         ..
                     }) if request_id == sent => return Ok(bytes),
                     SwarmEvent::Behaviour(RequestEvent::OutboundFailure {
@@ -160,10 +152,7 @@ impl Hostile {
             reply.reply(Response::Certified);
         };
         let (outcome, ()) = tokio::join!(self.outcome(sent), answers);
-        assert_eq!(
-            outcome.unwrap(),
-            bytes_of(&Response::Certified.into_frame().unwrap())
-        );
+        assert_eq!(outcome.unwrap(), bytes_of(&Response::Certified.into_frame().unwrap()));
     }
 }
 

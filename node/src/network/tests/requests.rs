@@ -47,11 +47,7 @@ fn all_requests() -> Vec<Request> {
             certificate: Certificate::from_bytes(&certificate).unwrap(),
         },
         Request::BlobStatus { blob: blob() },
-        Request::ReadSliver {
-            blob: blob(),
-            pair: SliverPairIndex::new(2),
-            axis: Axis::Primary,
-        },
+        Request::ReadSliver { blob: blob(), pair: SliverPairIndex::new(2), axis: Axis::Primary },
         Request::NodeStatus,
     ]
 }
@@ -160,10 +156,7 @@ async fn an_address_in_use_is_an_error_that_names_it() {
     let mut odd = config(1);
     odd.listen = vec!["/memory/1".parse().unwrap()];
     let error = start(odd, &mut Registry::default()).await.unwrap_err();
-    assert!(
-        matches!(error, NetworkError::UnsupportedAddress(_)),
-        "{error}"
-    );
+    assert!(matches!(error, NetworkError::UnsupportedAddress(_)), "{error}");
 }
 
 #[tokio::test]
@@ -220,10 +213,7 @@ async fn requests_beyond_a_peers_limit_are_told_busy() {
         let refused = timeout(DEADLINE, ask()).await.unwrap().unwrap();
         assert_eq!(refused, Ok(Response::Refused(busy)));
     }
-    assert_eq!(
-        b.count("network_requests_refused_total{reason=\"peer\"}"),
-        5
-    );
+    assert_eq!(b.count("network_requests_refused_total{reason=\"peer\"}"), 5);
     for reply in replies {
         reply.reply(Response::Certified);
     }
@@ -248,9 +238,7 @@ async fn a_service_that_does_not_keep_up_means_busy() {
     // Whichever comes second finds the only place in the queue taken.
     let either = futures::future::select(ask(), ask());
     let (refused, waiting) = timeout(DEADLINE, either).await.unwrap().factor_first();
-    let busy = Refusal::Busy {
-        retry_after_ms: 500,
-    };
+    let busy = Refusal::Busy { retry_after_ms: 500 };
     assert_eq!(refused.unwrap(), Ok(Response::Refused(busy)));
     b.asked().await.2.reply(Response::Certified);
     let answer = timeout(DEADLINE, waiting).await.unwrap().unwrap();
@@ -297,11 +285,7 @@ async fn the_upload_cap_holds() {
     assert_eq!(response.unwrap(), Ok(Response::Certified));
     // A second's worth is the burst.
     let at_least = Duration::from_millis(1_000 * (bytes as u64 - (4 << 20)) / (4 << 20));
-    assert!(
-        start.elapsed() >= at_least.mul_f64(0.9),
-        "{:?}",
-        start.elapsed()
-    );
+    assert!(start.elapsed() >= at_least.mul_f64(0.9), "{:?}", start.elapsed());
 }
 
 #[tokio::test]

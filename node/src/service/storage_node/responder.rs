@@ -56,14 +56,7 @@ impl Responder {
         network: Network,
         broken: CancellationToken,
     ) -> Self {
-        Self {
-            view,
-            keys,
-            store,
-            network,
-            started: Instant::now(),
-            broken,
-        }
+        Self { view, keys, store, network, started: Instant::now(), broken }
     }
 
     /// The answer, and a certificate to announce if it was new.
@@ -71,25 +64,19 @@ impl Responder {
         let view = self.view.borrow().clone();
         let mut announcement = None;
         let answer = match request {
-            Request::Table {
-                registration,
-                header,
-                table,
-            } => self.table(&view, &registration, &header, &table),
-            Request::StoreSlivers {
-                registration,
-                pair,
-                primary,
-                secondary,
-            } => self.store_slivers(&view, registration, pair, (&primary, &secondary)),
+            Request::Table { registration, header, table } => {
+                self.table(&view, &registration, &header, &table)
+            }
+            Request::StoreSlivers { registration, pair, primary, secondary } => {
+                self.store_slivers(&view, registration, pair, (&primary, &secondary))
+            }
             Request::Confirm { registration } => self.confirm(&view, registration),
-            Request::Certify {
-                header,
-                certificate,
-            } => self.certify(&view, header, certificate).map(|new| {
-                announcement = new;
-                Response::Certified
-            }),
+            Request::Certify { header, certificate } => {
+                self.certify(&view, header, certificate).map(|new| {
+                    announcement = new;
+                    Response::Certified
+                })
+            }
             Request::BlobStatus { blob } => self.blob_status(&view, &blob),
             Request::ReadSliver { blob, pair, axis } => self.read_sliver(&view, &blob, pair, axis),
             Request::NodeStatus => Ok(self.node_status(&view)),
@@ -101,11 +88,7 @@ impl Responder {
     pub(super) fn judge(&self, bytes: &[u8]) -> Judgement {
         let view = self.view.borrow().clone();
         let limits = Limits::new(config(&view));
-        let Ok(Announcement {
-            header,
-            certificate,
-        }) = Announcement::decode(&limits, bytes)
-        else {
+        let Ok(Announcement { header, certificate }) = Announcement::decode(&limits, bytes) else {
             return Judgement::Invalid;
         };
         if header.len > view.parameters().max_blob_bytes {
@@ -122,10 +105,7 @@ impl Responder {
             ) => return Judgement::Invalid,
         }
         let bytes = certificate.to_bytes();
-        match self
-            .store
-            .put_certificate(&header, bytes, certificate.fact.epoch)
-        {
+        match self.store.put_certificate(&header, bytes, certificate.fact.epoch) {
             Ok(_) => Judgement::Valid,
             Err(error) => {
                 self.ours(&error);
@@ -136,9 +116,7 @@ impl Responder {
 
     /// The shards that the current committee gives this node.
     fn own_shards<'a>(&self, view: &'a LedgerView) -> &'a [ShardIndex] {
-        view.committee()
-            .member(&self.keys.node.public())
-            .map_or(&[], |member| &member.shards)
+        view.committee().member(&self.keys.node.public()).map_or(&[], |member| &member.shards)
     }
 
     /// The node's own pairs of a blob, with the shard of each.
@@ -159,11 +137,7 @@ impl Responder {
     ) -> Result<Vec<SliverPairIndex>, Refusal> {
         let mut missing = Vec::new();
         for (shard, pair) in self.own_pairs(view, blob) {
-            if !self
-                .store
-                .has_pair(shard, &blob)
-                .map_err(|error| self.ours(&error))?
-            {
+            if !self.store.has_pair(shard, &blob).map_err(|error| self.ours(&error))? {
                 missing.push(pair);
             }
         }
@@ -196,35 +170,21 @@ impl Responder {
                 .own_pairs(view, signed.blob)
                 .map(|(shard, pair)| (shard, proofs[pair.as_usize()].to_bytes()))
                 .collect();
-            self.store
-                .put_table(&registration, &own)
-                .map_err(|error| self.ours(&error))?;
+            self.store.put_table(&registration, &own).map_err(|error| self.ours(&error))?;
         }
         // Also when another request wrote it: that one may not have flushed yet.
         self.store.flush().map_err(|error| self.ours(&error))?;
-        Ok(Response::TableStored {
-            missing: self.missing_pairs(view, signed.blob)?,
-        })
+        Ok(Response::TableStored { missing: self.missing_pairs(view, signed.blob)? })
     }
 
     /// Whether the registration and the proofs of all pairs of the node's shards are here.
     fn has_table(&self, view: &LedgerView, registration: &Registration) -> Result<bool, Refusal> {
-        if self
-            .store
-            .registration(&registration.id)
-            .map_err(|error| self.ours(&error))?
-            .is_none()
-        {
+        if self.store.registration(&registration.id).map_err(|error| self.ours(&error))?.is_none() {
             return Ok(false);
         }
         let blob = registration.header.id();
         for (shard, _) in self.own_pairs(view, blob) {
-            if self
-                .store
-                .pair_proof(shard, &blob)
-                .map_err(|error| self.ours(&error))?
-                .is_none()
-            {
+            if self.store.pair_proof(shard, &blob).map_err(|error| self.ours(&error))?.is_none() {
                 return Ok(false);
             }
         }
@@ -258,14 +218,8 @@ impl Responder {
         if !self.own_shards(view).contains(&shard) {
             return Err(Refusal::WrongShard);
         }
-        let proof = self
-            .pair_proof(view, shard, &blob)?
-            .ok_or(Refusal::TableMissing)?;
-        if !self
-            .store
-            .has_pair(shard, &blob)
-            .map_err(|error| self.ours(&error))?
-        {
+        let proof = self.pair_proof(view, shard, &blob)?.ok_or(Refusal::TableMissing)?;
+        if !self.store.has_pair(shard, &blob).map_err(|error| self.ours(&error))? {
             let layout = header.layout().map_err(|_| Refusal::TooLarge)?;
             encoding::verify_pair(&layout, &proof, primary, secondary)
                 .map_err(|_| Refusal::Invalid(InvalidReason::Sliver))?;
@@ -294,10 +248,7 @@ impl Responder {
         }
         self.store.flush().map_err(|error| self.ours(&error))?;
         let signature = view.fact(blob, id).sign(view.chain(), &self.keys.bls);
-        Ok(Response::Confirmed {
-            epoch: view.epoch(),
-            signature,
-        })
+        Ok(Response::Confirmed { epoch: view.epoch(), signature })
     }
 
     /// Keeps a valid certificate; returns it to be announced if it was new.
@@ -311,31 +262,17 @@ impl Responder {
         if header.id() != certificate.fact.blob || header.len > view.parameters().max_blob_bytes {
             return Err(invalid);
         }
-        certificate
-            .verify(view.committee(), view.chain())
-            .map_err(|_| invalid)?;
+        certificate.verify(view.committee(), view.chain()).map_err(|_| invalid)?;
         let new = self
             .store
             .put_certificate(&header, certificate.to_bytes(), certificate.fact.epoch)
             .map_err(|error| self.ours(&error))?;
         self.store.flush().map_err(|error| self.ours(&error))?;
-        Ok(new
-            .then(|| {
-                Announcement {
-                    header,
-                    certificate,
-                }
-                .encode()
-                .ok()
-            })
-            .flatten())
+        Ok(new.then(|| Announcement { header, certificate }.encode().ok()).flatten())
     }
 
     fn blob_status(&self, view: &LedgerView, blob: &BlobId) -> Result<Response, Refusal> {
-        let kept = self
-            .store
-            .blob_record(blob)
-            .map_err(|error| self.ours(&error))?;
+        let kept = self.store.blob_record(blob).map_err(|error| self.ours(&error))?;
         let (record, registrations) = kept.ok_or(Refusal::NotFound)?;
         Ok(Response::BlobStatus(StatusAnswer {
             status: view.blob_status(&record, &registrations),
@@ -356,15 +293,9 @@ impl Responder {
             .pair_proof(shard, blob)
             .map_err(|error| self.ours(&error))?
             .ok_or(Refusal::NotFound)?;
-        let sliver = self
-            .store
-            .sliver(shard, blob, axis)
-            .map_err(|error| self.ours(&error))?;
+        let sliver = self.store.sliver(shard, blob, axis).map_err(|error| self.ours(&error))?;
         let sliver = sliver.ok_or(Refusal::NotFound)?;
-        Ok(Response::Sliver {
-            proof: proof.into(),
-            sliver,
-        })
+        Ok(Response::Sliver { proof: proof.into(), sliver })
     }
 
     fn node_status(&self, view: &LedgerView) -> Response {
@@ -393,10 +324,7 @@ impl Responder {
         shard: ShardIndex,
         blob: &BlobId,
     ) -> Result<Option<PairProof>, Refusal> {
-        let Some(bytes) = self
-            .store
-            .pair_proof(shard, blob)
-            .map_err(|error| self.ours(&error))?
+        let Some(bytes) = self.store.pair_proof(shard, blob).map_err(|error| self.ours(&error))?
         else {
             return Ok(None);
         };

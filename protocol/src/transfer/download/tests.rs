@@ -147,11 +147,7 @@ fn silent_members_cost_one_hedge_in_all() {
         let config = DownloadConfig::default();
         // Every request to them is late at the same time; what replaces it takes a few answers.
         let bound_ms = config.late_unknown_ms + 12 * ANSWER_MS;
-        assert!(
-            world.now_ms <= bound_ms,
-            "{members:?} took {} ms",
-            world.now_ms
-        );
+        assert!(world.now_ms <= bound_ms, "{members:?} took {} ms", world.now_ms);
     }
 }
 
@@ -169,10 +165,7 @@ fn liars_are_replaced_at_once_and_never_asked_again() {
         world.asked.iter().filter(of_liar).count()
     };
     let asked = rows_of_liars(&world);
-    assert!(
-        asked <= DownloadConfig::default().in_flight_max,
-        "{asked} asks of liars"
-    );
+    assert!(asked <= DownloadConfig::default().in_flight_max, "{asked} asks of liars");
 }
 
 #[test]
@@ -190,15 +183,10 @@ fn too_few_members_end_in_a_failure_that_names_them() {
     let mut world = World::new(0..22);
     world.unreachable = [0, 1, 2, 3, 4].into();
     world.run();
-    let failure = world
-        .failure
-        .expect("two of seven hold 18 of 64 shards, 22 are needed");
+    let failure = world.failure.expect("two of seven hold 18 of 64 shards, 22 are needed");
     assert_eq!(failure.rows_needed, 22);
     assert!(failure.rows < 22);
-    assert_eq!(
-        failure.faults.keys().copied().collect::<Vec<_>>(),
-        [0, 1, 2, 3, 4]
-    );
+    assert_eq!(failure.faults.keys().copied().collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
     assert!(world.now_ms < 5_000, "took {} ms", world.now_ms);
 }
 
@@ -211,8 +199,6 @@ fn a_late_answer_is_still_welcome() {
     world.now_ms = DownloadConfig::default().late_unknown_ms;
     world.input(DownloadInput::Tick);
     assert!(world.asked.len() > 1, "hedged");
-    world.input(DownloadInput::Received {
-        pair: SliverPairIndex::new(0),
-    });
+    world.input(DownloadInput::Received { pair: SliverPairIndex::new(0) });
     assert!(world.done && world.emitted == [0] && world.decoded.is_empty());
 }

@@ -48,21 +48,14 @@ impl World {
                 end => self.ends.push(end),
             }
         }
-        let pairs = self
-            .queue
-            .iter()
-            .filter(|(_, ask)| matches!(ask, Ask::Pair(_)))
-            .count();
+        let pairs = self.queue.iter().filter(|(_, ask)| matches!(ask, Ask::Pair(_))).count();
         self.bytes_max = self.bytes_max.max(pairs * PAIR_BYTES);
     }
 
     fn pairs_of(&self, member: usize) -> BTreeSet<SliverPairIndex> {
         let committee = &self.upload.committee;
         let shards: &Vec<ShardIndex> = &committee.members()[member].shards;
-        shards
-            .iter()
-            .map(|shard| self.blob.pair_of(*shard, committee.n_shards()))
-            .collect()
+        shards.iter().map(|shard| self.blob.pair_of(*shard, committee.n_shards())).collect()
     }
 
     fn missing(&self, member: usize) -> Vec<SliverPairIndex> {
@@ -72,21 +65,14 @@ impl World {
 
     /// An honest member's answer, or a failure where it is silent.
     fn answer(&mut self, member: usize, ask: Ask) -> UploadInput {
-        let failed = |failure| UploadInput::Failed {
-            member,
-            ask,
-            failure,
-        };
+        let failed = |failure| UploadInput::Failed { member, ask, failure };
         if self.silent.contains(&member) {
             return failed(MemberFailure::NoAnswer);
         }
         match ask {
             Ask::Table => {
                 self.tables.insert(member);
-                UploadInput::TableStored {
-                    member,
-                    missing: self.missing(member),
-                }
+                UploadInput::TableStored { member, missing: self.missing(member) }
             }
             _ if !self.tables.contains(&member) => {
                 failed(MemberFailure::Refused(Refusal::TableMissing))
@@ -96,10 +82,7 @@ impl World {
                 UploadInput::Stored { member, pair }
             }
             Ask::Confirm if self.missing(member).is_empty() => UploadInput::Confirmed { member },
-            Ask::Confirm => UploadInput::Missing {
-                member,
-                pairs: self.missing(member),
-            },
+            Ask::Confirm => UploadInput::Missing { member, pairs: self.missing(member) },
         }
     }
 
@@ -137,28 +120,17 @@ fn everybody_gets_table_then_its_pairs_then_confirm() {
     assert_eq!(world.ends, [UploadOutput::Quorum, UploadOutput::Finished]);
     assert_eq!(world.upload.confirmed_shards(), 64);
     for member in 0..7 {
-        assert_eq!(
-            world.kept[&member],
-            world.pairs_of(member),
-            "member {member}"
-        );
+        assert_eq!(world.kept[&member], world.pairs_of(member), "member {member}");
         let asked: Vec<_> = world.asked.iter().filter(|(m, _)| *m == member).collect();
         assert_eq!(asked.first(), Some(&&(member, Ask::Table)));
         assert_eq!(asked.last(), Some(&&(member, Ask::Confirm)));
-        assert_eq!(
-            asked.len(),
-            2 + world.pairs_of(member).len(),
-            "nothing is sent twice"
-        );
+        assert_eq!(asked.len(), 2 + world.pairs_of(member).len(), "nothing is sent twice");
     }
 }
 
 #[test]
 fn what_is_in_flight_stays_within_the_limit() {
-    let config = UploadConfig {
-        in_flight_bytes_max: 3 * PAIR_BYTES + 1,
-        ..Default::default()
-    };
+    let config = UploadConfig { in_flight_bytes_max: 3 * PAIR_BYTES + 1, ..Default::default() };
     let mut world = World::new(7, 64, config);
     world.run();
     assert_eq!(world.bytes_max, 3 * PAIR_BYTES);
@@ -167,10 +139,7 @@ fn what_is_in_flight_stays_within_the_limit() {
 
 #[test]
 fn a_pair_above_the_limit_is_sent_alone() {
-    let config = UploadConfig {
-        in_flight_bytes_max: 1,
-        ..Default::default()
-    };
+    let config = UploadConfig { in_flight_bytes_max: 1, ..Default::default() };
     let mut world = World::new(4, 7, config);
     world.run();
     assert_eq!(world.bytes_max, PAIR_BYTES);
@@ -187,17 +156,10 @@ fn two_silent_of_seven_do_not_prevent_a_quorum_and_four_do() {
     let mut world = World::new(7, 64, UploadConfig::default());
     world.silent = [0, 1, 4, 6].into();
     world.run();
-    let [UploadOutput::Failed(failure)] = &world.ends[..] else {
-        panic!("{:?}", world.ends)
-    };
+    let [UploadOutput::Failed(failure)] = &world.ends[..] else { panic!("{:?}", world.ends) };
     // Given up as soon as no quorum is possible, not when the last of the four is.
     assert!(failure.failures.len() >= 3);
-    assert!(
-        failure
-            .failures
-            .iter()
-            .all(|(_, reason)| *reason == MemberFailure::NoAnswer)
-    );
+    assert!(failure.failures.iter().all(|(_, reason)| *reason == MemberFailure::NoAnswer));
 }
 
 #[test]
@@ -207,11 +169,7 @@ fn a_resumed_upload_sends_only_what_is_missing() {
         world.kept.insert(member, world.pairs_of(member));
     }
     world.run();
-    let pairs: Vec<_> = world
-        .asked
-        .iter()
-        .filter(|(_, ask)| matches!(ask, Ask::Pair(_)))
-        .collect();
+    let pairs: Vec<_> = world.asked.iter().filter(|(_, ask)| matches!(ask, Ask::Pair(_))).collect();
     assert!(pairs.iter().all(|(member, _)| *member == 6));
     assert_eq!(pairs.len(), world.pairs_of(6).len());
 }
@@ -265,11 +223,7 @@ fn busy_costs_time_and_no_attempt() {
     for _ in 0..50 {
         let busy = MemberFailure::Refused(Refusal::Busy { retry_after_ms: 10 });
         while let Some((member, ask)) = world.queue.pop_front() {
-            world.input(UploadInput::Failed {
-                member,
-                ask,
-                failure: busy,
-            });
+            world.input(UploadInput::Failed { member, ask, failure: busy });
         }
         world.now_ms += 10;
         world.input(UploadInput::Tick);
@@ -281,19 +235,11 @@ fn busy_costs_time_and_no_attempt() {
 
 #[test]
 fn refusals_that_repetition_cannot_mend_end_a_member_at_once() {
-    for refusal in [
-        Refusal::NotRegistered,
-        Refusal::StorageFull,
-        Refusal::WrongShard,
-    ] {
+    for refusal in [Refusal::NotRegistered, Refusal::StorageFull, Refusal::WrongShard] {
         let mut world = World::new(7, 64, UploadConfig::default());
         world.input(UploadInput::Tick);
         let failure = MemberFailure::Refused(refusal);
-        world.input(UploadInput::Failed {
-            member: 0,
-            ask: Ask::Table,
-            failure,
-        });
+        world.input(UploadInput::Failed { member: 0, ask: Ask::Table, failure });
         assert_eq!(world.upload.failures(), [(0, failure)]);
     }
 }
@@ -312,8 +258,5 @@ fn the_tail_is_bounded() {
         }
     }
     let tail_ms = world.now_ms - quorum_ms.unwrap();
-    assert!(
-        tail_ms <= UploadConfig::default().tail_min_ms,
-        "{tail_ms} ms"
-    );
+    assert!(tail_ms <= UploadConfig::default().tail_min_ms, "{tail_ms} ms");
 }
