@@ -43,7 +43,7 @@ pub enum OpenError {
     /// The database does not read.
     #[error(
         "the database in {dir} is damaged ({detail}): move it away and start with an accepted \
-         empty store, and the node recovers its slivers from the other nodes"
+         empty store; what it held is then missing on this node"
     )]
     Corrupt {
         /// The store's directory.

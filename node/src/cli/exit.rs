@@ -321,6 +321,9 @@ impl From<ReadError> for Failure {
             ReadError::TooFewSlivers { .. } => {
                 Self::new(Exit::Temporary, "too_few_slivers", text).hint(LOOK_AT_HEALTH)
             }
+            ReadError::CutOff { .. } => {
+                Self::new(Exit::Failed, "incomplete", text).hint("try again")
+            }
             ReadError::Inconsistent { .. } => Self::new(Exit::Verification, "inconsistent", text)
                 .hint("its writer made it wrong: have it stored again from the original"),
         }

@@ -20,7 +20,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{Client, ReadError, blocking, elapsed_ms, threads, upload::short};
+use super::{Client, ReadError, blocking, elapsed_ms, joined, threads, upload::short};
 
 /// Rows that may wait for a slow reader.
 const ROWS_AHEAD: usize = 4;
@@ -37,6 +37,8 @@ pub struct ReadOptions {
 pub struct BlobReader {
     header: BlobHeader,
     range: Range<u64>,
+    /// Bytes that are still to come.
+    left: u64,
     rows: mpsc::Receiver<Result<Bytes, ReadError>>,
 }
 
@@ -55,7 +57,22 @@ impl BlobReader {
 
     /// The next verified bytes; none at the end. After an error nothing more comes.
     pub async fn next(&mut self) -> Option<Result<Bytes, ReadError>> {
-        self.rows.recv().await
+        match self.rows.recv().await {
+            Some(Ok(bytes)) => {
+                self.left = self.left.saturating_sub(bytes.len() as u64);
+                Some(Ok(bytes))
+            }
+            Some(Err(error)) => {
+                self.left = 0;
+                Some(Err(error))
+            }
+            // A read that was cut off must not pass for the blob.
+            None if self.left > 0 => {
+                let bytes = std::mem::take(&mut self.left);
+                Some(Err(ReadError::CutOff { bytes }))
+            }
+            None => None,
+        }
     }
 
     /// All of them in one buffer.
@@ -89,7 +106,8 @@ impl Client {
             Some(range) => range.start..range.end.clamp(range.start, header.len),
         };
         let (sender, rows) = mpsc::channel(ROWS_AHEAD);
-        let reader = BlobReader { header, range: range.clone(), rows };
+        let left = range.end - range.start;
+        let reader = BlobReader { header, range: range.clone(), left, rows };
         let read = Read::new(self.clone(), blob, layout, range, sender);
         tokio::spawn(read.run());
         Ok(reader)
@@ -163,12 +181,12 @@ impl Read {
             let now = Instant::now();
             let input = tokio::select! {
                 () = self.sender.closed() => return Err(End::Abandoned),
-                Some(Ok((pair, answer))) = self.asks.join_next() => match answer {
-                    Ok(sliver) => {
+                Some(answer) = self.asks.join_next() => match joined(answer) {
+                    (pair, Ok(sliver)) => {
                         self.received.insert(pair.primary(), sliver);
                         DownloadInput::Received { pair }
                     }
-                    Err(fault) => DownloadInput::Failed { pair, fault },
+                    (pair, Err(fault)) => DownloadInput::Failed { pair, fault },
                 },
                 () = sleep_until(wake_at.unwrap_or(now)), if wake_at.is_some() => DownloadInput::Tick,
             };

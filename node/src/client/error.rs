@@ -113,6 +113,12 @@ pub enum ReadError {
         /// Nodes that failed: short id and reason.
         faults: Vec<(String, SliverFault)>,
     },
+    /// The read ended by itself, which only a defect of the client can cause.
+    #[error("the read was cut off {bytes} bytes before its end")]
+    CutOff {
+        /// Bytes that did not come.
+        bytes: u64,
+    },
     /// The writer encoded it inconsistently: nobody can read it.
     #[error("blob {blob} was encoded inconsistently by its writer and cannot be read")]
     Inconsistent {

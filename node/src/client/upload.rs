@@ -21,7 +21,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{Client, StoreError, blocking, elapsed_ms, threads};
+use super::{Client, StoreError, blocking, elapsed_ms, joined, threads};
 use crate::network::RequestError;
 
 /// How often the certificate is offered to a node that does not take it.
@@ -212,14 +212,15 @@ impl<'a> Store<'a> {
             let wake_at = wake_at.map(|ms| self.started + Duration::from_millis(ms));
             let now = Instant::now();
             tokio::select! {
-                Some(Ok((input, signature))) = self.asks.join_next() => {
+                Some(answer) = self.asks.join_next() => {
+                    let (input, signature) = joined(answer);
                     if let (UploadInput::Confirmed { member }, Some(signature)) = (&input, signature) {
                         self.confirmations.insert(*member, signature);
                     }
                     finished |= self.on_input(input)?;
                 }
-                Some(Ok(result)) = self.publishing.join_next() => {
-                    published = Some((result?, elapsed_ms(self.started)));
+                Some(result) = self.publishing.join_next() => {
+                    published = Some((joined(result)?, elapsed_ms(self.started)));
                     self.progress.send_modify(|progress| progress.phase = StorePhase::Tail);
                 }
                 () = sleep_until(wake_at.unwrap_or(now)), if wake_at.is_some() => {
