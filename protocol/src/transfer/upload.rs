@@ -6,7 +6,7 @@
 //! time. A member that fails too often in a row is given up, and when those left cannot make a
 //! quorum the upload has failed.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::{
     blob::BlobId,
@@ -28,6 +28,12 @@ pub struct UploadConfig {
     pub retry_delay_ms: u64,
     /// The longest wait before a repetition.
     pub retry_delay_max_ms: u64,
+    /// A member that only ever answers `Busy` is given up after this.
+    pub busy_max_ms: u64,
+    /// A pair that is not answered for is late after this, and another while per MiB.
+    pub late_ms: u64,
+    /// How much later per MiB of the pair.
+    pub late_per_mib_ms: u64,
     /// The tail goes on for half as long as the quorum took, but at least this long.
     pub tail_min_ms: u64,
     /// The tail goes on for at most this long.
@@ -42,6 +48,9 @@ impl Default for UploadConfig {
             attempts_max: 6,
             retry_delay_ms: 200,
             retry_delay_max_ms: 3_000,
+            busy_max_ms: 60_000,
+            late_ms: 2_000,
+            late_per_mib_ms: 1_000,
             tail_min_ms: 1_000,
             tail_max_ms: 10_000,
         }
@@ -154,16 +163,33 @@ enum Step {
     GivenUp(MemberFailure),
 }
 
+/// An ask on its way.
+#[derive(Clone, Copy, Debug)]
+struct OnItsWay {
+    asked_ms: u64,
+    /// Whether it takes from the budget of bytes in flight.
+    counted: bool,
+}
+
 #[derive(Clone, Debug)]
 struct MemberState {
     /// Pairs of its shards.
     pairs: Vec<SliverPairIndex>,
     step: Step,
     to_send: VecDeque<SliverPairIndex>,
-    in_flight: BTreeSet<Ask>,
+    in_flight: BTreeMap<Ask, OnItsWay>,
+    /// Whether the last pair that it was sent was stored: until then it gets one at a time.
+    proven: bool,
     failures_in_a_row: u32,
+    /// What was asked before this failed with the last failure.
+    failed_ms: u64,
+    busy_in_a_row: u32,
+    /// When it last did as asked.
+    progress_ms: u64,
     /// How often it named missing pairs instead of confirming.
     unconfirmed: u32,
+    /// How often it had lost a table that it had stored.
+    tables_lost: u32,
     not_before_ms: u64,
 }
 
@@ -204,9 +230,14 @@ impl Upload {
                 // A member without shards has nothing to keep or confirm.
                 step: if member.shards.is_empty() { Step::Confirmed } else { Step::Table },
                 to_send: VecDeque::new(),
-                in_flight: BTreeSet::new(),
+                in_flight: BTreeMap::new(),
+                proven: false,
                 failures_in_a_row: 0,
+                failed_ms: 0,
+                busy_in_a_row: 0,
+                progress_ms: now_ms,
                 unconfirmed: 0,
+                tables_lost: 0,
                 not_before_ms: 0,
             })
             .collect();
@@ -240,7 +271,10 @@ impl Upload {
                     self.send_pairs(member, &missing);
                 }
             }
-            UploadInput::Stored { member, pair } => self.answered(member, Ask::Pair(pair)),
+            UploadInput::Stored { member, pair } => {
+                self.answered(member, Ask::Pair(pair));
+                self.members[member].proven = true;
+            }
             UploadInput::Missing { member, pairs } => {
                 self.answered(member, Ask::Confirm);
                 if pairs.is_empty() {
@@ -255,6 +289,7 @@ impl Upload {
             }
             UploadInput::Tick => {}
         }
+        self.release_late(now_ms);
         self.ask(now_ms, &mut outputs);
         self.check_end(now_ms, &mut outputs);
         outputs
@@ -268,7 +303,9 @@ impl Upload {
         }
         let active = self.members.iter().filter(|member| member.is_active());
         let waiting = active.map(|member| member.not_before_ms).filter(|ms| *ms > self.now_ms);
-        waiting.chain(self.tail_until_ms).min()
+        let on_their_way = self.members.iter().flat_map(|member| member.in_flight.values());
+        let late = on_their_way.filter(|ask| ask.counted).map(|ask| ask.asked_ms + self.late_ms());
+        waiting.chain(late).chain(self.tail_until_ms).min()
     }
 
     /// Shards whose holders have confirmed.
@@ -289,15 +326,40 @@ impl Upload {
 
     fn answered(&mut self, member: usize, ask: Ask) {
         self.landed(member, ask);
+        let state = &mut self.members[member];
+        state.progress_ms = self.now_ms;
+        state.busy_in_a_row = 0;
         if !matches!(ask, Ask::Confirm) {
-            self.members[member].failures_in_a_row = 0;
+            state.failures_in_a_row = 0;
         }
     }
 
-    /// Takes an ask out of flight.
-    fn landed(&mut self, member: usize, ask: Ask) {
-        if self.members[member].in_flight.remove(&ask) && matches!(ask, Ask::Pair(_)) {
+    /// Takes an ask out of flight; when it had been sent.
+    fn landed(&mut self, member: usize, ask: Ask) -> u64 {
+        let Some(landed) = self.members[member].in_flight.remove(&ask) else { return self.now_ms };
+        if landed.counted {
             self.in_flight_bytes = self.in_flight_bytes.saturating_sub(self.pair_bytes);
+        }
+        landed.asked_ms
+    }
+
+    fn late_ms(&self) -> u64 {
+        let mib = (self.pair_bytes as u64).div_ceil(1 << 20);
+        self.config.late_ms + mib * self.config.late_per_mib_ms
+    }
+
+    /// Pairs that a member keeps without answering no longer take from the budget of all, so a few
+    /// silent members cannot hold up the others. They get nothing more until they answer.
+    fn release_late(&mut self, now_ms: u64) {
+        let late_ms = self.late_ms();
+        for member in &mut self.members {
+            for ask in member.in_flight.values_mut() {
+                if ask.counted && now_ms >= ask.asked_ms + late_ms {
+                    ask.counted = false;
+                    member.proven = false;
+                    self.in_flight_bytes = self.in_flight_bytes.saturating_sub(self.pair_bytes);
+                }
+            }
         }
     }
 
@@ -311,7 +373,9 @@ impl Upload {
         member.to_send = member
             .pairs
             .iter()
-            .filter(|pair| pairs.contains(pair) && !member.in_flight.contains(&Ask::Pair(**pair)))
+            .filter(|pair| {
+                pairs.contains(pair) && !member.in_flight.contains_key(&Ask::Pair(**pair))
+            })
             .copied()
             .collect();
     }
@@ -339,24 +403,31 @@ impl Upload {
     }
 
     fn on_failed(&mut self, now_ms: u64, member: usize, ask: Ask, failure: MemberFailure) {
-        self.landed(member, ask);
-        if !self.members[member].is_active() {
+        let asked_ms = self.landed(member, ask);
+        let state = &mut self.members[member];
+        if !state.is_active() {
             return;
         }
+        state.proven = false;
         if let Ask::Pair(pair) = ask {
-            self.members[member].to_send.push_back(pair);
+            state.to_send.push_back(pair);
         }
         match failure {
             MemberFailure::Refused(Refusal::Busy { retry_after_ms }) => {
-                // Busy is an answer: it costs time, not an attempt.
-                let wait_ms = u64::from(retry_after_ms).min(self.config.retry_delay_max_ms);
-                self.members[member].not_before_ms = now_ms + wait_ms.max(1);
+                self.on_busy(now_ms, member, failure, retry_after_ms);
             }
             MemberFailure::Refused(Refusal::TableMissing | Refusal::NotRegistered)
                 if ask != Ask::Table =>
             {
-                self.members[member].step = Step::Table;
-                self.count_failure(now_ms, member, failure);
+                if state.step != Step::Table {
+                    state.step = Step::Table;
+                    state.tables_lost += 1;
+                }
+                if state.tables_lost >= self.config.attempts_max {
+                    self.failed(now_ms, member, failure);
+                } else {
+                    self.count_failure(now_ms, member, asked_ms, failure);
+                }
             }
             MemberFailure::Refused(
                 Refusal::NotRegistered
@@ -370,24 +441,39 @@ impl Upload {
             MemberFailure::Refused(
                 Refusal::TableMissing | Refusal::NotFound | Refusal::Unavailable,
             )
-            | MemberFailure::NoAnswer => self.count_failure(now_ms, member, failure),
+            | MemberFailure::NoAnswer => self.count_failure(now_ms, member, asked_ms, failure),
         }
     }
 
-    /// One more failure in a row: wait, or give the member up.
-    fn count_failure(&mut self, now_ms: u64, member: usize, failure: MemberFailure) {
+    /// Busy is an answer: it costs time, ever more of it, and no attempt; but not for ever.
+    fn on_busy(&mut self, now_ms: u64, member: usize, failure: MemberFailure, retry_after_ms: u32) {
         let state = &mut self.members[member];
-        if now_ms < state.not_before_ms {
-            // One outage fails everything in flight at once and counts once.
+        if now_ms.saturating_sub(state.progress_ms) >= self.config.busy_max_ms {
+            self.failed(now_ms, member, failure);
             return;
         }
+        let own_ms = self.config.retry_delay_ms << state.busy_in_a_row.min(16);
+        let wait_ms = own_ms.max(u64::from(retry_after_ms)).min(self.config.retry_delay_max_ms);
+        state.busy_in_a_row += 1;
+        state.not_before_ms = state.not_before_ms.max(now_ms + wait_ms);
+    }
+
+    /// One more failure in a row: wait, or give the member up. What was on its way together fails
+    /// together and counts once.
+    fn count_failure(&mut self, now_ms: u64, member: usize, asked_ms: u64, failure: MemberFailure) {
+        let state = &mut self.members[member];
+        if state.failures_in_a_row > 0 && asked_ms < state.failed_ms {
+            return;
+        }
+        state.failed_ms = now_ms;
         state.failures_in_a_row += 1;
         if state.failures_in_a_row >= self.config.attempts_max {
             self.failed(now_ms, member, failure);
             return;
         }
         let doubled = self.config.retry_delay_ms << (state.failures_in_a_row - 1).min(16);
-        state.not_before_ms = now_ms + doubled.min(self.config.retry_delay_max_ms);
+        let wait_ms = doubled.min(self.config.retry_delay_max_ms);
+        state.not_before_ms = state.not_before_ms.max(now_ms + wait_ms);
     }
 
     fn failed(&mut self, now_ms: u64, member: usize, failure: MemberFailure) {
@@ -409,7 +495,9 @@ impl Upload {
             match self.next_ask(now_ms, member) {
                 Some(ask) => {
                     idle = 0;
-                    self.members[member].in_flight.insert(ask);
+                    let counted = matches!(ask, Ask::Pair(_));
+                    let on_its_way = OnItsWay { asked_ms: now_ms, counted };
+                    self.members[member].in_flight.insert(ask, on_its_way);
                     outputs.push(UploadOutput::Ask { member, ask });
                 }
                 None => idle += 1,
@@ -430,9 +518,11 @@ impl Upload {
                     state.step = Step::Confirm;
                     return Some(Ask::Confirm);
                 }
+                let window =
+                    if state.proven { self.config.pairs_in_flight_per_member_max } else { 1 };
                 let bytes = self.in_flight_bytes + self.pair_bytes;
                 let fits = bytes <= self.config.in_flight_bytes_max || self.in_flight_bytes == 0;
-                if !fits || state.in_flight.len() >= self.config.pairs_in_flight_per_member_max {
+                if !fits || state.in_flight.len() >= window {
                     return None;
                 }
                 let pair = state.to_send.pop_front()?;

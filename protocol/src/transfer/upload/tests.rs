@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::{index::ShardIndex, test_support};
@@ -12,6 +12,9 @@ struct World {
     kept: BTreeMap<usize, BTreeSet<SliverPairIndex>>,
     tables: BTreeSet<usize>,
     silent: BTreeSet<usize>,
+    /// Take pairs and never answer.
+    swallowing: BTreeSet<usize>,
+    forgetful: BTreeSet<usize>,
     queue: VecDeque<(usize, Ask)>,
     now_ms: u64,
     asked: Vec<(usize, Ask)>,
@@ -30,6 +33,8 @@ impl World {
             kept: BTreeMap::new(),
             tables: BTreeSet::new(),
             silent: BTreeSet::new(),
+            swallowing: BTreeSet::new(),
+            forgetful: BTreeSet::new(),
             queue: VecDeque::new(),
             now_ms: 0,
             asked: Vec::new(),
@@ -74,7 +79,7 @@ impl World {
                 self.tables.insert(member);
                 UploadInput::TableStored { member, missing: self.missing(member) }
             }
-            _ if !self.tables.contains(&member) => {
+            _ if !self.tables.contains(&member) || self.forgetful.contains(&member) => {
                 failed(MemberFailure::Refused(Refusal::TableMissing))
             }
             Ask::Pair(pair) => {
@@ -89,6 +94,9 @@ impl World {
     /// Answers one ask, or lets time pass to the next wake-up. False when nothing is left.
     fn step(&mut self) -> bool {
         if let Some((member, ask)) = self.queue.pop_front() {
+            if self.swallowing.contains(&member) && matches!(ask, Ask::Pair(_)) {
+                return true;
+            }
             self.now_ms += 1;
             let input = self.answer(member, ask);
             self.input(input);
@@ -217,20 +225,82 @@ fn a_member_that_loses_pairs_for_ever_is_given_up() {
 }
 
 #[test]
+fn members_that_swallow_pairs_do_not_hold_up_the_others() {
+    // Room for two pairs, and two members that keep what they get without a word.
+    let config = UploadConfig { in_flight_bytes_max: 2 * PAIR_BYTES, ..Default::default() };
+    let mut world = World::new(7, 64, config);
+    world.swallowing = [0, 1].into();
+    world.run();
+    assert_eq!(world.ends, [UploadOutput::Quorum, UploadOutput::Finished]);
+    assert!(world.now_ms < 3 * config.late_ms, "took {} ms", world.now_ms);
+}
+
+#[test]
+fn a_member_that_loses_its_table_for_ever_is_given_up() {
+    let mut world = World::new(7, 64, UploadConfig::default());
+    world.silent = [0, 1].into();
+    world.forgetful = [2].into();
+    world.run();
+    let [UploadOutput::Failed(failure)] = &world.ends[..] else { panic!("{:?}", world.ends) };
+    let table_missing = MemberFailure::Refused(Refusal::TableMissing);
+    assert!(failure.failures.contains(&(2, table_missing)), "{failure:?}");
+}
+
+/// Answers everything on its way with `Busy`.
+fn all_busy(world: &mut World, retry_after_ms: u32) {
+    let failure = MemberFailure::Refused(Refusal::Busy { retry_after_ms });
+    while let Some((member, ask)) = world.queue.pop_front() {
+        world.input(UploadInput::Failed { member, ask, failure });
+    }
+}
+
+#[test]
 fn busy_costs_time_and_no_attempt() {
     let mut world = World::new(7, 64, UploadConfig::default());
     world.input(UploadInput::Tick);
-    for _ in 0..50 {
-        let busy = MemberFailure::Refused(Refusal::Busy { retry_after_ms: 10 });
-        while let Some((member, ask)) = world.queue.pop_front() {
-            world.input(UploadInput::Failed { member, ask, failure: busy });
-        }
-        world.now_ms += 10;
+    for _ in 0..15 {
+        all_busy(&mut world, 10);
+        world.now_ms = world.upload.wake_at_ms().unwrap();
         world.input(UploadInput::Tick);
     }
     assert!(world.upload.failures().is_empty());
     while world.step() {}
     assert_eq!(world.upload.confirmed_shards(), 64);
+}
+
+#[test]
+fn busy_for_ever_is_a_failure_and_busy_for_no_time_is_not_asked_at_once() {
+    let mut world = World::new(7, 64, UploadConfig::default());
+    world.input(UploadInput::Tick);
+    while world.ends.is_empty() {
+        all_busy(&mut world, 0);
+        if let Some(wake_at_ms) = world.upload.wake_at_ms() {
+            assert!(wake_at_ms >= world.now_ms + UploadConfig::default().retry_delay_ms);
+            world.now_ms = wake_at_ms;
+            world.input(UploadInput::Tick);
+        }
+    }
+    assert!(matches!(&world.ends[..], [UploadOutput::Failed(_)]), "{:?}", world.ends);
+    assert!(world.now_ms <= 2 * UploadConfig::default().busy_max_ms);
+}
+
+#[test]
+fn one_outage_counts_once_however_long_its_failures_take() {
+    let config = UploadConfig { attempts_max: 2, ..Default::default() };
+    let mut world = World::new(7, 64, config);
+    world.input(UploadInput::Tick);
+    // Until member 0 has several pairs on its way.
+    while world.queue.iter().filter(|(m, a)| *m == 0 && matches!(a, Ask::Pair(_))).count() < 3 {
+        assert!(world.step());
+    }
+    let lost: Vec<_> = world.queue.iter().filter(|(m, _)| *m == 0).copied().collect();
+    world.queue.retain(|(m, _)| *m != 0);
+    for (member, ask) in lost {
+        world.now_ms += config.retry_delay_max_ms;
+        let failure = MemberFailure::NoAnswer;
+        world.input(UploadInput::Failed { member, ask, failure });
+    }
+    assert!(world.upload.failures().is_empty());
 }
 
 #[test]
