@@ -40,14 +40,24 @@ pub struct ServiceLimits {
     pub reads_max: usize,
     /// Requests waiting for their turn, of each kind; beyond it the answer is "busy".
     pub queue_max: usize,
+    /// Requests of one peer that run or wait, of each kind.
+    pub per_peer_max: usize,
     /// What a busy node asks others to wait.
     pub busy_retry_after_ms: u32,
 }
 
 impl Default for ServiceLimits {
     fn default() -> Self {
+        // More writers than cores: while some wait for the disk, others verify, and those who
+        // wait together share one flush.
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
-        Self { writes_max: cores.max(2), reads_max: 8, queue_max: 64, busy_retry_after_ms: 100 }
+        Self {
+            writes_max: (2 * cores).max(8),
+            reads_max: 8,
+            queue_max: 64,
+            per_peer_max: 16,
+            busy_retry_after_ms: 100,
+        }
     }
 }
 

@@ -298,16 +298,15 @@ impl BlsSignature {
         Ok(Self(joined.to_signature().to_bytes()))
     }
 
-    /// Whether this is the aggregate of signatures by exactly `keys` over `message`. The keys'
-    /// proofs of possession must have been verified. No keys: never.
+    /// Whether this is the aggregate of signatures by exactly `keys` over `message`. The keys must
+    /// have been verified with their proofs of possession, as a committee's are: they are not
+    /// checked for subgroup and identity again. No keys: never.
     #[must_use]
     pub fn verify_aggregate(&self, message: &[u8], keys: &[BlsPublicKey]) -> bool {
+        let Ok(signature) = min_pk::Signature::sig_validate(&self.0, true) else { return false };
         let parsed: Result<Vec<_>, _> =
-            keys.iter().map(|key| min_pk::PublicKey::key_validate(&key.0)).collect();
+            keys.iter().map(|key| min_pk::PublicKey::from_bytes(&key.0)).collect();
         let Ok(parsed) = parsed else { return false };
-        let Ok(signature) = min_pk::Signature::sig_validate(&self.0, true) else {
-            return false;
-        };
         let parsed: Vec<_> = parsed.iter().collect();
         signature.fast_aggregate_verify(false, message, BLS_DST, &parsed)
             == BLST_ERROR::BLST_SUCCESS

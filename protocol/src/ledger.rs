@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Registrations that one blob may have at a time on a node.
-pub const MAX_REGISTRATIONS_PER_BLOB: usize = 64;
+pub const MAX_REGISTRATIONS_PER_BLOB: usize = 240;
 
 /// What the network fixes for everyone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,10 +1,15 @@
 //! Reading a blob: drives [`Download`], verifies what comes, streams rows out in order.
 //!
 //! A row is handed out only after it was checked against its own pair proof, or, where it had to
-//! be decoded, against the digest table that the blob id commits to. Rows pass through a bounded
-//! channel, so a slow reader slows the download and not the memory.
+//! be decoded, against the digest table that the blob id commits to. A read holds the rows that it
+//! has received, at most about one blob: any of them may be needed to decode another. A slow reader
+//! slows nothing but itself.
 
-use std::{collections::BTreeMap, ops::Range, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::Range,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use floe_protocol::{
@@ -127,6 +132,8 @@ struct Read {
     /// Rows received, each with its proof: all of them are kept, since any may be needed to decode.
     received: BTreeMap<SliverIndex, (PairProof, Bytes)>,
     decoded: BTreeMap<usize, Bytes>,
+    /// What the reader has not taken yet.
+    outbox: VecDeque<Bytes>,
     asks: JoinSet<Answer>,
     sender: mpsc::Sender<Result<Bytes, ReadError>>,
     started: Instant,
@@ -150,6 +157,8 @@ impl Read {
         let wanted = layout.rows_covering(range.start, range.end);
         let mut config = client.config.download;
         let by_bytes = client.config.download_in_flight_bytes_max / layout.primary_bytes();
+        // Nothing is known of the link yet: a large row may take a while on a slow one.
+        config.late_unknown_ms += (layout.primary_bytes() as u64 * 1_000) >> 20;
         config.in_flight_max = by_bytes.max(config.in_flight_max).min(layout.config().n());
         let download = Download::new(config, client.view.committee(), &blob, wanted);
         Self {
@@ -160,6 +169,7 @@ impl Read {
             download,
             received: BTreeMap::new(),
             decoded: BTreeMap::new(),
+            outbox: VecDeque::new(),
             asks: JoinSet::new(),
             sender,
             started: Instant::now(),
@@ -175,13 +185,18 @@ impl Read {
 
     async fn drive(&mut self) -> Result<(), End> {
         let mut done = self.on_input(DownloadInput::Tick).await?;
-        while !done {
+        while !done || !self.outbox.is_empty() {
             let wake_at = self.download.wake_at_ms();
             let wake_at = wake_at.map(|ms| self.started + Duration::from_millis(ms));
             let now = Instant::now();
             let input = tokio::select! {
+                room = self.sender.reserve(), if !self.outbox.is_empty() => {
+                    let room = room.map_err(|_| End::Abandoned)?;
+                    room.send(Ok(self.outbox.pop_front().expect("it is not empty")));
+                    continue;
+                }
                 () = self.sender.closed() => return Err(End::Abandoned),
-                Some(answer) = self.asks.join_next() => match joined(answer) {
+                Some(answer) = self.asks.join_next(), if !done => match joined(answer) {
                     (pair, Ok(sliver)) => {
                         self.received.insert(pair.primary(), sliver);
                         DownloadInput::Received { pair }
@@ -203,7 +218,7 @@ impl Read {
             for output in outputs {
                 match output {
                     DownloadOutput::Ask { member, pair } => self.ask(member, pair),
-                    DownloadOutput::Emit(rows) => self.emit(rows).await?,
+                    DownloadOutput::Emit(rows) => self.emit(rows),
                     DownloadOutput::Decode(rows) => {
                         self.decode(rows).await?;
                         let now_ms = elapsed_ms(self.started);
@@ -227,6 +242,9 @@ impl Read {
                     blocking(move || verify(&blob, &layout, pair, &proof, sliver)).await
                 }
                 Ok(Response::Refused(Refusal::NotFound)) => Err(SliverFault::NotFound),
+                Ok(Response::Refused(Refusal::Busy { retry_after_ms })) => {
+                    Err(SliverFault::Busy { retry_after_ms })
+                }
                 Ok(Response::Refused(_)) => Err(SliverFault::NoAnswer),
                 Ok(_) => Err(SliverFault::Wrong),
                 Err(error) => {
@@ -238,8 +256,8 @@ impl Read {
         });
     }
 
-    /// Hands out rows, cut to the range and to the blob's length.
-    async fn emit(&mut self, rows: Range<usize>) -> Result<(), End> {
+    /// Lays out rows for the reader, cut to the range and to the blob's length.
+    fn emit(&mut self, rows: Range<usize>) {
         for row in rows {
             let index = SliverIndex::new(u16::try_from(row).expect("below n_shards"));
             let bytes = match self.decoded.remove(&row) {
@@ -253,10 +271,9 @@ impl Read {
             let cut = |offset| usize::try_from(offset).expect("within a sliver");
             let bytes = bytes.slice(cut(start)..cut(end));
             if !bytes.is_empty() {
-                self.sender.send(Ok(bytes)).await.map_err(|_| End::Abandoned)?;
+                self.outbox.push_back(bytes);
             }
         }
-        Ok(())
     }
 
     /// Decodes the missing rows and checks them against the digest table.

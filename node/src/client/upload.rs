@@ -10,23 +10,28 @@ use floe_protocol::{
     committee::QuorumTracker,
     encoding::{self, EncodedBlob},
     keys::{BlsSignature, KeyPair},
-    ledger::BlobState,
-    message::{Request, Response},
+    message::{Refusal, Request, Response},
     registration::SignedRegistration,
     transfer::{Ask, MemberFailure, Upload, UploadFailure, UploadInput, UploadOutput},
 };
 use tokio::{
     sync::watch,
     task::JoinSet,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
 
 use super::{Client, StoreError, blocking, elapsed_ms, joined, threads};
 use crate::network::RequestError;
 
+/// How long the nodes are asked whether the blob is certified already.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often the certificate is offered to a node that does not take it.
 const CERTIFY_ATTEMPTS: u32 = 5;
 const CERTIFY_RETRY_DELAY: Duration = Duration::from_millis(200);
+/// The longest wait that a busy node is granted.
+const CERTIFY_BUSY_DELAY_MAX: Duration = Duration::from_secs(3);
+/// How long it is offered to a node that is busy.
+const CERTIFY_BUSY_MAX: Duration = Duration::from_secs(30);
 
 /// What a store is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -128,9 +133,8 @@ impl Client {
         encoded: &EncodedBlob,
         encode_ms: u64,
     ) -> Option<StoreReport> {
-        let found = self.any_status(encoded.id()).await.ok()?;
-        let certificate =
-            found.certificate.filter(|_| found.status.state == BlobState::Certified)?;
+        let asked = timeout(STATUS_TIMEOUT, self.certificate(encoded.id())).await;
+        let certificate = asked.ok().flatten()?;
         Some(StoreReport {
             blob: encoded.id(),
             header: *encoded.header(),
@@ -275,10 +279,15 @@ impl<'a> Store<'a> {
     /// Makes the certificate from the confirmations so far and offers it to everybody.
     fn publish(&mut self) {
         let confirmations: Vec<_> = self.confirmations.iter().map(|(m, s)| (*m, *s)).collect();
-        let certificate = Certificate::new(self.client.view.committee(), self.fact, &confirmations)
-            .expect("a quorum of verified confirmations makes a certificate");
-        let (client, header) = (self.client.clone(), *self.encoded.header());
-        self.publishing.spawn(async move { client.publish(header, certificate).await });
+        let (client, header, fact) = (self.client.clone(), *self.encoded.header(), self.fact);
+        self.publishing.spawn(async move {
+            let view = client.view.clone();
+            let certificate =
+                blocking(move || Certificate::new(view.committee(), fact, &confirmations)).await;
+            let certificate =
+                certificate.expect("a quorum of verified confirmations makes a certificate");
+            client.publish(header, certificate).await
+        });
     }
 
     fn no_quorum(&self, failure: &UploadFailure) -> StoreError {
@@ -334,6 +343,26 @@ impl Client {
         }
     }
 
+    /// Hands the certificate to a member; whether it keeps it.
+    async fn offer(&self, member: usize, header: BlobHeader, certificate: Certificate) -> bool {
+        let started = Instant::now();
+        let mut attempts = 0;
+        while attempts < CERTIFY_ATTEMPTS && started.elapsed() < CERTIFY_BUSY_MAX {
+            let request = Request::Certify { header, certificate: certificate.clone() };
+            let mut delay = CERTIFY_RETRY_DELAY;
+            match self.ask(member, request).await {
+                Ok(Response::Certified) => return true,
+                Ok(Response::Refused(Refusal::Busy { retry_after_ms })) => {
+                    let wanted = Duration::from_millis(retry_after_ms.into());
+                    delay = wanted.clamp(CERTIFY_RETRY_DELAY, CERTIFY_BUSY_DELAY_MAX);
+                }
+                Ok(_) | Err(_) => attempts += 1,
+            }
+            tokio::time::sleep(delay).await;
+        }
+        false
+    }
+
     /// Hands the certificate to every member; done when at least one honest node keeps it.
     async fn publish(
         &self,
@@ -346,14 +375,7 @@ impl Client {
         for member in 0..committee.members().len() {
             let (client, certificate) = (self.clone(), certificate.clone());
             offers.spawn(async move {
-                for _ in 0..CERTIFY_ATTEMPTS {
-                    let request = Request::Certify { header, certificate: certificate.clone() };
-                    if let Ok(Response::Certified) = client.ask(member, request).await {
-                        return Some(member);
-                    }
-                    tokio::time::sleep(CERTIFY_RETRY_DELAY).await;
-                }
-                None
+                client.offer(member, header, certificate).await.then_some(member)
             });
         }
         while let Some(offer) = offers.join_next().await {

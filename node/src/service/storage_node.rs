@@ -2,14 +2,19 @@
 //!
 //! This is where slivers enter and leave a node. The law of every write is *verify, persist,
 //! flush, sign, answer*, in that order; [`Responder`] holds it, one method per request. The task
-//! itself only bounds how many requests run at a time and how many wait: beyond that the answer is
-//! `Busy`, so no stranger can make the node queue without end.
+//! itself only bounds how many requests run at a time and how many wait, in all and of one peer:
+//! beyond that the answer is `Busy`, so no stranger can make the node queue without end or keep the
+//! others out.
 
 mod responder;
 
-use std::sync::Arc;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Weak},
+};
 
 use floe_protocol::{
+    keys::NodeId,
     ledger::LedgerView,
     message::{Refusal, Request, Response},
 };
@@ -24,7 +29,7 @@ use self::responder::{Judgement, Responder};
 use crate::{
     config::ServiceLimits,
     key_file::NodeKeys,
-    network::{Event, Network},
+    network::{Event, Network, ReplyHandle, VerdictHandle},
 };
 
 /// What the service needs.
@@ -39,23 +44,42 @@ pub(crate) struct Args {
     pub(crate) cancel: CancellationToken,
 }
 
-/// Requests of one kind: so many run, so many more wait.
-#[derive(Clone, Debug)]
+/// Requests of one kind: so many run, so many more wait, so many of them of one peer.
+#[derive(Debug)]
 struct Lane {
     running: Arc<Semaphore>,
     admitted: Arc<Semaphore>,
+    per_peer_max: usize,
+    peers: BTreeMap<NodeId, Weak<Semaphore>>,
+}
+
+/// A place in a lane, until it is dropped.
+#[derive(Debug)]
+struct Place {
+    _in_lane: OwnedSemaphorePermit,
+    _of_peer: OwnedSemaphorePermit,
 }
 
 impl Lane {
-    fn new(running_max: usize, queue_max: usize) -> Self {
+    fn new(running_max: usize, queue_max: usize, per_peer_max: usize) -> Self {
         Self {
             running: Arc::new(Semaphore::new(running_max)),
             admitted: Arc::new(Semaphore::new(running_max + queue_max)),
+            per_peer_max,
+            peers: BTreeMap::new(),
         }
     }
 
-    fn admit(&self) -> Option<OwnedSemaphorePermit> {
-        self.admitted.clone().try_acquire_owned().ok()
+    /// A place for a request of this peer, if the lane and its share of it have room.
+    fn admit(&mut self, peer: NodeId) -> Option<Place> {
+        let in_lane = self.admitted.clone().try_acquire_owned().ok()?;
+        // A peer is remembered for as long as it has a place: no more of them than places.
+        self.peers.retain(|_, places| places.strong_count() > 0);
+        let places = self.peers.get(&peer).and_then(Weak::upgrade);
+        let places = places.unwrap_or_else(|| Arc::new(Semaphore::new(self.per_peer_max)));
+        self.peers.insert(peer, Arc::downgrade(&places));
+        let of_peer = places.try_acquire_owned().ok()?;
+        Some(Place { _in_lane: in_lane, _of_peer: of_peer })
     }
 }
 
@@ -68,8 +92,9 @@ pub(crate) async fn run(args: Args) {
     let mut service = Service {
         responder: Arc::new(responder),
         network,
-        writes: Lane::new(limits.writes_max, limits.queue_max),
-        reads: Lane::new(limits.reads_max, limits.queue_max),
+        writes: Lane::new(limits.writes_max, limits.queue_max, limits.per_peer_max),
+        reads: Lane::new(limits.reads_max, limits.queue_max, limits.per_peer_max),
+        announcements: Lane::new(1, limits.queue_max, limits.per_peer_max),
         busy_retry_after_ms: limits.busy_retry_after_ms,
         tasks: JoinSet::new(),
     };
@@ -95,6 +120,7 @@ struct Service {
     network: Network,
     writes: Lane,
     reads: Lane,
+    announcements: Lane,
     busy_retry_after_ms: u32,
     tasks: JoinSet<()>,
 }
@@ -102,58 +128,57 @@ struct Service {
 impl Service {
     fn on_event(&mut self, event: Event) {
         match event {
-            Event::Request { peer, request, reply } => {
-                let lane = if is_write(&request) { &self.writes } else { &self.reads };
-                let Some(admitted) = lane.admit() else {
-                    let retry_after_ms = self.busy_retry_after_ms;
-                    reply.reply(Response::Refused(Refusal::Busy { retry_after_ms }));
-                    return;
-                };
-                let running = lane.running.clone();
-                let (responder, network) = (self.responder.clone(), self.network.clone());
-                self.tasks.spawn(async move {
-                    let _admitted = admitted;
-                    let Ok(_running) = running.acquire_owned().await else {
-                        return;
-                    };
-                    let name = request.name();
-                    let Some((response, announcement)) =
-                        blocking(move || responder.answer(request)).await
-                    else {
-                        return;
-                    };
-                    if let Response::Refused(refusal) = &response {
-                        tracing::debug!(%peer, request = name, %refusal, "refused");
-                    }
-                    reply.reply(response);
-                    if let Some(bytes) = announcement
-                        && let Err(error) = network.announce(bytes).await
-                    {
-                        tracing::debug!(%error, "certificate not announced");
-                    }
-                });
-            }
+            Event::Request { peer, request, reply } => self.on_request(peer, request, reply),
             Event::Announcement { from, bytes, verdict } => {
-                // Without room the verdict is dropped, which means to ignore the announcement.
-                let Some(admitted) = self.writes.admit() else {
-                    return;
-                };
-                let (responder, running) = (self.responder.clone(), self.writes.running.clone());
-                self.tasks.spawn(async move {
-                    let _admitted = admitted;
-                    let Ok(_running) = running.acquire_owned().await else {
-                        return;
-                    };
-                    let judged = blocking(move || responder.judge(&bytes)).await;
-                    tracing::debug!(%from, ?judged, "announcement");
-                    match judged {
-                        Some(Judgement::Valid) => verdict.accept(),
-                        Some(Judgement::Invalid) => verdict.reject(),
-                        Some(Judgement::Unknown) | None => verdict.ignore(),
-                    }
-                });
+                self.on_announcement(from, bytes, verdict);
             }
         }
+    }
+
+    fn on_request(&mut self, peer: NodeId, request: Request, reply: ReplyHandle) {
+        let lane = if is_write(&request) { &mut self.writes } else { &mut self.reads };
+        let Some(place) = lane.admit(peer) else {
+            let retry_after_ms = self.busy_retry_after_ms;
+            reply.reply(Response::Refused(Refusal::Busy { retry_after_ms }));
+            return;
+        };
+        let running = lane.running.clone();
+        let (responder, network) = (self.responder.clone(), self.network.clone());
+        self.tasks.spawn(async move {
+            let name = request.name();
+            let Ok(turn) = running.acquire_owned().await else { return };
+            let Some((response, announcement)) = blocking(move || responder.answer(request)).await
+            else {
+                return;
+            };
+            drop((turn, place));
+            if let Response::Refused(refusal) = &response {
+                tracing::debug!(%peer, request = name, %refusal, "refused");
+            }
+            reply.reply(response);
+            if let Some(bytes) = announcement
+                && let Err(error) = network.announce(bytes).await
+            {
+                tracing::debug!(%error, "certificate not announced");
+            }
+        });
+    }
+
+    fn on_announcement(&mut self, from: NodeId, bytes: Vec<u8>, verdict: VerdictHandle) {
+        // Without a place the verdict is dropped, which means to ignore the announcement.
+        let Some(place) = self.announcements.admit(from) else { return };
+        let (responder, running) = (self.responder.clone(), self.announcements.running.clone());
+        self.tasks.spawn(async move {
+            let _place = place;
+            let Ok(_turn) = running.acquire_owned().await else { return };
+            let judged = blocking(move || responder.judge(&bytes)).await;
+            tracing::debug!(%from, ?judged, "announcement");
+            match judged {
+                Some(Judgement::Valid) => verdict.accept(),
+                Some(Judgement::Invalid) => verdict.reject(),
+                Some(Judgement::Unknown) | None => verdict.ignore(),
+            }
+        });
     }
 
     /// A panic in a request's task is a broken invariant of ours: the node must not go on.
@@ -182,5 +207,23 @@ const fn is_write(request: &Request) -> bool {
         | Request::Confirm { .. }
         | Request::Certify { .. } => true,
         Request::BlobStatus { .. } | Request::ReadSliver { .. } | Request::NodeStatus => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_peer_gets_its_share_of_a_lane_and_leaves_the_rest() {
+        let mut lane = Lane::new(2, 4, 3);
+        let (greedy, other) = (NodeId::new([1; 32]), NodeId::new([2; 32]));
+        let mut places: Vec<_> = (0..3).map(|_| lane.admit(greedy).unwrap()).collect();
+        assert!(lane.admit(greedy).is_none());
+        places.extend((0..3).map(|_| lane.admit(other).unwrap()));
+        assert!(lane.admit(NodeId::new([3; 32])).is_none(), "the lane is full");
+        places.clear();
+        assert!(lane.admit(greedy).is_some());
+        assert_eq!(lane.peers.len(), 1, "those without a place are forgotten");
     }
 }

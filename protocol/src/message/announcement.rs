@@ -36,7 +36,8 @@ impl Announcement {
         Ok(codec::encode(&wire, MAX_ANNOUNCEMENT_BYTES)?)
     }
 
-    /// Parses gossiped bytes; header and certificate name one blob, nothing else is verified.
+    /// Parses gossiped bytes: exactly those that [`Self::encode`] gives, with header and certificate
+    /// of one blob. Nothing else is verified.
     ///
     /// # Errors
     /// [`MessageError`]: not to be passed on.
@@ -46,9 +47,14 @@ impl Announcement {
             .map_err(|_| MessageError::Field)?;
         let certificate =
             Certificate::from_bytes(&wire.certificate).map_err(|_| MessageError::Field)?;
-        if header.id() != certificate.fact.blob {
+        let announcement = Self { header, certificate };
+        // Gossip tells messages apart by their bytes, and CBOR has many for one value: only one of
+        // them may travel, or a certificate could be spread again and again as something new.
+        if announcement.header.id() != announcement.certificate.fact.blob
+            || announcement.encode()? != bytes
+        {
             return Err(MessageError::Field);
         }
-        Ok(Self { header, certificate })
+        Ok(announcement)
     }
 }

@@ -29,6 +29,10 @@ pub struct DownloadConfig {
     pub attempts_max: u32,
     /// Wait before a member that failed is asked again.
     pub retry_delay_ms: u64,
+    /// `Busy` answers in a row after which a member is given up.
+    pub busy_max: u32,
+    /// The longest wait that a busy member is granted.
+    pub busy_delay_max_ms: u64,
     /// Unanswered requests count as failed after this.
     pub give_up_ms: u64,
 }
@@ -42,6 +46,8 @@ impl Default for DownloadConfig {
             late_unknown_ms: 1_000,
             attempts_max: 3,
             retry_delay_ms: 250,
+            busy_max: 20,
+            busy_delay_max_ms: 3_000,
             give_up_ms: 60_000,
         }
     }
@@ -50,9 +56,15 @@ impl Default for DownloadConfig {
 /// Why a sliver did not come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SliverFault {
-    /// No connection, no answer, or busy.
+    /// No connection or no answer.
     #[error("no answer")]
     NoAnswer,
+    /// The member has too much to do.
+    #[error("busy")]
+    Busy {
+        /// When it wants to be asked again.
+        retry_after_ms: u32,
+    },
     /// The member does not have it.
     #[error("sliver not there")]
     NotFound,
@@ -138,6 +150,7 @@ struct MemberState {
     /// It sent a wrong sliver, or failed too often in a row: never asked again.
     given_up: bool,
     failures_in_a_row: u32,
+    busy_in_a_row: u32,
     not_before_ms: u64,
     /// Sum and number of its answer times.
     answered_ms: u64,
@@ -274,6 +287,7 @@ impl Download {
         if !member.given_up {
             member.unreliable = false;
             member.failures_in_a_row = 0;
+            member.busy_in_a_row = 0;
         }
         self.rows[row].row = Row::Received;
     }
@@ -297,6 +311,17 @@ impl Download {
                 member.failures_in_a_row += 1;
                 member.not_before_ms = now_ms + self.config.retry_delay_ms;
                 if member.failures_in_a_row >= self.config.attempts_max {
+                    self.give_up(self.rows[row].member);
+                }
+            }
+            SliverFault::Busy { retry_after_ms } => {
+                // An answer: it costs time and no attempt, though not for ever.
+                member.unreliable = true;
+                member.busy_in_a_row += 1;
+                let wait_ms = u64::from(retry_after_ms).max(self.config.retry_delay_ms);
+                let wait_ms = wait_ms.min(self.config.busy_delay_max_ms);
+                member.not_before_ms = member.not_before_ms.max(now_ms + wait_ms);
+                if member.busy_in_a_row >= self.config.busy_max {
                     self.give_up(self.rows[row].member);
                 }
             }
@@ -370,7 +395,11 @@ impl Download {
     fn ask(&mut self, now_ms: u64, outputs: &mut Vec<DownloadOutput>) {
         loop {
             let expected = (0..self.rows.len()).filter(|row| self.is_expected(*row)).count();
-            if expected >= self.config.in_flight_max {
+            let asked = |row: &&RowState| matches!(row.row, Row::Asked { .. });
+            let outstanding = self.rows.iter().filter(asked).count();
+            // Late requests may still be under way: hedging at most doubles what is on the wire.
+            if expected >= self.config.in_flight_max || outstanding >= 2 * self.config.in_flight_max
+            {
                 return;
             }
             let Some(row) = self.next_ask(now_ms, expected) else {
@@ -409,11 +438,12 @@ impl Download {
             let unknown = member.answers == 0;
             (member.unreliable, unknown, member.in_flight, mean_ms, *row)
         };
-        (0..self.rows.len()).filter(askable).min_by_key(cost).filter(|row| {
-            // An unreliable member is asked one thing at a time, and only when nobody else is left.
+        // An unreliable member is asked one thing at a time, and only when nobody else is left.
+        let free = |row: &usize| {
             let member = &self.members[self.rows[*row].member];
             !member.unreliable || member.in_flight == 0
-        })
+        };
+        (0..self.rows.len()).filter(askable).filter(free).min_by_key(cost)
     }
 
     fn check_end(&mut self, outputs: &mut Vec<DownloadOutput>) {

@@ -13,7 +13,7 @@ use floe_protocol::{
     certificate::{Certificate, CertificateError},
     encoding::{self, Axis, DigestTable, EncodingConfig},
     index::{ShardIndex, SliverPairIndex},
-    ledger::{LedgerView, RegistrationError},
+    ledger::{BlobRecord, LedgerView, RegistrationError},
     message::{
         Announcement, InvalidReason, Limits, NodeStatus, Refusal, Request, Response, StatusAnswer,
     },
@@ -94,6 +94,20 @@ impl Responder {
         if header.len > view.parameters().max_blob_bytes {
             return Judgement::Invalid;
         }
+        let bytes = certificate.to_bytes();
+        match self.store.blob_record(&certificate.fact.blob) {
+            Ok(Some((BlobRecord { certificate: Some(known), .. }, _))) => {
+                // The same one came by another way; any other is no news. A quorum has many
+                // certificates, and none but the first may cost a check and travel on.
+                let same = known == bytes;
+                return if same { Judgement::Valid } else { Judgement::Unknown };
+            }
+            Ok(_) => {}
+            Err(error) => {
+                self.ours(&error);
+                return Judgement::Unknown;
+            }
+        }
         match certificate.verify(view.committee(), view.chain()) {
             Ok(()) => {}
             // The sender may be an epoch ahead or behind: no lie.
@@ -104,9 +118,9 @@ impl Responder {
                 | CertificateError::Signature,
             ) => return Judgement::Invalid,
         }
-        let bytes = certificate.to_bytes();
         match self.store.put_certificate(&header, bytes, certificate.fact.epoch) {
-            Ok(_) => Judgement::Valid,
+            Ok(true) => Judgement::Valid,
+            Ok(false) => Judgement::Unknown,
             Err(error) => {
                 self.ours(&error);
                 Judgement::Unknown
@@ -162,6 +176,7 @@ impl Responder {
             return Err(Refusal::WrongShard);
         }
         if !self.has_table(view, &registration)? {
+            self.check_sole_registration(&registration)?;
             let config = config(view);
             let proofs = DigestTable::from_bytes(config, table)
                 .and_then(|table| table.proofs(header))
@@ -177,6 +192,17 @@ impl Responder {
         Ok(Response::TableStored { missing: self.missing_pairs(view, signed.blob)? })
     }
 
+    /// A writer registers a blob once: with ever new nonces it could fill the blob's record and
+    /// lock out everybody else.
+    fn check_sole_registration(&self, registration: &Registration) -> Result<(), Refusal> {
+        let blob = registration.header.id();
+        let kept = self.store.blob_record(&blob).map_err(|error| self.ours(&error))?;
+        let others = kept.iter().flat_map(|(_, registrations)| registrations);
+        let again =
+            |other: &Registration| other.owner == registration.owner && other.id != registration.id;
+        if { others }.any(again) { Err(Refusal::NotRegistered) } else { Ok(()) }
+    }
+
     /// Whether the registration and the proofs of all pairs of the node's shards are here.
     fn has_table(&self, view: &LedgerView, registration: &Registration) -> Result<bool, Refusal> {
         if self.store.registration(&registration.id).map_err(|error| self.ours(&error))?.is_none() {
@@ -184,7 +210,7 @@ impl Responder {
         }
         let blob = registration.header.id();
         for (shard, _) in self.own_pairs(view, blob) {
-            if self.store.pair_proof(shard, &blob).map_err(|error| self.ours(&error))?.is_none() {
+            if self.pair_proof(view, shard, &blob)?.is_none() {
                 return Ok(false);
             }
         }
@@ -288,14 +314,10 @@ impl Responder {
         axis: Axis,
     ) -> Result<Response, Refusal> {
         let shard = blob.shard_of(pair, view.parameters().n_shards);
-        let proof = self
-            .store
-            .pair_proof(shard, blob)
-            .map_err(|error| self.ours(&error))?
-            .ok_or(Refusal::NotFound)?;
+        let proof = self.pair_proof(view, shard, blob)?.ok_or(Refusal::NotFound)?;
         let sliver = self.store.sliver(shard, blob, axis).map_err(|error| self.ours(&error))?;
         let sliver = sliver.ok_or(Refusal::NotFound)?;
-        Ok(Response::Sliver { proof: proof.into(), sliver })
+        Ok(Response::Sliver { proof: proof.to_bytes().into(), sliver })
     }
 
     fn node_status(&self, view: &LedgerView) -> Response {

@@ -13,6 +13,8 @@ struct World {
     unreachable: BTreeSet<usize>,
     liars: BTreeSet<usize>,
     empty: BTreeSet<usize>,
+    /// Answer `Busy` until this time.
+    busy_until_ms: u64,
     in_flight: VecDeque<(u64, SliverPairIndex)>,
     now_ms: u64,
     asked: Vec<SliverPairIndex>,
@@ -35,6 +37,7 @@ impl World {
             unreachable: BTreeSet::new(),
             liars: BTreeSet::new(),
             empty: BTreeSet::new(),
+            busy_until_ms: 0,
             in_flight: VecDeque::new(),
             now_ms: 0,
             asked: Vec::new(),
@@ -82,7 +85,9 @@ impl World {
                 self.now_ms = self.now_ms.max(at_ms);
                 let member = self.members_of[pair.as_usize()];
                 let failed = |fault| DownloadInput::Failed { pair, fault };
-                self.input(if self.unreachable.contains(&member) {
+                self.input(if self.now_ms < self.busy_until_ms {
+                    failed(SliverFault::Busy { retry_after_ms: 500 })
+                } else if self.unreachable.contains(&member) {
                     failed(SliverFault::NoAnswer)
                 } else if self.liars.contains(&member) {
                     failed(SliverFault::Wrong)
@@ -201,4 +206,39 @@ fn a_late_answer_is_still_welcome() {
     assert!(world.asked.len() > 1, "hedged");
     world.input(DownloadInput::Received { pair: SliverPairIndex::new(0) });
     assert!(world.done && world.emitted == [0] && world.decoded.is_empty());
+}
+
+#[test]
+fn a_swarm_that_is_busy_for_a_while_is_waited_for() {
+    let mut world = World::new(0..22);
+    world.unreachable = [0, 1, 2, 3].into();
+    world.busy_until_ms = 4_000;
+    world.run();
+    assert_eq!(world.emitted, (0..22).collect::<Vec<_>>());
+    assert!(world.now_ms < 10_000, "took {} ms", world.now_ms);
+}
+
+#[test]
+fn a_member_that_is_back_is_asked_although_a_better_one_is_silent() {
+    // Only two members are left that could complete the read: one answered and fell silent, the
+    // other failed at first and is back.
+    let mut world = World::new(0..22);
+    world.unreachable = [0, 1, 2, 3].into();
+    world.silent = [4].into();
+    world.run();
+    let failure = world.failure.expect("two of seven members are too few");
+    assert!(failure.rows > 0 && failure.rows < 22, "{failure:?}");
+    assert_eq!(failure.faults.get(&4), Some(&SliverFault::NoAnswer));
+}
+
+#[test]
+fn hedging_at_most_doubles_what_is_on_the_wire() {
+    let mut world = World::new(0..22);
+    world.silent = (0..7).collect();
+    world.input(DownloadInput::Tick);
+    for _ in 0..5 {
+        world.now_ms += DownloadConfig::default().late_unknown_ms;
+        world.input(DownloadInput::Tick);
+    }
+    assert!(world.asked.len() <= 2 * DownloadConfig::default().in_flight_max);
 }
