@@ -7,6 +7,7 @@ mod common;
 
 use bytes::Bytes;
 use common::{Lie, RawPeer, Written, flip};
+use floe_node::config::NodePaths;
 use floe_protocol::{
     blob::BlobId,
     encoding::Axis,
@@ -16,6 +17,7 @@ use floe_protocol::{
     registration::{RegistrationId, SignedRegistration},
     test_support,
 };
+use floe_storage::{Store, StoreConfig};
 use floe_testnet::Cluster;
 
 fn refused(refusal: Refusal) -> Response {
@@ -114,6 +116,60 @@ async fn registrations_and_tables_that_do_not_verify_are_refused() {
     // Nothing of it was kept.
     let pair = peer.pairs_of(node, &blob.id())[0];
     assert_eq!(peer.pair(node, &blob, writer, pair).await, refused(Refusal::NotRegistered));
+    cluster.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_writer_registers_a_blob_once_and_locks_nobody_out() {
+    let cluster = Cluster::builder().nodes(4).shards(16).start().await.unwrap();
+    let peer = RawPeer::join(&cluster).await;
+    let (node, writer) = (cluster.node_id(0), cluster.writer());
+    let config = peer.view.committee().config();
+    let blob = Written::honest(config, test_support::blob(3, 5_000));
+    let stored = peer.table(node, &blob, writer).await;
+    assert!(matches!(stored, Response::TableStored { .. }));
+    let registration = SignedRegistration::new(peer.view.chain(), blob.id(), writer, 1);
+    let table = blob.table.to_bytes().into();
+    let request = Request::Table { registration, header: blob.header, table };
+    assert_eq!(peer.ask(node, request).await, refused(Refusal::NotRegistered));
+    assert_eq!(peer.table(node, &blob, writer).await, stored, "the first one stands");
+    cluster.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_pair_proof_is_never_served_and_the_table_mends_it() {
+    let mut cluster = Cluster::builder().nodes(4).shards(16).start().await.unwrap();
+    let peer = RawPeer::join(&cluster).await;
+    let (node, writer) = (cluster.node_id(1), cluster.writer().clone());
+    let config = peer.view.committee().config();
+    let blob = Written::honest(config, test_support::blob(9, 5_000));
+    peer.store(&blob, &writer).await.unwrap();
+
+    // Overwrites one proof on the disk of the stopped node.
+    cluster.stop(1).await.unwrap();
+    let paths = NodePaths::below(&cluster.dir().join("node-1"));
+    let store = Store::open(&StoreConfig::new(paths.store, paths.marker, node)).unwrap();
+    let registration = peer.registration(&blob, &writer).id();
+    let registration = store.registration(&registration).unwrap().unwrap();
+    let shard = peer.view.committee().member(&node).unwrap().shards[0];
+    let pair = blob.id().pair_of(shard, 16);
+    let mut proof = store.pair_proof(shard, &blob.id()).unwrap().unwrap();
+    *proof.last_mut().unwrap() ^= 1;
+    store.put_table(&registration, &[(shard, proof)]).unwrap();
+    store.flush().unwrap();
+    drop(store);
+    cluster.start(1).await.unwrap();
+
+    let read = Request::ReadSliver { blob: blob.id(), pair, axis: Axis::Primary };
+    assert_eq!(peer.ask(node, read.clone()).await, refused(Refusal::NotFound));
+    let confirmed = peer.confirm(node, &blob, &writer).await;
+    assert_eq!(confirmed, refused(Refusal::TableMissing));
+    assert_eq!(
+        peer.table(node, &blob, &writer).await,
+        Response::TableStored { missing: Vec::new() }
+    );
+    assert!(matches!(peer.ask(node, read).await, Response::Sliver { .. }));
+    assert!(matches!(peer.confirm(node, &blob, &writer).await, Response::Confirmed { .. }));
     cluster.shutdown().await.unwrap();
 }
 

@@ -58,3 +58,49 @@ impl Announcement {
         Ok(announcement)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        certificate::ConfirmedFact, encoding::EncodingConfig, hash::Hash, index::Epoch,
+        registration::RegistrationId, test_support,
+    };
+
+    #[test]
+    fn one_announcement_has_one_encoding() {
+        let header = BlobHeader { n_shards: 7, len: 99, root: Hash::of_symbol(b"root") };
+        let committee = test_support::committee(7, 7);
+        let fact = ConfirmedFact {
+            epoch: Epoch::new(0),
+            blob: header.id(),
+            registration: RegistrationId::new([1; 32]),
+        };
+        let chain = test_support::genesis(7, 7).chain_id();
+        let keys = test_support::node_keys(7);
+        let confirmations: Vec<_> = committee
+            .members()
+            .iter()
+            .enumerate()
+            .map(|(position, member)| {
+                let (_, bls) = keys.iter().find(|(node, _)| node.public() == member.node).unwrap();
+                (position, fact.sign(&chain, bls))
+            })
+            .collect();
+        let certificate = Certificate::new(&committee, fact, &confirmations).unwrap();
+        let announcement = Announcement { header, certificate };
+        let limits = Limits::new(EncodingConfig::new(7).unwrap());
+        let bytes = announcement.encode().unwrap();
+        assert_eq!(Announcement::decode(&limits, &bytes), Ok(announcement));
+
+        // A map of two entries, { "header": h'..', "certificate": h'..' }, begins with 0xa2; the
+        // same as a map without a stated length begins with 0xbf and ends with 0xff.
+        assert_eq!(bytes[0], 0xa2);
+        let mut again = bytes;
+        again[0] = 0xbf;
+        again.push(0xff);
+        let same: Wire = codec::decode(&again, MAX_ANNOUNCEMENT_BYTES).unwrap();
+        assert_eq!(same.header, header.to_bytes());
+        assert_eq!(Announcement::decode(&limits, &again), Err(MessageError::Field));
+    }
+}
