@@ -238,6 +238,20 @@ fn check_reads(home: &Home, id: &str, file: &[u8]) {
     assert_eq!(home.partial_files(), 0);
 }
 
+/// `floe info` shows so many members, each with an address.
+fn check_peers(home: &Home, up: usize) {
+    let run = home.floe(["--json", "info"]).expect(0);
+    let info = run.json();
+    let peers = info["peers"].as_array().unwrap();
+    assert_eq!(peers.len(), up, "{}", run.describe());
+    for peer in peers {
+        assert_eq!(peer["answers"], true, "{}", run.describe());
+        assert!(peer["address"].as_str().unwrap().starts_with("/ip4/127.0.0.1/tcp/"));
+    }
+    let text = home.floe(["info"]).expect(0).text();
+    assert!(text.contains(&format!("{up} of 7 nodes answer")), "{text}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn files_go_in_and_come_out_also_when_four_of_seven_nodes_have_stopped() {
     let dir = tempfile::tempdir().unwrap();
@@ -250,9 +264,11 @@ async fn files_go_in_and_come_out_also_when_four_of_seven_nodes_have_stopped() {
     home.floe(["--json", "read", UNKNOWN_ID]).expect_error(3, "not_found", false);
     home.floe(["--json", "blob-status", UNKNOWN_ID]).expect_error(3, "not_found", false);
 
+    check_peers(&home, 7);
     for node in 0..4 {
         cluster.stop(node).await.unwrap();
     }
+    check_peers(&home, 3);
     let id = home.floe(["-q", "blob-id", "file"]).expect(0).text();
     check_reads(&home, &id, &file);
     let health = home.floe(["--json", "health"]).expect(5).json();
@@ -344,6 +360,9 @@ fn errors_before_any_node_is_asked_say_what_to_do() {
     home.floe(["--json", "read", UNKNOWN_ID, "--range", "5-2"]).expect_error(2, "usage", false);
     home.floe(["--json", "frobnicate"]).expect_error(2, "usage", false);
     home.floe(["store"]).expect(2);
+    let run = home.floe(["--json", "key", "new"]).expect_error(2, "usage", false);
+    let message = run.json()["error"]["message"].to_string();
+    assert!(message.contains("--kind") && message.contains("--output"), "{message}");
     home.floe(["--json", "blob-id", "--n-shards", "3", "file"]).expect_error(2, "n_shards", false);
 
     let absent = ["--json", "--network", "absent.json", "read", UNKNOWN_ID];
@@ -380,7 +399,11 @@ fn a_network_without_a_node_up_is_temporary() {
     store.expect_error(5, "nobody_answers", true);
     assert_eq!(health.expect(5).json()["nodes_up"], 0);
     // What needs no node works.
-    assert_eq!(home.floe(["--json", "info"]).expect(0).json()["n_shards"], 64);
+    let info = home.floe(["info"]).expect(0);
+    assert!(info.text().contains("64 on 4 nodes"), "{}", info.describe());
+    assert!(info.stderr.contains("no bootstrap node answers"), "{}", info.describe());
+    let info = home.floe(["--json", "info", "--offline"]).expect(0).json();
+    assert_eq!((&info["n_shards"], &info["peers"]), (&64.into(), &Value::Null));
 }
 
 #[test]

@@ -21,6 +21,7 @@ mod key;
 mod node;
 mod out_file;
 mod output;
+mod peers;
 mod progress;
 mod range;
 mod read;
@@ -106,7 +107,7 @@ enum Command {
     BlobId(blob_id::BlobIdArgs),
     /// Say what the network knows of a blob
     BlobStatus(blob_status::BlobStatusArgs),
-    /// Show a network: committee, shards, limits, what may fail
+    /// Show a network: committee, shards, limits, what may fail, who answers
     Info(info::InfoArgs),
     /// Ask every storage node how it is, and whether reads and writes are possible
     Health(health::HealthArgs),
@@ -181,7 +182,7 @@ impl Command {
             Self::Node(node::NodeCommand::Run(arguments)) => {
                 with_runtime(node::run(session, *arguments))
             }
-            Self::Info(arguments) => info::run(session, &arguments),
+            Self::Info(arguments) => interruptible(session, info::run(session, arguments)),
             Self::Store(arguments) => interruptible(session, store::run(session, arguments)),
             Self::Read(arguments) => interruptible(session, read::run(session, arguments)),
             Self::BlobId(arguments) => interruptible(session, blob_id::run(session, arguments)),
@@ -212,11 +213,17 @@ fn parse_failure(error: &clap::Error, wants_json: bool) -> ExitCode {
         let _ = error.print();
         return if asked_for { Exit::Done } else { Exit::Usage }.into();
     }
-    let text = error.to_string();
-    let first = text.lines().next().unwrap_or_default();
-    let failure = Failure::usage("usage", first.trim_start_matches("error: "))
+    let failure = Failure::usage("usage", usage_message(error))
         .hint("see floe --help, or --help behind the command");
     Output::new(true, false, false).failure(&failure).into()
+}
+
+/// What is wrong with the arguments, in one line: `clap` names missing ones on lines of their own.
+#[must_use]
+pub fn usage_message(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let lines: Vec<_> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+    lines.join(" ").trim_start_matches("error: ").to_owned()
 }
 
 /// Runs a command until it is done or the user interrupts it.
