@@ -45,8 +45,12 @@ impl Client {
         self.status_until(blob, |found| found.certificate.is_some()).await
     }
 
-    /// As [`Self::blob_status`], but content with the first answer that carries the blob's header.
-    pub(super) async fn any_status(&self, blob: BlobId) -> Result<VerifiedStatus, StatusError> {
+    /// As [`Self::blob_status`], but content with the first answer that carries the blob's header,
+    /// which is the blob's for certain. Whether the blob is certified may stay open.
+    ///
+    /// # Errors
+    /// [`StatusError`].
+    pub async fn any_status(&self, blob: BlobId) -> Result<VerifiedStatus, StatusError> {
         self.status_until(blob, |_| true).await
     }
 
