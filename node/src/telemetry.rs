@@ -76,7 +76,9 @@ pub struct FilterError {
 /// # Errors
 /// [`FilterError`].
 pub fn start(level: LogLevel, format: LogFormat) -> Result<(), FilterError> {
-    let subscriber = fmt().with_writer(io::stderr).with_env_filter(filter(level)?);
+    // A line that cannot be written is lost: to complain of it on the same stderr would panic.
+    let subscriber = fmt().with_writer(io::stderr).log_internal_errors(false);
+    let subscriber = subscriber.with_env_filter(filter(level)?);
     // An error says that a subscriber is there already, as in tests.
     let _ = match format {
         LogFormat::Json => subscriber.json().try_init(),

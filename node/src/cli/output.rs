@@ -134,8 +134,8 @@ pub(super) fn stdout_is_terminal() -> bool {
     io::stdout().is_terminal()
 }
 
-/// Writes a plain line of progress to stderr.
-pub(super) fn progress_line(text: impl Display) {
+/// Writes to stderr what was asked for there, whatever else is to be quiet.
+pub(super) fn stderr_line(text: impl Display) {
     let _ = write_line(io::stderr(), &text);
 }
 

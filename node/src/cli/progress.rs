@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{
-    output::{progress_line, stdout_is_terminal},
+    output::{stderr_line, stdout_is_terminal},
     session::Session,
     size::human_bytes,
 };
@@ -81,13 +81,13 @@ impl Progress {
     fn line(&self, doing: &str, done: u64, total: u64) {
         let name = self.bar.prefix();
         if total == 0 {
-            progress_line(format_args!("{name}: {doing}"));
+            stderr_line(format_args!("{name}: {doing}"));
             return;
         }
         let percent = u128::from(done) * 100 / u128::from(total);
         let left = self.bar.eta().as_secs();
         let (done, total) = (human_bytes(done), human_bytes(total));
-        progress_line(format_args!(
+        stderr_line(format_args!(
             "{name}: {doing}, {percent} % ({done} of {total}), {left} s left"
         ));
     }
