@@ -135,6 +135,9 @@ impl Home {
             .current_dir(&self.dir)
             .env("FLOE_NETWORK", &self.network)
             .env("FLOE_WRITER_KEY", &self.writer)
+            // Not the configuration of whoever runs the tests.
+            .env("XDG_CONFIG_HOME", self.dir.join("config"))
+            .env_remove("FLOE_PROGRESS")
             .env_remove("FLOE_LOG")
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())
@@ -384,6 +387,52 @@ fn errors_before_any_node_is_asked_say_what_to_do() {
     let run = home.floe(["store", "file"]).expect(6);
     assert!(run.stderr.contains("error: ") && run.stderr.contains("hint: "), "{}", run.describe());
     home.floe(["--json", "store", "file"]).expect_error(6, "key_permissions", false);
+}
+
+#[test]
+fn settings_come_from_flag_environment_and_file_and_say_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = Home::offline(&dir, "/ip4/127.0.0.1/tcp/1");
+    let show = |network: &str, more: &[&str]| {
+        let mut command = home.command();
+        command.env("FLOE_NETWORK", network).env_remove("FLOE_WRITER_KEY");
+        finish(command.args(["--json", "config", "show"]).args(more).spawn().unwrap())
+    };
+    let nothing = show("", &[]).expect(0).json();
+    assert_eq!(nothing["network"], serde_json::json!({ "value": null, "origin": "default" }));
+    assert_eq!(
+        (&nothing["file_exists"], &nothing["progress"]["value"]),
+        (&false.into(), &"auto".into())
+    );
+
+    fs::create_dir_all(home.dir.join("config/floe")).unwrap();
+    home.put(
+        "config/floe/config.toml",
+        b"network = \"../../network.json\"\nprogress = \"never\"\n",
+    );
+    let origins = |run: Run| {
+        let shown = run.expect(0).json();
+        ["network", "writer_key", "progress"].map(|name| shown[name]["origin"].clone())
+    };
+    assert_eq!(origins(show("", &[])), ["file", "default", "file"]);
+    assert_eq!(origins(show("x", &["--progress", "auto"])), ["environment", "default", "flag"]);
+    assert_eq!(origins(show("x", &["--network", "y"])), ["flag", "default", "file"]);
+    // An empty variable is none, and what the file names is used.
+    let info = ["--json", "info", "--offline"];
+    let run = home.command().env("FLOE_NETWORK", "").args(info).spawn().unwrap();
+    assert_eq!(finish(run).expect(0).json()["name"], "test");
+
+    home.put("config/floe/config.toml", b"netwrk = \"x\"\n");
+    let run = show("", &[]).expect_error(1, "bad_config", false);
+    assert!(run.json()["error"]["message"].as_str().unwrap().contains("netwrk"));
+    // What packagers call does not depend on it.
+    for shell in ["bash", "zsh", "fish"] {
+        let script = home.floe(["completions", shell]).expect(0).text();
+        assert!(script.contains("blob-status"), "{shell}");
+    }
+    assert!(home.floe(["man"]).expect(0).text().contains(".TH floe 1"));
+    assert!(home.floe(["man", "node", "run"]).expect(0).text().contains("SIGUSR1"));
+    home.floe(["--json", "man", "nothing"]).expect_error(2, "usage", false);
 }
 
 #[test]

@@ -11,6 +11,7 @@
 
 mod blob_id;
 mod blob_status;
+mod config;
 mod exit;
 mod genesis;
 mod health;
@@ -18,6 +19,7 @@ mod info;
 mod input;
 mod interrupt;
 mod key;
+mod manual;
 mod node;
 mod out_file;
 mod output;
@@ -26,6 +28,7 @@ mod progress;
 mod range;
 mod read;
 mod session;
+mod settings;
 pub mod size;
 mod store;
 
@@ -39,6 +42,7 @@ use self::{
     output::Output,
     progress::ProgressMode,
     session::Session,
+    settings::{Flags, Settings},
 };
 use crate::telemetry::{self, LogFormat, LogLevel};
 
@@ -53,9 +57,10 @@ Exit codes:
   6    refused (permission, quota)
   130  interrupted
 
-Environment (flags win):
+Environment (flags win over it, and it over the configuration file: see floe config show --help):
   FLOE_NETWORK     as --network
   FLOE_WRITER_KEY  as --writer-key
+  FLOE_PROGRESS    as --progress
   FLOE_LOG         log filter, as RUST_LOG
   NO_COLOR         no colours
 
@@ -78,10 +83,10 @@ struct Cli {
 #[command(next_help_heading = "Global options")]
 struct Globals {
     /// The network file (network.json) of the network to use
-    #[arg(long, global = true, env = "FLOE_NETWORK", value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     network: Option<PathBuf>,
     /// The key file of the writer who stores
-    #[arg(long, global = true, env = "FLOE_WRITER_KEY", value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     writer_key: Option<PathBuf>,
     /// Print one JSON object per result, and errors as {"error":{…}}
     #[arg(long, global = true)]
@@ -92,9 +97,9 @@ struct Globals {
     /// Log more to stderr; repeat for still more
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
-    /// When to show progress on stderr (auto: on a terminal)
-    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
-    progress: ProgressMode,
+    /// When to show progress on stderr [default: auto]
+    #[arg(long, global = true, value_enum, value_name = "WHEN")]
+    progress: Option<ProgressMode>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -119,6 +124,13 @@ enum Command {
     Key(key::KeyCommand),
     /// Make the network file of a new network
     Genesis(genesis::GenesisArgs),
+    /// Show the configuration
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// Print a shell's completions
+    Completions(manual::CompletionsArgs),
+    /// Print a manual page
+    Man(manual::ManArgs),
 }
 
 /// Runs the command line `arguments`, program name first, and returns how the process ends.
@@ -132,29 +144,33 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
     };
     let Cli { globals, command } = cli;
     let output = Output::new(globals.json, globals.quiet, command.owns_stdout());
-    let exit = match start_log(&globals, &command) {
-        Err(failure) => output.failure(&failure),
-        Ok(()) => {
-            let progress = if globals.verbose > 0 && globals.progress == ProgressMode::Auto {
-                // Lines of the log would tear the bar apart.
-                ProgressMode::Never
-            } else {
-                globals.progress
-            };
-            let session = Session {
-                network: globals.network,
-                writer_key: globals.writer_key,
-                progress,
-                output,
-                after_interrupt: command.after_interrupt(&resume),
-            };
-            match command.execute(&session) {
-                Ok(exit) => exit,
-                Err(failure) => session.output.failure(&failure),
-            }
-        }
+    execute(globals, command, output, &resume).into()
+}
+
+/// Runs a command once it is known what was asked.
+fn execute(globals: Globals, command: Command, output: Output, resume: &str) -> Exit {
+    if let Err(failure) = start_log(&globals, &command) {
+        return output.failure(&failure);
+    }
+    let Globals { network, writer_key, progress, .. } = globals;
+    let flags = Flags { network, writer_key, progress };
+    let settings = match &command {
+        // Whatever is wrong with the user's files, these work.
+        Command::Completions(_) | Command::Man(_) => Settings::from_flags(flags),
+        _ => Settings::load(flags),
     };
-    exit.into()
+    let settings = match settings {
+        Ok(settings) => settings,
+        Err(failure) => return output.failure(&failure),
+    };
+    let progress = match settings.progress.value {
+        // Lines of the log would tear the bar apart.
+        ProgressMode::Auto if globals.verbose > 0 => ProgressMode::Never,
+        mode => mode,
+    };
+    let after_interrupt = command.after_interrupt(resume);
+    let session = Session { settings, progress, output, after_interrupt };
+    command.execute(&session).unwrap_or_else(|failure| session.output.failure(&failure))
 }
 
 impl Command {
@@ -190,6 +206,9 @@ impl Command {
                 interruptible(session, blob_status::run(session, arguments))
             }
             Self::Health(arguments) => interruptible(session, health::run(session, arguments)),
+            Self::Config(command) => config::run(session, &command),
+            Self::Completions(arguments) => manual::completions(&session.output, &arguments),
+            Self::Man(arguments) => manual::man(&session.output, &arguments),
         }
     }
 }

@@ -1,10 +1,14 @@
 //! Progress on stderr: a bar with rate and time left on a terminal; with `--progress always`
 //! elsewhere a line a second.
 
-use std::time::{Duration, Instant};
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
 
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::{Deserialize, Serialize};
 
 use super::{
     output::{stderr_line, stdout_is_terminal},
@@ -18,7 +22,8 @@ const BAR: &str = "{prefix} {msg} [{bar:24}] {binary_bytes}/{binary_total_bytes}
 const SPINNER: &str = "{prefix} {spinner} {msg}";
 
 /// When to show progress.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, ValueEnum, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub(super) enum ProgressMode {
     /// On a terminal, unless `--quiet`, `--json` or `-v` is given
     #[default]
@@ -27,6 +32,16 @@ pub(super) enum ProgressMode {
     Always,
     /// Never
     Never,
+}
+
+impl fmt::Display for ProgressMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Always => "always",
+            Self::Never => "never",
+        })
+    }
 }
 
 /// The progress of one transfer. Dropping it removes the bar.
