@@ -135,6 +135,9 @@ impl Home {
             .current_dir(&self.dir)
             .env("FLOE_NETWORK", &self.network)
             .env("FLOE_WRITER_KEY", &self.writer)
+            // Not the configuration of whoever runs the tests.
+            .env("XDG_CONFIG_HOME", self.dir.join("config"))
+            .env_remove("FLOE_PROGRESS")
             .env_remove("FLOE_LOG")
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())
@@ -178,8 +181,8 @@ fn finish(child: Child) -> Run {
     }
 }
 
-fn interrupt(child: &Child) {
-    let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+fn signal(child: &Child, name: &str) {
+    let kill = Command::new("kill").args(["-s", name, &child.id().to_string()]).status();
     assert!(kill.unwrap().success());
 }
 
@@ -238,6 +241,20 @@ fn check_reads(home: &Home, id: &str, file: &[u8]) {
     assert_eq!(home.partial_files(), 0);
 }
 
+/// `floe info` shows so many members, each with an address.
+fn check_peers(home: &Home, up: usize) {
+    let run = home.floe(["--json", "info"]).expect(0);
+    let info = run.json();
+    let peers = info["peers"].as_array().unwrap();
+    assert_eq!(peers.len(), up, "{}", run.describe());
+    for peer in peers {
+        assert_eq!(peer["answers"], true, "{}", run.describe());
+        assert!(peer["address"].as_str().unwrap().starts_with("/ip4/127.0.0.1/tcp/"));
+    }
+    let text = home.floe(["info"]).expect(0).text();
+    assert!(text.contains(&format!("{up} of 7 nodes answer")), "{text}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn files_go_in_and_come_out_also_when_four_of_seven_nodes_have_stopped() {
     let dir = tempfile::tempdir().unwrap();
@@ -250,9 +267,11 @@ async fn files_go_in_and_come_out_also_when_four_of_seven_nodes_have_stopped() {
     home.floe(["--json", "read", UNKNOWN_ID]).expect_error(3, "not_found", false);
     home.floe(["--json", "blob-status", UNKNOWN_ID]).expect_error(3, "not_found", false);
 
+    check_peers(&home, 7);
     for node in 0..4 {
         cluster.stop(node).await.unwrap();
     }
+    check_peers(&home, 3);
     let id = home.floe(["-q", "blob-id", "file"]).expect(0).text();
     check_reads(&home, &id, &file);
     let health = home.floe(["--json", "health"]).expect(5).json();
@@ -344,6 +363,9 @@ fn errors_before_any_node_is_asked_say_what_to_do() {
     home.floe(["--json", "read", UNKNOWN_ID, "--range", "5-2"]).expect_error(2, "usage", false);
     home.floe(["--json", "frobnicate"]).expect_error(2, "usage", false);
     home.floe(["store"]).expect(2);
+    let run = home.floe(["--json", "key", "new"]).expect_error(2, "usage", false);
+    let message = run.json()["error"]["message"].to_string();
+    assert!(message.contains("--kind") && message.contains("--output"), "{message}");
     home.floe(["--json", "blob-id", "--n-shards", "3", "file"]).expect_error(2, "n_shards", false);
 
     let absent = ["--json", "--network", "absent.json", "read", UNKNOWN_ID];
@@ -368,6 +390,52 @@ fn errors_before_any_node_is_asked_say_what_to_do() {
 }
 
 #[test]
+fn settings_come_from_flag_environment_and_file_and_say_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = Home::offline(&dir, "/ip4/127.0.0.1/tcp/1");
+    let show = |network: &str, more: &[&str]| {
+        let mut command = home.command();
+        command.env("FLOE_NETWORK", network).env_remove("FLOE_WRITER_KEY");
+        finish(command.args(["--json", "config", "show"]).args(more).spawn().unwrap())
+    };
+    let nothing = show("", &[]).expect(0).json();
+    assert_eq!(nothing["network"], serde_json::json!({ "value": null, "origin": "default" }));
+    assert_eq!(
+        (&nothing["file_exists"], &nothing["progress"]["value"]),
+        (&false.into(), &"auto".into())
+    );
+
+    fs::create_dir_all(home.dir.join("config/floe")).unwrap();
+    home.put(
+        "config/floe/config.toml",
+        b"network = \"../../network.json\"\nprogress = \"never\"\n",
+    );
+    let origins = |run: Run| {
+        let shown = run.expect(0).json();
+        ["network", "writer_key", "progress"].map(|name| shown[name]["origin"].clone())
+    };
+    assert_eq!(origins(show("", &[])), ["file", "default", "file"]);
+    assert_eq!(origins(show("x", &["--progress", "auto"])), ["environment", "default", "flag"]);
+    assert_eq!(origins(show("x", &["--network", "y"])), ["flag", "default", "file"]);
+    // An empty variable is none, and what the file names is used.
+    let info = ["--json", "info", "--offline"];
+    let run = home.command().env("FLOE_NETWORK", "").args(info).spawn().unwrap();
+    assert_eq!(finish(run).expect(0).json()["name"], "test");
+
+    home.put("config/floe/config.toml", b"netwrk = \"x\"\n");
+    let run = show("", &[]).expect_error(1, "bad_config", false);
+    assert!(run.json()["error"]["message"].as_str().unwrap().contains("netwrk"));
+    // What packagers call does not depend on it.
+    for shell in ["bash", "zsh", "fish"] {
+        let script = home.floe(["completions", shell]).expect(0).text();
+        assert!(script.contains("blob-status"), "{shell}");
+    }
+    assert!(home.floe(["man"]).expect(0).text().contains(".TH floe 1"));
+    assert!(home.floe(["man", "node", "run"]).expect(0).text().contains("SIGUSR1"));
+    home.floe(["--json", "man", "nothing"]).expect_error(2, "usage", false);
+}
+
+#[test]
 fn a_network_without_a_node_up_is_temporary() {
     let dir = tempfile::tempdir().unwrap();
     let home = Home::offline(&dir, "/ip4/127.0.0.1/tcp/1");
@@ -380,7 +448,11 @@ fn a_network_without_a_node_up_is_temporary() {
     store.expect_error(5, "nobody_answers", true);
     assert_eq!(health.expect(5).json()["nodes_up"], 0);
     // What needs no node works.
-    assert_eq!(home.floe(["--json", "info"]).expect(0).json()["n_shards"], 64);
+    let info = home.floe(["info"]).expect(0);
+    assert!(info.text().contains("64 on 4 nodes"), "{}", info.describe());
+    assert!(info.stderr.contains("no bootstrap node answers"), "{}", info.describe());
+    let info = home.floe(["--json", "info", "--offline"]).expect(0).json();
+    assert_eq!((&info["n_shards"], &info["peers"]), (&64.into(), &Value::Null));
 }
 
 #[test]
@@ -396,7 +468,7 @@ fn an_interrupted_read_leaves_nothing_and_says_how_to_go_on() {
         assert!(Instant::now() < deadline, "no temporary file");
         std::thread::yield_now();
     }
-    interrupt(&child);
+    signal(&child, "INT");
     let run = finish(child).expect(130);
     assert!(run.stderr.contains("-o out"), "{}", run.describe());
     assert_eq!(home.partial_files(), 0);
@@ -432,6 +504,14 @@ fn a_node_that_cannot_start_says_why() {
     let up: Value = serde_json::from_str(&line).unwrap();
     assert!(up["addresses"][0].as_str().unwrap().contains("/p2p/"), "{line}");
     run("n2", ANY, &[]).expect_error(1, "key_locked", false);
-    interrupt(&first);
+    signal(&first, "USR1");
+    let stderr = std::io::BufReader::new(first.stderr.take().unwrap());
+    let lines: Vec<_> = std::io::BufRead::lines(stderr)
+        .map(Result::unwrap)
+        .take_while(|line| line != "# EOF")
+        .collect();
+    assert!(lines.iter().any(|line| line.starts_with("# TYPE ")), "{lines:?}");
+    // Nobody reads its log any more, which is no reason to fail.
+    signal(&first, "INT");
     finish(first).expect(0);
 }

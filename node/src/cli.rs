@@ -11,6 +11,7 @@
 
 mod blob_id;
 mod blob_status;
+mod config;
 mod exit;
 mod genesis;
 mod health;
@@ -18,13 +19,16 @@ mod info;
 mod input;
 mod interrupt;
 mod key;
+mod manual;
 mod node;
 mod out_file;
 mod output;
+mod peers;
 mod progress;
 mod range;
 mod read;
 mod session;
+mod settings;
 pub mod size;
 mod store;
 
@@ -38,6 +42,7 @@ use self::{
     output::Output,
     progress::ProgressMode,
     session::Session,
+    settings::{Flags, Settings},
 };
 use crate::telemetry::{self, LogFormat, LogLevel};
 
@@ -52,9 +57,10 @@ Exit codes:
   6    refused (permission, quota)
   130  interrupted
 
-Environment (flags win):
+Environment (flags win over it, and it over the configuration file: see floe config show --help):
   FLOE_NETWORK     as --network
   FLOE_WRITER_KEY  as --writer-key
+  FLOE_PROGRESS    as --progress
   FLOE_LOG         log filter, as RUST_LOG
   NO_COLOR         no colours
 
@@ -77,10 +83,10 @@ struct Cli {
 #[command(next_help_heading = "Global options")]
 struct Globals {
     /// The network file (network.json) of the network to use
-    #[arg(long, global = true, env = "FLOE_NETWORK", value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     network: Option<PathBuf>,
     /// The key file of the writer who stores
-    #[arg(long, global = true, env = "FLOE_WRITER_KEY", value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     writer_key: Option<PathBuf>,
     /// Print one JSON object per result, and errors as {"error":{…}}
     #[arg(long, global = true)]
@@ -91,9 +97,9 @@ struct Globals {
     /// Log more to stderr; repeat for still more
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
-    /// When to show progress on stderr (auto: on a terminal)
-    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
-    progress: ProgressMode,
+    /// When to show progress on stderr [default: auto]
+    #[arg(long, global = true, value_enum, value_name = "WHEN")]
+    progress: Option<ProgressMode>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -106,7 +112,7 @@ enum Command {
     BlobId(blob_id::BlobIdArgs),
     /// Say what the network knows of a blob
     BlobStatus(blob_status::BlobStatusArgs),
-    /// Show a network: committee, shards, limits, what may fail
+    /// Show a network: committee, shards, limits, what may fail, who answers
     Info(info::InfoArgs),
     /// Ask every storage node how it is, and whether reads and writes are possible
     Health(health::HealthArgs),
@@ -118,6 +124,13 @@ enum Command {
     Key(key::KeyCommand),
     /// Make the network file of a new network
     Genesis(genesis::GenesisArgs),
+    /// Show the configuration
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// Print a shell's completions
+    Completions(manual::CompletionsArgs),
+    /// Print a manual page
+    Man(manual::ManArgs),
 }
 
 /// Runs the command line `arguments`, program name first, and returns how the process ends.
@@ -131,29 +144,33 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
     };
     let Cli { globals, command } = cli;
     let output = Output::new(globals.json, globals.quiet, command.owns_stdout());
-    let exit = match start_log(&globals, &command) {
-        Err(failure) => output.failure(&failure),
-        Ok(()) => {
-            let progress = if globals.verbose > 0 && globals.progress == ProgressMode::Auto {
-                // Lines of the log would tear the bar apart.
-                ProgressMode::Never
-            } else {
-                globals.progress
-            };
-            let session = Session {
-                network: globals.network,
-                writer_key: globals.writer_key,
-                progress,
-                output,
-                after_interrupt: command.after_interrupt(&resume),
-            };
-            match command.execute(&session) {
-                Ok(exit) => exit,
-                Err(failure) => session.output.failure(&failure),
-            }
-        }
+    execute(globals, command, output, &resume).into()
+}
+
+/// Runs a command once it is known what was asked.
+fn execute(globals: Globals, command: Command, output: Output, resume: &str) -> Exit {
+    if let Err(failure) = start_log(&globals, &command) {
+        return output.failure(&failure);
+    }
+    let Globals { network, writer_key, progress, .. } = globals;
+    let flags = Flags { network, writer_key, progress };
+    let settings = match &command {
+        // Whatever is wrong with the user's files, these work.
+        Command::Completions(_) | Command::Man(_) => Settings::from_flags(flags),
+        _ => Settings::load(flags),
     };
-    exit.into()
+    let settings = match settings {
+        Ok(settings) => settings,
+        Err(failure) => return output.failure(&failure),
+    };
+    let progress = match settings.progress.value {
+        // Lines of the log would tear the bar apart.
+        ProgressMode::Auto if globals.verbose > 0 => ProgressMode::Never,
+        mode => mode,
+    };
+    let after_interrupt = command.after_interrupt(resume);
+    let session = Session { settings, progress, output, after_interrupt };
+    command.execute(&session).unwrap_or_else(|failure| session.output.failure(&failure))
 }
 
 impl Command {
@@ -181,7 +198,7 @@ impl Command {
             Self::Node(node::NodeCommand::Run(arguments)) => {
                 with_runtime(node::run(session, *arguments))
             }
-            Self::Info(arguments) => info::run(session, &arguments),
+            Self::Info(arguments) => interruptible(session, info::run(session, arguments)),
             Self::Store(arguments) => interruptible(session, store::run(session, arguments)),
             Self::Read(arguments) => interruptible(session, read::run(session, arguments)),
             Self::BlobId(arguments) => interruptible(session, blob_id::run(session, arguments)),
@@ -189,6 +206,9 @@ impl Command {
                 interruptible(session, blob_status::run(session, arguments))
             }
             Self::Health(arguments) => interruptible(session, health::run(session, arguments)),
+            Self::Config(command) => config::run(session, &command),
+            Self::Completions(arguments) => manual::completions(&session.output, &arguments),
+            Self::Man(arguments) => manual::man(&session.output, &arguments),
         }
     }
 }
@@ -212,11 +232,17 @@ fn parse_failure(error: &clap::Error, wants_json: bool) -> ExitCode {
         let _ = error.print();
         return if asked_for { Exit::Done } else { Exit::Usage }.into();
     }
-    let text = error.to_string();
-    let first = text.lines().next().unwrap_or_default();
-    let failure = Failure::usage("usage", first.trim_start_matches("error: "))
+    let failure = Failure::usage("usage", usage_message(error))
         .hint("see floe --help, or --help behind the command");
     Output::new(true, false, false).failure(&failure).into()
+}
+
+/// What is wrong with the arguments, in one line: `clap` names missing ones on lines of their own.
+#[must_use]
+pub fn usage_message(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let lines: Vec<_> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+    lines.join(" ").trim_start_matches("error: ").to_owned()
 }
 
 /// Runs a command until it is done or the user interrupts it.

@@ -176,14 +176,40 @@ fn read(path: &Path, expected: &'static str) -> Result<KeyFile, KeyFileError> {
 fn write_new(path: &Path, key: &KeyFile) -> Result<(), KeyFileError> {
     let mut text = serde_json::to_string_pretty(key).expect("strings serialise");
     text.push('\n');
+    create_durably(path, |file| file.write_all(text.as_bytes()))
+}
+
+/// Creates a file that is there, with its name, after a power cut; or leaves none.
+fn create_durably(
+    path: &Path,
+    fill: impl FnOnce(&mut File) -> io::Result<()>,
+) -> Result<(), KeyFileError> {
     let mut options = OpenOptions::new();
     let file = options.write(true).create_new(true).mode(0o600).open(path);
     let mut file = file.map_err(|source| match source.kind() {
         io::ErrorKind::AlreadyExists => KeyFileError::Exists { path: path.to_owned() },
         _ => KeyFileError::Io { path: path.to_owned(), source },
     })?;
-    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
-    written.map_err(|source| io_error(path, source))
+    let written = fill(&mut file).and_then(|()| file.sync_all()).and_then(|()| sync_dir_of(path));
+    written.map_err(|source| {
+        // Half a key is none, but would stand in the way of the next try.
+        drop(fs::remove_file(path));
+        KeyFileError::Io { path: path.to_owned(), source }
+    })
+}
+
+/// Makes the file's name durable, where its directory can be flushed at all.
+fn sync_dir_of(path: &Path) -> io::Result<()> {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match File::open(dir).and_then(|dir| dir.sync_all()) {
+        Err(error) => match error.kind() {
+            io::ErrorKind::InvalidInput
+            | io::ErrorKind::Unsupported
+            | io::ErrorKind::PermissionDenied => Ok(()),
+            _ => Err(error),
+        },
+        Ok(()) => Ok(()),
+    }
 }
 
 fn io_error(path: &Path, source: io::Error) -> KeyFileError {
@@ -222,6 +248,19 @@ mod tests {
         assert_eq!(again.bls.public(), keys.bls.public());
         assert!(matches!(keys.create(&path), Err(KeyFileError::Exists { .. })));
         assert!(matches!(open_writer_key(&path), Err(KeyFileError::Malformed { .. })));
+    }
+
+    #[test]
+    fn a_key_that_cannot_be_written_whole_leaves_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("node.key");
+        let full = create_durably(&path, |file| {
+            file.write_all(b"{")?;
+            Err(io::ErrorKind::StorageFull.into())
+        });
+        assert!(matches!(full, Err(KeyFileError::Io { .. })));
+        assert!(!path.exists());
+        assert!(NodeKeys::generate().unwrap().create(&path).is_ok());
     }
 
     #[test]

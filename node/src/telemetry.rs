@@ -1,8 +1,9 @@
 //! Logs: to stderr, as lines for people or as JSON for machines.
 //!
 //! `FLOE_LOG`, else `RUST_LOG`, names what is logged, in the syntax of `tracing` filters. Where
-//! neither is set, the number of `-v` decides. Standard output is never touched: it belongs to
-//! results.
+//! neither is set, the number of `-v` decides: libraries are heard only where they fail, since
+//! libp2p warns of every connection that a peer cuts off, and of announcements that it knows
+//! already. Standard output is never touched: it belongs to results.
 
 use std::{
     env,
@@ -75,7 +76,9 @@ pub struct FilterError {
 /// # Errors
 /// [`FilterError`].
 pub fn start(level: LogLevel, format: LogFormat) -> Result<(), FilterError> {
-    let subscriber = fmt().with_writer(io::stderr).with_env_filter(filter(level)?);
+    // A line that cannot be written is lost: to complain of it on the same stderr would panic.
+    let subscriber = fmt().with_writer(io::stderr).log_internal_errors(false);
+    let subscriber = subscriber.with_env_filter(filter(level)?);
     // An error says that a subscriber is there already, as in tests.
     let _ = match format {
         LogFormat::Json => subscriber.json().try_init(),
@@ -107,6 +110,9 @@ fn filter(level: LogLevel) -> Result<EnvFilter, FilterError> {
 
 #[cfg(test)]
 mod tests {
+    use tracing::Level;
+    use tracing_subscriber::{layer::SubscriberExt, registry};
+
     use super::*;
 
     #[test]
@@ -114,6 +120,19 @@ mod tests {
         assert_eq!(LogLevel::Warnings.raised(0), LogLevel::Warnings);
         assert_eq!(LogLevel::Warnings.raised(2), LogLevel::Debug);
         assert_eq!(LogLevel::Info.raised(200), LogLevel::Trace);
+    }
+
+    #[test]
+    fn unasked_libraries_do_not_warn() {
+        for level in [LogLevel::Warnings, LogLevel::Info] {
+            let subscriber = registry().with(EnvFilter::new(level.filter()));
+            tracing::subscriber::with_default(subscriber, || {
+                assert!(!tracing::enabled!(target: "yamux::connection", Level::WARN));
+                assert!(!tracing::enabled!(target: "libp2p_gossipsub::behaviour", Level::WARN));
+                assert!(tracing::enabled!(target: "yamux::connection", Level::ERROR));
+                assert!(tracing::enabled!(target: "floe_testnet::up", Level::WARN));
+            });
+        }
     }
 
     #[test]

@@ -27,9 +27,9 @@ pub const HEADER_BYTES: usize = 1 + 2 + 8 + HASH_BYTES;
 /// Length of a pair digest's byte layout.
 pub const PAIR_DIGEST_BYTES: usize = 2 * HASH_BYTES;
 
-/// The name of a blob: the keyed hash of its header. Printed as 43 characters of URL-safe base64.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
+/// The name of a blob: the keyed hash of its header. Printed as 43 characters of URL-safe base64,
+/// in JSON too; raw bytes in CBOR.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlobId(Hash);
 
 impl BlobId {
@@ -92,6 +92,26 @@ impl FromStr for BlobId {
         let bytes =
             data_encoding::BASE64URL_NOPAD.decode(text.as_bytes()).map_err(|_| ParseBlobIdError)?;
         Ok(Self::new(bytes.try_into().map_err(|_| ParseBlobIdError)?))
+    }
+}
+
+impl Serialize for BlobId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            serializer.collect_str(self)
+        } else {
+            self.0.serialize(serializer)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for BlobId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+        } else {
+            Hash::deserialize(deserializer).map(Self)
+        }
     }
 }
 

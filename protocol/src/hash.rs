@@ -8,17 +8,16 @@
 //! Invariant: a value of one kind can never stand for a value of another kind, because no two
 //! [`Domain`]s share a key. This is the only file that names the `blake3` crate.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 /// Length of a hash in bytes.
 pub const HASH_BYTES: usize = 32;
 
-/// A 32-byte BLAKE3 hash.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Hash(#[serde(with = "serde_bytes")] [u8; HASH_BYTES]);
+/// A 32-byte BLAKE3 hash: hexadecimal where people read (JSON), raw bytes in CBOR.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Hash([u8; HASH_BYTES]);
 
 impl Hash {
     /// The padding leaf of Merkle trees.
@@ -52,6 +51,41 @@ impl fmt::Display for Hash {
 impl fmt::Debug for Hash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+/// A text that is no hash.
+#[derive(Debug, thiserror::Error, Clone, Copy, PartialEq, Eq)]
+#[error("a hash is 64 hexadecimal digits")]
+pub struct ParseHashError;
+
+impl FromStr for Hash {
+    type Err = ParseHashError;
+
+    fn from_str(text: &str) -> Result<Self, ParseHashError> {
+        let bytes = data_encoding::HEXLOWER_PERMISSIVE.decode(text.as_bytes());
+        let bytes = bytes.map_err(|_| ParseHashError)?;
+        Ok(Self(bytes.try_into().map_err(|_| ParseHashError)?))
+    }
+}
+
+impl Serialize for Hash {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            serializer.collect_str(self)
+        } else {
+            serializer.serialize_bytes(&self.0)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Hash {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+        } else {
+            serde_bytes::deserialize(deserializer).map(Self)
+        }
     }
 }
 

@@ -793,3 +793,30 @@ fn messages_are_those_of_the_golden_vectors() {
     writeln!(text, "\nannouncement\nbytes {bytes}").unwrap();
     golden::check("messages.txt", include_str!("vectors/messages.txt"), &text);
 }
+
+// --- text ------------------------------------------------------------------------------------
+
+#[test]
+fn names_and_hashes_are_text_in_json_and_bytes_in_cbor() {
+    let bytes: [u8; 32] = std::array::from_fn(|i| u8::try_from(i).unwrap());
+    let hex = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+    let hash = Hash::new(bytes);
+    let values = (BlobId::new(bytes), hash, RegistrationId::new(bytes), ChainId::new(hash));
+    let text = serde_json::to_string(&values).unwrap();
+    let base64 = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8";
+    assert_eq!(text, format!(r#"["{base64}","{hex}","{hex}","{hex}"]"#));
+    assert_eq!(
+        serde_json::from_str::<(BlobId, Hash, RegistrationId, ChainId)>(&text).unwrap(),
+        values
+    );
+    for wrong in ["[1,2]", r#""""#, r#""AAEC""#, &format!(r#""{hex}00""#)] {
+        assert!(serde_json::from_str::<Hash>(wrong).is_err(), "{wrong}");
+        assert!(serde_json::from_str::<BlobId>(wrong).is_err(), "{wrong}");
+    }
+    // A byte string of 32: the head 58 20, then the bytes.
+    let cbor = [&[0x58, 0x20], bytes.as_slice()].concat();
+    assert_eq!(codec::encode(&values.0, 64).unwrap(), cbor);
+    assert_eq!(codec::encode(&hash, 64).unwrap(), cbor);
+    assert_eq!(codec::encode(&values.2, 64).unwrap(), cbor);
+    assert_eq!(codec::encode(&values.3, 64).unwrap(), cbor);
+}

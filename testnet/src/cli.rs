@@ -6,9 +6,12 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, error::ErrorKind};
+use floe_node::{
+    cli::usage_message,
+    telemetry::{self, LogFormat, LogLevel},
+};
 use serde::Serialize;
-use tracing_subscriber::EnvFilter;
 
 use crate::{
     bench::{self, BenchCommand},
@@ -82,7 +85,7 @@ enum End {
     Interrupted,
 }
 
-/// An error for programs.
+/// An error for programs, of the same shape as those of `floe`.
 #[derive(Serialize)]
 struct JsonError<'a> {
     error: JsonErrorBody<'a>,
@@ -91,16 +94,24 @@ struct JsonError<'a> {
 #[derive(Serialize)]
 struct JsonErrorBody<'a> {
     code: &'a str,
-    message: String,
+    message: &'a str,
     retryable: bool,
+    hint: Option<&'a str>,
 }
 
 /// Runs the program.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let wants_json = std::env::args_os().any(|argument| argument == "--json");
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return parse_failure(&error, wants_json),
+    };
     let json = cli.command.json();
-    start_logging();
+    if let Err(error) = telemetry::start(LogLevel::Warnings, LogFormat::Text) {
+        report_error(json, "log_filter", &error.to_string(), Some("see FLOE_LOG and RUST_LOG"));
+        return ExitCode::from(2);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let ended = match runtime.context("cannot start the runtime") {
         Ok(runtime) => {
@@ -113,17 +124,42 @@ pub fn main() -> ExitCode {
     };
     match ended {
         Ok(End::Done) => ExitCode::SUCCESS,
-        Ok(End::Interrupted) => ExitCode::from(130),
-        Err(error) => {
-            let message = format!("{error:#}");
+        Ok(End::Interrupted) => {
             if json {
-                let error = JsonErrorBody { code: "failed", message, retryable: false };
-                let _ = report::json(&JsonError { error });
-            } else {
-                report::note(&format!("error: {message}"));
+                report_error(json, "interrupted", "interrupted", Some("begin again"));
             }
+            ExitCode::from(130)
+        }
+        Err(error) => {
+            report_error(json, "failed", &format!("{error:#}"), None);
             ExitCode::FAILURE
         }
+    }
+}
+
+/// What is wrong with the arguments, or the help and version that were asked for.
+fn parse_failure(error: &clap::Error, wants_json: bool) -> ExitCode {
+    let asked_for = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    if asked_for || !wants_json {
+        // A closed pipe is no reason to complain.
+        let _ = error.print();
+    } else {
+        let hint = "see floe-testnet --help, or --help behind the command";
+        report_error(true, "usage", &usage_message(error), Some(hint));
+    }
+    ExitCode::from(if asked_for { 0 } else { 2 })
+}
+
+fn report_error(json: bool, code: &str, message: &str, hint: Option<&str>) {
+    if json {
+        let error = JsonErrorBody { code, message, retryable: code == "interrupted", hint };
+        // Text and booleans always serialise.
+        let _ = report::json(&JsonError { error });
+        return;
+    }
+    report::note(&format!("error: {message}"));
+    if let Some(hint) = hint {
+        report::note(&format!("hint: {hint}"));
     }
 }
 
@@ -192,13 +228,4 @@ async fn report_change(swarm: &SwarmArgs, command: Command, done: &str) -> anyho
     }
     report::line(&format!("{done}; {}", report::summary(&status)));
     Ok(())
-}
-
-/// What is worth telling unasked. Every node announces a new certificate, so gossip finds most of
-/// them announced already, which it takes for a reason to warn.
-const LOG_FILTER: &str = "warn,libp2p_gossipsub=error";
-
-fn start_logging() {
-    let filter = EnvFilter::try_from_env("FLOE_LOG").unwrap_or_else(|_| EnvFilter::new(LOG_FILTER));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 }

@@ -2,7 +2,7 @@
 //!
 //! [`Cluster::builder`] creates a swarm or starts an existing one from its directory. Each node
 //! can be stopped in order, killed, and started again; the swarm tells how it is doing. `in_process`
-//! and `process` run one node each way, `files` knows the directory.
+//! and `process` run one node each way, `files` knows the directory, `status` sums up.
 //!
 //! Nodes are told one address to join through, that of node 0 (of another running one if it is
 //! down), and find each other through Kademlia, as they would anywhere. Clients are given all
@@ -16,27 +16,25 @@ mod files;
 mod in_process;
 mod process;
 mod sink;
+mod status;
 
-use std::{
-    fs::File,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fs::File, path::Path, time::Duration};
 
 use anyhow::{Context, anyhow, bail};
 use floe_node::{Client, NodeHandle, client::ClientConfig};
 use floe_protocol::{
-    bft,
     committee::Committee,
     genesis::NetworkFile,
     keys::{KeyPair, NodeId},
 };
 use futures::future::{join_all, select_all};
-use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
-pub use self::builder::ClusterBuilder;
+pub use self::{
+    builder::ClusterBuilder,
+    status::{NodeState, NodeSummary, SwarmStatus},
+};
 use self::{builder::Options, files::SwarmFiles, in_process::InProcessNode, process::ProcessNode};
 pub(crate) use self::{
     process::{ProcessArgs, run as run_node_process},
@@ -74,67 +72,6 @@ struct Slot {
 enum Running {
     InProcess(InProcessNode),
     Process(ProcessNode),
-}
-
-/// What has become of a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum NodeState {
-    /// It serves.
-    Running,
-    /// It was stopped in order, or not yet started.
-    Stopped,
-    /// It was killed.
-    Killed,
-    /// It ended by itself.
-    Failed,
-}
-
-impl std::fmt::Display for NodeState {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(match self {
-            Self::Running => "running",
-            Self::Stopped => "stopped",
-            Self::Killed => "killed",
-            Self::Failed => "failed",
-        })
-    }
-}
-
-/// How a swarm is doing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SwarmStatus {
-    /// Its directory.
-    pub dir: PathBuf,
-    /// Shards of the network.
-    pub n_shards: u16,
-    /// Shards of the nodes that run.
-    pub running_shards: u16,
-    /// Shards that a read needs.
-    pub read_shards: u16,
-    /// Shards that a store needs.
-    pub store_shards: u16,
-    /// The nodes.
-    pub nodes: Vec<NodeSummary>,
-}
-
-/// How one node is doing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NodeSummary {
-    /// Its number.
-    pub node: usize,
-    /// Its id.
-    pub id: NodeId,
-    /// Its shards.
-    pub shards: u16,
-    /// What has become of it.
-    pub state: NodeState,
-    /// Committee nodes that it is connected with.
-    pub connected: usize,
-    /// Its process, where it has one.
-    pub pid: Option<u32>,
-    /// Where it listens, or did last.
-    pub addresses: Vec<String>,
 }
 
 impl Cluster {
@@ -245,36 +182,6 @@ impl Cluster {
         config.limits.loopback_exempt = true;
         configure(&mut config);
         Ok(Client::connect(config).await?)
-    }
-
-    /// How the swarm is doing.
-    #[must_use]
-    pub fn status(&self) -> SwarmStatus {
-        let n_shards = self.committee.n_shards();
-        let summary = |(node, slot): (usize, &Slot)| NodeSummary {
-            node,
-            id: slot.id,
-            shards: self.weight(node),
-            state: slot.state,
-            connected: slot.running.as_ref().map_or(0, |running| self.connected(running)),
-            pid: self.process_id(node),
-            addresses: slot.addresses.clone(),
-        };
-        let nodes: Vec<_> = self.nodes.iter().enumerate().map(summary).collect();
-        let running = nodes.iter().filter(|node| node.state == NodeState::Running);
-        SwarmStatus {
-            dir: self.dir().to_owned(),
-            n_shards,
-            running_shards: running.map(|node| node.shards).sum(),
-            read_shards: n_shards - 2 * bft::max_faulty(n_shards),
-            store_shards: bft::min_quorum(n_shards),
-            nodes,
-        }
-    }
-
-    fn connected(&self, running: &Running) -> usize {
-        let connected = running.connected();
-        self.nodes.iter().filter(|slot| connected.contains(&slot.id)).count()
     }
 
     /// Starts a node that does not run. Returns once it serves; see [`Self::wait_connected`].

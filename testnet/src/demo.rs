@@ -5,6 +5,8 @@
 //! fails the command; the swarm and its files are gone afterwards either way.
 
 use std::{
+    fs::File,
+    io::Read,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -16,7 +18,7 @@ use floe_node::{
     cli::size::human_bytes,
     client::{ReadOptions, StoreProgress, StoreReport},
 };
-use floe_protocol::blob::BlobId;
+use floe_protocol::{blob::BlobId, encoding::EncodingConfig};
 use serde::Serialize;
 use tokio::sync::watch;
 
@@ -223,12 +225,23 @@ async fn read_back(cluster: &Cluster, blob: BlobId, file: &Bytes) -> anyhow::Res
     Ok(())
 }
 
+/// The file, if the network that is about to be made takes it.
 fn load(args: &DemoArgs) -> anyhow::Result<Bytes> {
-    match &args.file {
-        Some(path) => {
-            let file = std::fs::read(path);
-            Ok(file.with_context(|| format!("cannot read {}", path.display()))?.into())
-        }
-        None => Ok(workload::content(workload::fresh_seed(), GENERATED_BYTES)),
-    }
+    let Some(path) = &args.file else {
+        return Ok(workload::content(workload::fresh_seed(), GENERATED_BYTES));
+    };
+    let max_bytes = EncodingConfig::new(SHARDS)?.default_max_blob_bytes();
+    let name = path.display();
+    let unreadable = || format!("cannot read {name}");
+    let file = File::open(path).with_context(unreadable)?;
+    // One byte beyond the limit tells, also of what has no length, as a pipe.
+    let mut bytes = Vec::new();
+    file.take(max_bytes + 1).read_to_end(&mut bytes).with_context(unreadable)?;
+    ensure!(
+        bytes.len() as u64 <= max_bytes,
+        "{name} has more than {} ({max_bytes} bytes), the limit of one blob with {SHARDS} shards: \
+         choose a smaller file",
+        human_bytes(max_bytes)
+    );
+    Ok(bytes.into())
 }

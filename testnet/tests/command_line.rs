@@ -89,7 +89,10 @@ async fn up_takes_commands(mode: &[&str]) {
     }
     let again = run(home, &["kill", "3", "--json"]).await;
     assert_eq!(again.status.code(), Some(1));
-    assert_eq!(json(&again)["error"]["message"], "node 3 is not running: killed");
+    let error = &json(&again)["error"];
+    assert_eq!(error["message"], "node 3 is not running: killed");
+    assert_eq!((&error["code"], &error["retryable"]), (&"failed".into(), &false.into()));
+    assert!(error.as_object().unwrap().contains_key("hint"));
     let unknown = run(home, &["stop", "9"]).await;
     let message = String::from_utf8(unknown.stderr).unwrap();
     assert_eq!(message, "error: no node 9: this swarm has nodes 0 to 3\n");
@@ -146,6 +149,8 @@ async fn the_demo_shows_its_report_and_cleans_up() {
     let report = json(&demo);
     assert_eq!(report["identical"], true);
     assert_eq!(report["blob_bytes"], 200_000);
+    assert_eq!(report["blob"].as_str().unwrap().len(), 43);
+    assert_eq!(String::from_utf8_lossy(&demo.stderr), "", "nothing among the steps");
     assert_eq!(report["stopped_nodes"].as_array().unwrap().len(), 4);
     let left: Vec<_> = std::fs::read_dir(home).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left, ["file"]);
@@ -154,6 +159,28 @@ async fn the_demo_shows_its_report_and_cleans_up() {
     assert_eq!(absent.status.code(), Some(1));
     let message = String::from_utf8(absent.stderr).unwrap();
     assert!(message.contains("cannot read /nowhere/file"), "{message}");
+}
+
+#[tokio::test]
+async fn a_file_beyond_the_limit_is_refused_before_a_node_starts() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("large");
+    std::fs::File::create(&file).unwrap().set_len((64 << 20) + 1).unwrap();
+    let demo = run(home.path(), &["demo", "--json", file.to_str().unwrap()]).await;
+    assert_eq!(demo.status.code(), Some(1));
+    let message = json(&demo)["error"]["message"].to_string();
+    assert!(message.contains("67108864 bytes"), "{message}");
+}
+
+#[tokio::test]
+async fn wrong_usage_is_an_object_with_json() {
+    let home = tempfile::tempdir().unwrap();
+    let usage = run(home.path(), &["stop", "--json"]).await;
+    assert_eq!(usage.status.code(), Some(2));
+    let error = &json(&usage)["error"];
+    assert_eq!((&error["code"], &error["retryable"]), (&"usage".into(), &false.into()));
+    assert!(error["message"].as_str().unwrap().contains("<NODE>"), "{error}");
+    assert!(error["hint"].as_str().unwrap().contains("--help"), "{error}");
 }
 
 #[tokio::test]

@@ -27,7 +27,7 @@ use crate::{
 const AFTER_HELP: &str = "\
 Every operator runs `floe node init` and hands in the member.json that it makes. At least four nodes
 are needed. Writers are those who may store: name their public keys with --writer, or a key file
-with --writer-key (or FLOE_WRITER_KEY), which is made if it does not exist. If neither is given,
+with --writer-key (or by configuration), which is made if it does not exist. If neither is given,
 writer.key is made beside the network file.
 
 Everybody needs the file that is written. Its bootstrap addresses may be changed at any time; every
@@ -74,7 +74,7 @@ pub(super) fn run(session: &Session, arguments: GenesisArgs) -> Result<Exit, Fai
     let members = members?;
     let mut writers = arguments.writers;
     let mut writer_key_file = None;
-    let key_path = match &session.writer_key {
+    let key_path = match &session.settings.writer_key.value {
         Some(path) => Some(path.clone()),
         None if writers.is_empty() => Some(arguments.output.with_file_name("writer.key")),
         None => None,

@@ -1,4 +1,7 @@
-//! `floe info`: what a network file says, and what follows from it. Needs no connection.
+//! `floe info`: what a network file says, what follows from it, and which members answer.
+//!
+//! The facts of the file need no connection. Peers are looked for beside them, and their absence
+//! changes nothing about the facts.
 
 use std::fmt;
 
@@ -8,27 +11,43 @@ use serde::Serialize;
 
 use super::{
     exit::{Exit, Failure},
+    peers::{self, PeerInfo},
     session::Session,
     size::human_bytes,
 };
 
 const AFTER_HELP: &str = "\
-Reads the network file alone, so it works while every node is down. `floe health` asks the nodes.
+Reads the network file, then lists the members that are connected or answer. While every node is
+down, and with --offline, the file's facts are shown alone; in JSON peers is null then. The exit code is 0
+either way: `floe health` judges.
 
 Examples:
   floe info
+  floe info --offline
   floe info --json | jq .shards_lost_for_reads_max";
 
 /// Arguments of `floe info`.
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
-pub(super) struct InfoArgs {}
+pub(super) struct InfoArgs {
+    /// Read the network file only, and connect with nobody
+    #[arg(long)]
+    offline: bool,
+}
 
 /// Runs `floe info`.
-pub(super) fn run(session: &Session, InfoArgs {}: &InfoArgs) -> Result<Exit, Failure> {
+pub(super) async fn run(session: &Session, arguments: InfoArgs) -> Result<Exit, Failure> {
     let network = session.network()?;
     let committee = network.genesis.committee()?;
-    let info = NetworkInfo::new(&network, &committee);
+    let mut info = NetworkInfo::new(&network, &committee);
+    if !arguments.offline {
+        match peers::reachable(&network, &committee).await {
+            Ok(peers) => info.peers = Some(peers),
+            Err(reason) => {
+                session.output.warning(format_args!("peers are not known: {reason}"));
+            }
+        }
+    }
     session.output.result(&info, &info.chain_id)?;
     Ok(Exit::Done)
 }
@@ -55,6 +74,8 @@ struct NetworkInfo {
     writers: Vec<String>,
     members: Vec<MemberInfo>,
     bootstrap: Vec<String>,
+    /// Members that are connected or answer; null if nobody was asked.
+    peers: Option<Vec<PeerInfo>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -91,6 +112,7 @@ impl NetworkInfo {
             writers: genesis.writers.iter().map(ToString::to_string).collect(),
             members: members.collect(),
             bootstrap: network.bootstrap.clone(),
+            peers: None,
         }
     }
 }
@@ -137,6 +159,16 @@ impl fmt::Display for NetworkInfo {
         for (i, MemberInfo { node, shards, .. }) in self.members.iter().enumerate() {
             let indent = if i == 0 { "         " } else { "\n              " };
             write!(f, "{indent}{node}  {shards} shards")?;
+        }
+        let Some(peers) = &self.peers else {
+            return Ok(());
+        };
+        let answering = peers.iter().filter(|peer| peer.answers).count();
+        write!(f, "\npeers         {answering} of {} nodes answer", self.members.len())?;
+        for PeerInfo { node, address, answers, .. } in peers {
+            let address = address.as_deref().unwrap_or("address not known");
+            let silent = if *answers { "" } else { "  connected, but does not answer" };
+            write!(f, "\n              {node}  {address}{silent}")?;
         }
         Ok(())
     }

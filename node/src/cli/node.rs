@@ -11,11 +11,13 @@ use std::{
 use clap::{Args, Subcommand};
 use floe_protocol::genesis::GenesisMember;
 use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
     exit::{Exit, Failure},
     interrupt::Interrupts,
     out_file::write_file,
+    output::stderr_line,
     session::Session,
     size::{parse_bytes, parse_bytes_per_second},
 };
@@ -41,9 +43,11 @@ Examples:
 
 const RUN_HELP: &str = "\
 Runs until Ctrl-C or SIGTERM, then answers what it has begun and closes its store. Prints the
-addresses under which it can be reached once it is up; logs go to standard error.
+addresses under which it can be reached once it is up; logs go to standard error. SIGUSR1 has it print
+its metrics there, in the text format of Prometheus.
 
 Examples:
+  kill -USR1 $(pidof floe)
   floe node run --dir /var/lib/floe --network network.json
   floe node run --dir a --network network.json --listen /ip4/127.0.0.1/tcp/5001 --quota 10GiB
   floe node run --dir /var/lib/floe --network network.json \\
@@ -161,6 +165,8 @@ pub(super) fn init(session: &Session, arguments: &InitArgs) -> Result<Exit, Fail
 /// Runs `floe node run`.
 pub(super) async fn run(session: &Session, arguments: RunArgs) -> Result<Exit, Failure> {
     let mut interrupts = Interrupts::listen()?;
+    let mut metrics_wanted = signal(SignalKind::user_defined1())
+        .map_err(|error| Failure::io("cannot take signals", &error))?;
     let config = config(session, arguments)?;
     let mut node = tokio::select! {
         biased;
@@ -168,9 +174,12 @@ pub(super) async fn run(session: &Session, arguments: RunArgs) -> Result<Exit, F
         node = Box::pin(Node::start(config)) => node?,
     };
     announce(session, &node);
-    let failed = tokio::select! {
-        () = interrupts.next() => None,
-        result = node.failed() => result.err(),
+    let failed = loop {
+        tokio::select! {
+            () = interrupts.next() => break None,
+            result = node.failed() => break result.err(),
+            _ = metrics_wanted.recv() => stderr_line(node.metrics().trim_end()),
+        }
     };
     session.output.note("stopping; once more Ctrl-C does not wait");
     tokio::select! {

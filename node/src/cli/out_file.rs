@@ -1,7 +1,8 @@
 //! Files that come into being whole or not at all.
 //!
 //! Bytes go to a temporary file in the target's directory, which is flushed and then renamed. It is
-//! removed when the value is dropped, so an error or Ctrl-C leaves nothing behind.
+//! removed when the value is dropped, so an error or Ctrl-C leaves nothing behind. The final step,
+//! flush and rename, is not left half-way: an interruption that comes during it comes after it.
 //!
 //! Invariant: without `force` an existing file is never replaced, not even one that appears
 //! while the temporary file is being written.
@@ -45,8 +46,9 @@ impl OutFile {
         let flushed = self.file.flush().await;
         flushed.map_err(|error| failed(&self.target, &error))?;
         let Self { target, force, temporary, .. } = self;
-        let place = tokio::task::spawn_blocking(move || put_in_place(&target, force, temporary));
-        place.await.unwrap_or_else(|error| Err(Failure::new(Exit::Failed, "io", error)))
+        // Without an await: an interruption drops the command at one, and the process would end
+        // while a thread still has the temporary file.
+        tokio::task::block_in_place(|| put_in_place(&target, force, temporary))
     }
 }
 
@@ -112,6 +114,8 @@ fn failed(path: &Path, error: &io::Error) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use std::{future::poll_fn, task::Poll};
+
     use super::*;
 
     fn names(dir: &Path) -> Vec<String> {
@@ -131,6 +135,33 @@ mod tests {
         assert_eq!(names(dir.path()), ["out"], "no temporary file is left");
         write_file(&path, b"second", true).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"second");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_final_step_is_taken_whole_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        // Interrupted at one await after the other, until there is none left.
+        for cut in 1.. {
+            let mut file = OutFile::create(&dir.path().join("out"), false).unwrap();
+            file.write(b"all").await.unwrap();
+            let mut finish = Box::pin(file.finish());
+            let mut polls = 0;
+            let done = poll_fn(|context| match finish.as_mut().poll(context) {
+                Poll::Ready(result) => Poll::Ready(Some(result)),
+                Poll::Pending => {
+                    polls += 1;
+                    if polls == cut { Poll::Ready(None) } else { Poll::Pending }
+                }
+            });
+            let done = done.await;
+            drop(finish);
+            if let Some(result) = done {
+                result.unwrap();
+                break;
+            }
+            assert!(names(dir.path()).is_empty(), "at await {cut}");
+        }
+        assert_eq!(names(dir.path()), ["out"]);
     }
 
     #[tokio::test]

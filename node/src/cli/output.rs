@@ -66,6 +66,13 @@ impl Output {
         }
     }
 
+    /// Writes to stdout what has a form of its own, as scripts and manual pages have.
+    pub(super) fn raw(&self, bytes: &[u8]) -> Result<(), Failure> {
+        let mut stdout = io::stdout().lock();
+        let written = stdout.write_all(bytes).and_then(|()| stdout.flush());
+        written.map_err(|error| unwritable(&error))
+    }
+
     /// Tells something beside the results.
     pub(super) fn note(&self, text: impl Display) {
         if !self.is_quiet() {
@@ -134,8 +141,8 @@ pub(super) fn stdout_is_terminal() -> bool {
     io::stdout().is_terminal()
 }
 
-/// Writes a plain line of progress to stderr.
-pub(super) fn progress_line(text: impl Display) {
+/// Writes to stderr what was asked for there, whatever else is to be quiet.
+pub(super) fn stderr_line(text: impl Display) {
     let _ = write_line(io::stderr(), &text);
 }
 

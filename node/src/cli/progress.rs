@@ -1,13 +1,17 @@
 //! Progress on stderr: a bar with rate and time left on a terminal; with `--progress always`
 //! elsewhere a line a second.
 
-use std::time::{Duration, Instant};
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
 
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::{Deserialize, Serialize};
 
 use super::{
-    output::{progress_line, stdout_is_terminal},
+    output::{stderr_line, stdout_is_terminal},
     session::Session,
     size::human_bytes,
 };
@@ -18,7 +22,8 @@ const BAR: &str = "{prefix} {msg} [{bar:24}] {binary_bytes}/{binary_total_bytes}
 const SPINNER: &str = "{prefix} {spinner} {msg}";
 
 /// When to show progress.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, ValueEnum, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub(super) enum ProgressMode {
     /// On a terminal, unless `--quiet`, `--json` or `-v` is given
     #[default]
@@ -27,6 +32,16 @@ pub(super) enum ProgressMode {
     Always,
     /// Never
     Never,
+}
+
+impl fmt::Display for ProgressMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Always => "always",
+            Self::Never => "never",
+        })
+    }
 }
 
 /// The progress of one transfer. Dropping it removes the bar.
@@ -81,13 +96,13 @@ impl Progress {
     fn line(&self, doing: &str, done: u64, total: u64) {
         let name = self.bar.prefix();
         if total == 0 {
-            progress_line(format_args!("{name}: {doing}"));
+            stderr_line(format_args!("{name}: {doing}"));
             return;
         }
         let percent = u128::from(done) * 100 / u128::from(total);
         let left = self.bar.eta().as_secs();
         let (done, total) = (human_bytes(done), human_bytes(total));
-        progress_line(format_args!(
+        stderr_line(format_args!(
             "{name}: {doing}, {percent} % ({done} of {total}), {left} s left"
         ));
     }

@@ -1,6 +1,6 @@
 //! What commands share: the options that all of them know, and what is opened by them.
 
-use std::{ffi::OsString, fs, io, path::PathBuf};
+use std::{ffi::OsString, fs, io};
 
 use floe_protocol::{genesis::NetworkFile, keys::KeyPair};
 
@@ -8,14 +8,15 @@ use super::{
     exit::{Exit, Failure},
     output::Output,
     progress::ProgressMode,
+    settings::Settings,
 };
 use crate::{Client, client::ClientConfig, key_file};
 
 /// The options that all commands know.
 #[derive(Debug)]
 pub(super) struct Session {
-    pub(super) network: Option<PathBuf>,
-    pub(super) writer_key: Option<PathBuf>,
+    pub(super) settings: Settings,
+    /// When to show progress, with everything considered.
     pub(super) progress: ProgressMode,
     pub(super) output: Output,
     /// What to do after an interruption.
@@ -25,9 +26,9 @@ pub(super) struct Session {
 impl Session {
     /// Reads the network file.
     pub(super) fn network(&self) -> Result<NetworkFile, Failure> {
-        const HINT: &str = "name the network's file with --network FILE or FLOE_NETWORK; a new \
-                            network is made with `floe genesis`, a local one with `floe-testnet up`";
-        let Some(path) = &self.network else {
+        const HINT: &str = "name the network's file with --network FILE, FLOE_NETWORK or in the \
+                            configuration file; a new network is made with `floe genesis`, a local one with `floe-testnet up`";
+        let Some(path) = &self.settings.network.value else {
             return Err(Failure::usage("no_network_file", "no network file was named").hint(HINT));
         };
         let text = fs::read_to_string(path).map_err(|error| match error.kind() {
@@ -46,7 +47,7 @@ impl Session {
 
     /// Reads the writer's key and checks that `network` lists it.
     pub(super) fn writer(&self, network: &NetworkFile) -> Result<KeyPair, Failure> {
-        let Some(path) = &self.writer_key else {
+        let Some(path) = &self.settings.writer_key.value else {
             return Err(Failure::usage("no_writer_key", "storing needs a writer's key").hint(
                 "name its file with --writer-key FILE or FLOE_WRITER_KEY; `floe genesis` and \
                  `floe-testnet up` make one, as `floe key new --kind writer` does",

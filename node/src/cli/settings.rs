@@ -1,0 +1,262 @@
+//! Where the settings come from: flag, else environment, else the configuration file, else the
+//! default.
+//!
+//! The file is `floe/config.toml` below `$XDG_CONFIG_HOME`, or else below `~/.config`. It need not
+//! be there. What is in it is either understood or an error: a misspelt key is not passed over.
+//! Invariant: an empty environment variable counts as unset.
+
+use std::{
+    env,
+    ffi::OsString,
+    fmt, fs, io,
+    path::{Path, PathBuf},
+};
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::{
+    exit::{Exit, Failure},
+    progress::ProgressMode,
+};
+
+/// Where a value comes from, the strongest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Origin {
+    Flag,
+    Environment,
+    File,
+    Default,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Flag => "flag",
+            Self::Environment => "environment",
+            Self::File => "file",
+            Self::Default => "default",
+        })
+    }
+}
+
+/// A value and where it comes from.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Setting<T> {
+    pub(super) value: T,
+    pub(super) origin: Origin,
+}
+
+/// What was given on the command line.
+#[derive(Debug, Default)]
+pub(super) struct Flags {
+    pub(super) network: Option<PathBuf>,
+    pub(super) writer_key: Option<PathBuf>,
+    pub(super) progress: Option<ProgressMode>,
+}
+
+/// The settings of a command.
+#[derive(Debug)]
+pub(super) struct Settings {
+    /// Where the configuration file is or would be; none if there is no home directory.
+    pub(super) file: Option<PathBuf>,
+    /// Whether it is there.
+    pub(super) file_exists: bool,
+    pub(super) network: Setting<Option<PathBuf>>,
+    pub(super) writer_key: Setting<Option<PathBuf>>,
+    pub(super) progress: Setting<ProgressMode>,
+}
+
+/// What the configuration file says.
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConfigFile {
+    network: Option<PathBuf>,
+    writer_key: Option<PathBuf>,
+    progress: Option<ProgressMode>,
+}
+
+impl Settings {
+    /// Puts together flags, the process's environment and the user's file.
+    pub(super) fn load(flags: Flags) -> Result<Self, Failure> {
+        Self::resolve(flags, |name| env::var_os(name))
+    }
+
+    /// Flags alone, whatever environment and file say.
+    pub(super) fn from_flags(flags: Flags) -> Result<Self, Failure> {
+        Self::resolve(flags, |_| None)
+    }
+
+    fn resolve(flags: Flags, get: impl Fn(&str) -> Option<OsString>) -> Result<Self, Failure> {
+        let variable = |name: &str| get(name).filter(|value| !value.is_empty());
+        let home = variable("HOME").map(PathBuf::from);
+        // The XDG specification has relative paths ignored.
+        let config_home = variable("XDG_CONFIG_HOME").map(PathBuf::from);
+        let config_home = config_home.filter(|dir| dir.is_absolute());
+        let config_home = config_home.or_else(|| Some(home.as_ref()?.join(".config")));
+        let file = config_home.map(|dir| dir.join("floe").join("config.toml"));
+        let found = match &file {
+            Some(path) => read_file(path)?,
+            None => None,
+        };
+        let file_exists = found.is_some();
+        let ConfigFile { network, writer_key, progress } = found.unwrap_or_default();
+        let path_of = |value: Option<PathBuf>| {
+            let dir = file.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
+            value.map(|value| path_in_file(&value, dir, home.as_deref()))
+        };
+        let (network, writer_key) = (path_of(network), path_of(writer_key));
+        let path = |name| variable(name).map(PathBuf::from);
+        let progress_variable = match variable("FLOE_PROGRESS") {
+            Some(value) => Some(parse_progress(&value)?),
+            None => None,
+        };
+        Ok(Self {
+            network: strongest(flags.network, path("FLOE_NETWORK"), network).optional(),
+            writer_key: strongest(flags.writer_key, path("FLOE_WRITER_KEY"), writer_key).optional(),
+            progress: strongest(flags.progress, progress_variable, progress).or_default(),
+            file,
+            file_exists,
+        })
+    }
+}
+
+/// The first value that is there, and where it comes from.
+struct Strongest<T>(Option<(T, Origin)>);
+
+fn strongest<T>(flag: Option<T>, variable: Option<T>, file: Option<T>) -> Strongest<T> {
+    let from = |value: Option<T>, origin| value.map(|value| (value, origin));
+    let found = from(flag, Origin::Flag).or_else(|| from(variable, Origin::Environment));
+    Strongest(found.or_else(|| from(file, Origin::File)))
+}
+
+impl<T> Strongest<T> {
+    fn optional(self) -> Setting<Option<T>> {
+        match self.0 {
+            Some((value, origin)) => Setting { value: Some(value), origin },
+            None => Setting { value: None, origin: Origin::Default },
+        }
+    }
+
+    fn or_default(self) -> Setting<T>
+    where
+        T: Default,
+    {
+        let (value, origin) = self.0.unwrap_or_else(|| (T::default(), Origin::Default));
+        Setting { value, origin }
+    }
+}
+
+/// Reads the file if it is there.
+fn read_file(path: &Path) -> Result<Option<ConfigFile>, Failure> {
+    match fs::read_to_string(path) {
+        Ok(text) => parse(path, &text).map(Some),
+        Err(error) => match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Ok(None),
+            _ => Err(Failure::io(format_args!("configuration file {}", path.display()), &error)),
+        },
+    }
+}
+
+fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, Failure> {
+    toml::from_str(text).map_err(|error| {
+        let before = error.span().and_then(|span| text.get(..span.start));
+        let line = before.map_or(1, |before| before.matches('\n').count() + 1);
+        let message = format!("{}, line {line}: {}", path.display(), error.message().trim());
+        Failure::new(Exit::Failed, "bad_config", message).hint(
+            "the file may set network = \"FILE\", writer_key = \"FILE\" and progress = \"WHEN\"",
+        )
+    })
+}
+
+/// A path of the file: one that is not absolute starts at the file, or with ~/ at home.
+fn path_in_file(value: &Path, dir: &Path, home: Option<&Path>) -> PathBuf {
+    match (value.strip_prefix("~"), home) {
+        (Ok(rest), Some(home)) => home.join(rest),
+        _ => dir.join(value),
+    }
+}
+
+fn parse_progress(value: &OsString) -> Result<ProgressMode, Failure> {
+    let value = value.to_string_lossy();
+    ProgressMode::from_str(&value, false).map_err(|_| {
+        let message = format!("FLOE_PROGRESS is {value:?}, not one of auto, always, never");
+        Failure::usage("usage", message)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(flags: Flags, variables: &[(&str, &Path)]) -> Result<Settings, Failure> {
+        Settings::resolve(flags, |name| {
+            let found = variables.iter().find(|(variable, _)| *variable == name);
+            found.map(|(_, value)| value.as_os_str().to_owned())
+        })
+    }
+
+    fn from(value: &str, origin: Origin) -> Setting<Option<PathBuf>> {
+        Setting { value: Some(value.into()), origin }
+    }
+
+    #[test]
+    fn flag_beats_environment_beats_file_beats_default() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("floe")).unwrap();
+        let file = dir.path().join("floe/config.toml");
+        fs::write(&file, "network = \"/file\"\nwriter_key = \"~/w.key\"\nprogress = \"never\"\n")
+            .unwrap();
+        let config = ("XDG_CONFIG_HOME", dir.path());
+        let home = ("HOME", Path::new("/home/me"));
+        let variable = ("FLOE_NETWORK", Path::new("/variable"));
+        let flags = || Flags { network: Some("/flag".into()), ..Flags::default() };
+
+        let settings = resolve(flags(), &[config, home, variable]).unwrap();
+        assert_eq!(settings.network, from("/flag", Origin::Flag));
+        assert_eq!(settings.writer_key, from("/home/me/w.key", Origin::File));
+        assert_eq!(settings.progress.value, ProgressMode::Never);
+        assert_eq!((settings.file, settings.file_exists), (Some(file.clone()), true));
+        let settings = resolve(Flags::default(), &[config, variable]).unwrap();
+        assert_eq!(settings.network, from("/variable", Origin::Environment));
+        let empty = ("FLOE_NETWORK", Path::new(""));
+        let settings = resolve(Flags::default(), &[config, empty]).unwrap();
+        assert_eq!(settings.network, from("/file", Origin::File));
+
+        fs::remove_file(file).unwrap();
+        let settings = resolve(Flags::default(), &[config, empty]).unwrap();
+        assert_eq!(settings.network, Setting { value: None, origin: Origin::Default });
+        let auto = Setting { value: ProgressMode::Auto, origin: Origin::Default };
+        assert_eq!((settings.progress, settings.file_exists), (auto, false));
+    }
+
+    #[test]
+    fn the_file_is_looked_for_where_xdg_says() {
+        let home = ("HOME", Path::new("/nowhere/me"));
+        let expected = Some("/nowhere/me/.config/floe/config.toml".into());
+        assert_eq!(resolve(Flags::default(), &[home]).unwrap().file, expected);
+        let relative = ("XDG_CONFIG_HOME", Path::new("here"));
+        assert_eq!(resolve(Flags::default(), &[home, relative]).unwrap().file, expected);
+        assert_eq!(resolve(Flags::default(), &[]).unwrap().file, None);
+    }
+
+    #[test]
+    fn what_is_not_understood_is_an_error_with_its_line() {
+        let path = Path::new("/c/config.toml");
+        let table = [
+            ("\nnetwrk = \"x\"\n", "line 2: unknown field `netwrk`"),
+            ("progress = \"loud\"\n", "line 1: unknown variant `loud`"),
+            ("network = 5\n", "line 1: invalid type"),
+            ("network = \"a\"\n\nnetwork", "line 3"),
+        ];
+        for (text, expected) in table {
+            let error = parse::<ConfigFile>(path, text).unwrap_err();
+            assert_eq!(error.code(), "bad_config");
+            assert!(error.message().contains(expected), "{}", error.message());
+        }
+        let relative = path_in_file(Path::new("a/network.json"), Path::new("/c"), None);
+        assert_eq!(relative, Path::new("/c/a/network.json"));
+        assert_eq!(parse_progress(&"loud".into()).unwrap_err().exit(), Exit::Usage);
+    }
+}
