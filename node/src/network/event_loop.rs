@@ -38,6 +38,7 @@ use self::{
     outbound::Requests,
 };
 use super::{
+    address::named_peer,
     behaviour::{Behaviour, BehaviourEvent, ProtocolNames},
     command::Command,
     config::{NetworkConfig, Role},
@@ -82,6 +83,7 @@ pub(super) struct EventLoop {
     replies: FuturesUnordered<BoxFuture<'static, Reply>>,
     verdicts: FuturesUnordered<BoxFuture<'static, JudgedAnnouncement>>,
     next_tick: Instant,
+    warned_of_observed: bool,
 }
 
 impl EventLoop {
@@ -100,6 +102,12 @@ impl EventLoop {
         );
         let is_member = config.committee.contains(&config.key.public());
         let keeps_members = is_member && config.role == Role::StorageNode;
+        let mut peers = Peers::new(&config, committee.clone());
+        for address in &config.bootstrap {
+            if let Some(peer) = named_peer(address) {
+                peers.given(peer, std::slice::from_ref(address));
+            }
+        }
         let members = committee.iter().copied().filter(|_| keeps_members);
         Self {
             swarm,
@@ -108,7 +116,7 @@ impl EventLoop {
             channels,
             metrics,
             listeners: Vec::new(),
-            peers: Peers::new(&config, committee.clone()),
+            peers,
             requests: Requests::default(),
             dials: Dials::default(),
             members: Redial::new(members, now, pauses),
@@ -117,6 +125,7 @@ impl EventLoop {
             replies: FuturesUnordered::new(),
             verdicts: FuturesUnordered::new(),
             next_tick: now + TICK,
+            warned_of_observed: false,
             config,
         }
     }
@@ -227,7 +236,7 @@ impl EventLoop {
             }
             SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
                 tracing::debug!(%error, "dial failed");
-                self.on_dial_failed(connection_id);
+                self.on_dial_failed(connection_id, &error);
             }
             SwarmEvent::IncomingConnectionError { error, .. } => {
                 tracing::debug!(%error, "inbound connection failed");
@@ -286,13 +295,14 @@ impl EventLoop {
 
     fn on_timer(&mut self) {
         let now = Instant::now();
-        for member in self.members.take_due(now) {
-            self.connect(member);
-        }
+        // Before the members: one that is dialled as bootstrap is not dialled twice.
         if !self.peers.any_routes() {
             for position in self.bootstrap.take_due(now) {
                 self.dial_bootstrap(position);
             }
+        }
+        for member in self.members.take_due(now) {
+            self.connect(member);
         }
         if now >= self.next_tick {
             self.next_tick = now + TICK;

@@ -6,6 +6,10 @@
 //! peer, so that a crowd of strangers cannot cut the committee apart; connections to them are also
 //! kept alive when idle.
 //!
+//! It also refuses dials that nobody but the routing table wants, to peers other than the
+//! committee's and those that this peer began with: their addresses are strangers' hearsay, and
+//! would let anybody aim this peer's connections at third parties.
+//!
 //! Invariants: [`Counts`] holds entries of living connections only, so closing one frees its
 //! slots; a slot is taken before the handshake, so handshakes are counted too. An address that
 //! is shared with strangers may be refused while it is theirs to fill; the committee's own dials
@@ -28,7 +32,10 @@ use libp2p::{
     },
 };
 
-use super::{address::ip_of, config::NetworkConfig};
+use super::{
+    address::{ip_of, named_peer},
+    config::NetworkConfig,
+};
 
 /// The limit that a connection would have broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -48,6 +55,9 @@ pub(super) enum Exceeded {
     /// Connections with one address or subnet.
     #[error("too many connections with this address or subnet")]
     Subnet,
+    /// A dial to where a stranger said that another stranger was.
+    #[error("only hearsay tells of this peer")]
+    Hearsay,
 }
 
 /// The limits, copied from the configuration.
@@ -247,13 +257,19 @@ fn masked(ip: IpAddr, bits: u8) -> IpAddr {
 pub(super) struct Limiter {
     limits: ConnectionLimits,
     privileged: HashSet<PeerId>,
+    bootstrap: HashSet<PeerId>,
     counts: Counts,
 }
 
 impl Limiter {
     /// A limiter that lets `privileged` peers bypass all limits but the one per peer.
-    pub(super) fn new(limits: ConnectionLimits, privileged: HashSet<PeerId>) -> Self {
-        Self { limits, privileged, counts: Counts::default() }
+    pub(super) fn new(config: &NetworkConfig, privileged: HashSet<PeerId>) -> Self {
+        Self {
+            limits: config.into(),
+            privileged,
+            bootstrap: config.bootstrap.iter().filter_map(named_peer).collect(),
+            counts: Counts::default(),
+        }
     }
 
     fn establish(
@@ -300,10 +316,15 @@ impl NetworkBehaviour for Limiter {
         &mut self,
         id: ConnectionId,
         peer: Option<PeerId>,
-        _: &[Multiaddr],
+        addresses: &[Multiaddr],
         _: Endpoint,
     ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
         let privileged = peer.is_some_and(|peer| self.privileged.contains(&peer));
+        // The event loop always says where to dial; Kademlia leaves that to its own knowledge.
+        let begun_with = peer.is_some_and(|peer| self.bootstrap.contains(&peer));
+        if addresses.is_empty() && !privileged && !begun_with {
+            return Err(ConnectionDenied::new(Exceeded::Hearsay));
+        }
         // Several addresses may be tried at once: which one counts is known when one answers.
         let connection = (Direction::Outbound, None, privileged);
         let counted = self.counts.begin(&self.limits, id, connection);

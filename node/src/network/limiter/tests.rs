@@ -1,6 +1,14 @@
 //! Table tests of the connection counts.
 
+use floe_protocol::{
+    encoding::EncodingConfig,
+    hash::Hash,
+    keys::{ChainId, KeyPair},
+    message::Limits,
+};
+
 use super::*;
+use crate::network::Role;
 
 const LIMITS: ConnectionLimits = ConnectionLimits {
     pending_per_direction_max: 3,
@@ -137,4 +145,31 @@ fn the_committee_bypasses_all_but_the_limit_per_peer() {
     // Members on one address leave its slots to others.
     let stranger = (Direction::Inbound, Some(ip), PeerId::random(), false);
     assert_eq!(counts.establish(&LIMITS, id(30), stranger), Ok(()));
+}
+
+#[test]
+fn the_routing_table_dials_only_the_committee_and_the_beginning() {
+    let key = KeyPair::from_seed([1; 32]);
+    let limits = Limits::new(EncodingConfig::new(4).unwrap());
+    let mut config = NetworkConfig::new(key, ChainId::new(Hash::ZERO), limits, Role::StorageNode);
+    let [member, beginning, stranger] = [(); 3].map(|()| PeerId::random());
+    config.bootstrap = vec![format!("/ip4/10.0.0.1/tcp/1/p2p/{beginning}").parse().unwrap()];
+    let mut limiter = Limiter::new(&config, HashSet::from([member]));
+    let given: Multiaddr = "/ip4/10.0.0.2/tcp/1".parse().unwrap();
+    let none: &[Multiaddr] = &[];
+    let table = [
+        (member, none, true),
+        (beginning, none, true),
+        (stranger, none, false),
+        (stranger, std::slice::from_ref(&given), true),
+    ];
+    for (number, (peer, addresses, expected)) in table.into_iter().enumerate() {
+        let dialled = limiter.handle_pending_outbound_connection(
+            id(number),
+            Some(peer),
+            addresses,
+            Endpoint::Dialer,
+        );
+        assert_eq!(dialled.is_ok(), expected);
+    }
 }
