@@ -137,6 +137,14 @@ pub(super) fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
     }
 }
 
+/// Those whom an address stands for: itself alone, or of IPv6 the /64 that one party has whole.
+pub(super) fn site(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() >> 64 << 64).into()),
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
 /// The peer that an address ends in.
 pub(super) fn named_peer(address: &Multiaddr) -> Option<PeerId> {
     match address.iter().last()? {

@@ -33,7 +33,7 @@ const ROUTING_MESSAGE_BYTES: usize = 16 << 10;
 /// All behaviours. The limiter comes first: what it refuses, the others need not see.
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
-    limiter: Limiter,
+    pub(super) limiter: Limiter,
     pub(super) exchange: Exchange,
     pub(super) gossip: Gossip,
     pub(super) kademlia: kad::Behaviour<MemoryStore>,

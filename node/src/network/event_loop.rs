@@ -186,7 +186,7 @@ impl EventLoop {
                 self.channels.view.send_replace(view);
             }
         }
-        self.close().await;
+        Box::pin(self.close()).await;
     }
 
     /// Tells all peers that this one goes.
@@ -316,7 +316,8 @@ impl EventLoop {
     fn cut_offenders(&mut self) {
         let max = self.config.limits.violations_max;
         for peer in self.swarm.behaviour_mut().exchange.take_offenders(max) {
-            tracing::info!(%peer, "cutting off a peer that sent too many broken messages");
+            tracing::info!(%peer, "cutting off a peer that sent too much that is broken or not valid");
+            self.swarm.behaviour_mut().limiter.ban(peer);
             let _ = self.swarm.disconnect_peer_id(peer);
         }
     }

@@ -10,6 +10,10 @@
 //! committee's and those that this peer began with: their addresses are strangers' hearsay, and
 //! would let anybody aim this peer's connections at third parties.
 //!
+//! Two more reasons refuse what others open: the process's memory, as a last resort against what
+//! connections buffer before anything is read of them, and a ban. Own dials are spared, so that
+//! members still find each other.
+//!
 //! Invariants: [`Counts`] holds entries of living connections only, so closing one frees its
 //! slots; a slot is taken before the handshake, so handshakes are counted too. An address that
 //! is shared with strangers may be refused while it is theirs to fill; the committee's own dials
@@ -20,11 +24,13 @@ use std::{
     convert::Infallible,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     task::{Context, Poll},
+    time::{Duration, Instant},
 };
 
 use libp2p::{
     Multiaddr, PeerId,
     core::{Endpoint, transport::PortUse, upgrade::DeniedUpgrade},
+    memory_connection_limits,
     swarm::{
         ConnectionClosed, ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent,
         ConnectionId, DialFailure, FromSwarm, ListenFailure, NetworkBehaviour, SubstreamProtocol,
@@ -33,9 +39,12 @@ use libp2p::{
 };
 
 use super::{
-    address::{ip_of, named_peer},
+    address::{ip_of, named_peer, site},
     config::NetworkConfig,
 };
+
+/// Peers, and addresses, that are refused at a time. The first to expire gives way.
+const BANS_MAX: usize = 4_096;
 
 /// The limit that a connection would have broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,6 +64,9 @@ pub(super) enum Exceeded {
     /// Connections with one address or subnet.
     #[error("too many connections with this address or subnet")]
     Subnet,
+    /// The peer, or another of its address, was cut off.
+    #[error("peer or address was cut off")]
+    Banned,
     /// A dial to where a stranger said that another stranger was.
     #[error("only hearsay tells of this peer")]
     Hearsay,
@@ -252,13 +264,40 @@ fn masked(ip: IpAddr, bits: u8) -> IpAddr {
     }
 }
 
-/// The behaviour that applies the limits.
+/// Names and addresses that are refused for a while.
 #[derive(Debug)]
+struct Bans<T> {
+    until: HashMap<T, Instant>,
+}
+
+impl<T: Copy + Eq + std::hash::Hash> Bans<T> {
+    fn add(&mut self, banned: T, until: Instant) {
+        let now = Instant::now();
+        self.until.retain(|_, until| *until > now);
+        if self.until.len() >= BANS_MAX {
+            let first = self.until.iter().min_by_key(|(_, until)| **until);
+            if let Some(first) = first.map(|(banned, _)| *banned) {
+                self.until.remove(&first);
+            }
+        }
+        self.until.insert(banned, until);
+    }
+
+    fn contains(&self, banned: &T) -> bool {
+        self.until.get(banned).is_some_and(|until| *until > Instant::now())
+    }
+}
+
+/// The behaviour that applies the limits.
 pub(super) struct Limiter {
     limits: ConnectionLimits,
     privileged: HashSet<PeerId>,
     bootstrap: HashSet<PeerId>,
     counts: Counts,
+    memory: memory_connection_limits::Behaviour,
+    ban: Duration,
+    banned_peers: Bans<PeerId>,
+    banned_addresses: Bans<IpAddr>,
 }
 
 impl Limiter {
@@ -269,7 +308,34 @@ impl Limiter {
             privileged,
             bootstrap: config.bootstrap.iter().filter_map(named_peer).collect(),
             counts: Counts::default(),
+            memory: memory_connection_limits::Behaviour::with_max_bytes(
+                config.limits.process_memory_bytes_max,
+            ),
+            ban: Duration::from_millis(config.limits.ban_ms),
+            banned_peers: Bans { until: HashMap::new() },
+            banned_addresses: Bans { until: HashMap::new() },
         }
+    }
+
+    /// Refuses a connected peer from now on, and the addresses that it has, unless it is of the
+    /// committee.
+    pub(super) fn ban(&mut self, peer: PeerId) {
+        if self.privileged.contains(&peer) {
+            return;
+        }
+        let until = Instant::now() + self.ban;
+        self.banned_peers.add(peer, until);
+        let its = self.counts.slots.values().filter(|slot| slot.established == Some(peer));
+        // The first subnet is the address itself; exempt addresses have none.
+        for (address, _) in its.filter_map(|slot| slot.subnets.first()) {
+            self.banned_addresses.add(*address, until);
+        }
+    }
+
+    fn is_banned(&self, peer: &PeerId, remote: &Multiaddr) -> bool {
+        let address = ip_of(remote).map(site);
+        self.banned_peers.contains(peer)
+            || address.is_some_and(|address| self.banned_addresses.contains(&address))
     }
 
     fn establish(
@@ -280,6 +346,10 @@ impl Limiter {
         remote: &Multiaddr,
     ) -> Result<KeepAlive, ConnectionDenied> {
         let privileged = self.privileged.contains(&peer);
+        // Not before the handshake: members behind the same address are spared.
+        if direction == Direction::Inbound && !privileged && self.is_banned(&peer, remote) {
+            return Err(ConnectionDenied::new(Exceeded::Banned));
+        }
         let connection = (direction, ip_of(remote), peer, privileged);
         let counted = self.counts.establish(&self.limits, id, connection);
         counted.map_err(ConnectionDenied::new)?;
@@ -294,10 +364,15 @@ impl NetworkBehaviour for Limiter {
     fn handle_pending_inbound_connection(
         &mut self,
         id: ConnectionId,
-        _: &Multiaddr,
+        local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<(), ConnectionDenied> {
-        let connection = (Direction::Inbound, ip_of(remote), false);
+        let ip = ip_of(remote);
+        let exempt = self.limits.loopback_exempt && ip.is_some_and(|ip| ip.is_loopback());
+        if !exempt {
+            self.memory.handle_pending_inbound_connection(id, local, remote)?;
+        }
+        let connection = (Direction::Inbound, ip, false);
         let counted = self.counts.begin(&self.limits, id, connection);
         counted.map_err(ConnectionDenied::new)
     }

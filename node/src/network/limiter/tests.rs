@@ -147,11 +147,37 @@ fn the_committee_bypasses_all_but_the_limit_per_peer() {
     assert_eq!(counts.establish(&LIMITS, id(30), stranger), Ok(()));
 }
 
-#[test]
-fn the_routing_table_dials_only_the_committee_and_the_beginning() {
+fn config() -> NetworkConfig {
     let key = KeyPair::from_seed([1; 32]);
     let limits = Limits::new(EncodingConfig::new(4).unwrap());
-    let mut config = NetworkConfig::new(key, ChainId::new(Hash::ZERO), limits, Role::StorageNode);
+    NetworkConfig::new(key, ChainId::new(Hash::ZERO), limits, Role::StorageNode)
+}
+
+#[test]
+fn who_is_cut_off_is_refused_with_its_address_but_members_are_not() {
+    let [member, offender, neighbour] = [(); 3].map(|()| PeerId::random());
+    let mut limiter = Limiter::new(&config(), HashSet::from([member]));
+    let here: Multiaddr = "/ip4/10.0.0.1/tcp/1".parse().unwrap();
+    let elsewhere: Multiaddr = "/ip4/10.0.0.2/tcp/1".parse().unwrap();
+    let mut connects = |number, peer, from: &Multiaddr, ban| {
+        let connected =
+            limiter.handle_established_inbound_connection(id(number), peer, &here, from).is_ok();
+        if ban {
+            limiter.ban(peer);
+        }
+        connected
+    };
+    assert!(connects(1, offender, &here, true));
+    assert!(!connects(2, offender, &elsewhere, false));
+    assert!(!connects(3, neighbour, &here, false));
+    assert!(connects(4, neighbour, &elsewhere, false));
+    assert!(connects(5, member, &here, true));
+    assert!(connects(6, member, &here, false));
+}
+
+#[test]
+fn the_routing_table_dials_only_the_committee_and_the_beginning() {
+    let mut config = config();
     let [member, beginning, stranger] = [(); 3].map(|()| PeerId::random());
     config.bootstrap = vec![format!("/ip4/10.0.0.1/tcp/1/p2p/{beginning}").parse().unwrap()];
     let mut limiter = Limiter::new(&config, HashSet::from([member]));
