@@ -25,11 +25,12 @@ use libp2p::{
     core::transport::ListenerId,
     gossipsub::IdentTopic,
     identify, kad, ping,
+    request_response::InboundRequestId,
     swarm::{ConnectionId, ListenError, SwarmEvent},
 };
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep_until, timeout_at},
 };
 
 use self::{
@@ -53,6 +54,10 @@ use super::{
 
 /// Time between looks at scores and offenders.
 const TICK: Duration = Duration::from_secs(1);
+
+/// Time that a peer has at the end to read what was sent to it. Nothing tells when it has, and
+/// what it has not read by then is lost with the connection.
+const LINGER: Duration = Duration::from_millis(250);
 
 /// The ends of the channels that the loop holds.
 #[derive(Debug)]
@@ -84,6 +89,10 @@ pub(super) struct EventLoop {
     verdicts: FuturesUnordered<BoxFuture<'static, JudgedAnnouncement>>,
     next_tick: Instant,
     warned_of_observed: bool,
+    /// Responses that have been accepted and are not sent yet.
+    unsent: HashSet<InboundRequestId>,
+    last_sent: Option<Instant>,
+    closing: bool,
 }
 
 impl EventLoop {
@@ -126,6 +135,9 @@ impl EventLoop {
             verdicts: FuturesUnordered::new(),
             next_tick: now + TICK,
             warned_of_observed: false,
+            unsent: HashSet::new(),
+            last_sent: None,
+            closing: false,
             config,
         }
     }
@@ -147,7 +159,7 @@ impl EventLoop {
         let patience = Duration::from_millis(self.config.limits.handshake_timeout_ms);
         let deadline = Instant::now() + patience;
         while let Some(address) = pending.values().next().cloned() {
-            let bound = tokio::time::timeout_at(deadline, self.swarm.select_next_some()).await;
+            let bound = timeout_at(deadline, self.swarm.select_next_some()).await;
             let Ok(event) = bound else {
                 let source = io::ErrorKind::TimedOut.into();
                 return Err(NetworkError::Listen { address, source });
@@ -189,24 +201,40 @@ impl EventLoop {
         Box::pin(self.close()).await;
     }
 
-    /// Tells all peers that this one goes.
+    /// Answers what the service still answers, then tells all peers that this one goes.
     async fn close(mut self) {
+        self.closing = true;
+        let deadline =
+            Instant::now() + Duration::from_millis(self.config.limits.shutdown_timeout_ms);
         for listener in std::mem::take(&mut self.listeners) {
             self.swarm.remove_listener(listener);
+        }
+        let answered = async {
+            loop {
+                let under_way = !self.replies.is_empty() || !self.unsent.is_empty();
+                let read = self.last_sent.map_or_else(Instant::now, |sent| sent + LINGER);
+                tokio::select! {
+                    () = sleep_until(read), if !under_way => break,
+                    event = self.swarm.select_next_some() => self.on_event(event),
+                    Some(reply) = self.replies.next() => self.on_reply(reply),
+                }
+            }
+        };
+        if timeout_at(deadline, answered).await.is_err() {
+            tracing::debug!("not all requests were answered in time");
         }
         let peers: Vec<_> = self.swarm.connected_peers().copied().collect();
         for peer in peers {
             // An error says that it has gone already.
             let _ = self.swarm.disconnect_peer_id(peer);
         }
-        let patience = Duration::from_millis(self.config.limits.shutdown_timeout_ms);
         let swarm = &mut self.swarm;
         let closed = async {
             while swarm.network_info().num_peers() > 0 {
                 swarm.select_next_some().await;
             }
         };
-        if timeout(patience, closed).await.is_err() {
+        if timeout_at(deadline, closed).await.is_err() {
             tracing::debug!("connections did not close in time");
         }
     }
@@ -308,6 +336,7 @@ impl EventLoop {
             self.next_tick = now + TICK;
             self.expire_held_lookups(now);
             self.cut_offenders();
+            self.forget_all_abandoned();
             self.refresh_scores();
         }
         self.start_held_lookups();
