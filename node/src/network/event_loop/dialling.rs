@@ -298,3 +298,24 @@ impl EventLoop {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_address_is_dialled_once_tcp_first_and_what_is_learnt_on_the_way_too() {
+        let tcp = |port: u16| format!("/ip4/127.0.0.1/tcp/{port}").parse::<Multiaddr>().unwrap();
+        let quic: Multiaddr = "/ip4/127.0.0.1/udp/1/quic-v1".parse().unwrap();
+        let mut connecting = Connecting { step: Step::LookingUp, tried: Vec::new(), found: None };
+        let known = vec![quic.clone(), tcp(1)];
+        let next = connecting.untried(known.clone());
+        assert_eq!(next, [tcp(1)]);
+        connecting.tried.extend(next);
+        assert_eq!(connecting.untried(known.clone()), std::slice::from_ref(&quic));
+        connecting.tried.push(quic);
+        connecting.found = Some(vec![tcp(1), tcp(2)]);
+        let learnt = [known, vec![tcp(3)]].concat();
+        assert_eq!(connecting.untried(learnt), [tcp(3), tcp(2)]);
+    }
+}

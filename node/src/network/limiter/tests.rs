@@ -176,6 +176,21 @@ fn who_is_cut_off_is_refused_with_its_address_but_members_are_not() {
 }
 
 #[test]
+fn a_full_memory_refuses_what_others_open_but_no_dial_of_ones_own() {
+    let mut config = config();
+    config.limits.process_memory_bytes_max = 0;
+    config.limits.loopback_exempt = true;
+    let mut limiter = Limiter::new(&config, HashSet::new());
+    let addresses = ["/ip4/10.0.0.1/tcp/1", "/ip4/127.0.0.1/tcp/1"];
+    let [there, loopback] = addresses.map(|address| address.parse::<Multiaddr>().unwrap());
+    assert!(limiter.handle_pending_inbound_connection(id(1), &there, &there).is_err());
+    assert!(limiter.handle_pending_inbound_connection(id(2), &there, &loopback).is_ok());
+    let dialled =
+        limiter.handle_pending_outbound_connection(id(3), None, &[there], Endpoint::Dialer);
+    assert!(dialled.is_ok());
+}
+
+#[test]
 fn the_routing_table_dials_only_the_committee_and_the_beginning() {
     let mut config = config();
     let [member, beginning, stranger] = [(); 3].map(|()| PeerId::random());
