@@ -47,7 +47,8 @@ pub(super) enum Scope {
 }
 
 impl Scope {
-    fn of_ip(ip: IpAddr) -> Option<Self> {
+    /// The scope of an IP address, or none if it is no peer's.
+    pub(super) fn of_ip(ip: IpAddr) -> Option<Self> {
         let ip = ip.to_canonical();
         if ip.is_unspecified() || ip.is_multicast() {
             return None;
@@ -108,12 +109,39 @@ pub(super) fn vetted(peer: &PeerId, address: &Multiaddr, nearest: Scope) -> Opti
     }
 }
 
+/// From where on a peer's word about addresses is taken, given the address of the connection with
+/// it. A name may lead anywhere, also into a local network, so it hides nothing.
+pub(super) fn nearest_told(connection: &Multiaddr) -> Option<Scope> {
+    match connection.iter().next()? {
+        Protocol::Dns(_) | Protocol::Dns4(_) | Protocol::Dns6(_) => Some(Scope::Loopback),
+        _ => Scope::of(connection),
+    }
+}
+
+/// Whether an address is dialled over TCP.
+pub(super) fn is_tcp(address: &Multiaddr) -> bool {
+    address.iter().any(|part| matches!(part, Protocol::Tcp(_)))
+}
+
+/// Whether one of `told` leads to `observed`, as far as can be seen: names may.
+pub(super) fn covers<'a>(told: impl IntoIterator<Item = &'a Multiaddr>, observed: IpAddr) -> bool {
+    told.into_iter().any(|address| ip_of(address).is_none_or(|ip| ip == observed))
+}
+
 /// The IP address that a connection goes to or comes from. Names and other transports have none.
 pub(super) fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
     match address.iter().next()? {
         Protocol::Ip4(ip) => Some(ip.into()),
         Protocol::Ip6(ip) => Some(IpAddr::from(ip).to_canonical()),
         _ => None,
+    }
+}
+
+/// Those whom an address stands for: itself alone, or of IPv6 the /64 that one party has whole.
+pub(super) fn site(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() >> 64 << 64).into()),
+        v4 @ IpAddr::V4(_) => v4,
     }
 }
 
@@ -138,6 +166,19 @@ mod tests {
         assert_eq!(node_id(&peer), Some(node));
         assert_eq!(peer_id(&NodeId::new([2; 32])), None, "no point of the curve");
         assert_eq!(node_id(&PeerId::random()), None, "a hash, not a key");
+    }
+
+    #[test]
+    fn a_name_hides_nothing_and_an_observed_address_is_told_or_not() {
+        let address = |text: &str| text.parse::<Multiaddr>().unwrap();
+        let scope = |text: &str| nearest_told(&address(text));
+        assert_eq!(scope("/dns4/floe.example/tcp/1"), Some(Scope::Loopback));
+        assert_eq!(scope("/ip4/8.8.8.8/tcp/1"), Some(Scope::Global));
+        let told = [address("/ip4/10.0.0.1/tcp/1"), address("/ip4/8.8.8.8/tcp/2")];
+        assert!(covers(&told, "8.8.8.8".parse().unwrap()));
+        assert!(!covers(&told, "8.8.4.4".parse().unwrap()));
+        let named = [address("/dns4/floe.example/tcp/1")];
+        assert!(covers(&named, "8.8.4.4".parse().unwrap()));
     }
 
     #[test]

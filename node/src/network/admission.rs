@@ -9,10 +9,13 @@
 //!
 //! Invariants: payloads are read only after room was taken, so strangers hold at most
 //! `inbound_bytes_max` whatever they announce; committee members draw on a pool of their own, so
-//! strangers cannot keep them waiting. Who finds no slot, or no room in time, is told `Busy`.
+//! strangers cannot keep them waiting; and strangers of one IP address hold at most a quarter of
+//! theirs, however many names they have. A stranger's streams are counted from the moment they are
+//! open, because each may fill a window before anything is read. Who finds no slot, or no room in time, is told `Busy`.
 
 use std::{
     collections::{HashMap, HashSet},
+    net::IpAddr,
     sync::{
         Arc, Weak,
         atomic::{AtomicU32, Ordering},
@@ -26,7 +29,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::config::NetworkConfig;
+use super::{address::site, config::NetworkConfig};
 
 /// Why a request is told to come back later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +77,23 @@ impl Pool {
 pub(super) struct Account {
     own: Pool,
     class: Pool,
+    /// What strangers of its address share.
+    neighbours: Option<Arc<Semaphore>>,
+    streams: Option<Streams>,
     violations: AtomicU32,
+}
+
+/// Streams that strangers may have open.
+#[derive(Clone, Debug)]
+struct Streams {
+    own: Arc<Semaphore>,
+    class: Arc<Semaphore>,
+}
+
+/// A stream's place among those that are open. Members' streams need none.
+#[derive(Debug)]
+pub(super) struct OpenStream {
+    _permits: Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)>,
 }
 
 /// A place among the requests under way.
@@ -88,12 +107,22 @@ pub(super) struct Slot {
 #[derive(Debug)]
 pub(super) struct Admission {
     _slot: Slot,
-    bytes: Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)>,
+    bytes: Vec<OwnedSemaphorePermit>,
     /// Keeps the account while the peer is away, so that reconnecting gives no new room.
-    _account: Arc<Account>,
+    account: Arc<Account>,
 }
 
 impl Account {
+    /// Takes a place for a stream, if there is one.
+    pub(super) fn stream(&self) -> Option<OpenStream> {
+        let Some(streams) = &self.streams else {
+            return Some(OpenStream { _permits: None });
+        };
+        let own = Arc::clone(&streams.own).try_acquire_owned().ok()?;
+        let class = Arc::clone(&streams.class).try_acquire_owned().ok()?;
+        Some(OpenStream { _permits: Some((own, class)) })
+    }
+
     /// Takes a slot, if one is free.
     pub(super) fn slot(&self) -> Result<Slot, Crowded> {
         let own = Arc::clone(&self.own.requests).try_acquire_owned();
@@ -110,20 +139,21 @@ impl Account {
         bytes: usize,
         wait: Duration,
     ) -> Result<Admission, Crowded> {
-        let bytes = if bytes == 0 {
-            None
-        } else {
+        let mut taken = Vec::new();
+        if bytes > 0 {
             let permits = u32::try_from(bytes).map_err(|_| Crowded::Bytes)?;
-            let taken = async {
+            let take = async {
                 // Its own first: who exceeds that must not hold what others wait for.
-                let own = Arc::clone(&self.own.bytes).acquire_many_owned(permits);
-                let own = own.await.map_err(|_| Crowded::Bytes)?;
-                let class = Arc::clone(&self.class.bytes).acquire_many_owned(permits);
-                Ok((own, class.await.map_err(|_| Crowded::Bytes)?))
+                let own = [&self.own.bytes].into_iter().chain(&self.neighbours);
+                for pool in own.chain([&self.class.bytes]) {
+                    let permit = Arc::clone(pool).acquire_many_owned(permits).await;
+                    taken.push(permit.map_err(|_| Crowded::Bytes)?);
+                }
+                Ok(())
             };
-            Some(timeout(wait, taken).await.map_err(|_| Crowded::Bytes)??)
-        };
-        Ok(Admission { _slot: slot, bytes, _account: Arc::clone(self) })
+            timeout(wait, take).await.map_err(|_| Crowded::Bytes)??;
+        }
+        Ok(Admission { _slot: slot, bytes: taken, account: Arc::clone(self) })
     }
 
     /// Counts a message that no honest peer sends.
@@ -135,12 +165,15 @@ impl Account {
 impl Admission {
     /// Gives back what exceeds `bytes`, once it is known how much the answer needs.
     pub(super) fn shrink(&mut self, bytes: usize) {
-        if bytes == 0 {
-            self.bytes = None;
-        } else if let Some((own, class)) = &mut self.bytes {
-            let excess = own.num_permits().saturating_sub(bytes);
-            drop((own.split(excess), class.split(excess)));
+        for permit in &mut self.bytes {
+            let excess = permit.num_permits().saturating_sub(bytes);
+            drop(permit.split(excess));
         }
+    }
+
+    /// Counts the request against its peer: what it sent is not valid.
+    pub(super) fn violation(&self) {
+        self.account.violation();
     }
 }
 
@@ -150,9 +183,14 @@ pub(super) struct Accounts {
     committee: HashSet<PeerId>,
     members: Pool,
     strangers: Pool,
+    strangers_streams: Arc<Semaphore>,
     requests_per_peer_max: usize,
+    streams_per_peer_max: usize,
     bytes_per_peer_max: usize,
+    bytes_per_address_max: usize,
+    loopback_exempt: bool,
     accounts: HashMap<PeerId, Weak<Account>>,
+    neighbours: HashMap<IpAddr, Weak<Semaphore>>,
 }
 
 impl Accounts {
@@ -164,26 +202,50 @@ impl Accounts {
             committee,
             members: pool(config.limits.committee_inbound_bytes_max),
             strangers: pool(config.limits.inbound_bytes_max),
+            strangers_streams: Arc::new(Semaphore::new(config.limits.inbound_streams_max)),
             requests_per_peer_max: config.limits.inbound_requests_per_peer_max,
+            streams_per_peer_max: config.limits.inbound_streams_per_peer_max,
             bytes_per_peer_max: config.limits.inbound_bytes_per_peer_max.max(largest),
+            bytes_per_address_max: (config.limits.inbound_bytes_max / 4).max(largest),
+            loopback_exempt: config.limits.loopback_exempt,
             accounts: HashMap::new(),
+            neighbours: HashMap::new(),
         }
     }
 
-    /// The account of a peer that connects.
-    pub(super) fn open(&mut self, peer: PeerId) -> Arc<Account> {
+    /// The account of a peer that connects from or at `ip`. It stays an account of that address.
+    pub(super) fn open(&mut self, peer: PeerId, ip: Option<IpAddr>) -> Arc<Account> {
         self.accounts.retain(|_, account| account.strong_count() > 0);
         if let Some(account) = self.accounts.get(&peer).and_then(Weak::upgrade) {
             return account;
         }
-        let class = if self.committee.contains(&peer) { &self.members } else { &self.strangers };
+        let member = self.committee.contains(&peer);
+        let class = if member { &self.members } else { &self.strangers };
+        let class = class.clone();
+        let ip = ip.filter(|ip| !(member || self.loopback_exempt && ip.is_loopback()));
+        let streams = (!member).then(|| Streams {
+            own: Arc::new(Semaphore::new(self.streams_per_peer_max)),
+            class: Arc::clone(&self.strangers_streams),
+        });
         let account = Arc::new(Account {
             own: Pool::new(self.requests_per_peer_max, self.bytes_per_peer_max),
-            class: class.clone(),
+            class,
+            neighbours: ip.map(|ip| self.neighbours_at(ip)),
+            streams,
             violations: AtomicU32::new(0),
         });
         self.accounts.insert(peer, Arc::downgrade(&account));
         account
+    }
+
+    fn neighbours_at(&mut self, ip: IpAddr) -> Arc<Semaphore> {
+        self.neighbours.retain(|_, pool| pool.strong_count() > 0);
+        let entry = self.neighbours.entry(site(ip)).or_default();
+        entry.upgrade().unwrap_or_else(|| {
+            let pool = Arc::new(Semaphore::new(self.bytes_per_address_max));
+            *entry = Arc::downgrade(&pool);
+            pool
+        })
     }
 
     /// The peers that have broken the rules `violations_max` times, their counts reset.
@@ -213,6 +275,8 @@ mod tests {
     use super::*;
     use crate::network::Role;
 
+    /// No address: outside the limit per address.
+    const NO_IP: Option<IpAddr> = None;
     const MIB: usize = 1 << 20;
     const NOW: Duration = Duration::ZERO;
 
@@ -231,7 +295,7 @@ mod tests {
     #[tokio::test]
     async fn slots_and_room_come_back_when_an_admission_is_dropped() {
         let mut accounts = accounts(&[]);
-        let account = accounts.open(PeerId::random());
+        let account = accounts.open(PeerId::random(), NO_IP);
         let first = account.admit(account.slot().unwrap(), 10 * MIB, NOW).await;
         let second = account.slot().unwrap();
         assert_eq!(account.slot().err(), Some(Crowded::Peer));
@@ -246,11 +310,12 @@ mod tests {
     async fn strangers_share_a_pool_and_leave_the_committee_its_own() {
         let member = PeerId::random();
         let mut accounts = accounts(&[member]);
-        let (a, b) = (accounts.open(PeerId::random()), accounts.open(PeerId::random()));
+        let (a, b) =
+            (accounts.open(PeerId::random(), NO_IP), accounts.open(PeerId::random(), NO_IP));
         let held = a.admit(a.slot().unwrap(), 10 * MIB, NOW).await.unwrap();
         let refused = b.admit(b.slot().unwrap(), 10 * MIB, NOW).await;
         assert_eq!(refused.err(), Some(Crowded::Bytes));
-        let member = accounts.open(member);
+        let member = accounts.open(member, NO_IP);
         let admitted = member.admit(member.slot().unwrap(), 10 * MIB, NOW).await;
         assert!(admitted.is_ok());
         drop(held);
@@ -260,26 +325,50 @@ mod tests {
     #[tokio::test]
     async fn shrinking_gives_back_the_excess() {
         let mut accounts = accounts(&[]);
-        let account = accounts.open(PeerId::random());
+        let account = accounts.open(PeerId::random(), NO_IP);
         let mut first = account.admit(account.slot().unwrap(), 10 * MIB, NOW).await.unwrap();
         first.shrink(MIB);
         let second = account.admit(account.slot().unwrap(), 9 * MIB, NOW).await;
         assert!(second.is_ok());
     }
 
+    #[tokio::test]
+    async fn strangers_of_one_address_hold_a_quarter_and_their_streams_are_counted() {
+        let mut accounts = accounts(&[]);
+        accounts.strangers = Pool::new(10, 40 * MIB);
+        let ip = |text: &str| Some(text.parse().unwrap());
+        let a = accounts.open(PeerId::random(), ip("2001:db8::1"));
+        let b = accounts.open(PeerId::random(), ip("2001:db8::2"));
+        let other = accounts.open(PeerId::random(), ip("2001:db8:0:1::1"));
+        let room = accounts.bytes_per_address_max;
+        let held = a.admit(a.slot().unwrap(), room, NOW).await.unwrap();
+        let refused = b.admit(b.slot().unwrap(), MIB, NOW).await;
+        assert_eq!(refused.err(), Some(Crowded::Bytes));
+        assert!(other.admit(other.slot().unwrap(), room, NOW).await.is_ok());
+        drop(held);
+        assert!(b.admit(b.slot().unwrap(), room, NOW).await.is_ok());
+
+        let streams: Vec<_> = (0..64).map_while(|_| a.stream()).collect();
+        assert_eq!(streams.len(), 64);
+        assert!(a.stream().is_none());
+        assert!(b.stream().is_some());
+        drop(streams);
+        assert!(a.stream().is_some());
+    }
+
     #[test]
     fn reconnecting_gives_no_new_account_and_offences_are_counted_once() {
         let mut accounts = accounts(&[]);
         let peer = PeerId::random();
-        let account = accounts.open(peer);
+        let account = accounts.open(peer, NO_IP);
         let slots = (account.slot().unwrap(), account.slot().unwrap());
-        assert!(accounts.open(peer).slot().is_err());
+        assert!(accounts.open(peer, NO_IP).slot().is_err());
         account.violation();
         account.violation();
         assert_eq!(accounts.take_offenders(2), vec![peer]);
         assert!(accounts.take_offenders(2).is_empty());
         drop((slots, account));
-        accounts.open(PeerId::random());
+        accounts.open(PeerId::random(), NO_IP);
         assert_eq!(accounts.accounts.len(), 1, "accounts of absent peers are forgotten");
     }
 }

@@ -19,7 +19,7 @@ use super::{
     error::NetworkError,
     exchange::Exchange,
     gossip::{self, Gossip},
-    limiter::{ConnectionLimits, Limiter},
+    limiter::Limiter,
     metrics::Metrics,
 };
 
@@ -33,7 +33,7 @@ const ROUTING_MESSAGE_BYTES: usize = 16 << 10;
 /// All behaviours. The limiter comes first: what it refuses, the others need not see.
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
-    limiter: Limiter,
+    pub(super) limiter: Limiter,
     pub(super) exchange: Exchange,
     pub(super) gossip: Gossip,
     pub(super) kademlia: kad::Behaviour<MemoryStore>,
@@ -108,7 +108,6 @@ fn behaviour(
     metrics: &Metrics,
 ) -> Result<Behaviour, NetworkError> {
     let names = ProtocolNames::new(config);
-    let limits = ConnectionLimits::from(config);
     let identify = identify::Config::new(names.identify.clone(), key.public())
         .with_agent_version(concat!("floe/", env!("CARGO_PKG_VERSION")).to_owned())
         .with_push_listen_addr_updates(true)
@@ -118,7 +117,7 @@ fn behaviour(
         ping::Config::new().with_interval(Duration::from_millis(config.limits.ping_interval_ms));
     let exchange = Exchange::new(config, names.request.clone(), committee.clone(), metrics.clone());
     Ok(Behaviour {
-        limiter: Limiter::new(limits, committee.clone()),
+        limiter: Limiter::new(config, committee.clone()),
         exchange,
         gossip: gossip::behaviour(config, key)?,
         kademlia: kademlia(config, key.public().to_peer_id(), names.routing),

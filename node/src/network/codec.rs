@@ -22,7 +22,7 @@ use libp2p::{StreamProtocol, request_response};
 use tokio::time::{Instant, timeout};
 
 use super::{
-    admission::{Account, Admission, Crowded},
+    admission::{Account, Admission, Crowded, OpenStream},
     config::NetworkConfig,
     metrics::{INBOUND, Metrics, OUTBOUND},
     throttle::Throttle,
@@ -37,11 +37,13 @@ const CHUNK_BYTES: usize = 64 << 10;
 pub(super) struct ProtocolName {
     name: StreamProtocol,
     pub(super) account: Option<Arc<Account>>,
+    /// Ends with the stream.
+    pub(super) open: Option<Arc<OpenStream>>,
 }
 
 impl From<StreamProtocol> for ProtocolName {
     fn from(name: StreamProtocol) -> Self {
-        Self { name, account: None }
+        Self { name, account: None, open: None }
     }
 }
 
@@ -258,7 +260,12 @@ impl Shared {
         };
         match admission {
             Ok(admission) => {
-                let payload = self.read_payload(io, payload_bytes).await?;
+                let payload = self.read_payload(io, payload_bytes).await;
+                if matches!(payload, Err(StreamError::Timeout)) {
+                    // It took room for nothing. A head that does not come took none.
+                    account.violation();
+                }
+                let payload = payload?;
                 let request = Request::from_parts(self.limits(), head, payload)?;
                 Ok(Ask::Inbound(request, admission))
             }

@@ -66,6 +66,11 @@ pub struct NetworkLimits {
     /// Whether connections over loopback are exempt from the limits by address, as local swarms
     /// need it. Default false.
     pub loopback_exempt: bool,
+    /// Memory of the process above which no more connections of others are accepted, but not over
+    /// loopback where that is exempt. Default 2 GiB.
+    pub process_memory_bytes_max: usize,
+    /// Time for which a peer that was cut off is refused, and its address. Default 600,000.
+    pub ban_ms: u64,
     /// Time for a handshake. Default 10,000.
     pub handshake_timeout_ms: u64,
     /// Time after which an unused connection is closed, but not one with a committee member.
@@ -80,9 +85,15 @@ pub struct NetworkLimits {
     pub inbound_requests_per_peer_max: usize,
     /// The same for all strangers together, and for all committee members together. Default 1,024.
     pub inbound_requests_max: usize,
+    /// Request streams that a stranger may have open, whether or not anything has been read of
+    /// them; more are closed at once. Each may hold a window of 256 KiB. Default 64.
+    pub inbound_streams_per_peer_max: usize,
+    /// The same for all strangers together. Default 2,048.
+    pub inbound_streams_max: usize,
     /// Payload bytes that requests of one peer may hold. Default 64 MiB.
     pub inbound_bytes_per_peer_max: usize,
-    /// Payload bytes that requests of all strangers may hold. Default 256 MiB.
+    /// Payload bytes that requests of all strangers may hold, a quarter of it at most those of one
+    /// IPv4 address or IPv6 /64. Default 256 MiB.
     pub inbound_bytes_max: usize,
     /// Payload bytes that requests of committee members may hold, apart from the strangers'.
     /// Default 128 MiB.
@@ -91,7 +102,7 @@ pub struct NetworkLimits {
     pub admission_timeout_ms: u64,
     /// What a peer that is told `Busy` is asked to wait. Default 500.
     pub busy_retry_after_ms: u32,
-    /// Broken messages after which a peer is disconnected. Default 16.
+    /// Messages that are broken, too slow or not valid, after which a peer is cut off. Default 32.
     pub violations_max: u32,
 
     /// Requests of this peer that are under way in all; more wait in [`Network::request`].
@@ -195,17 +206,21 @@ impl Default for NetworkLimits {
             connections_per_subnet_max: 16,
             connections_per_network_max: 32,
             loopback_exempt: false,
+            process_memory_bytes_max: 2 << 30,
+            ban_ms: 600_000,
             handshake_timeout_ms: 10_000,
             idle_connection_timeout_ms: 120_000,
             streams_per_connection_max: 128,
             inbound_requests_per_peer_max: 64,
             inbound_requests_max: 1_024,
+            inbound_streams_per_peer_max: 64,
+            inbound_streams_max: 2_048,
             inbound_bytes_per_peer_max: 64 << 20,
             inbound_bytes_max: 256 << 20,
             committee_inbound_bytes_max: 128 << 20,
             admission_timeout_ms: 5_000,
             busy_retry_after_ms: 500,
-            violations_max: 16,
+            violations_max: 32,
             outbound_requests_max: 512,
             outbound_requests_per_peer_max: 32,
             outbound_bytes_per_peer_max: 48 << 20,

@@ -48,19 +48,24 @@ impl<T: Ord + Clone> Redial<T> {
         due
     }
 
-    /// The target is connected.
+    /// The target is connected. Its pause stays until it is known to be what it should.
     pub(super) fn connected(&mut self, target: &T) {
         if let Some(attempt) = self.targets.get_mut(target) {
             attempt.due = None;
+        }
+    }
+
+    /// The target is connected and of use: pauses begin anew.
+    pub(super) fn confirmed(&mut self, target: &T) {
+        if let Some(attempt) = self.targets.get_mut(target) {
             attempt.pause = self.min;
         }
     }
 
-    /// The target's connection is lost: due after the shortest pause.
+    /// The target's connection is lost: due after its pause.
     pub(super) fn lost(&mut self, target: &T, now: Instant) {
         if let Some(attempt) = self.targets.get_mut(target) {
-            attempt.due = Some(now + self.min);
-            attempt.pause = self.min;
+            attempt.due = Some(now + attempt.pause);
         }
     }
 
@@ -113,6 +118,10 @@ mod tests {
         assert_eq!(dialled, [("a", 0), ("a", 100), ("a", 300), ("a", 600), ("a", 900)]);
         redial.connected(&"a");
         assert_eq!(redial.next_due(), None);
+        redial.lost(&"a", at(700));
+        assert_eq!(redial.next_due(), Some(at(1_000)), "it was of no use");
+        redial.connected(&"a");
+        redial.confirmed(&"a");
         redial.lost(&"a", at(1_000));
         assert_eq!(redial.next_due(), Some(at(1_100)));
         assert_eq!(redial.take_due(at(1_100)), ["a"]);

@@ -2,7 +2,7 @@
 
 use floe_protocol::{
     keys::NodeId,
-    message::{Request, Response},
+    message::{Refusal, Request, Response},
 };
 use tokio::sync::oneshot;
 
@@ -47,7 +47,8 @@ impl ReplyHandle {
         (Self { sender, admission }, receiver)
     }
 
-    /// Sends the response. The peer may have gone meanwhile, which is its own affair.
+    /// Sends the response. The peer may have gone meanwhile, which is its own affair. A peer that
+    /// sends what is not valid again and again is cut off.
     pub fn reply(mut self, response: Response) {
         let bytes = match &response {
             Response::Sliver { sliver, .. } => sliver.len(),
@@ -60,6 +61,9 @@ impl ReplyHandle {
             | Response::NodeStatus(_)
             | Response::Refused(_) => 0,
         };
+        if matches!(response, Response::Refused(Refusal::Invalid(_))) {
+            self.admission.violation();
+        }
         // The request has been dealt with: only the response needs room from now on.
         self.admission.shrink(bytes);
         let answer = Answer { response, admission: Some(self.admission) };

@@ -25,11 +25,12 @@ use libp2p::{
     core::transport::ListenerId,
     gossipsub::IdentTopic,
     identify, kad, ping,
+    request_response::InboundRequestId,
     swarm::{ConnectionId, ListenError, SwarmEvent},
 };
 use tokio::{
     sync::{mpsc, watch},
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep_until, timeout_at},
 };
 
 use self::{
@@ -38,6 +39,7 @@ use self::{
     outbound::Requests,
 };
 use super::{
+    address::named_peer,
     behaviour::{Behaviour, BehaviourEvent, ProtocolNames},
     command::Command,
     config::{NetworkConfig, Role},
@@ -52,6 +54,10 @@ use super::{
 
 /// Time between looks at scores and offenders.
 const TICK: Duration = Duration::from_secs(1);
+
+/// Time that a peer has at the end to read what was sent to it. Nothing tells when it has, and
+/// what it has not read by then is lost with the connection.
+const LINGER: Duration = Duration::from_millis(250);
 
 /// The ends of the channels that the loop holds.
 #[derive(Debug)]
@@ -82,6 +88,11 @@ pub(super) struct EventLoop {
     replies: FuturesUnordered<BoxFuture<'static, Reply>>,
     verdicts: FuturesUnordered<BoxFuture<'static, JudgedAnnouncement>>,
     next_tick: Instant,
+    warned_of_observed: bool,
+    /// Responses that have been accepted and are not sent yet.
+    unsent: HashSet<InboundRequestId>,
+    last_sent: Option<Instant>,
+    closing: bool,
 }
 
 impl EventLoop {
@@ -100,6 +111,12 @@ impl EventLoop {
         );
         let is_member = config.committee.contains(&config.key.public());
         let keeps_members = is_member && config.role == Role::StorageNode;
+        let mut peers = Peers::new(&config, committee.clone());
+        for address in &config.bootstrap {
+            if let Some(peer) = named_peer(address) {
+                peers.given(peer, std::slice::from_ref(address));
+            }
+        }
         let members = committee.iter().copied().filter(|_| keeps_members);
         Self {
             swarm,
@@ -108,7 +125,7 @@ impl EventLoop {
             channels,
             metrics,
             listeners: Vec::new(),
-            peers: Peers::new(&config, committee.clone()),
+            peers,
             requests: Requests::default(),
             dials: Dials::default(),
             members: Redial::new(members, now, pauses),
@@ -117,6 +134,10 @@ impl EventLoop {
             replies: FuturesUnordered::new(),
             verdicts: FuturesUnordered::new(),
             next_tick: now + TICK,
+            warned_of_observed: false,
+            unsent: HashSet::new(),
+            last_sent: None,
+            closing: false,
             config,
         }
     }
@@ -138,7 +159,7 @@ impl EventLoop {
         let patience = Duration::from_millis(self.config.limits.handshake_timeout_ms);
         let deadline = Instant::now() + patience;
         while let Some(address) = pending.values().next().cloned() {
-            let bound = tokio::time::timeout_at(deadline, self.swarm.select_next_some()).await;
+            let bound = timeout_at(deadline, self.swarm.select_next_some()).await;
             let Ok(event) = bound else {
                 let source = io::ErrorKind::TimedOut.into();
                 return Err(NetworkError::Listen { address, source });
@@ -177,27 +198,43 @@ impl EventLoop {
                 self.channels.view.send_replace(view);
             }
         }
-        self.close().await;
+        Box::pin(self.close()).await;
     }
 
-    /// Tells all peers that this one goes.
+    /// Answers what the service still answers, then tells all peers that this one goes.
     async fn close(mut self) {
+        self.closing = true;
+        let deadline =
+            Instant::now() + Duration::from_millis(self.config.limits.shutdown_timeout_ms);
         for listener in std::mem::take(&mut self.listeners) {
             self.swarm.remove_listener(listener);
+        }
+        let answered = async {
+            loop {
+                let under_way = !self.replies.is_empty() || !self.unsent.is_empty();
+                let read = self.last_sent.map_or_else(Instant::now, |sent| sent + LINGER);
+                tokio::select! {
+                    () = sleep_until(read), if !under_way => break,
+                    event = self.swarm.select_next_some() => self.on_event(event),
+                    Some(reply) = self.replies.next() => self.on_reply(reply),
+                }
+            }
+        };
+        if timeout_at(deadline, answered).await.is_err() {
+            tracing::debug!("not all requests were answered in time");
         }
         let peers: Vec<_> = self.swarm.connected_peers().copied().collect();
         for peer in peers {
             // An error says that it has gone already.
             let _ = self.swarm.disconnect_peer_id(peer);
         }
-        let patience = Duration::from_millis(self.config.limits.shutdown_timeout_ms);
         let swarm = &mut self.swarm;
         let closed = async {
             while swarm.network_info().num_peers() > 0 {
                 swarm.select_next_some().await;
             }
         };
-        if timeout(patience, closed).await.is_err() {
+        if timeout_at(deadline, closed).await.is_err() {
             tracing::debug!("connections did not close in time");
         }
     }
@@ -227,7 +264,7 @@ impl EventLoop {
             }
             SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
                 tracing::debug!(%error, "dial failed");
-                self.on_dial_failed(connection_id);
+                self.on_dial_failed(connection_id, &error);
             }
             SwarmEvent::IncomingConnectionError { error, .. } => {
                 tracing::debug!(%error, "inbound connection failed");
@@ -286,18 +323,20 @@ impl EventLoop {
 
     fn on_timer(&mut self) {
         let now = Instant::now();
-        for member in self.members.take_due(now) {
-            self.connect(member);
-        }
+        // Before the members: one that is dialled as bootstrap is not dialled twice.
         if !self.peers.any_routes() {
             for position in self.bootstrap.take_due(now) {
                 self.dial_bootstrap(position);
             }
         }
+        for member in self.members.take_due(now) {
+            self.connect(member);
+        }
         if now >= self.next_tick {
             self.next_tick = now + TICK;
             self.expire_held_lookups(now);
             self.cut_offenders();
+            self.forget_all_abandoned();
             self.refresh_scores();
         }
         self.start_held_lookups();
@@ -306,7 +345,8 @@ impl EventLoop {
     fn cut_offenders(&mut self) {
         let max = self.config.limits.violations_max;
         for peer in self.swarm.behaviour_mut().exchange.take_offenders(max) {
-            tracing::info!(%peer, "cutting off a peer that sent too many broken messages");
+            tracing::info!(%peer, "cutting off a peer that sent too much that is broken or not valid");
+            self.swarm.behaviour_mut().limiter.ban(peer);
             let _ = self.swarm.disconnect_peer_id(peer);
         }
     }

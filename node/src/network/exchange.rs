@@ -2,7 +2,8 @@
 //!
 //! The codec that reads a stream is not told whose it is. So this behaviour wraps libp2p's handler
 //! of a connection and puts the peer's [`Account`] into the protocol
-//! value that each inbound stream carries to the codec. Everything else passes through.
+//! value that each inbound stream carries to the codec. Streams beyond what a stranger may have
+//! open are dropped here, before they reach it. Everything else passes through.
 
 use std::{
     collections::HashSet,
@@ -22,6 +23,7 @@ use libp2p::{
 };
 
 use super::{
+    address::ip_of,
     admission::{Account, Accounts},
     codec::{Answer, Ask, Codec},
     config::{NetworkConfig, Role},
@@ -102,7 +104,7 @@ impl NetworkBehaviour for Exchange {
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
         let inner = self.inner.handle_established_inbound_connection(id, peer, local, remote)?;
-        let account = self.accounts.open(peer);
+        let account = self.accounts.open(peer, ip_of(remote));
         Ok(Accounted { inner, account })
     }
 
@@ -126,7 +128,7 @@ impl NetworkBehaviour for Exchange {
     ) -> Result<THandler<Self>, ConnectionDenied> {
         let inner =
             self.inner.handle_established_outbound_connection(id, peer, remote, role, port_use)?;
-        let account = self.accounts.open(peer);
+        let account = self.accounts.open(peer, ip_of(remote));
         Ok(Accounted { inner, account })
     }
 
@@ -197,6 +199,9 @@ impl ConnectionHandler for Accounted {
                 protocol: (stream, mut name),
                 info,
             }) => {
+                // Dropped, it is reset, and what its window holds is freed.
+                let Some(open) = self.account.stream() else { return };
+                name.open = Some(Arc::new(open));
                 name.account = Some(Arc::clone(&self.account));
                 ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
                     protocol: (stream, name),

@@ -8,7 +8,6 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    net::{Ipv4Addr, Ipv6Addr},
     time::Duration,
 };
 
@@ -22,7 +21,10 @@ use libp2p::{
     identity::Keypair,
 };
 
-use super::{config::NetworkConfig, error::NetworkError};
+use super::{
+    config::{NetworkConfig, Role},
+    error::NetworkError,
+};
 
 /// The gossip behaviour: it knows the topics of this network and no others.
 pub(super) type Gossip = Behaviour<IdentityTransform, WhitelistSubscriptionFilter>;
@@ -39,7 +41,7 @@ pub(super) fn topic(config: &NetworkConfig) -> IdentTopic {
     IdentTopic::new(format!("/floe/{}/announcements/1", config.chain.short()))
 }
 
-/// A behaviour that is subscribed to the topic.
+/// A behaviour that is subscribed to the topic, if this is a storage node.
 pub(super) fn behaviour(config: &NetworkConfig, key: &Keypair) -> Result<Gossip, NetworkError> {
     let invalid = |error: &dyn std::fmt::Display| NetworkError::Gossip(error.to_string());
     let topic = topic(config);
@@ -58,9 +60,12 @@ pub(super) fn behaviour(config: &NetworkConfig, key: &Keypair) -> Result<Gossip,
     let mut gossip = Gossip::new_with_subscription_filter(authenticity, gossip_config, whitelist)
         .map_err(|error| invalid(&error))?;
     gossip
-        .with_peer_score(score_params(config, &topic), score_thresholds())
+        .with_peer_score(score_params(&topic), score_thresholds())
         .map_err(|error| invalid(&error))?;
-    gossip.subscribe(&topic).map_err(|error| invalid(&error))?;
+    // Who does not listen passes nothing on, so it must not be counted on for that.
+    if config.role == Role::StorageNode {
+        gossip.subscribe(&topic).map_err(|error| invalid(&error))?;
+    }
     Ok(gossip)
 }
 
@@ -69,7 +74,7 @@ fn content_id(message: &Message) -> MessageId {
     MessageId::from(Hash::of_symbol(&message.data).as_bytes().as_slice())
 }
 
-fn score_params(config: &NetworkConfig, topic: &IdentTopic) -> PeerScoreParams {
+fn score_params(topic: &IdentTopic) -> PeerScoreParams {
     let topic_params = TopicScoreParams {
         topic_weight: 1.0,
         // Time in the mesh: at most one point, after 100 s.
@@ -88,14 +93,11 @@ fn score_params(config: &NetworkConfig, topic: &IdentTopic) -> PeerScoreParams {
         invalid_message_deliveries_decay: score_parameter_decay(INVALID_DECAY),
         ..TopicScoreParams::default()
     };
-    let loopback = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
-    let exempt = loopback.into_iter().filter(|_| config.limits.loopback_exempt);
-    let per_ip_max = u16::try_from(config.limits.connections_per_ip_max).unwrap_or(u16::MAX);
     PeerScoreParams {
         topics: HashMap::from([(topic.hash(), topic_params)]),
         topic_score_cap: 20.0,
-        ip_colocation_factor_threshold: f64::from(per_ip_max).max(1.0),
-        ip_colocation_factor_whitelist: exempt.collect(),
+        // The limiter bounds strangers by address, and members may share one.
+        ip_colocation_factor_weight: 0.0,
         ..PeerScoreParams::default()
     }
 }

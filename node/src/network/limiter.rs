@@ -6,21 +6,33 @@
 //! peer, so that a crowd of strangers cannot cut the committee apart; connections to them are also
 //! kept alive when idle.
 //!
-//! Invariants: [`Counts`] holds entries of living connections only, so closing one frees its
-//! slots; a slot is taken before the handshake, so handshakes are counted too. An address that
-//! is shared with strangers may be refused while it is theirs to fill; the committee's own dials
-//! out are not.
+//! It also refuses dials that nobody but the routing table wants, to peers other than the
+//! committee's and those that this peer began with: their addresses are strangers' hearsay, and
+//! would let anybody aim this peer's connections at third parties.
+//!
+//! Two more reasons refuse what others open: the process's memory, as a last resort against what
+//! connections buffer before anything is read of them, and a ban. Own dials are spared, so that
+//! members still find each other.
+//!
+//! Invariants: closing a connection frees its slots; a slot is taken before the handshake, so
+//! handshakes are counted too. An address that is shared with strangers may be refused while it is
+//! theirs to fill; the committee's own dials out are not.
+
+mod bans;
+mod counts;
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     convert::Infallible,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::IpAddr,
     task::{Context, Poll},
+    time::{Duration, Instant},
 };
 
 use libp2p::{
     Multiaddr, PeerId,
     core::{Endpoint, transport::PortUse, upgrade::DeniedUpgrade},
+    memory_connection_limits,
     swarm::{
         ConnectionClosed, ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent,
         ConnectionId, DialFailure, FromSwarm, ListenFailure, NetworkBehaviour, SubstreamProtocol,
@@ -28,7 +40,14 @@ use libp2p::{
     },
 };
 
-use super::{address::ip_of, config::NetworkConfig};
+use self::{
+    bans::Bans,
+    counts::{Counts, Direction},
+};
+use super::{
+    address::{ip_of, named_peer, site},
+    config::NetworkConfig,
+};
 
 /// The limit that a connection would have broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -48,6 +67,12 @@ pub(super) enum Exceeded {
     /// Connections with one address or subnet.
     #[error("too many connections with this address or subnet")]
     Subnet,
+    /// The peer, or another of its address, was cut off.
+    #[error("peer or address was cut off")]
+    Banned,
+    /// A dial to where a stranger said that another stranger was.
+    #[error("only hearsay tells of this peer")]
+    Hearsay,
 }
 
 /// The limits, copied from the configuration.
@@ -80,180 +105,54 @@ impl From<&NetworkConfig> for ConnectionLimits {
     }
 }
 
-/// Who opened a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Direction {
-    Inbound,
-    Outbound,
-}
-
-/// A prefix of addresses and how many connections it may have.
-type Subnet = (IpAddr, u8);
-
-/// One connection, pending while its peer is unknown or not yet authenticated.
-#[derive(Clone, Debug)]
-struct Slot {
-    direction: Direction,
-    established: Option<PeerId>,
-    subnets: Vec<Subnet>,
-    privileged: bool,
-}
-
-/// The connections there are, and how many of each kind.
-#[derive(Debug, Default)]
-struct Counts {
-    slots: HashMap<ConnectionId, Slot>,
-    pending: HashMap<Direction, usize>,
-    established: HashMap<Direction, usize>,
-    peers: HashMap<PeerId, usize>,
-    subnets: HashMap<Subnet, usize>,
-}
-
-impl Counts {
-    /// Takes a slot for a connection whose handshake begins.
-    fn begin(
-        &mut self,
-        limits: &ConnectionLimits,
-        id: ConnectionId,
-        (direction, ip, privileged): (Direction, Option<IpAddr>, bool),
-    ) -> Result<(), Exceeded> {
-        let subnets = subnets(limits, ip);
-        if !privileged {
-            if count(&self.pending, &direction) >= limits.pending_per_direction_max {
-                return Err(Exceeded::Pending);
-            }
-            self.check_subnets(limits, &subnets)?;
-        }
-        *self.pending.entry(direction).or_default() += 1;
-        self.take_subnets(&subnets);
-        let slot = Slot { direction, established: None, subnets, privileged };
-        self.slots.insert(id, slot);
-        Ok(())
-    }
-
-    /// Turns a pending slot into that of an authenticated peer, or frees it.
-    fn establish(
-        &mut self,
-        limits: &ConnectionLimits,
-        id: ConnectionId,
-        (direction, ip, peer, privileged): (Direction, Option<IpAddr>, PeerId, bool),
-    ) -> Result<(), Exceeded> {
-        self.end(id);
-        // Members on an address leave its slots to the others on it.
-        let ip = ip.filter(|_| !privileged);
-        let subnets = subnets(limits, ip);
-        if count(&self.peers, &peer) >= limits.per_peer_max {
-            return Err(Exceeded::Peer);
-        }
-        if !privileged {
-            let max = match direction {
-                Direction::Inbound => limits.inbound_max,
-                Direction::Outbound => limits.outbound_max,
-            };
-            if count(&self.established, &direction) >= max {
-                return Err(Exceeded::Direction);
-            }
-            if self.established.values().sum::<usize>() >= limits.total_max {
-                return Err(Exceeded::Total);
-            }
-            self.check_subnets(limits, &subnets)?;
-            *self.established.entry(direction).or_default() += 1;
-        }
-        *self.peers.entry(peer).or_default() += 1;
-        self.take_subnets(&subnets);
-        let slot = Slot { direction, established: Some(peer), subnets, privileged };
-        self.slots.insert(id, slot);
-        Ok(())
-    }
-
-    /// Frees the slots of a connection that failed or closed.
-    fn end(&mut self, id: ConnectionId) -> Option<Slot> {
-        let slot = self.slots.remove(&id)?;
-        match &slot.established {
-            None => release(&mut self.pending, slot.direction),
-            Some(peer) => {
-                release(&mut self.peers, *peer);
-                if !slot.privileged {
-                    release(&mut self.established, slot.direction);
-                }
-            }
-        }
-        for subnet in &slot.subnets {
-            release(&mut self.subnets, *subnet);
-        }
-        Some(slot)
-    }
-
-    fn check_subnets(&self, limits: &ConnectionLimits, subnets: &[Subnet]) -> Result<(), Exceeded> {
-        // From the single address to the widest prefix, as `subnets` lists them.
-        let maxima = [limits.per_ip_max, limits.per_subnet_max, limits.per_network_max];
-        let full = |(subnet, max): (&Subnet, usize)| count(&self.subnets, subnet) >= max;
-        if subnets.iter().zip(maxima).any(full) {
-            return Err(Exceeded::Subnet);
-        }
-        Ok(())
-    }
-
-    fn take_subnets(&mut self, subnets: &[Subnet]) {
-        for subnet in subnets {
-            *self.subnets.entry(*subnet).or_default() += 1;
-        }
-    }
-}
-
-fn count<K: std::hash::Hash + Eq>(counts: &HashMap<K, usize>, key: &K) -> usize {
-    counts.get(key).copied().unwrap_or(0)
-}
-
-/// Takes one away, and the entry with the last.
-fn release<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: K) {
-    if let std::collections::hash_map::Entry::Occupied(mut entry) = counts.entry(key) {
-        *entry.get_mut() -= 1;
-        if *entry.get() == 0 {
-            entry.remove();
-        }
-    }
-}
-
-/// The prefixes that an address counts for: itself (of IPv6, its /64), its subnet, its network.
-fn subnets(limits: &ConnectionLimits, ip: Option<IpAddr>) -> Vec<Subnet> {
-    let Some(ip) = ip else { return Vec::new() };
-    if limits.loopback_exempt && ip.is_loopback() {
-        return Vec::new();
-    }
-    let prefixes = match ip {
-        IpAddr::V4(_) => [32_u8, 24, 16],
-        IpAddr::V6(_) => [64, 56, 48],
-    };
-    prefixes.iter().map(|bits| (masked(ip, *bits), *bits)).collect()
-}
-
-/// The first `bits` of an address.
-fn masked(ip: IpAddr, bits: u8) -> IpAddr {
-    match ip {
-        IpAddr::V4(v4) => {
-            let mask = u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
-            Ipv4Addr::from_bits(v4.to_bits() & mask).into()
-        }
-        IpAddr::V6(v6) => {
-            let mask = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
-            Ipv6Addr::from_bits(v6.to_bits() & mask).into()
-        }
-    }
-}
-
 /// The behaviour that applies the limits.
-#[derive(Debug)]
 pub(super) struct Limiter {
     limits: ConnectionLimits,
     privileged: HashSet<PeerId>,
+    bootstrap: HashSet<PeerId>,
     counts: Counts,
+    memory: memory_connection_limits::Behaviour,
+    ban: Duration,
+    banned_peers: Bans<PeerId>,
+    banned_addresses: Bans<IpAddr>,
 }
 
 impl Limiter {
     /// A limiter that lets `privileged` peers bypass all limits but the one per peer.
-    pub(super) fn new(limits: ConnectionLimits, privileged: HashSet<PeerId>) -> Self {
-        Self { limits, privileged, counts: Counts::default() }
+    pub(super) fn new(config: &NetworkConfig, privileged: HashSet<PeerId>) -> Self {
+        Self {
+            limits: config.into(),
+            privileged,
+            bootstrap: config.bootstrap.iter().filter_map(named_peer).collect(),
+            counts: Counts::default(),
+            memory: memory_connection_limits::Behaviour::with_max_bytes(
+                config.limits.process_memory_bytes_max,
+            ),
+            ban: Duration::from_millis(config.limits.ban_ms),
+            banned_peers: Bans::new(),
+            banned_addresses: Bans::new(),
+        }
+    }
+
+    /// Refuses a connected peer from now on, and the addresses that it has, unless it is of the
+    /// committee.
+    pub(super) fn ban(&mut self, peer: PeerId) {
+        if self.privileged.contains(&peer) {
+            return;
+        }
+        let until = Instant::now() + self.ban;
+        self.banned_peers.add(peer, until);
+        let its = self.counts.slots.values().filter(|slot| slot.established == Some(peer));
+        // The first subnet is the address itself; exempt addresses have none.
+        for (address, _) in its.filter_map(|slot| slot.subnets.first()) {
+            self.banned_addresses.add(*address, until);
+        }
+    }
+
+    fn is_banned(&self, peer: &PeerId, remote: &Multiaddr) -> bool {
+        let address = ip_of(remote).map(site);
+        self.banned_peers.contains(peer)
+            || address.is_some_and(|address| self.banned_addresses.contains(&address))
     }
 
     fn establish(
@@ -264,6 +163,10 @@ impl Limiter {
         remote: &Multiaddr,
     ) -> Result<KeepAlive, ConnectionDenied> {
         let privileged = self.privileged.contains(&peer);
+        // Not before the handshake: members behind the same address are spared.
+        if direction == Direction::Inbound && !privileged && self.is_banned(&peer, remote) {
+            return Err(ConnectionDenied::new(Exceeded::Banned));
+        }
         let connection = (direction, ip_of(remote), peer, privileged);
         let counted = self.counts.establish(&self.limits, id, connection);
         counted.map_err(ConnectionDenied::new)?;
@@ -278,10 +181,15 @@ impl NetworkBehaviour for Limiter {
     fn handle_pending_inbound_connection(
         &mut self,
         id: ConnectionId,
-        _: &Multiaddr,
+        local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<(), ConnectionDenied> {
-        let connection = (Direction::Inbound, ip_of(remote), false);
+        let ip = ip_of(remote);
+        let exempt = self.limits.loopback_exempt && ip.is_some_and(|ip| ip.is_loopback());
+        if !exempt {
+            self.memory.handle_pending_inbound_connection(id, local, remote)?;
+        }
+        let connection = (Direction::Inbound, ip, false);
         let counted = self.counts.begin(&self.limits, id, connection);
         counted.map_err(ConnectionDenied::new)
     }
@@ -300,10 +208,15 @@ impl NetworkBehaviour for Limiter {
         &mut self,
         id: ConnectionId,
         peer: Option<PeerId>,
-        _: &[Multiaddr],
+        addresses: &[Multiaddr],
         _: Endpoint,
     ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
         let privileged = peer.is_some_and(|peer| self.privileged.contains(&peer));
+        // The event loop always says where to dial; Kademlia leaves that to its own knowledge.
+        let begun_with = peer.is_some_and(|peer| self.bootstrap.contains(&peer));
+        if addresses.is_empty() && !privileged && !begun_with {
+            return Err(ConnectionDenied::new(Exceeded::Hearsay));
+        }
         // Several addresses may be tried at once: which one counts is known when one answers.
         let connection = (Direction::Outbound, None, privileged);
         let counted = self.counts.begin(&self.limits, id, connection);

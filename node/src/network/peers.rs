@@ -1,8 +1,11 @@
 //! Who is connected, and at which addresses peers can be reached.
 //!
-//! Addresses come from two sides: *given* by this peer's own configuration and memory, and *told*
-//! by the peers themselves or by others about them. What a peer tells of itself replaces what was
-//! told before, so that a node that moved is found at its new address only; what was given stays.
+//! Addresses come from three sides: *given* by this peer's own configuration and memory, *told* by
+//! the peers of themselves, and the one at which a peer *answered* last. What a peer tells of itself
+//! replaces what was told before, so that a node that moved is found at its new address; the others
+//! stay, because a peer behind a port forward does not know its own address. What third parties
+//! tell is not kept. Only *trusted* peers show the way to others: those of the committee, and
+//! those that this peer began with.
 //!
 //! Invariant: bounded by `addresses_per_peer_max` and `known_peers_max`; only peers that are
 //! neither connected nor of the committee are forgotten.
@@ -13,7 +16,7 @@ use floe_protocol::keys::NodeId;
 use libp2p::{Multiaddr, PeerId};
 
 use super::{
-    address::{Scope, node_id, vetted},
+    address::{Scope, named_peer, nearest_told, node_id, vetted},
     config::NetworkConfig,
 };
 
@@ -65,6 +68,7 @@ struct Connected {
 struct Known {
     given: Vec<Multiaddr>,
     told: Vec<Multiaddr>,
+    answered: Option<Multiaddr>,
     /// When it was last of use, in the book's own count.
     used: u64,
 }
@@ -73,6 +77,10 @@ struct Known {
 #[derive(Debug)]
 pub(super) struct Peers {
     committee: HashSet<PeerId>,
+    /// The peers that bootstrap addresses name.
+    bootstrap: HashSet<PeerId>,
+    /// Who answered last at each bootstrap address, by its position.
+    bootstrap_answered: HashMap<usize, PeerId>,
     addresses_max: usize,
     known_max: usize,
     connected: HashMap<PeerId, Connected>,
@@ -85,6 +93,8 @@ impl Peers {
     pub(super) fn new(config: &NetworkConfig, committee: HashSet<PeerId>) -> Self {
         Self {
             committee,
+            bootstrap: config.bootstrap.iter().filter_map(named_peer).collect(),
+            bootstrap_answered: HashMap::new(),
             addresses_max: config.limits.addresses_per_peer_max,
             known_max: config.limits.known_peers_max,
             connected: HashMap::new(),
@@ -92,6 +102,18 @@ impl Peers {
             clock: 0,
             changed: false,
         }
+    }
+
+    /// Notes who answered at a bootstrap address.
+    pub(super) fn bootstrapped(&mut self, position: usize, peer: PeerId) {
+        self.bootstrap_answered.insert(position, peer);
+    }
+
+    /// Whether the peer is of the committee, or one that this peer began with.
+    pub(super) fn is_trusted(&self, peer: &PeerId) -> bool {
+        self.committee.contains(peer)
+            || self.bootstrap.contains(peer)
+            || self.bootstrap_answered.values().any(|answered| answered == peer)
     }
 
     /// Notes a connection.
@@ -137,20 +159,21 @@ impl Peers {
         }
     }
 
-    /// Whether somebody is connected who knows the way to others.
+    /// Whether somebody trusted is connected who knows the way to others. Strangers do not count:
+    /// a crowd of them would keep this peer from those that it can rely on.
     pub(super) fn any_routes(&self) -> bool {
-        let mut introductions = self.connected.values().filter_map(|c| c.introduction.as_ref());
-        introductions.any(|introduction| introduction.routes)
+        let routes = |c: &Connected| c.introduction.as_ref().is_some_and(|known| known.routes);
+        self.connected.iter().any(|(peer, c)| routes(c) && self.is_trusted(peer))
     }
 
-    /// Whether somebody is connected who has not said yet what it is.
+    /// Whether somebody trusted is connected who has not said yet what it is.
     pub(super) fn any_unknown(&self) -> bool {
-        self.connected.values().any(|c| c.introduction.is_none())
+        self.connected.iter().any(|(peer, c)| c.introduction.is_none() && self.is_trusted(peer))
     }
 
     /// The nearest scope that a connection has: addresses of third peers are taken from there on.
     pub(super) fn nearest_scope(&self) -> Scope {
-        let scopes = self.connected.values().filter_map(|c| Scope::of(&c.address));
+        let scopes = self.connected.values().filter_map(|c| nearest_told(&c.address));
         scopes.min().unwrap_or(Scope::Global)
     }
 
@@ -158,7 +181,7 @@ impl Peers {
     /// on.
     pub(super) fn scope_of(&self, peer: &PeerId) -> Scope {
         let connected = self.connected.get(peer);
-        let scope = connected.and_then(|c| Scope::of(&c.address));
+        let scope = connected.and_then(|c| nearest_told(&c.address));
         scope.unwrap_or(Scope::Global)
     }
 
@@ -178,11 +201,15 @@ impl Peers {
         self.changed = true;
     }
 
-    /// Keeps an address at which the peer has just answered, or that another peer told.
-    pub(super) fn heard(&mut self, peer: PeerId, address: Multiaddr) {
-        let max = self.addresses_max;
-        prefer(&mut self.entry(peer).told, address, max);
+    /// Keeps the address at which the peer has just answered.
+    pub(super) fn answered(&mut self, peer: PeerId, address: Multiaddr) {
+        self.entry(peer).answered = Some(address);
         self.changed = true;
+    }
+
+    /// The address at which the peer answered last.
+    pub(super) fn answered_at(&self, peer: &PeerId) -> Option<&Multiaddr> {
+        self.known.get(peer)?.answered.as_ref()
     }
 
     /// Keeps what a peer told of itself in place of what was told before, and returns what is
@@ -194,7 +221,9 @@ impl Peers {
         self.changed = true;
         let known = self.entry(peer);
         let before = std::mem::replace(&mut known.told, addresses);
-        let outdated = |address: &Multiaddr| !known.told.contains(address);
+        let outdated = |address: &Multiaddr| {
+            !known.told.contains(address) && known.answered.as_ref() != Some(address)
+        };
         before.into_iter().filter(outdated).collect()
     }
 
@@ -256,8 +285,11 @@ impl Peers {
 impl Known {
     fn all(&self, max: usize) -> Vec<Multiaddr> {
         let mut all = self.told.clone();
-        let new = |address: &&Multiaddr| !self.told.contains(address);
-        all.extend(self.given.iter().filter(new).cloned());
+        for address in self.answered.iter().chain(&self.given) {
+            if !all.contains(address) {
+                all.push(address.clone());
+            }
+        }
         // What was given must not be crowded out by what was told.
         all.truncate(2 * max);
         all
@@ -306,6 +338,10 @@ mod tests {
         assert_eq!(peers.told(peer, vec![address(3), address(4)]), [address(2)]);
         assert!(peers.told(peer, Vec::new()).is_empty(), "nothing of use was told");
         assert_eq!(peers.addresses(&peer), [address(3), address(4), address(1)]);
+        // Where it answered is where it is, whatever it believes.
+        peers.answered(peer, address(4));
+        assert!(peers.told(peer, vec![address(3)]).is_empty());
+        assert_eq!(peers.addresses(&peer), [address(3), address(4), address(1)]);
     }
 
     #[test]
@@ -314,12 +350,25 @@ mod tests {
         let mut peers = peers(&[member]);
         peers.given(member, &[address(1)]);
         for port in 2..10 {
-            peers.heard(first, address(port));
+            peers.given(first, &[address(port)]);
         }
         assert_eq!(peers.addresses(&first), [address(9), address(8)]);
-        peers.heard(second, address(10));
+        peers.answered(second, address(10));
         assert!(peers.addresses(&first).is_empty());
         assert_eq!(peers.addresses(&second), [address(10)]);
         assert_eq!(peers.addresses(&member), [address(1)]);
+    }
+
+    #[test]
+    fn strangers_show_no_way() {
+        let (member, stranger, beginning) = (PeerId::random(), PeerId::random(), PeerId::random());
+        for (peer, expected) in [(member, true), (stranger, false), (beginning, true)] {
+            let mut peers = peers(&[member]);
+            peers.bootstrapped(0, beginning);
+            peers.opened(peer, &address(1));
+            assert_eq!(peers.any_unknown(), expected);
+            peers.introduced(&peer, Introduction { routes: true, ..Introduction::default() });
+            assert_eq!(peers.any_routes(), expected);
+        }
     }
 }

@@ -1,9 +1,10 @@
 //! Getting connected: dial what is known, look up what is not, give up when neither helps.
 //!
-//! A peer that shall be connected goes through at most three steps: its known addresses are
-//! dialled; if none answers, it is looked up in the routing tables of others; if that gives new
-//! addresses, they are dialled. While this peer is still joining, lookups are held back, because
-//! nobody could be asked yet.
+//! A peer that shall be connected goes through up to four steps: its known TCP addresses are
+//! dialled, then its QUIC addresses; if none answers, it is looked up in the routing tables of
+//! others, and what that gives beside is dialled. No address is dialled twice on the way, and one
+//! learnt on the way is. What a lookup gives is hearsay: it serves this one way and is not kept.
+//! While this peer is still joining, lookups are held back, because nobody could be asked yet.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -14,7 +15,7 @@ use libp2p::{
     Multiaddr, PeerId,
     kad::{GetClosestPeersError, GetClosestPeersOk, GetClosestPeersResult, QueryId},
     swarm::{
-        ConnectionId,
+        ConnectionId, DialError,
         dial_opts::{DialOpts, PeerCondition},
     },
 };
@@ -22,7 +23,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::EventLoop;
 use crate::network::{
-    address::{named_peer, vetted},
+    address::{Scope, is_tcp, named_peer, vetted},
     error::{FindError, RequestError},
 };
 
@@ -32,13 +33,23 @@ const LOOKUPS_MAX: usize = 32;
 /// Who waits for a lookup.
 type Seeker = oneshot::Sender<Result<Vec<Multiaddr>, FindError>>;
 
-/// How far a peer is on its way to being connected.
+/// What happens to a peer on its way to being connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// Some of its addresses are dialled.
+    Dialling(ConnectionId),
+    /// It is looked up.
+    LookingUp,
+}
+
+/// A peer on its way to being connected.
 #[derive(Debug)]
-enum Connecting {
-    /// Its addresses are dialled.
-    Dialling { id: ConnectionId, addresses: Vec<Multiaddr>, looked_up: bool },
-    /// It is looked up, after these addresses did not answer.
-    LookingUp { tried: Vec<Multiaddr> },
+struct Connecting {
+    step: Step,
+    /// Addresses that did not answer, or are dialled.
+    tried: Vec<Multiaddr>,
+    /// What others said, once they have been asked.
+    found: Option<Vec<Multiaddr>>,
 }
 
 /// All dials and lookups under way.
@@ -49,6 +60,27 @@ pub(super) struct Dials {
     held: HashMap<PeerId, Instant>,
     running: HashMap<QueryId, PeerId>,
     seekers: HashMap<PeerId, Vec<Seeker>>,
+}
+
+impl Connecting {
+    /// The addresses to dial next, of those known and found: TCP before QUIC.
+    fn untried(&self, mut addresses: Vec<Multiaddr>) -> Vec<Multiaddr> {
+        merge(&mut addresses, self.found.iter().flatten());
+        addresses.retain(|address| !self.tried.contains(address));
+        if addresses.iter().any(is_tcp) {
+            addresses.retain(is_tcp);
+        }
+        addresses
+    }
+}
+
+/// Adds what is not there yet.
+fn merge<'a>(addresses: &mut Vec<Multiaddr>, more: impl IntoIterator<Item = &'a Multiaddr>) {
+    for address in more {
+        if !addresses.contains(address) {
+            addresses.push(address.clone());
+        }
+    }
 }
 
 impl Dials {
@@ -66,7 +98,10 @@ impl EventLoop {
     /// Keeps addresses that a handle gives, and uses them if they are what was missing.
     pub(super) fn add_addresses(&mut self, peer: PeerId, addresses: &[Multiaddr]) {
         self.peers.given(peer, addresses);
-        if self.members.wants(&peer) {
+        let connecting = self.dials.connecting.get(&peer);
+        if connecting.is_some_and(|connecting| connecting.step == Step::LookingUp) {
+            self.advance(peer);
+        } else if self.members.wants(&peer) {
             self.connect(peer);
         }
     }
@@ -76,54 +111,76 @@ impl EventLoop {
         if self.swarm.is_connected(&peer) || self.dials.connecting.contains_key(&peer) {
             return;
         }
-        let addresses = self.peers.addresses(&peer);
-        self.dial(peer, addresses, false);
+        let mut connecting = Connecting { step: Step::LookingUp, tried: Vec::new(), found: None };
+        let bootstrap = self.bootstrap_dials.iter().find_map(|(id, position)| {
+            let address = &self.config.bootstrap[*position];
+            (named_peer(address) == Some(peer)).then_some((*id, address))
+        });
+        if let Some((id, address)) = bootstrap {
+            // That dial serves both.
+            connecting.step = Step::Dialling(id);
+            connecting.tried.extend(vetted(&peer, address, Scope::Loopback));
+        }
+        self.dials.connecting.insert(peer, connecting);
+        if bootstrap.is_none() {
+            self.advance(peer);
+        }
     }
 
-    fn dial(&mut self, peer: PeerId, addresses: Vec<Multiaddr>, looked_up: bool) {
-        // Without a condition on dials: Kademlia may be dialling the peer at another address. A
-        // port of its own: two peers that dial each other from their listen ports would collide.
-        let options = DialOpts::peer_id(peer)
-            .condition(PeerCondition::Disconnected)
-            .addresses(addresses.clone())
-            .allocate_new_port()
-            .build();
-        let id = options.connection_id();
-        let dialled = if addresses.is_empty() {
-            false
-        } else {
-            let dialled = self.swarm.dial(options);
-            dialled.inspect_err(|error| tracing::debug!(%peer, %error, "cannot dial")).is_ok()
-        };
-        let state = Connecting::Dialling { id, addresses, looked_up };
-        self.dials.connecting.insert(peer, state);
-        if !dialled {
-            self.on_dial_failed(id);
+    /// The next step of a peer that is not being dialled.
+    fn advance(&mut self, peer: PeerId) {
+        loop {
+            let known = self.peers.addresses(&peer);
+            let Some(connecting) = self.dials.connecting.get_mut(&peer) else {
+                return;
+            };
+            let untried = connecting.untried(known);
+            if untried.is_empty() {
+                if connecting.found.is_some() {
+                    self.give_up(peer);
+                } else {
+                    connecting.step = Step::LookingUp;
+                    self.look_up(peer);
+                }
+                return;
+            }
+            // Without a condition on dials: Kademlia may be dialling the peer at another address. A
+            // port of its own: two peers that dial each other from their listen ports would collide.
+            let options = DialOpts::peer_id(peer)
+                .condition(PeerCondition::Disconnected)
+                .addresses(untried.clone())
+                .allocate_new_port()
+                .build();
+            connecting.step = Step::Dialling(options.connection_id());
+            connecting.tried.extend(untried);
+            match self.swarm.dial(options) {
+                Ok(()) => return,
+                Err(error) => tracing::debug!(%peer, %error, "cannot dial"),
+            }
         }
     }
 
     /// A dial failed: the next step for whoever it was for.
-    pub(super) fn on_dial_failed(&mut self, failed: ConnectionId) {
-        self.bootstrap_dials.remove(&failed);
-        let is_it = |state: &Connecting| match state {
-            Connecting::Dialling { id, .. } => *id == failed,
-            Connecting::LookingUp { .. } => false,
-        };
-        let connecting = self.dials.connecting.iter_mut();
-        let peer = connecting.into_iter().find(|(_, state)| is_it(state));
-        if let Some((peer, state)) = peer
-            && let Connecting::Dialling { addresses, looked_up, .. } = state
-        {
-            let peer = *peer;
-            if *looked_up {
-                self.give_up(peer);
-            } else {
-                let tried = std::mem::take(addresses);
-                *state = Connecting::LookingUp { tried };
-                self.look_up(peer);
-            }
+    pub(super) fn on_dial_failed(&mut self, failed: ConnectionId, error: &DialError) {
+        if let Some(position) = self.bootstrap_dials.remove(&failed) {
+            self.bootstrap_failed(position, error);
+        }
+        let mut connecting = self.dials.connecting.iter();
+        let its = connecting.find(|(_, connecting)| connecting.step == Step::Dialling(failed));
+        if let Some((peer, _)) = its {
+            self.advance(*peer);
         }
         self.start_held_lookups();
+    }
+
+    /// Says why this peer does not join. The pauses between dials bound how often.
+    fn bootstrap_failed(&self, position: usize, error: &DialError) {
+        let address = &self.config.bootstrap[position];
+        match error {
+            // It is this peer's own, or its peer is connected by other means.
+            DialError::LocalPeerId { .. } | DialError::DialPeerConditionFalse(_) => {}
+            error => tracing::warn!(%address, %error, "bootstrap address does not answer"),
+        }
     }
 
     fn give_up(&mut self, peer: PeerId) {
@@ -199,26 +256,21 @@ impl EventLoop {
     }
 
     fn looked_up(&mut self, peer: PeerId, found: Vec<Multiaddr>) {
-        for address in found.iter().rev() {
-            self.peers.heard(peer, address.clone());
-        }
         if let Some(seekers) = self.dials.seekers.remove(&peer) {
-            let known = self.peers.addresses(&peer);
+            let mut all = self.peers.addresses(&peer);
+            merge(&mut all, &found);
             for seeker in seekers {
                 let result =
-                    if known.is_empty() { Err(FindError::NotFound) } else { Ok(known.clone()) };
+                    if all.is_empty() { Err(FindError::NotFound) } else { Ok(all.clone()) };
                 // The seeker may have gone.
                 drop(seeker.send(result));
             }
         }
-        let state = self.dials.connecting.get(&peer);
-        let Some(Connecting::LookingUp { tried }) = state else {
-            return;
-        };
-        if found.iter().any(|address| !tried.contains(address)) {
-            self.dial(peer, found, true);
-        } else {
-            self.give_up(peer);
+        if let Some(connecting) = self.dials.connecting.get_mut(&peer) {
+            connecting.found = Some(found);
+            if connecting.step == Step::LookingUp {
+                self.advance(peer);
+            }
         }
     }
 
@@ -231,7 +283,7 @@ impl EventLoop {
         let options = match named_peer(&address) {
             Some(peer) if peer == *self.swarm.local_peer_id() => return,
             Some(peer) => DialOpts::peer_id(peer)
-                .condition(PeerCondition::Disconnected)
+                .condition(PeerCondition::DisconnectedAndNotDialing)
                 .addresses(vec![address])
                 .allocate_new_port()
                 .build(),
@@ -242,7 +294,28 @@ impl EventLoop {
             Ok(()) => {
                 self.bootstrap_dials.insert(id, position);
             }
-            Err(error) => tracing::debug!(%error, "cannot dial bootstrap address"),
+            Err(error) => self.bootstrap_failed(position, &error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_address_is_dialled_once_tcp_first_and_what_is_learnt_on_the_way_too() {
+        let tcp = |port: u16| format!("/ip4/127.0.0.1/tcp/{port}").parse::<Multiaddr>().unwrap();
+        let quic: Multiaddr = "/ip4/127.0.0.1/udp/1/quic-v1".parse().unwrap();
+        let mut connecting = Connecting { step: Step::LookingUp, tried: Vec::new(), found: None };
+        let known = vec![quic.clone(), tcp(1)];
+        let next = connecting.untried(known.clone());
+        assert_eq!(next, [tcp(1)]);
+        connecting.tried.extend(next);
+        assert_eq!(connecting.untried(known.clone()), std::slice::from_ref(&quic));
+        connecting.tried.push(quic);
+        connecting.found = Some(vec![tcp(1), tcp(2)]);
+        let learnt = [known, vec![tcp(3)]].concat();
+        assert_eq!(connecting.untried(learnt), [tcp(3), tcp(2)]);
     }
 }

@@ -5,11 +5,14 @@ use futures::FutureExt;
 use libp2p::{
     PeerId,
     gossipsub::{MessageAcceptance, MessageId, PublishError},
-    request_response::{Event as RequestEvent, Message, ResponseChannel},
+    request_response::{Event as RequestEvent, InboundRequestId, Message, ResponseChannel},
 };
-use tokio::sync::mpsc::error::TrySendError;
+use tokio::{sync::mpsc::error::TrySendError, time::Instant};
 
-use super::{EventLoop, outbound::request_error};
+use super::{
+    EventLoop,
+    outbound::{answer_outcome, request_error},
+};
 use crate::network::{
     address::node_id,
     admission::{Admission, Crowded},
@@ -23,6 +26,7 @@ use crate::network::{
 /// What a service did with a request.
 #[derive(Debug)]
 pub(super) struct Reply {
+    id: InboundRequestId,
     channel: ResponseChannel<Answer>,
     kind: &'static str,
     /// None if the handle was dropped.
@@ -42,11 +46,11 @@ impl EventLoop {
         match event {
             RequestEvent::Message {
                 peer,
-                message: Message::Request { request, channel, .. },
+                message: Message::Request { request_id, request, channel },
                 ..
             } => match request {
                 Ask::Inbound(request, admission) => {
-                    self.on_request(peer, request, admission, channel);
+                    self.on_request(peer, request, admission, (request_id, channel));
                 }
                 Ask::Crowded(crowded) => self.refuse(crowded, channel),
                 Ask::Outbound(_) => {}
@@ -58,10 +62,14 @@ impl EventLoop {
                 tracing::debug!(%peer, %error, "request failed");
                 self.on_answer(request_id, Err(request_error(&error)));
             }
-            RequestEvent::InboundFailure { peer, error, .. } => {
+            RequestEvent::InboundFailure { peer, request_id, error, .. } => {
+                self.unsent.remove(&request_id);
                 tracing::debug!(%peer, %error, "response not sent");
             }
-            RequestEvent::ResponseSent { .. } => {}
+            RequestEvent::ResponseSent { request_id, .. } => {
+                self.unsent.remove(&request_id);
+                self.last_sent = Some(Instant::now());
+            }
         }
     }
 
@@ -71,15 +79,20 @@ impl EventLoop {
         peer: PeerId,
         request: Request,
         admission: Admission,
-        channel: ResponseChannel<Answer>,
+        (id, channel): (InboundRequestId, ResponseChannel<Answer>),
     ) {
         let Some(peer) = node_id(&peer) else { return };
+        if self.closing {
+            self.refuse(Crowded::Service, channel);
+            return;
+        }
         let kind = request.name();
         let (reply, answer) = ReplyHandle::new(admission);
         let event = Event::Request { peer, request, reply };
         match self.channels.events.try_send(event) {
             Ok(()) => {
-                let reply = answer.map(move |answer| Reply { channel, kind, answer: answer.ok() });
+                let reply =
+                    answer.map(move |answer| Reply { id, channel, kind, answer: answer.ok() });
                 self.replies.push(reply.boxed());
             }
             Err(TrySendError::Full(_) | TrySendError::Closed(_)) => {
@@ -104,12 +117,13 @@ impl EventLoop {
             // Dropping the channel closes the stream.
             None => "dropped",
             Some(answer) => {
-                let refused = matches!(answer.response, Response::Refused(_));
+                let outcome = answer_outcome(&answer.response);
                 let exchange = &mut self.swarm.behaviour_mut().exchange;
-                match (exchange.respond(reply.channel, answer), refused) {
-                    (false, _) => "gone",
-                    (true, true) => "refused",
-                    (true, false) => "answered",
+                if exchange.respond(reply.channel, answer) {
+                    self.unsent.insert(reply.id);
+                    outcome
+                } else {
+                    "gone"
                 }
             }
         };

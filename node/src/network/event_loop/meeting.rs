@@ -1,11 +1,15 @@
 //! Peers that come, say what they are, and go.
+//!
+//! Only trusted peers enter the routing table: nobody else is ever looked up, and strangers would
+//! fill the buckets that members need. They enter it with what they tell of themselves and with
+//! the address at which they were dialled, which a node behind a port forward does not know.
 
-use libp2p::{PeerId, core::ConnectedPoint, identify, swarm::ConnectionId};
+use libp2p::{Multiaddr, PeerId, core::ConnectedPoint, identify, swarm::ConnectionId};
 use tokio::time::Instant;
 
 use super::EventLoop;
 use crate::network::{
-    address::{Scope, node_id, vetted},
+    address::{Scope, covers, ip_of, node_id, vetted},
     metrics::{INBOUND, OUTBOUND, Word},
     peers::Introduction,
 };
@@ -18,18 +22,21 @@ impl EventLoop {
         endpoint: &ConnectedPoint,
     ) {
         self.metrics.connection_opened(direction(endpoint));
-        self.bootstrap_dials.remove(&id);
+        let bootstrap = self.bootstrap_dials.remove(&id);
         if node_id(&peer).is_none() {
             tracing::debug!(%peer, "peer has no ed25519 key");
             let _ = self.swarm.disconnect_peer_id(peer);
             return;
+        }
+        if let Some(position) = bootstrap {
+            self.peers.bootstrapped(position, peer);
         }
         let remote = endpoint.get_remote_address();
         self.peers.opened(peer, remote);
         if endpoint.is_dialer()
             && let Some(address) = vetted(&peer, remote, Scope::Loopback)
         {
-            self.peers.heard(peer, address);
+            self.peers.answered(peer, address);
         }
         self.members.connected(&peer);
         self.dials.connected(&peer);
@@ -54,7 +61,12 @@ impl EventLoop {
     /// A peer introduced itself, now or anew.
     pub(super) fn on_identified(&mut self, peer: PeerId, info: identify::Info) {
         if info.protocol_version != self.names.identify {
-            tracing::debug!(%peer, theirs = info.protocol_version, "peer of another network");
+            let theirs = &info.protocol_version;
+            if self.peers.is_trusted(&peer) {
+                tracing::warn!(%peer, theirs, "member or bootstrap peer is of another network");
+            } else {
+                tracing::debug!(%peer, theirs, "peer of another network");
+            }
             self.metrics.malformed("wrong_network");
             let _ = self.swarm.disconnect_peer_id(peer);
             return;
@@ -71,9 +83,16 @@ impl EventLoop {
                 addresses.push(address);
             }
         }
+        let trusted = self.peers.is_trusted(&peer);
+        if trusted {
+            self.members.confirmed(&peer);
+            self.check_observed(&info.observed_addr);
+        }
         let kademlia = &mut self.swarm.behaviour_mut().kademlia;
-        for address in addresses.iter().filter(|_| routes) {
-            kademlia.add_address(&peer, address.clone());
+        for address in addresses.iter().chain(self.peers.answered_at(&peer)) {
+            if routes && trusted {
+                kademlia.add_address(&peer, address.clone());
+            }
         }
         for outdated in self.peers.told(peer, addresses) {
             kademlia.remove_address(&peer, &outdated);
@@ -84,11 +103,32 @@ impl EventLoop {
             routes,
         };
         self.peers.introduced(&peer, introduction);
-        if routes && !knew_the_way {
+        if !knew_the_way && self.peers.any_routes() {
             // Somebody can be asked for the members now.
             self.members.hurry(Instant::now());
         }
         self.start_held_lookups();
+    }
+}
+
+impl EventLoop {
+    /// Says once if others see this peer at an address that it does not tell: then nobody but
+    /// those that it dials itself may find it.
+    fn check_observed(&mut self, observed: &Multiaddr) {
+        let told = self.swarm.listeners().chain(self.swarm.external_addresses());
+        if !self.config.listen.is_empty()
+            && !self.warned_of_observed
+            && let Some(ip) = ip_of(observed)
+            && Scope::of_ip(ip).is_some_and(|scope| scope > Scope::Loopback)
+            && !covers(told, ip)
+        {
+            self.warned_of_observed = true;
+            tracing::warn!(
+                %ip,
+                "others see this node at an address that it does not tell them: if it can be \
+                 reached there, name that address with --external"
+            );
+        }
     }
 }
 

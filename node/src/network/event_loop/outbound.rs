@@ -1,7 +1,8 @@
 //! Own requests, from the handle to the stream and back.
 //!
 //! A request waits in its peer's queue until the peer is connected and has few enough of this
-//! peer's requests and bytes under way. That keeps the streams of a connection below its limit,
+//! peer's requests and bytes under way. A request that its caller has dropped leaves the queue
+//! within a second. That keeps the streams of a connection below its limit,
 //! beyond which the connection would be cut, and the bytes below what the peer makes room for.
 
 use std::{
@@ -9,7 +10,7 @@ use std::{
     io,
 };
 
-use floe_protocol::message::Response;
+use floe_protocol::message::{Refusal, Response};
 use libp2p::{
     PeerId,
     request_response::{OutboundFailure, OutboundRequestId},
@@ -62,8 +63,27 @@ impl Load {
 impl EventLoop {
     /// Takes a request from a handle.
     pub(super) fn request(&mut self, peer: PeerId, request: OutboundRequest) {
+        self.forget_abandoned(&peer);
         self.requests.waiting.entry(peer).or_default().push_back(request);
         self.pump(peer);
+    }
+
+    /// Drops requests for which nobody waits any more, with their payloads and their places.
+    fn forget_abandoned(&mut self, peer: &PeerId) {
+        if let Some(waiting) = self.requests.waiting.get_mut(peer) {
+            waiting.retain(|request| !request.reply.is_closed());
+            if waiting.is_empty() {
+                self.requests.waiting.remove(peer);
+            }
+        }
+    }
+
+    /// The same for all peers.
+    pub(super) fn forget_all_abandoned(&mut self) {
+        let peers: Vec<_> = self.requests.waiting.keys().copied().collect();
+        for peer in peers {
+            self.forget_abandoned(&peer);
+        }
     }
 
     /// Sends what waits for a peer, as far as it may be sent, or gets the peer connected.
@@ -142,8 +162,7 @@ impl EventLoop {
 /// A word for metrics.
 const fn outcome(result: &Result<Response, RequestError>) -> &'static str {
     match result {
-        Ok(Response::Refused(_)) => "refused",
-        Ok(_) => "answered",
+        Ok(response) => answer_outcome(response),
         Err(RequestError::Unreachable) => "unreachable",
         Err(RequestError::Timeout) => "timeout",
         Err(RequestError::Closed) => "closed",
@@ -151,6 +170,24 @@ const fn outcome(result: &Result<Response, RequestError>) -> &'static str {
         Err(RequestError::Unsupported) => "unsupported",
         Err(RequestError::TooLarge) => "too_large",
         Err(RequestError::Stopped) => "stopped",
+    }
+}
+
+/// A word for metrics: which refusal, or that it is none.
+pub(super) const fn answer_outcome(response: &Response) -> &'static str {
+    match response {
+        Response::Refused(refusal) => match refusal {
+            Refusal::Busy { .. } => "refused_busy",
+            Refusal::NotRegistered => "refused_not_registered",
+            Refusal::TableMissing => "refused_table_missing",
+            Refusal::WrongShard => "refused_wrong_shard",
+            Refusal::TooLarge => "refused_too_large",
+            Refusal::StorageFull => "refused_storage_full",
+            Refusal::Invalid(_) => "refused_invalid",
+            Refusal::NotFound => "refused_not_found",
+            Refusal::Unavailable => "refused_unavailable",
+        },
+        _ => "answered",
     }
 }
 

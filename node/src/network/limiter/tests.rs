@@ -1,6 +1,14 @@
 //! Table tests of the connection counts.
 
+use floe_protocol::{
+    encoding::EncodingConfig,
+    hash::Hash,
+    keys::{ChainId, KeyPair},
+    message::Limits,
+};
+
 use super::*;
+use crate::network::Role;
 
 const LIMITS: ConnectionLimits = ConnectionLimits {
     pending_per_direction_max: 3,
@@ -137,4 +145,72 @@ fn the_committee_bypasses_all_but_the_limit_per_peer() {
     // Members on one address leave its slots to others.
     let stranger = (Direction::Inbound, Some(ip), PeerId::random(), false);
     assert_eq!(counts.establish(&LIMITS, id(30), stranger), Ok(()));
+}
+
+fn config() -> NetworkConfig {
+    let key = KeyPair::from_seed([1; 32]);
+    let limits = Limits::new(EncodingConfig::new(4).unwrap());
+    NetworkConfig::new(key, ChainId::new(Hash::ZERO), limits, Role::StorageNode)
+}
+
+#[test]
+fn who_is_cut_off_is_refused_with_its_address_but_members_are_not() {
+    let [member, offender, neighbour] = [(); 3].map(|()| PeerId::random());
+    let mut limiter = Limiter::new(&config(), HashSet::from([member]));
+    let here: Multiaddr = "/ip4/10.0.0.1/tcp/1".parse().unwrap();
+    let elsewhere: Multiaddr = "/ip4/10.0.0.2/tcp/1".parse().unwrap();
+    let mut connects = |number, peer, from: &Multiaddr, ban| {
+        let connected =
+            limiter.handle_established_inbound_connection(id(number), peer, &here, from).is_ok();
+        if ban {
+            limiter.ban(peer);
+        }
+        connected
+    };
+    assert!(connects(1, offender, &here, true));
+    assert!(!connects(2, offender, &elsewhere, false));
+    assert!(!connects(3, neighbour, &here, false));
+    assert!(connects(4, neighbour, &elsewhere, false));
+    assert!(connects(5, member, &here, true));
+    assert!(connects(6, member, &here, false));
+}
+
+#[test]
+fn a_full_memory_refuses_what_others_open_but_no_dial_of_ones_own() {
+    let mut config = config();
+    config.limits.process_memory_bytes_max = 0;
+    config.limits.loopback_exempt = true;
+    let mut limiter = Limiter::new(&config, HashSet::new());
+    let addresses = ["/ip4/10.0.0.1/tcp/1", "/ip4/127.0.0.1/tcp/1"];
+    let [there, loopback] = addresses.map(|address| address.parse::<Multiaddr>().unwrap());
+    assert!(limiter.handle_pending_inbound_connection(id(1), &there, &there).is_err());
+    assert!(limiter.handle_pending_inbound_connection(id(2), &there, &loopback).is_ok());
+    let dialled =
+        limiter.handle_pending_outbound_connection(id(3), None, &[there], Endpoint::Dialer);
+    assert!(dialled.is_ok());
+}
+
+#[test]
+fn the_routing_table_dials_only_the_committee_and_the_beginning() {
+    let mut config = config();
+    let [member, beginning, stranger] = [(); 3].map(|()| PeerId::random());
+    config.bootstrap = vec![format!("/ip4/10.0.0.1/tcp/1/p2p/{beginning}").parse().unwrap()];
+    let mut limiter = Limiter::new(&config, HashSet::from([member]));
+    let given: Multiaddr = "/ip4/10.0.0.2/tcp/1".parse().unwrap();
+    let none: &[Multiaddr] = &[];
+    let table = [
+        (member, none, true),
+        (beginning, none, true),
+        (stranger, none, false),
+        (stranger, std::slice::from_ref(&given), true),
+    ];
+    for (number, (peer, addresses, expected)) in table.into_iter().enumerate() {
+        let dialled = limiter.handle_pending_outbound_connection(
+            id(number),
+            Some(peer),
+            addresses,
+            Endpoint::Dialer,
+        );
+        assert_eq!(dialled.is_ok(), expected);
+    }
 }

@@ -5,12 +5,20 @@ use super::*;
 fn bootstrapped(seed: u8, from: &Peer) -> NetworkConfig {
     let mut config = config(seed);
     config.bootstrap = vec![from.address()];
+    config.committee = vec![node(1), node(2)];
+    config
+}
+
+/// The node with which others begin.
+fn beginning() -> NetworkConfig {
+    let mut config = config(1);
+    config.committee = vec![node(1), node(2)];
     config
 }
 
 #[tokio::test]
 async fn peers_find_each_other_through_one_bootstrap() {
-    let a = Peer::start(config(1)).await;
+    let a = Peer::start(beginning()).await;
     let mut b = Peer::start(bootstrapped(2, &a)).await;
     a.meets(node(2)).await;
     let mut light = bootstrapped(3, &a);
@@ -21,7 +29,7 @@ async fn peers_find_each_other_through_one_bootstrap() {
     c.exchanges_with(&mut b).await;
     let found = timeout(DEADLINE, c.network.find(node(2))).await.unwrap();
     assert_eq!(found, Ok(vec![b.address()]));
-    // Nobody routes to a light peer, and a node that nobody knows is not found.
+    // A node that nobody knows is not found.
     let unknown = timeout(DEADLINE, c.network.request(node(9), Request::NodeStatus)).await;
     assert_eq!(unknown.unwrap(), Err(RequestError::Unreachable));
 }
@@ -63,7 +71,7 @@ async fn a_node_that_restarts_at_its_port_is_connected_again() {
 
 #[tokio::test]
 async fn a_node_that_moved_is_found_at_its_new_address() {
-    let a = Peer::start(config(1)).await;
+    let a = Peer::start(beginning()).await;
     let b = Peer::start(bootstrapped(2, &a)).await;
     let c = Peer::start(bootstrapped(3, &a)).await;
     a.meets(node(2)).await;
@@ -75,6 +83,41 @@ async fn a_node_that_moved_is_found_at_its_new_address() {
     b.meets(node(1)).await;
     a.meets(node(2)).await;
     c.exchanges_with(&mut b).await;
+}
+
+#[tokio::test]
+async fn peers_that_joined_by_a_name_find_each_other() {
+    let a = Peer::start(beginning()).await;
+    let mut b = Peer::start(bootstrapped(2, &a)).await;
+    a.meets(node(2)).await;
+    let mut config_c = bootstrapped(3, &a);
+    let address = a.address().to_string().replace("/ip4/127.0.0.1/", "/dns4/localhost/");
+    config_c.bootstrap = vec![address.parse().unwrap()];
+    let c = Peer::start(config_c).await;
+    c.exchanges_with(&mut b).await;
+}
+
+#[tokio::test]
+async fn strangers_are_shown_to_nobody_and_keep_nobody_from_the_bootstrap() {
+    let late = Peer::start(beginning()).await;
+    let address = late.address();
+    timeout(DEADLINE, late.network.shutdown()).await.unwrap();
+    let mut early = config(2);
+    early.committee = vec![node(1), node(2)];
+    early.bootstrap = vec![address.clone()];
+    let early = Peer::start(early).await;
+    let mut stranger = config(3);
+    stranger.bootstrap = vec![early.address()];
+    let stranger = Peer::start(stranger).await;
+    early.meets(node(3)).await;
+    let mut late = beginning();
+    late.listen = vec![address];
+    let late = Peer::start(late).await;
+    early.meets(node(1)).await;
+    late.meets(node(2)).await;
+    stranger.meets(node(2)).await;
+    let found = timeout(DEADLINE, late.network.find(node(3))).await.unwrap();
+    assert_eq!(found, Err(FindError::NotFound));
 }
 
 #[tokio::test]

@@ -65,15 +65,16 @@ async fn what_is_accepted_reaches_all_and_what_is_rejected_goes_no_further() {
 #[tokio::test]
 async fn an_announcement_passes_a_node_only_once_it_is_accepted() {
     let mut b = Peer::start(config(2)).await;
-    // Nobody finds a way to light peers, so these two stay connected to b alone.
-    let light = |seed| {
+    // Nobody finds a way to strangers, so these stay connected to b alone. Light peers announce,
+    // but do not listen.
+    let stranger = |seed, role| {
         let mut config = config(seed);
         config.bootstrap = vec![b.address()];
-        config.role = Role::LightPeer;
-        config.listen = Vec::new();
+        config.role = role;
         Peer::start(config)
     };
-    let (a, mut c) = tokio::join!(light(1), light(3));
+    let light = stranger(1, Role::LightPeer);
+    let (a, mut c) = tokio::join!(light, stranger(3, Role::StorageNode));
     for (peer, seed) in [(&a, 1), (&c, 3)] {
         peer.meets(node(2)).await;
         b.meets(node(seed)).await;

@@ -208,7 +208,46 @@ async fn who_breaks_the_rules_too_often_is_cut_off() {
         }
     };
     timeout(DEADLINE, cut).await.unwrap();
+    // It is not let in again.
+    let sent = hostile.send(&victim, Raw::Bytes(good()));
+    assert!(hostile.outcome(sent).await.is_err());
+    eventually(|| victim.count("network_connections_refused_total") > 0).await;
     honest.exchanges_with(&mut victim).await;
+}
+
+#[tokio::test]
+async fn who_sends_what_is_not_valid_too_often_is_cut_off() {
+    let mut config = impatient(1);
+    config.limits.violations_max = 2;
+    let mut victim = Peer::start(config).await;
+    let liar = Peer::start(super::config(2)).await;
+    liar.knows(&victim).await;
+    let invalid = Response::Refused(Refusal::Invalid(InvalidReason::Sliver));
+    for _ in 0..2 {
+        let asked = liar.network.request(node(1), Request::NodeStatus);
+        let answers = async { victim.asked().await.2.reply(invalid.clone()) };
+        let (response, ()) = tokio::join!(timeout(DEADLINE, asked), answers);
+        assert_eq!(response.unwrap(), Ok(invalid.clone()));
+    }
+    victim.sees(|view| view.connected.is_empty()).await;
+    let refused = timeout(DEADLINE, liar.network.request(node(1), Request::NodeStatus)).await;
+    assert!(refused.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn streams_beyond_what_a_stranger_may_have_open_are_dropped() {
+    let mut config = impatient(1);
+    config.limits.inbound_streams_per_peer_max = 2;
+    config.limits.transfer_timeout_ms = 60_000;
+    let mut victim = Peer::start(config).await;
+    let mut hostile = Hostile::against(9, &victim);
+    for _ in 0..2 {
+        hostile.send(&victim, Raw::Hang(vec![1]));
+    }
+    let third = hostile.send(&victim, Raw::Bytes(good()));
+    assert!(hostile.outcome(third).await.map_or(true, |answer| answer.is_empty()));
+    // Others have theirs.
+    Hostile::against(8, &victim).is_served_by(&mut victim).await;
 }
 
 #[tokio::test]

@@ -349,3 +349,46 @@ async fn a_stopped_network_says_so_and_its_peers_notice() {
     assert_eq!(announced, Err(AnnounceError::Stopped));
     timeout(DEADLINE, handle.shutdown()).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_request_that_nobody_waits_for_gives_its_place_back() {
+    let mut narrow = config(1);
+    narrow.limits.outbound_requests_max = 2;
+    narrow.limits.outbound_requests_per_peer_max = 1;
+    let a = Peer::start(narrow).await;
+    let mut b = Peer::start(config(2)).await;
+    let mut c = Peer::start(config(3)).await;
+    a.knows(&b).await;
+    a.knows(&c).await;
+    // One is under way to b and another waits behind it, until its caller gives up.
+    let network = a.network.clone();
+    let first = tokio::spawn(async move { network.request(node(2), Request::NodeStatus).await });
+    let (_, _, reply) = b.asked().await;
+    let second = a.network.request(node(2), Request::NodeStatus);
+    assert!(timeout(Duration::from_millis(50), second).await.is_err());
+    a.exchanges_with(&mut c).await;
+    reply.reply(Response::Certified);
+    let answer = timeout(DEADLINE, first).await.unwrap().unwrap();
+    assert_eq!(answer, Ok(Response::Certified));
+}
+
+#[tokio::test]
+async fn what_is_answered_before_the_end_is_sent_before_the_end() {
+    let a = Peer::start(config(1)).await;
+    let mut b = Peer::start(config(2)).await;
+    a.knows(&b).await;
+    let read =
+        Request::ReadSliver { blob: blob(), pair: SliverPairIndex::new(2), axis: Axis::Primary };
+    let asked = a.network.request(node(2), read.clone());
+    let answers = async {
+        let (_, request, reply) = b.asked().await;
+        let network = b.network.clone();
+        let stops = tokio::spawn(async move { network.shutdown().await });
+        tokio::task::yield_now().await;
+        reply.reply(response_to(&request));
+        timeout(DEADLINE, stops).await.unwrap().unwrap();
+    };
+    let (response, ()) = tokio::join!(timeout(DEADLINE, asked), answers);
+    let response = response.unwrap();
+    assert!(response == Ok(response_to(&read)), "{:?}", response.err());
+}
