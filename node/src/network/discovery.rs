@@ -92,6 +92,12 @@ impl<T: Ord + Clone> Redial<T> {
         self.targets.get(target).is_some_and(|attempt| attempt.due.is_some())
     }
 
+    /// Whether the target has been dialled more than once since its pauses began.
+    pub(super) fn is_persistent(&self, target: &T) -> bool {
+        let twice = self.min.saturating_mul(4).min(self.max);
+        self.targets.get(target).is_some_and(|attempt| attempt.pause >= twice)
+    }
+
     /// When the next target is due.
     pub(super) fn next_due(&self) -> Option<Instant> {
         self.targets.values().filter_map(|attempt| attempt.due).min()
@@ -113,6 +119,7 @@ mod tests {
         for ms in 0..1_000 {
             for target in redial.take_due(at(ms)) {
                 dialled.push((target, ms));
+                assert_eq!(redial.is_persistent(&target), dialled.len() > 1);
             }
         }
         assert_eq!(dialled, [("a", 0), ("a", 100), ("a", 300), ("a", 600), ("a", 900)]);

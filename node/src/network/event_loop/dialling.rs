@@ -173,12 +173,16 @@ impl EventLoop {
         self.start_held_lookups();
     }
 
-    /// Says why this peer does not join. The pauses between dials bound how often.
+    /// Says why this peer does not join: not at a first failure, and not while others show the
+    /// way. The pauses between dials bound how often.
     fn bootstrap_failed(&self, position: usize, error: &DialError) {
         let address = &self.config.bootstrap[position];
         match error {
             // It is this peer's own, or its peer is connected by other means.
             DialError::LocalPeerId { .. } | DialError::DialPeerConditionFalse(_) => {}
+            error if self.peers.any_routes() || !self.bootstrap.is_persistent(&position) => {
+                tracing::debug!(%address, %error, "bootstrap address does not answer");
+            }
             error => tracing::warn!(%address, %error, "bootstrap address does not answer"),
         }
     }
