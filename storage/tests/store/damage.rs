@@ -8,7 +8,7 @@ use std::{
 };
 
 use floe_protocol::encoding::Axis;
-use floe_storage::{OpenError, PIECE_BYTES, Store};
+use floe_storage::{OpenError, PIECE_BYTES, StorageError, Store};
 use tracing::{
     Event, Metadata, Subscriber,
     field::{Field, Visit},
@@ -135,12 +135,24 @@ fn a_damaged_piece_is_missing_logged_counted_and_stored_again() {
     assert!(store.delete_pair(SHARD, &blob(3)).unwrap());
 }
 
+/// sled cleans its log in the course of any write. When that happens to touch the damaged page,
+/// the write fails and the store stops, as it must; most runs end before.
 #[test]
 fn pairs_are_stored_beside_pages_that_do_not_read() {
+    const RUNS_MAX: usize = 10;
+    let stored = (0..RUNS_MAX).any(|_| match store_beside_damaged_pages() {
+        Ok(()) => true,
+        Err(StorageError::Corrupt { .. }) => false,
+        Err(error) => panic!("{error}"),
+    });
+    assert!(stored, "no pair can be stored beside a damaged page");
+}
+
+fn store_beside_damaged_pages() -> Result<(), StorageError> {
     let home = Home::new();
     let store = home.open();
     put_large(&store, 0);
-    store.flush().unwrap();
+    store.flush()?;
     drop(store);
     settle(&home);
     for index in [0, 36] {
@@ -150,12 +162,13 @@ fn pairs_are_stored_beside_pages_that_do_not_read() {
     // All other blobs sort before or behind the damaged pages.
     let store = home.open();
     for number in 1..20 {
-        put_large(&store, number);
-        assert!(store.has_pair(SHARD, &blob(number)).unwrap());
+        let (primary, secondary) = (noise(number, 300_000), noise(number + 1000, 150_000));
+        store.put_pair(SHARD, &blob(number), &primary, &secondary)?;
+        assert!(store.has_pair(SHARD, &blob(number))?);
         assert!(get_large(&store, number), "pair {number}");
     }
     assert!(!get_large(&store, 0));
-    store.flush().unwrap();
+    store.flush()
 }
 
 #[test]
