@@ -5,7 +5,7 @@
 
 mod common;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use bytes::Bytes;
 use common::{Lie, RawPeer, Written, flip};
@@ -17,13 +17,16 @@ use floe_protocol::{
     blob::BlobId,
     encoding::Axis,
     index::SliverPairIndex,
-    keys::KeyPair,
+    keys::{KeyPair, NodeId},
     message::{InvalidReason, Refusal, Request, Response},
     registration::{RegistrationId, SignedRegistration},
     test_support,
 };
 use floe_storage::{Store, StoreConfig};
 use floe_testnet::Cluster;
+use tokio::time::timeout;
+
+const DEADLINE: Duration = Duration::from_secs(60);
 
 fn refused(refusal: Refusal) -> Response {
     Response::Refused(refusal)
@@ -287,23 +290,27 @@ async fn a_new_certificate_reaches_every_node_by_gossip() {
     // Told to one node only; the last one has not even seen the blob's table.
     let request = Request::Certify { header: blob.header, certificate: certificate.clone() };
     assert_eq!(peer.ask(committee.members()[0].node, request).await, Response::Certified);
-    for member in committee.members() {
-        // Each question is an event at the node; the deadline is the test runner's.
-        loop {
-            let request = Request::BlobStatus { blob: blob.id() };
-            match peer.ask(member.node, request).await {
-                Response::BlobStatus(answer) if answer.certificate.is_some() => {
-                    assert_eq!(answer.certificate, Some(certificate.to_bytes()));
-                    break;
-                }
-                Response::BlobStatus(_) | Response::Refused(Refusal::NotFound) => {
-                    tokio::task::yield_now().await;
-                }
-                other => panic!("{other:?}"),
+    let everybody_knows = async {
+        for member in committee.members() {
+            while certificate_at(&peer, member.node, blob.id()).await.is_none() {
+                tokio::task::yield_now().await;
             }
         }
+    };
+    timeout(DEADLINE, everybody_knows).await.expect("gossip brings it to everybody");
+    for member in committee.members() {
+        let kept = certificate_at(&peer, member.node, blob.id()).await;
+        assert_eq!(kept, Some(certificate.to_bytes()));
     }
     cluster.shutdown().await.unwrap();
+}
+
+/// The certificate that a node keeps of a blob.
+async fn certificate_at(peer: &RawPeer, node: NodeId, blob: BlobId) -> Option<Vec<u8>> {
+    match peer.ask(node, Request::BlobStatus { blob }).await {
+        Response::BlobStatus(answer) => answer.certificate,
+        _ => None,
+    }
 }
 
 /// A writer that lies is caught, or what it wrote reads the same for everybody: whichever three of
