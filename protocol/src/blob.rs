@@ -8,7 +8,7 @@
 //! and parsed strictly: wrong lengths, another encoding type, another number of shards and
 //! trailing bytes are refused.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, io, str::FromStr};
 
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
@@ -29,7 +29,17 @@ pub const PAIR_DIGEST_BYTES: usize = 2 * HASH_BYTES;
 
 /// The name of a blob: the keyed hash of its header. Printed as 43 characters of URL-safe base64,
 /// in JSON too; raw bytes in CBOR.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    borsh::BorshSerialize,
+    borsh::BorshDeserialize,
+)]
 pub struct BlobId(Hash);
 
 impl BlobId {
@@ -176,6 +186,11 @@ impl BlobHeader {
         Ok(Self { n_shards, len, root: hash_at(bytes, 11) })
     }
 
+    fn of_any_network(bytes: &[u8; HEADER_BYTES]) -> Result<Self, ProofError> {
+        let n_shards = u16::from_le_bytes([bytes[1], bytes[2]]);
+        Self::from_bytes(EncodingConfig::new(n_shards)?, bytes)
+    }
+
     /// The blob id: keyed hash of the layout.
     #[must_use]
     pub fn id(&self) -> BlobId {
@@ -202,9 +217,23 @@ impl Serialize for BlobHeader {
 impl<'de> Deserialize<'de> for BlobHeader {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let bytes: [u8; HEADER_BYTES] = serde_bytes::deserialize(deserializer)?;
-        let n_shards = u16::from_le_bytes([bytes[1], bytes[2]]);
-        let config = EncodingConfig::new(n_shards).map_err(D::Error::custom)?;
-        Self::from_bytes(config, &bytes).map_err(D::Error::custom)
+        Self::of_any_network(&bytes).map_err(D::Error::custom)
+    }
+}
+
+/// As its byte layout.
+impl borsh::BorshSerialize for BlobHeader {
+    fn serialize<W: io::Write>(&self, writer: &mut W) -> io::Result<()> {
+        writer.write_all(&self.to_bytes())
+    }
+}
+
+/// Strict, for whatever number of shards the bytes name: compare it with the network's.
+impl borsh::BorshDeserialize for BlobHeader {
+    fn deserialize_reader<R: io::Read>(reader: &mut R) -> io::Result<Self> {
+        let mut bytes = [0; HEADER_BYTES];
+        reader.read_exact(&mut bytes)?;
+        Self::of_any_network(&bytes).map_err(io::Error::other)
     }
 }
 

@@ -16,7 +16,18 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 pub const HASH_BYTES: usize = 32;
 
 /// A 32-byte BLAKE3 hash: hexadecimal where people read (JSON), raw bytes in CBOR.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Default,
+    borsh::BorshSerialize,
+    borsh::BorshDeserialize,
+)]
 pub struct Hash([u8; HASH_BYTES]);
 
 impl Hash {
@@ -106,17 +117,49 @@ pub enum Domain {
     Genesis,
     /// Checksum of a stored piece, on disk only.
     Piece,
+    /// Transaction id: the hash of a signed transaction.
+    Transaction,
+    /// Leaf of a block's transaction tree: a system operation.
+    SystemOperation,
+    /// Inner nodes of a block's transaction tree.
+    TransactionNode,
+    /// Leaf of a block's event tree: the events of one transaction, or of the block.
+    Events,
+    /// Inner nodes of a block's event tree.
+    EventNode,
+    /// Commit record: the precommits that a block records.
+    CommitRecord,
+    /// Block hash: the hash of a block's header.
+    BlockHeader,
+    /// Leaf of the tree over a block body's parts.
+    BodyPart,
+    /// Inner nodes of the tree over a block body's parts.
+    BodyNode,
+    /// The beacon.
+    Beacon,
+    /// Committee hash.
+    Committee,
+    /// Where a record of the state lives in the authenticated map.
+    StateKey,
+    /// Nodes and values of the authenticated map.
+    StateTree,
 }
 
 impl Domain {
     /// Hashes the concatenation of `parts` under this domain's key.
     #[must_use]
     pub fn hash(self, parts: &[&[u8]]) -> Hash {
-        let mut hasher = blake3::Hasher::new_keyed(self.key());
+        let mut hasher = self.hasher();
         for part in parts {
             hasher.update(part);
         }
-        Hash(hasher.finalize().into())
+        hasher.finalize()
+    }
+
+    /// Starts a hash under this domain's key, for bytes that come piece by piece.
+    #[must_use]
+    pub fn hasher(self) -> Hasher {
+        Hasher(blake3::Hasher::new_keyed(self.key()))
     }
 
     const fn key(self) -> &'static [u8; HASH_BYTES] {
@@ -127,6 +170,19 @@ impl Domain {
         const REGISTRATION: [u8; HASH_BYTES] = pad("floe/1 registration");
         const GENESIS: [u8; HASH_BYTES] = pad("floe/1 genesis");
         const PIECE: [u8; HASH_BYTES] = pad("floe/1 piece");
+        const TRANSACTION: [u8; HASH_BYTES] = pad("floe/1 transaction");
+        const SYSTEM_OPERATION: [u8; HASH_BYTES] = pad("floe/1 system operation");
+        const TRANSACTION_NODE: [u8; HASH_BYTES] = pad("floe/1 transaction node");
+        const EVENTS: [u8; HASH_BYTES] = pad("floe/1 events");
+        const EVENT_NODE: [u8; HASH_BYTES] = pad("floe/1 event node");
+        const COMMIT_RECORD: [u8; HASH_BYTES] = pad("floe/1 commit record");
+        const BLOCK_HEADER: [u8; HASH_BYTES] = pad("floe/1 block header");
+        const BODY_PART: [u8; HASH_BYTES] = pad("floe/1 body part");
+        const BODY_NODE: [u8; HASH_BYTES] = pad("floe/1 body node");
+        const BEACON: [u8; HASH_BYTES] = pad("floe/1 beacon");
+        const COMMITTEE: [u8; HASH_BYTES] = pad("floe/1 committee");
+        const STATE_KEY: [u8; HASH_BYTES] = pad("floe/1 state key");
+        const STATE_TREE: [u8; HASH_BYTES] = pad("floe/1 state tree");
         match self {
             Self::SliverNode => &SLIVER_NODE,
             Self::BlobNode => &BLOB_NODE,
@@ -135,7 +191,37 @@ impl Domain {
             Self::Registration => &REGISTRATION,
             Self::Genesis => &GENESIS,
             Self::Piece => &PIECE,
+            Self::Transaction => &TRANSACTION,
+            Self::SystemOperation => &SYSTEM_OPERATION,
+            Self::TransactionNode => &TRANSACTION_NODE,
+            Self::Events => &EVENTS,
+            Self::EventNode => &EVENT_NODE,
+            Self::CommitRecord => &COMMIT_RECORD,
+            Self::BlockHeader => &BLOCK_HEADER,
+            Self::BodyPart => &BODY_PART,
+            Self::BodyNode => &BODY_NODE,
+            Self::Beacon => &BEACON,
+            Self::Committee => &COMMITTEE,
+            Self::StateKey => &STATE_KEY,
+            Self::StateTree => &STATE_TREE,
         }
+    }
+}
+
+/// A keyed hash in the making.
+#[derive(Clone, Debug)]
+pub struct Hasher(blake3::Hasher);
+
+impl Hasher {
+    /// Appends bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The hash of all bytes so far.
+    #[must_use]
+    pub fn finalize(&self) -> Hash {
+        Hash(self.0.finalize().into())
     }
 }
 
@@ -165,6 +251,19 @@ mod tests {
             Domain::Registration,
             Domain::Genesis,
             Domain::Piece,
+            Domain::Transaction,
+            Domain::SystemOperation,
+            Domain::TransactionNode,
+            Domain::Events,
+            Domain::EventNode,
+            Domain::CommitRecord,
+            Domain::BlockHeader,
+            Domain::BodyPart,
+            Domain::BodyNode,
+            Domain::Beacon,
+            Domain::Committee,
+            Domain::StateKey,
+            Domain::StateTree,
         ];
         for (i, a) in domains.iter().enumerate() {
             for b in &domains[i + 1..] {

@@ -1,10 +1,11 @@
 //! Newtype indices, so that a shard is never taken for a sliver.
 //!
-//! All of them count from 0 and stay below `n_shards` (at most 256); whoever decodes one from a
+//! All but epochs and heights stay below `n_shards` (at most 256); whoever decodes one from a
 //! peer checks it against its network's `n_shards` before use.
 
 use std::fmt;
 
+use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
 
 macro_rules! index {
@@ -12,6 +13,7 @@ macro_rules! index {
         $(#[$doc])*
         #[derive(
             Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+            BorshSerialize, BorshDeserialize,
         )]
         #[serde(transparent)]
         pub struct $name($repr);
@@ -58,6 +60,10 @@ index! {
     /// A period with one committee and one set of prices.
     Epoch(u64)
 }
+index! {
+    /// The number of a block; the first one is 1, genesis is 0.
+    Height(u64)
+}
 
 macro_rules! as_usize {
     ($($name:ident),*) => {$(
@@ -71,6 +77,22 @@ macro_rules! as_usize {
     )*};
 }
 as_usize!(ShardIndex, SliverIndex, SliverPairIndex, SymbolIndex);
+
+impl Epoch {
+    /// The epoch `epochs` later; the last one if there is none.
+    #[must_use]
+    pub const fn plus(self, epochs: u64) -> Self {
+        Self(self.0.saturating_add(epochs))
+    }
+}
+
+impl Height {
+    /// The height of the next block.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
 
 impl SliverPairIndex {
     /// The primary sliver (row) of this pair.

@@ -34,6 +34,16 @@ pub enum SigningDomain {
     Registration,
     /// A node proves that it holds the secret of its BLS key.
     BlsPossession,
+    /// An account signs a transaction.
+    Transaction,
+    /// A node agrees to be registered by an operator.
+    NodeRegistration,
+    /// A proposer's contribution to the beacon.
+    Beacon,
+    /// A committee member votes on a block.
+    Vote,
+    /// A committee member proposes a block.
+    Proposal,
 }
 
 impl SigningDomain {
@@ -44,6 +54,11 @@ impl SigningDomain {
             Self::StorageConfirmation => b"floe/1 storage confirmation",
             Self::Registration => b"floe/1 registration",
             Self::BlsPossession => b"floe/1 bls possession",
+            Self::Transaction => b"floe/1 transaction",
+            Self::NodeRegistration => b"floe/1 node registration",
+            Self::Beacon => b"floe/1 beacon",
+            Self::Vote => b"floe/1 vote",
+            Self::Proposal => b"floe/1 proposal",
         };
         let mut tag = [0; TAG_BYTES];
         tag[..label.len()].copy_from_slice(label);
@@ -72,7 +87,9 @@ pub struct KeyError {
 macro_rules! key_bytes {
     ($(#[$doc:meta])* $name:ident, $len:expr, $kind:literal) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(
+            Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, borsh::BorshSerialize, borsh::BorshDeserialize,
+        )]
         pub struct $name([u8; $len]);
 
         impl $name {
@@ -318,7 +335,19 @@ fn possession_message(node: &NodeId, key: &BlsPublicKey) -> Vec<u8> {
 }
 
 /// The hash of a genesis: names a network and is part of everything signed in it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    borsh::BorshSerialize,
+    borsh::BorshDeserialize,
+)]
 #[serde(transparent)]
 pub struct ChainId(Hash);
 

@@ -6,6 +6,14 @@
 //!
 //! Invariant: read-only and pure. A view answers for one moment; it never changes under a reader.
 
+mod account;
+mod amount;
+mod block;
+mod operation;
+mod store;
+mod time;
+mod transaction;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -16,6 +24,25 @@ use crate::{
     index::Epoch,
     keys::{ChainId, PublicKey},
     registration::{Registration, RegistrationId, SignedRegistration},
+};
+
+pub use self::{
+    account::{AccountId, ParseAccountError},
+    amount::{Amount, ParseAmountError},
+    block::{
+        Block, BlockHash, Body, CommitRecord, Header, LATE_PRECOMMIT_HEIGHTS, LatePrecommit,
+        MAX_BLOCK_BYTES, MalformedBlock, SYSTEM_BYTES, beacon_message, genesis_beacon, next_beacon,
+    },
+    operation::{
+        COMMISSION_BPS_MAX, MAX_BLOB_NAME_BYTES, MAX_NODE_ADDRESS_BYTES, MAX_NODE_ADDRESSES,
+        NodeIdentity, NodeSettings, Operation, SystemOperation,
+    },
+    store::{MemoryStore, ReadError, StateChange, StateReader, VersionedValue},
+    time::Timestamp,
+    transaction::{
+        MAX_OPERATIONS, MAX_TRANSACTION_BYTES, SignedTransaction, Transaction, TransactionError,
+        TransactionId, VerifiedTransaction,
+    },
 };
 
 /// Registrations that one blob may have at a time on a node.

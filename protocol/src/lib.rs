@@ -38,3 +38,4 @@ pub mod registration;
 #[cfg(any(test, feature = "test-support"))]
 pub mod test_support;
 pub mod transfer;
+pub mod vote;
