@@ -11,9 +11,12 @@
 mod assignment;
 mod quorum;
 
+use borsh::{BorshDeserialize, BorshSerialize};
+
 use crate::{
     bft,
     encoding::{ConfigError, EncodingConfig},
+    hash::{Domain, Hash},
     index::{Epoch, ShardIndex},
     keys::{BlsPublicKey, NodeId},
 };
@@ -24,7 +27,7 @@ pub use self::{
 };
 
 /// A storage node of a committee.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Member {
     /// Its ed25519 node key.
     pub node: NodeId,
@@ -51,6 +54,9 @@ pub enum CommitteeError {
     /// Two members have one node key or one BLS key.
     #[error("node {0} is listed twice, or its BLS key is another node's too")]
     Duplicate(NodeId),
+    /// The bytes are no committee.
+    #[error("malformed committee")]
+    Malformed,
     /// The shards cannot be placed so that no node holds more than the cap.
     #[error("{n_shards} shards do not fit on {nodes} nodes: no node may hold more than {cap}")]
     Cap {
@@ -102,6 +108,58 @@ impl Committee {
             members[usize::from(*holder)].shards.push(ShardIndex::new(shard));
         }
         Ok(Self { epoch: Epoch::new(0), config, members, holders })
+    }
+
+    /// The same nodes with the same shards in another epoch.
+    #[must_use]
+    pub fn in_epoch(&self, epoch: Epoch) -> Self {
+        Self { epoch, ..self.clone() }
+    }
+
+    /// The layout: epoch (u64 LE), `n_shards` (u16 LE), members (u32 LE count; node key, BLS key,
+    /// shards (u32 LE count, u16 LE each) of each).
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let layout = (self.epoch, self.n_shards(), &self.members);
+        borsh::to_vec(&layout).expect("writing to memory")
+    }
+
+    /// Parses the layout and checks the invariants, but for the cap and the BLS keys' proofs of
+    /// possession: the caller has a hash of the bytes from whom it trusts.
+    ///
+    /// # Errors
+    /// [`CommitteeError::Malformed`], [`CommitteeError::Config`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, CommitteeError> {
+        let layout: (Epoch, u16, Vec<Member>) =
+            borsh::from_slice(bytes).map_err(|_| CommitteeError::Malformed)?;
+        let (epoch, n_shards, members) = layout;
+        let config = EncodingConfig::new(n_shards)?;
+        let mut holders = vec![None; config.n()];
+        let ascending = members.is_sorted_by(|a, b| a.node < b.node)
+            && members.iter().all(|member| member.shards.is_sorted_by(|a, b| a < b));
+        if !ascending {
+            return Err(CommitteeError::Malformed);
+        }
+        for (position, member) in (0_u16..).zip(&members) {
+            for shard in &member.shards {
+                let holder = holders.get_mut(shard.as_usize()).ok_or(CommitteeError::Malformed)?;
+                *holder = Some(position);
+            }
+        }
+        let listed: usize = members.iter().map(|member| member.shards.len()).sum();
+        let holders: Option<Vec<_>> = holders.into_iter().collect();
+        match holders {
+            Some(holders) if listed == holders.len() => {
+                Ok(Self { epoch, config, members, holders })
+            }
+            _ => Err(CommitteeError::Malformed),
+        }
+    }
+
+    /// The keyed hash of the layout: what headers and light peers know a committee by.
+    #[must_use]
+    pub fn hash(&self) -> Hash {
+        Domain::Committee.hash(&[&self.to_bytes()])
     }
 
     /// The epoch that this committee serves.
@@ -179,6 +237,44 @@ mod tests {
                 let listing: Vec<_> = listing.map(|(position, _)| position).collect();
                 assert_eq!(listing, [committee.holder(shard)], "shard {shard} of {n_shards}");
             }
+        }
+    }
+
+    #[test]
+    fn the_layout_is_parsed_strictly() {
+        let committee = test_support::committee(5, 64).in_epoch(Epoch::new(3));
+        let bytes = committee.to_bytes();
+        let parsed = Committee::from_bytes(&bytes).unwrap();
+        assert_eq!(parsed, committee);
+        assert_eq!(parsed.hash(), committee.hash());
+        assert_ne!(committee.hash(), committee.in_epoch(Epoch::new(4)).hash());
+        assert_eq!(Committee::from_bytes(&bytes[1..]), Err(CommitteeError::Malformed));
+        assert!(Committee::from_bytes(&[&bytes[..], &[0]].concat()).is_err());
+
+        let change = |change: &dyn Fn(&mut Vec<Member>)| {
+            let mut members = committee.members().to_vec();
+            change(&mut members);
+            let layout = (committee.epoch(), 64_u16, members);
+            Committee::from_bytes(&borsh::to_vec(&layout).unwrap())
+        };
+        assert!(change(&|_| ()).is_ok());
+        for (name, result) in [
+            ("a shard without a holder", change(&|members| drop(members[0].shards.pop()))),
+            ("no such shard", change(&|members| members[0].shards.push(ShardIndex::new(64)))),
+            (
+                "a shard with two holders",
+                change(&|members| {
+                    let last = members[1].shards[members[1].shards.len() - 1];
+                    let last_of_first = members[0].shards.len() - 1;
+                    members[0].shards[last_of_first] = last;
+                    members[0].shards.sort_unstable();
+                }),
+            ),
+            ("members out of order", change(&|members| members.swap(0, 1))),
+            ("shards out of order", change(&|members| members[0].shards.swap(0, 1))),
+            ("a member twice", change(&|members| members.insert(0, members[0].clone()))),
+        ] {
+            assert_eq!(result, Err(CommitteeError::Malformed), "{name}");
         }
     }
 

@@ -1,25 +1,30 @@
 //! The genesis of a network: what every node and client starts from.
 //!
-//! It names the shards, the limits, the first committee and the writers. Its hash is the chain id,
+//! It names the shards, the limits, the first committee, the first accounts with their WAL, and the
+//! rules of the ledger. Its hash is the chain id,
 //! which is part of every signature and protocol name, so two networks never mix. Where to find
 //! the first peers is not part of it: a [`NetworkFile`] adds that.
 //!
 //! Invariant: the chain id is the hash of the byte layout below, never of the JSON text, so
 //! formatting a genesis file changes nothing.
 
+use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     committee::{Candidate, Committee, CommitteeError},
     encoding::{ConfigError, EncodingConfig},
-    hash::Domain,
+    hash::{Domain, Hash},
     keys::{BlsKeyPair, BlsPublicKey, BlsSignature, ChainId, KeyPair, NodeId, PublicKey},
+    ledger::{AccountId, Amount, LedgerParameters},
 };
 
 /// Longest name of a network in bytes.
 pub const MAX_NAME_BYTES: usize = 64;
 /// Most writers that a genesis may list.
 pub const MAX_WRITERS: usize = 1024;
+/// Most accounts that a genesis may fund.
+pub const MAX_ACCOUNTS: usize = 1 << 17;
 /// Most members that a genesis may list. More than `n_shards` of them never hold a shard, and each
 /// costs a pairing to check.
 pub const MAX_MEMBERS: usize = 1024;
@@ -57,6 +62,15 @@ pub enum GenesisError {
     /// The list of members is too long.
     #[error("a genesis lists at most {MAX_MEMBERS} members")]
     Members,
+    /// The list of accounts is too long, or not ascending without repetition.
+    #[error("a genesis funds at most {MAX_ACCOUNTS} accounts, each once, by ascending key")]
+    Accounts,
+    /// All WAL together exceeds what the ledger can count.
+    #[error("accounts and stakes exceed {} in all", MAX_SUPPLY)]
+    Supply,
+    /// A rule of the ledger is out of range.
+    #[error("{0} of the ledger's parameters is out of range")]
+    Parameters(&'static str),
 }
 
 /// A storage node as it introduces itself to the maker of a genesis.
@@ -69,6 +83,8 @@ pub struct GenesisMember {
     pub bls_key: BlsPublicKey,
     /// Its proof that it holds the BLS secret.
     pub bls_possession: BlsSignature,
+    /// The account that runs it: it owns the stake, and earns.
+    pub operator: AccountId,
     /// Its stake in WAL.
     pub stake_wal: u64,
 }
@@ -76,13 +92,46 @@ pub struct GenesisMember {
 impl GenesisMember {
     /// The entry of a node with these keys.
     #[must_use]
-    pub fn new(node: &KeyPair, bls: &BlsKeyPair, stake_wal: u64) -> Self {
+    pub fn new(node: &KeyPair, bls: &BlsKeyPair, operator: AccountId, stake_wal: u64) -> Self {
         Self {
             node: node.public(),
             bls_key: bls.public(),
             bls_possession: bls.prove_possession(&node.public()),
+            operator,
             stake_wal,
         }
+    }
+}
+
+/// An account that has WAL from the start.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize,
+)]
+#[serde(deny_unknown_fields)]
+pub struct GenesisAccount {
+    /// The account.
+    pub account: AccountId,
+    /// What it has.
+    pub balance: Amount,
+}
+
+/// An account whose secret everybody knows, so that everybody can take from it: for test networks.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize,
+)]
+#[serde(deny_unknown_fields)]
+pub struct Faucet {
+    /// The seed of its key, which is no secret.
+    pub seed: Hash,
+    /// What a decent user takes at a time.
+    pub amount: Amount,
+}
+
+impl Faucet {
+    /// The key that everybody has.
+    #[must_use]
+    pub fn key(&self) -> KeyPair {
+        KeyPair::from_seed(*self.seed.as_bytes())
     }
 }
 
@@ -100,11 +149,21 @@ pub struct Genesis {
     pub members: Vec<GenesisMember>,
     /// Who may register blobs.
     pub writers: Vec<PublicKey>,
+    /// Who has WAL from the start, by ascending key, the members' stakes not counted.
+    #[serde(default)]
+    pub accounts: Vec<GenesisAccount>,
+    /// The account that everybody may take from, if there is one.
+    #[serde(default)]
+    pub faucet: Option<Faucet>,
+    /// The rules of the ledger.
+    #[serde(default)]
+    pub ledger: LedgerParameters,
 }
 
 impl Genesis {
     /// The chain id: hash of name (u16 LE length), `n_shards` (u16 LE), `max_blob_bytes` (u64 LE),
-    /// members (u16 LE count; node, BLS key, possession, stake u64 LE each), writers (u16 LE count).
+    /// members (u16 LE count; node, BLS key, possession, operator, stake u64 LE each), writers (u16
+    /// LE count), then accounts, faucet and ledger parameters in borsh's layout.
     #[must_use]
     pub fn chain_id(&self) -> ChainId {
         let count = |len: usize| u16::try_from(len).unwrap_or(u16::MAX).to_le_bytes();
@@ -117,13 +176,27 @@ impl Genesis {
             bytes.extend_from_slice(member.node.as_bytes());
             bytes.extend_from_slice(member.bls_key.as_bytes());
             bytes.extend_from_slice(member.bls_possession.as_bytes());
+            bytes.extend_from_slice(member.operator.key().as_bytes());
             bytes.extend_from_slice(&member.stake_wal.to_le_bytes());
         }
         bytes.extend_from_slice(&count(self.writers.len()));
         for writer in &self.writers {
             bytes.extend_from_slice(writer.as_bytes());
         }
+        let ledger = (&self.accounts, &self.faucet, &self.ledger);
+        borsh::to_writer(&mut bytes, &ledger).expect("writing to memory");
         ChainId::new(Domain::Genesis.hash(&[&bytes]))
+    }
+
+    /// All WAL that there is and will be.
+    ///
+    /// # Errors
+    /// [`GenesisError::Supply`] above [`MAX_SUPPLY`].
+    pub fn supply(&self) -> Result<Amount, GenesisError> {
+        let stakes = self.members.iter().map(|member| Amount::from_wal(member.stake_wal));
+        let balances = self.accounts.iter().map(|account| account.balance);
+        let sum = stakes.chain(balances).try_fold(Amount::ZERO, Amount::checked_add);
+        sum.filter(|sum| *sum <= MAX_SUPPLY).ok_or(GenesisError::Supply)
     }
 
     /// Checks everything and forms the first committee.
@@ -140,6 +213,15 @@ impl Genesis {
         }
         if self.members.len() > MAX_MEMBERS {
             return Err(GenesisError::Members);
+        }
+        if self.accounts.len() > MAX_ACCOUNTS
+            || !self.accounts.is_sorted_by(|a, b| a.account < b.account)
+        {
+            return Err(GenesisError::Accounts);
+        }
+        self.supply()?;
+        if let Some(name) = self.ledger.out_of_range() {
+            return Err(GenesisError::Parameters(name));
         }
         let max_bytes = config.max_blob_bytes_possible();
         if self.max_blob_bytes == 0 || self.max_blob_bytes > max_bytes {
@@ -160,15 +242,15 @@ impl Genesis {
             .map(|member| Candidate {
                 node: member.node,
                 bls_key: member.bls_key,
-                stake: u128::from(member.stake_wal) * FROST_PER_WAL,
+                stake: Amount::from_wal(member.stake_wal).frost(),
             })
             .collect();
         Ok(Committee::at_genesis(self.n_shards, &candidates)?)
     }
 }
 
-/// 1 WAL = 10^9 FROST.
-pub const FROST_PER_WAL: u128 = 1_000_000_000;
+/// The most WAL that a network can have: 2^60 WAL, so that sums and products stay in range.
+pub const MAX_SUPPLY: Amount = Amount::from_wal(1 << 60);
 
 /// What a newcomer is given: the genesis, and where to knock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

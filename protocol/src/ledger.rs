@@ -9,10 +9,21 @@
 mod account;
 mod amount;
 mod block;
+mod error;
+mod event;
+mod execute;
+mod genesis_state;
+mod key;
 mod operation;
+mod overlay;
+mod parameters;
+mod pricing;
+mod record;
+mod state;
 mod store;
 mod time;
 mod transaction;
+mod tree;
 
 use serde::{Deserialize, Serialize};
 
@@ -33,16 +44,28 @@ pub use self::{
         Block, BlockHash, Body, CommitRecord, Header, LATE_PRECOMMIT_HEIGHTS, LatePrecommit,
         MAX_BLOCK_BYTES, MalformedBlock, SYSTEM_BYTES, beacon_message, genesis_beacon, next_beacon,
     },
+    error::{BlockError, CommitRecordError, OperationError},
+    event::{BlockEvents, EndReason, Event},
+    execute::SWEEP_MAX,
+    key::{IndexEntry, IndexRange, Key},
     operation::{
         COMMISSION_BPS_MAX, MAX_BLOB_NAME_BYTES, MAX_NODE_ADDRESS_BYTES, MAX_NODE_ADDRESSES,
         NodeIdentity, NodeSettings, Operation, SystemOperation,
     },
+    parameters::LedgerParameters,
+    pricing::{UNIT_BYTES, billed_units},
+    record::{
+        Account, Blob, Certified, EpochRecord, LedgerRegistration, Name, Node, Payment, Pool,
+        Presence, Prices, Record, Stake, Summary, Supply, Unbonding,
+    },
+    state::{Executed, LoadError, Outcome, Proposal, State, Tip},
     store::{MemoryStore, ReadError, StateChange, StateReader, VersionedValue},
     time::Timestamp,
     transaction::{
         MAX_OPERATIONS, MAX_TRANSACTION_BYTES, SignedTransaction, Transaction, TransactionError,
         TransactionId, VerifiedTransaction,
     },
+    tree::{StateProof, StateProofError, state_root},
 };
 
 /// Registrations that one blob may have at a time on a node.
@@ -55,6 +78,10 @@ pub struct Parameters {
     pub n_shards: u16,
     /// The largest blob in bytes.
     pub max_blob_bytes: u64,
+    /// The rules of the ledger.
+    pub ledger: LedgerParameters,
+    /// All WAL that there is.
+    pub supply: Amount,
 }
 
 /// The state of a blob.
@@ -159,6 +186,8 @@ impl LedgerView {
             parameters: Parameters {
                 n_shards: genesis.n_shards,
                 max_blob_bytes: genesis.max_blob_bytes,
+                ledger: genesis.ledger,
+                supply: genesis.supply()?,
             },
             committee,
             writers: genesis.writers.clone(),

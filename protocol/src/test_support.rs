@@ -1,13 +1,19 @@
 //! What tests, benchmarks and examples of all crates make from a seed: blobs, keys, networks
 //! (feature `test-support`).
 
+mod chain;
+
 use bytes::Bytes;
 
 use crate::{
     committee::Committee,
-    genesis::{Genesis, GenesisMember},
+    genesis::{Faucet, Genesis, GenesisAccount, GenesisMember},
+    hash::Hash,
     keys::{BlsKeyPair, KeyPair},
+    ledger::{AccountId, Amount, LedgerParameters},
 };
+
+pub use self::chain::Chain;
 
 /// The node and BLS keys of `nodes` nodes, always the same.
 #[must_use]
@@ -27,17 +33,45 @@ pub fn writer_key() -> KeyPair {
     KeyPair::from_seed([2; 32])
 }
 
-/// A genesis of `nodes` nodes with equal stakes.
+/// The key of an account that [`genesis`] funds, for `i` below 8.
+#[must_use]
+pub fn account_key(i: u8) -> KeyPair {
+    KeyPair::from_seed([100 + i; 32])
+}
+
+/// The key of the operator of node `i`.
+#[must_use]
+pub fn operator_key(i: usize) -> KeyPair {
+    let mut seed = [3; 32];
+    seed[..8].copy_from_slice(&(i as u64).to_le_bytes());
+    KeyPair::from_seed(seed)
+}
+
+/// A genesis of `nodes` nodes with equal stakes, eight accounts with 1,000 WAL each, and a faucet.
 #[must_use]
 pub fn genesis(nodes: usize, n_shards: u16) -> Genesis {
     let members = node_keys(nodes);
     let config = crate::encoding::EncodingConfig::new(n_shards).expect("a valid number of shards");
+    let faucet = Faucet { seed: Hash::new([99; 32]), amount: Amount::from_wal(10) };
+    let account = |key: KeyPair| GenesisAccount {
+        account: AccountId::new(key.public()),
+        balance: Amount::from_wal(1_000),
+    };
+    let mut accounts: Vec<_> = (0..8).map(|i| account(account_key(i))).collect();
+    accounts.push(account(faucet.key()));
+    accounts.sort_by_key(|account| account.account);
+    let member = |(i, (node, bls)): (usize, &(KeyPair, BlsKeyPair))| {
+        GenesisMember::new(node, bls, AccountId::new(operator_key(i).public()), 1_000)
+    };
     Genesis {
         name: "test".into(),
         n_shards,
         max_blob_bytes: config.default_max_blob_bytes(),
-        members: members.iter().map(|(node, bls)| GenesisMember::new(node, bls, 1_000)).collect(),
+        members: members.iter().enumerate().map(member).collect(),
         writers: vec![writer_key().public()],
+        accounts,
+        faucet: Some(faucet),
+        ledger: LedgerParameters::default(),
     }
 }
 

@@ -70,8 +70,11 @@ pub struct MemoryStore {
     nodes: BTreeMap<Vec<u8>, Vec<u8>>,
     values: BTreeMap<(Hash, u64), Option<Vec<u8>>>,
     index: BTreeSet<Vec<u8>>,
-    stale: BTreeMap<u64, (Vec<Vec<u8>>, Vec<(Hash, u64)>)>,
+    stale: BTreeMap<u64, Stale>,
 }
+
+/// What a version no longer needs: nodes, and values by key and version.
+type Stale = (Vec<Vec<u8>>, Vec<(Hash, u64)>);
 
 impl MemoryStore {
     /// Writes a change.

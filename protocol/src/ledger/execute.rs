@@ -1,0 +1,201 @@
+//! Execution: what operations do to the state.
+//!
+//! Both a proposer, who fills a block, and everybody else, who checks one, run this: commit record,
+//! system operations, transactions, sweep of dead registrations, end of the epoch. It is the same
+//! code, so it is the same state.
+//!
+//! Invariants: a transaction happens whole or not at all; amounts are computed with checks; the
+//! supply is what it was at genesis, counted again after each block; what one block can cost is
+//! bounded by its bytes and by [`SWEEP_MAX`].
+
+mod blobs;
+mod commit_record;
+mod epoch;
+mod staking;
+mod sweep;
+
+use super::{
+    AccountId, Amount, Event, IndexEntry, Key, Operation, OperationError, Parameters, Record,
+    SystemOperation, Timestamp, TransactionId, VerifiedTransaction, error::Failure,
+    overlay::Overlay,
+};
+use crate::{
+    committee::Committee,
+    index::{Epoch, Height},
+    keys::ChainId,
+};
+
+pub use self::sweep::SWEEP_MAX;
+pub(super) use self::{commit_record::RecordFailure, staking::new_node};
+
+/// The place of an operation: it names what the operation makes.
+#[derive(Clone, Copy, Debug)]
+struct Origin {
+    sender: AccountId,
+    transaction: TransactionId,
+    index: u32,
+}
+
+/// A block in execution.
+pub(super) struct Executor<'a> {
+    pub(super) overlay: Overlay<'a>,
+    pub(super) chain: &'a ChainId,
+    pub(super) parameters: &'a Parameters,
+    /// The committee of the running epoch.
+    pub(super) committee: &'a Committee,
+    pub(super) height: Height,
+    pub(super) time: Timestamp,
+    /// Events of the current group.
+    pub(super) events: Vec<Event>,
+}
+
+impl Executor<'_> {
+    /// The running epoch.
+    fn epoch(&self) -> Epoch {
+        self.committee.epoch()
+    }
+
+    /// Applies a transaction, at `position` in its block, or leaves everything as it was.
+    pub(super) fn transaction(
+        &mut self,
+        transaction: &VerifiedTransaction,
+        position: u32,
+    ) -> Result<Vec<Event>, Failure> {
+        let savepoint = self.overlay.savepoint();
+        match self.apply(transaction, position) {
+            Ok(()) => Ok(std::mem::take(&mut self.events)),
+            Err(failure) => {
+                self.overlay.rollback(savepoint);
+                self.events.clear();
+                Err(failure)
+            }
+        }
+    }
+
+    fn apply(&mut self, verified: &VerifiedTransaction, position: u32) -> Result<(), Failure> {
+        let transaction = verified.transaction();
+        let sender = transaction.sender;
+        if self.time > transaction.expires {
+            let (expires, time) = (transaction.expires, self.time);
+            return Err(OperationError::Expired { expires, time }.into());
+        }
+        let mut account = self.overlay.account(&sender)?;
+        if transaction.nonce != account.nonce {
+            let (nonce, expected) = (transaction.nonce, account.nonce);
+            return Err(OperationError::Nonce { account: sender, nonce, expected }.into());
+        }
+        let operations = u128::try_from(transaction.operations.len()).unwrap_or(u128::MAX);
+        let min = self.parameters.ledger.fee_per_operation.checked_mul(operations);
+        let min = min.ok_or(OperationError::Overflow)?;
+        if transaction.fee < min {
+            return Err(OperationError::Fee { fee: transaction.fee, min }.into());
+        }
+        account.nonce = account.nonce.checked_add(1).ok_or(OperationError::Overflow)?;
+        self.overlay.put(Key::Account(sender), Record::Account(account))?;
+        self.debit(&sender, transaction.fee)?;
+        self.pay_epoch(self.epoch(), transaction.fee)?;
+        for (index, operation) in (0_u32..).zip(&transaction.operations) {
+            let origin = Origin { sender, transaction: verified.id(), index };
+            self.operation(origin, operation)?;
+            if let Operation::Transfer { to, .. } | Operation::TransferBlob { to, .. } = operation {
+                self.overlay.add_index(IndexEntry::History(*to, self.height, position));
+            }
+        }
+        self.overlay.add_index(IndexEntry::History(sender, self.height, position));
+        Ok(())
+    }
+
+    fn operation(&mut self, origin: Origin, operation: &Operation) -> Result<(), Failure> {
+        let sender = origin.sender;
+        match operation {
+            Operation::Transfer { to, amount } => self.transfer(sender, *to, *amount),
+            Operation::RegisterNode { identity, settings } => {
+                self.register_node(sender, identity, settings)
+            }
+            Operation::UpdateNode { node, settings } => self.update_node(sender, *node, settings),
+            Operation::Unjail { node } => self.unjail(sender, *node),
+            Operation::Stake { node, amount } => self.stake(sender, *node, *amount),
+            Operation::Unstake { node, shares } => self.unstake(sender, *node, *shares),
+            Operation::Withdraw { node } => self.withdraw(sender, *node),
+            Operation::RegisterBlob { header, epochs, deletable, max_payment } => {
+                self.register_blob(origin, header, (*epochs, *deletable), *max_payment)
+            }
+            Operation::CertifyBlob { registration, certificate } => {
+                self.certify_blob(registration, certificate)
+            }
+            Operation::ExtendBlob { registration, epochs, max_payment } => {
+                self.extend_blob(sender, registration, *epochs, *max_payment)
+            }
+            Operation::DeleteBlob { registration } => self.delete_blob(sender, registration),
+            Operation::TransferBlob { registration, to } => {
+                self.transfer_blob(sender, registration, *to)
+            }
+            Operation::SetName { name, blob, version } => {
+                self.set_name(sender, name, *blob, *version)
+            }
+        }
+    }
+
+    /// Applies a system operation, or leaves everything as it was.
+    pub(super) fn system(&mut self, operation: &SystemOperation) -> Result<Vec<Event>, Failure> {
+        let savepoint = self.overlay.savepoint();
+        let result = match operation {
+            SystemOperation::ReportEquivocation { equivocation } => {
+                self.report_equivocation(equivocation)
+            }
+        };
+        match result {
+            Ok(()) => Ok(std::mem::take(&mut self.events)),
+            Err(failure) => {
+                self.overlay.rollback(savepoint);
+                self.events.clear();
+                Err(failure)
+            }
+        }
+    }
+
+    fn transfer(&mut self, from: AccountId, to: AccountId, amount: Amount) -> Result<(), Failure> {
+        self.debit(&from, amount)?;
+        self.credit(&to, amount)?;
+        self.events.push(Event::Transferred { from, to, amount });
+        Ok(())
+    }
+
+    fn debit(&mut self, id: &AccountId, amount: Amount) -> Result<(), Failure> {
+        let mut account = self.overlay.account(id)?;
+        let funds =
+            OperationError::Funds { account: *id, balance: account.balance, needed: amount };
+        account.balance = account.balance.checked_sub(amount).ok_or(funds)?;
+        Ok(self.overlay.put(Key::Account(*id), Record::Account(account))?)
+    }
+
+    fn credit(&mut self, id: &AccountId, amount: Amount) -> Result<(), Failure> {
+        let mut account = self.overlay.account(id)?;
+        account.balance = account.balance.checked_add(amount).ok_or(OperationError::Overflow)?;
+        Ok(self.overlay.put(Key::Account(*id), Record::Account(account))?)
+    }
+
+    /// Puts an amount into the bucket of an epoch.
+    fn pay_epoch(&mut self, epoch: Epoch, amount: Amount) -> Result<(), Failure> {
+        let mut record = self.overlay.epoch(epoch)?;
+        record.bucket = record.bucket.checked_add(amount).ok_or(OperationError::Overflow)?;
+        Ok(self.overlay.put(Key::Epoch(epoch), Record::Epoch(record))?)
+    }
+
+    /// Counts the supply again and writes where it is.
+    ///
+    /// # Panics
+    /// If the block made or lost WAL: no rule of the ledger can, so going on would be worse.
+    pub(super) fn settle_supply(&mut self) -> Result<(), Failure> {
+        let mut summary = self.overlay.summary()?;
+        let burned = summary.supply.burned;
+        let (before, now) = self.overlay.supply().expect("the supply fits an amount");
+        let moved = summary.supply.add(&now).and_then(|sum| sum.sub(&before));
+        summary.supply = moved.expect("no part of the supply is negative");
+        summary.supply.burned = burned;
+        let total = summary.supply.total().expect("the supply fits an amount");
+        let genesis = self.parameters.supply;
+        assert!(total == genesis, "block {} would change the supply: {total}", self.height);
+        Ok(self.overlay.put(Key::Summary, Record::Summary(summary))?)
+    }
+}

@@ -1,0 +1,112 @@
+//! The commit record: which precommits a block records, checked and counted.
+//!
+//! Nodes hold different valid certificates of one block. What counts is only what a later block
+//! records: the parent's certificate, and precommits that came too late for it.
+
+use super::Executor;
+use crate::{
+    committee::Committee,
+    index::Height,
+    ledger::{
+        BlockHash, CommitRecord, CommitRecordError, Key, LATE_PRECOMMIT_HEIGHTS, LatePrecommit,
+        Presence, ReadError, Record,
+    },
+    vote::{SignedVote, Vote, VoteKind},
+};
+
+/// What stops a commit record.
+pub(in crate::ledger) enum RecordFailure {
+    /// It is wrong.
+    Refused(CommitRecordError),
+    /// The store failed.
+    Read(ReadError),
+}
+
+impl From<ReadError> for RecordFailure {
+    fn from(error: ReadError) -> Self {
+        Self::Read(error)
+    }
+}
+
+impl From<CommitRecordError> for RecordFailure {
+    fn from(error: CommitRecordError) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl Executor<'_> {
+    /// Checks the record against `parent`, voted on by `committee`, and counts what it records.
+    pub(in crate::ledger) fn commit_record(
+        &mut self,
+        record: &CommitRecord,
+        parent: BlockHash,
+        committee: &Committee,
+    ) -> Result<(), RecordFailure> {
+        let parent_height = Height::new(self.height.get().saturating_sub(1));
+        let certificate = match &record.parent {
+            None if parent_height == Height::new(0) && record.late.is_empty() => return Ok(()),
+            Some(certificate)
+                if certificate.height == parent_height
+                    && certificate.block == parent
+                    && parent_height > Height::new(0) =>
+            {
+                certificate
+            }
+            Some(_) | None => return Err(CommitRecordError::Parent.into()),
+        };
+        certificate.verify(committee, self.chain).map_err(CommitRecordError::Certificate)?;
+        let mut recorded = vec![false; committee.members().len()];
+        for signature in &certificate.signatures {
+            recorded[usize::from(signature.position)] = true;
+        }
+        let presence = Presence { block: parent, epoch: committee.epoch(), recorded };
+        self.put_presence(parent_height, Some(presence))?;
+        self.late(&record.late)?;
+        let forgotten = parent_height.get().checked_sub(LATE_PRECOMMIT_HEIGHTS);
+        if let Some(height) = forgotten.filter(|height| *height > 0) {
+            self.put_presence(Height::new(height), None)?;
+        }
+        Ok(())
+    }
+
+    fn late(&mut self, late: &[LatePrecommit]) -> Result<(), RecordFailure> {
+        let place = |precommit: &LatePrecommit| (precommit.height, precommit.position);
+        let ascending = late.is_sorted_by(|a, b| place(a) < place(b));
+        if !ascending || late.len() > usize::from(self.parameters.n_shards) {
+            let height = late.last().map_or(self.height, |precommit| precommit.height);
+            return Err(CommitRecordError::Late(height).into());
+        }
+        for precommit in late {
+            let refused = CommitRecordError::Late(precommit.height);
+            let presence = self.overlay.presence(precommit.height)?;
+            let mut presence = presence.ok_or(refused)?;
+            let committee = self.overlay.committee(presence.epoch)?;
+            let committee = committee.and_then(|bytes| Committee::from_bytes(&bytes).ok());
+            let committee = committee.ok_or(refused)?;
+            let position = usize::from(precommit.position);
+            let member = committee.members().get(position).ok_or(refused)?;
+            let recorded = presence.recorded.get_mut(position).ok_or(refused)?;
+            let vote = Vote {
+                height: precommit.height,
+                round: precommit.round,
+                kind: VoteKind::Precommit,
+                block: Some(presence.block),
+                voter: member.node,
+            };
+            let signed = SignedVote { vote, signature: precommit.signature };
+            if std::mem::replace(recorded, true) || !signed.verify(self.chain) {
+                return Err(refused.into());
+            }
+            self.put_presence(precommit.height, Some(presence))?;
+        }
+        Ok(())
+    }
+
+    fn put_presence(
+        &mut self,
+        height: Height,
+        presence: Option<Presence>,
+    ) -> Result<(), ReadError> {
+        self.overlay.put(Key::Presence(height), presence.map(Record::Presence))
+    }
+}

@@ -1,0 +1,296 @@
+//! The registry of storage nodes, their pools, and what equivocation costs.
+//!
+//! A pool is shared by shares. Minting and redeeming round down, in the pool's favour, and every
+//! pool counts 10^6 shares and 1 FROST that nobody owns, so that nobody can make a share so dear
+//! that the next staker's amount rounds to nothing.
+
+use ethnum::U256;
+
+use super::Executor;
+use crate::{
+    committee::Committee,
+    index::{Epoch, Height},
+    keys::NodeId,
+    ledger::{
+        AccountId, Amount, COMMISSION_BPS_MAX, Event, IndexEntry, Key, Node, NodeIdentity,
+        NodeSettings, OperationError, Pool, Record, Stake, Unbonding, error::Failure,
+    },
+    vote::Equivocation,
+};
+
+/// Unbondings that one account may have pending with one node.
+const MAX_UNBONDINGS: usize = 32;
+/// Shares of every pool that nobody owns.
+const VIRTUAL_SHARES: u128 = 1_000_000;
+/// FROST of every pool that nobody owns.
+const VIRTUAL_STAKE: u128 = 1;
+
+impl Pool {
+    /// Puts `amount` in; the shares that it is worth.
+    pub(in crate::ledger) fn mint(&mut self, amount: Amount) -> Option<u128> {
+        let shares = mul_div(
+            amount.frost(),
+            self.shares.checked_add(VIRTUAL_SHARES)?,
+            self.stake.frost().checked_add(VIRTUAL_STAKE)?,
+        )?;
+        self.stake = self.stake.checked_add(amount)?;
+        self.shares = self.shares.checked_add(shares)?;
+        Some(shares)
+    }
+
+    /// Takes `shares` out; what they are worth.
+    pub(in crate::ledger) fn redeem(&mut self, shares: u128) -> Option<Amount> {
+        let worth = self.worth(shares)?;
+        self.stake = self.stake.checked_sub(worth)?;
+        self.shares = self.shares.checked_sub(shares)?;
+        Some(worth)
+    }
+
+    /// What `shares` are worth now.
+    #[must_use]
+    pub fn worth(&self, shares: u128) -> Option<Amount> {
+        let stake = self.stake.frost().checked_add(VIRTUAL_STAKE)?;
+        let worth = mul_div(shares, stake, self.shares.checked_add(VIRTUAL_SHARES)?)?;
+        Some(Amount::from_frost(worth))
+    }
+
+    /// Takes a part, in ten-thousandths, away from all shares; how much that is.
+    fn slash(&mut self, bps: u16) -> Option<Amount> {
+        let lost = mul_div(self.stake.frost(), bps.into(), COMMISSION_BPS_MAX.into())?;
+        let lost = Amount::from_frost(lost);
+        self.stake = self.stake.checked_sub(lost)?;
+        Some(lost)
+    }
+}
+
+/// `a * b / c`, rounded down, through 256 bits.
+fn mul_div(a: u128, b: u128, c: u128) -> Option<u128> {
+    let product = U256::from(a).checked_mul(U256::from(b))?;
+    product.checked_div(U256::from(c))?.try_into().ok()
+}
+
+impl Executor<'_> {
+    pub(super) fn register_node(
+        &mut self,
+        operator: AccountId,
+        identity: &NodeIdentity,
+        settings: &NodeSettings,
+    ) -> Result<(), Failure> {
+        let node = identity.node;
+        if self.overlay.has(&Key::Node(node))?
+            || self.overlay.has(&Key::BlsKey(identity.bls_key))?
+        {
+            return Err(OperationError::KeyTaken.into());
+        }
+        if !identity.verify(self.chain, &operator) {
+            return Err(OperationError::Identity.into());
+        }
+        self.put_node(node, new_node(operator, identity.bls_key, settings.clone()))?;
+        self.overlay.put(Key::BlsKey(identity.bls_key), Record::BlsKey(node))?;
+        self.overlay.add_index(IndexEntry::Registered(node));
+        self.events.push(Event::NodeRegistered { node });
+        Ok(())
+    }
+
+    pub(super) fn update_node(
+        &mut self,
+        sender: AccountId,
+        id: NodeId,
+        settings: &NodeSettings,
+    ) -> Result<(), Failure> {
+        let mut node = self.operated(sender, &id)?;
+        node.settings = settings.clone();
+        self.put_node(id, node)?;
+        self.events.push(Event::NodeUpdated { node: id });
+        Ok(())
+    }
+
+    pub(super) fn unjail(&mut self, sender: AccountId, id: NodeId) -> Result<(), Failure> {
+        let mut node = self.operated(sender, &id)?;
+        let term = u64::from(self.parameters.ledger.jail_epochs);
+        let over = node.jailed.is_some_and(|since| self.epoch() >= since.plus(term));
+        if !over {
+            return Err(OperationError::Jail.into());
+        }
+        node.jailed = None;
+        self.put_node(id, node)?;
+        self.events.push(Event::NodeUnjailed { node: id });
+        Ok(())
+    }
+
+    pub(super) fn stake(
+        &mut self,
+        account: AccountId,
+        id: NodeId,
+        amount: Amount,
+    ) -> Result<(), Failure> {
+        let mut node = self.registered(&id)?;
+        if node.closed {
+            return Err(OperationError::PoolClosed.into());
+        }
+        self.debit(&account, amount)?;
+        let shares = node.pool.mint(amount).ok_or(OperationError::Overflow)?;
+        if shares == 0 {
+            return Err(OperationError::Shares.into());
+        }
+        let mut stake = self.overlay.stake(&account, &id)?.unwrap_or_default();
+        stake.shares = stake.shares.checked_add(shares).ok_or(OperationError::Overflow)?;
+        self.put_node(id, node)?;
+        self.put_stake(account, id, stake)?;
+        self.events.push(Event::Staked { account, node: id, amount, shares });
+        Ok(())
+    }
+
+    pub(super) fn unstake(
+        &mut self,
+        account: AccountId,
+        id: NodeId,
+        shares: u128,
+    ) -> Result<(), Failure> {
+        let mut node = self.registered(&id)?;
+        let mut stake = self.overlay.stake(&account, &id)?.unwrap_or_default();
+        stake.shares = stake.shares.checked_sub(shares).ok_or(OperationError::Shares)?;
+        let amount = node.pool.redeem(shares).ok_or(OperationError::Overflow)?;
+        let unbonding = node.unbonding.mint(amount).ok_or(OperationError::Overflow)?;
+        if amount.is_zero() || unbonding == 0 {
+            return Err(OperationError::Shares.into());
+        }
+        // The running epoch does not count: it may be nearly over.
+        let epochs = u64::from(self.parameters.ledger.unbonding_epochs);
+        let until = self.epoch().plus(1).plus(epochs);
+        let pending = stake.unbonding.len();
+        match stake.unbonding.last_mut().filter(|last| last.until == until) {
+            Some(last) => {
+                let shares = last.shares.checked_add(unbonding);
+                last.shares = shares.ok_or(OperationError::Overflow)?;
+            }
+            None if pending >= MAX_UNBONDINGS => {
+                return Err(OperationError::TooManyUnbondings.into());
+            }
+            None => stake.unbonding.push(Unbonding { shares: unbonding, until }),
+        }
+        self.put_node(id, node)?;
+        self.put_stake(account, id, stake)?;
+        self.events.push(Event::Unstaked { account, node: id, amount, until });
+        Ok(())
+    }
+
+    pub(super) fn withdraw(&mut self, account: AccountId, id: NodeId) -> Result<(), Failure> {
+        let mut node = self.registered(&id)?;
+        let mut stake = self.overlay.stake(&account, &id)?.unwrap_or_default();
+        let epoch = self.epoch();
+        let due = stake.unbonding.iter().take_while(|unbonding| unbonding.until <= epoch).count();
+        if due == 0 {
+            return Err(OperationError::NothingUnbonded.into());
+        }
+        let mut amount = Amount::ZERO;
+        for unbonding in stake.unbonding.drain(..due) {
+            let worth = node.unbonding.redeem(unbonding.shares);
+            let sum = worth.and_then(|worth| amount.checked_add(worth));
+            amount = sum.ok_or(OperationError::Overflow)?;
+        }
+        self.credit(&account, amount)?;
+        self.put_node(id, node)?;
+        self.put_stake(account, id, stake)?;
+        self.events.push(Event::Withdrawn { account, node: id, amount });
+        Ok(())
+    }
+
+    pub(super) fn report_equivocation(
+        &mut self,
+        equivocation: &Equivocation,
+    ) -> Result<(), Failure> {
+        let (offender, height) = (equivocation.offender(), equivocation.first.vote.height);
+        let Some(epoch) = self.punishable_epoch(&offender, height)? else {
+            return Err(OperationError::NotPunishable.into());
+        };
+        if self.overlay.has(&Key::Offence(offender, epoch))? {
+            return Err(OperationError::Punished.into());
+        }
+        equivocation.verify(self.chain)?;
+        self.overlay.put(Key::Offence(offender, epoch), Record::Offence(height))?;
+
+        let mut node = self.registered(&offender)?;
+        let bps = self.parameters.ledger.equivocation_slash_bps;
+        let staked = node.pool.slash(bps).ok_or(OperationError::Overflow)?;
+        let unbonding = node.unbonding.slash(bps).ok_or(OperationError::Overflow)?;
+        let burned = staked.checked_add(unbonding).ok_or(OperationError::Overflow)?;
+        node.closed |= node.pool.stake.is_zero() && node.pool.shares > 0;
+        node.jailed = Some(self.epoch());
+        self.put_node(offender, node)?;
+        let mut summary = self.overlay.summary()?;
+        let sum = summary.supply.burned.checked_add(burned);
+        summary.supply.burned = sum.ok_or(OperationError::Overflow)?;
+        self.overlay.put(Key::Summary, Record::Summary(summary))?;
+        self.events.push(Event::NodeSlashed { node: offender, burned });
+        Ok(())
+    }
+
+    /// The epoch of `height`, if it is recent enough to be punished and the node voted in it.
+    fn punishable_epoch(
+        &mut self,
+        offender: &NodeId,
+        height: Height,
+    ) -> Result<Option<Epoch>, Failure> {
+        if height > self.height {
+            return Ok(None);
+        }
+        let oldest = self.oldest_kept_epoch();
+        for epoch in (oldest.get()..=self.epoch().get()).rev().map(Epoch::new) {
+            let begun = self.overlay.epoch(epoch)?.first_height;
+            if begun.is_some_and(|first| first <= height) {
+                let committee = self.overlay.committee(epoch)?;
+                let committee = committee.and_then(|bytes| Committee::from_bytes(&bytes).ok());
+                let voted = |committee: &Committee| {
+                    committee.member(offender).is_some_and(|member| member.weight() > 0)
+                };
+                return Ok(committee.filter(voted).map(|_| epoch));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The oldest epoch whose committee is still known: stake that left it can still be slashed.
+    pub(super) fn oldest_kept_epoch(&self) -> Epoch {
+        let kept = u64::from(self.parameters.ledger.unbonding_epochs).saturating_add(1);
+        Epoch::new(self.epoch().get().saturating_sub(kept))
+    }
+
+    fn registered(&mut self, id: &NodeId) -> Result<Node, Failure> {
+        Ok(*self.overlay.node(id)?.ok_or(OperationError::NoNode)?)
+    }
+
+    fn operated(&mut self, sender: AccountId, id: &NodeId) -> Result<Node, Failure> {
+        let node = self.registered(id)?;
+        if node.operator != sender {
+            return Err(OperationError::NotOwner { owner: node.operator }.into());
+        }
+        Ok(node)
+    }
+
+    fn put_node(&mut self, id: NodeId, node: Node) -> Result<(), Failure> {
+        Ok(self.overlay.put(Key::Node(id), Record::Node(Box::new(node)))?)
+    }
+
+    fn put_stake(&mut self, account: AccountId, node: NodeId, stake: Stake) -> Result<(), Failure> {
+        let keep = stake.shares > 0 || !stake.unbonding.is_empty();
+        let entry = IndexEntry::Staked(account, node);
+        if keep {
+            self.overlay.add_index(entry);
+        } else {
+            self.overlay.remove_index(entry);
+        }
+        let record = keep.then_some(Record::Stake(stake));
+        Ok(self.overlay.put(Key::Stake(account, node), record)?)
+    }
+}
+
+/// A node that has just entered the registry.
+pub(in crate::ledger) const fn new_node(
+    operator: AccountId,
+    bls_key: crate::keys::BlsPublicKey,
+    settings: NodeSettings,
+) -> Node {
+    let empty = Pool { stake: Amount::ZERO, shares: 0 };
+    Node { operator, bls_key, settings, pool: empty, unbonding: empty, closed: false, jailed: None }
+}

@@ -1,0 +1,100 @@
+//! The state at genesis: accounts, nodes with their stakes, the first committee and prices.
+
+use super::{
+    Account, EpochRecord, IndexEntry, Key, LedgerParameters, MemoryStore, NodeSettings, Parameters,
+    Prices, Record, Stake, State, StateChange, Summary, Supply, Timestamp, execute::new_node,
+    overlay::Overlay,
+};
+use crate::{
+    committee::Committee,
+    genesis::{Genesis, GenesisError, GenesisMember},
+    index::{Epoch, Height},
+    ledger::Amount,
+};
+
+impl State {
+    /// The state before the first block, and what it writes as version 0.
+    ///
+    /// # Errors
+    /// [`GenesisError`] if the genesis is no valid one.
+    pub fn genesis(genesis: &Genesis) -> Result<(Self, StateChange), GenesisError> {
+        let committee = genesis.committee()?;
+        let parameters = Parameters {
+            n_shards: genesis.n_shards,
+            max_blob_bytes: genesis.max_blob_bytes,
+            ledger: genesis.ledger,
+            supply: genesis.supply()?,
+        };
+        let (summary, records) = records(genesis, &committee);
+        let empty = MemoryStore::default();
+        let mut overlay = Overlay::new(&empty, None);
+        for (key, record) in records {
+            if let Key::Node(node) = &key {
+                overlay.add_index(IndexEntry::Registered(*node));
+            }
+            if let Key::Stake(account, node) = &key {
+                overlay.add_index(IndexEntry::Staked(*account, *node));
+            }
+            overlay.put(key, record).expect("memory can be read");
+        }
+        let (root, change) = overlay.finish(Height::new(0)).expect("memory can be read");
+        Ok((Self::at_genesis(genesis.chain_id(), parameters, committee, (root, summary)), change))
+    }
+}
+
+fn records(genesis: &Genesis, committee: &Committee) -> (Summary, Vec<(Key, Record)>) {
+    let epoch = Epoch::new(0);
+    let mut records = Vec::new();
+    let mut supply = Supply::default();
+    let add = |sum: &mut Amount, amount: Amount| {
+        *sum = sum.checked_add(amount).expect("the genesis' supply has been checked");
+    };
+    for account in &genesis.accounts {
+        let record = Account { balance: account.balance, nonce: 0 };
+        records.push((Key::Account(account.account), Record::Account(record)));
+        add(&mut supply.balances, account.balance);
+    }
+    for member in &genesis.members {
+        add(&mut supply.stakes, Amount::from_wal(member.stake_wal));
+        records.extend(member_records(member, &genesis.ledger));
+    }
+    let prices = Prices {
+        storage: genesis.ledger.storage_price,
+        write: genesis.ledger.write_price,
+        capacity_units: genesis.ledger.capacity_units,
+    };
+    let summary = Summary {
+        epoch,
+        epoch_start: Timestamp::from_ms(0),
+        prices,
+        next_prices: None,
+        certifications: 0,
+        supply,
+    };
+    let first = EpochRecord { first_height: Some(Height::new(1)), ..EpochRecord::default() };
+    records.push((Key::Epoch(epoch), Record::Epoch(first)));
+    records.push((Key::Committee(epoch), Record::Committee(committee.to_bytes())));
+    records.push((Key::Summary, Record::Summary(summary)));
+    (summary, records)
+}
+
+/// A member with its first stake, which is its operator's.
+fn member_records(member: &GenesisMember, ledger: &LedgerParameters) -> Vec<(Key, Record)> {
+    let settings = NodeSettings {
+        addresses: Vec::new(),
+        commission_bps: 0,
+        storage_price: ledger.storage_price,
+        write_price: ledger.write_price,
+        capacity_units: ledger.capacity_units,
+    };
+    let mut node = new_node(member.operator, member.bls_key, settings);
+    let mut records = vec![(Key::BlsKey(member.bls_key), Record::BlsKey(member.node))];
+    let amount = Amount::from_wal(member.stake_wal);
+    if !amount.is_zero() {
+        let shares = node.pool.mint(amount).expect("the genesis' supply has been checked");
+        let stake = Stake { shares, unbonding: Vec::new() };
+        records.push((Key::Stake(member.operator, member.node), Record::Stake(stake)));
+    }
+    records.push((Key::Node(member.node), Record::Node(Box::new(node))));
+    records
+}

@@ -1,0 +1,257 @@
+//! The state as a block in execution sees it: the stored records, and over them what the block has
+//! changed so far.
+//!
+//! Operations read and write records here; a transaction that fails is taken back whole
+//! ([`Overlay::rollback`]). At the end of the block the changes become a [`StateChange`].
+//!
+//! Invariant: every FROST that a block's records gain, others lose: [`Overlay::finish`] counts
+//! them all and refuses anything else, in release builds too.
+
+use std::collections::BTreeMap;
+
+use super::{
+    Account, Blob, EpochRecord, IndexEntry, IndexRange, Key, LedgerRegistration, Name, Node,
+    Presence, ReadError, Record, Stake, StateChange, StateReader, Summary, Supply, tree,
+};
+use crate::{
+    blob::BlobId,
+    hash::Hash,
+    index::{Epoch, Height},
+    keys::NodeId,
+    ledger::AccountId,
+    registration::RegistrationId,
+};
+
+/// A record that the block has looked at.
+#[derive(Debug)]
+struct Slot {
+    /// As of the parent, with the version that wrote it.
+    before: Option<(u64, Record)>,
+    /// As of now.
+    now: Option<Record>,
+}
+
+/// How to undo one step.
+#[derive(Debug)]
+enum Undo {
+    Record(Key, Box<Option<Record>>),
+    Index(Vec<u8>, Option<bool>),
+}
+
+/// A point to which changes can be taken back.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Savepoint(usize);
+
+/// The state under change.
+pub(super) struct Overlay<'a> {
+    reader: &'a dyn StateReader,
+    /// The version read from: the parent's height. `None` before genesis.
+    parent: Option<u64>,
+    records: BTreeMap<Key, Slot>,
+    /// Index entries added (true) or removed (false).
+    index: BTreeMap<Vec<u8>, bool>,
+    undo: Vec<Undo>,
+}
+
+/// A typed getter per kind of record.
+macro_rules! getters {
+    ($($(#[$doc:meta])* $name:ident($($arg:ident: $type:ty),*) -> $record:ident($value:ty) = $key:expr;)*) => {$(
+        $(#[$doc])*
+        pub(super) fn $name(&mut self, $($arg: $type),*) -> Result<Option<$value>, ReadError> {
+            match self.get(&$key)? {
+                Some(Record::$record(record)) => Ok(Some(record.clone().into())),
+                Some(_) => Err(self.damaged(&$key)),
+                None => Ok(None),
+            }
+        }
+    )*};
+}
+
+impl<'a> Overlay<'a> {
+    /// The state after block `parent`, or before genesis.
+    pub(super) fn new(reader: &'a dyn StateReader, parent: Option<Height>) -> Self {
+        Self {
+            reader,
+            parent: parent.map(Height::get),
+            records: BTreeMap::new(),
+            index: BTreeMap::new(),
+            undo: Vec::new(),
+        }
+    }
+
+    getters! {
+        node(id: &NodeId) -> Node(Box<Node>) = Key::Node(*id);
+        stake(account: &AccountId, node: &NodeId) -> Stake(Stake) = Key::Stake(*account, *node);
+        blob(id: &BlobId) -> Blob(Blob) = Key::Blob(*id);
+        registration(id: &RegistrationId) -> Registration(Box<LedgerRegistration>)
+            = Key::Registration(*id);
+        name(account: &AccountId, name: &str) -> Name(Name) = Key::Name(*account, name.to_owned());
+        stored_account(id: &AccountId) -> Account(Account) = Key::Account(*id);
+        stored_epoch(epoch: Epoch) -> Epoch(EpochRecord) = Key::Epoch(epoch);
+        presence(height: Height) -> Presence(Presence) = Key::Presence(height);
+        committee(epoch: Epoch) -> Committee(Vec<u8>) = Key::Committee(epoch);
+        stored_summary() -> Summary(Summary) = Key::Summary;
+    }
+
+    /// An account; one that was never seen is empty.
+    pub(super) fn account(&mut self, id: &AccountId) -> Result<Account, ReadError> {
+        Ok(self.stored_account(id)?.unwrap_or_default())
+    }
+
+    /// An epoch; one that nothing was paid for is empty.
+    pub(super) fn epoch(&mut self, epoch: Epoch) -> Result<EpochRecord, ReadError> {
+        Ok(self.stored_epoch(epoch)?.unwrap_or_default())
+    }
+
+    /// The summary, which every state has.
+    pub(super) fn summary(&mut self) -> Result<Summary, ReadError> {
+        self.stored_summary()?.ok_or_else(|| self.damaged(&Key::Summary))
+    }
+
+    /// Whether there is a record.
+    pub(super) fn has(&mut self, key: &Key) -> Result<bool, ReadError> {
+        Ok(self.get(key)?.is_some())
+    }
+
+    fn get(&mut self, key: &Key) -> Result<Option<&Record>, ReadError> {
+        self.load(key)?;
+        Ok(self.records.get(key).and_then(|slot| slot.now.as_ref()))
+    }
+
+    fn load(&mut self, key: &Key) -> Result<(), ReadError> {
+        if self.records.contains_key(key) {
+            return Ok(());
+        }
+        let stored = match self.parent {
+            Some(version) => self.reader.value(&key.hash(), version)?,
+            None => None,
+        };
+        let before = match stored {
+            Some((version, Some(bytes))) => {
+                let record = Record::from_bytes(&bytes).ok_or_else(|| self.damaged(key))?;
+                Some((version, record))
+            }
+            Some((_, None)) | None => None,
+        };
+        let now = before.as_ref().map(|(_, record)| record.clone());
+        self.records.insert(key.clone(), Slot { before, now });
+        Ok(())
+    }
+
+    /// Writes a record, or removes it.
+    pub(super) fn put(
+        &mut self,
+        key: Key,
+        record: impl Into<Option<Record>>,
+    ) -> Result<(), ReadError> {
+        self.load(&key)?;
+        let slot = self.records.get_mut(&key).expect("loaded");
+        let before = std::mem::replace(&mut slot.now, record.into());
+        self.undo.push(Undo::Record(key, Box::new(before)));
+        Ok(())
+    }
+
+    /// Puts an entry into the index.
+    pub(super) fn add_index(&mut self, entry: IndexEntry) {
+        self.set_index(entry.to_bytes(), true);
+    }
+
+    /// Takes an entry out of the index.
+    pub(super) fn remove_index(&mut self, entry: IndexEntry) {
+        self.set_index(entry.to_bytes(), false);
+    }
+
+    fn set_index(&mut self, entry: Vec<u8>, present: bool) {
+        let before = self.index.insert(entry.clone(), present);
+        self.undo.push(Undo::Index(entry, before));
+    }
+
+    /// At most `limit` entries of the index in `range`, ascending.
+    pub(super) fn index(
+        &self,
+        range: &IndexRange,
+        limit: usize,
+    ) -> Result<Vec<Vec<u8>>, ReadError> {
+        let bounds = range.start.clone()..range.end.clone();
+        let changed = || self.index.range(bounds.clone());
+        let removed = changed().filter(|(_, present)| !**present).count();
+        let stored = match self.parent {
+            Some(_) => {
+                self.reader.index(&range.start..&range.end, limit.saturating_add(removed))?
+            }
+            None => Vec::new(),
+        };
+        let mut entries: Vec<_> =
+            stored.into_iter().filter(|entry| !self.index.contains_key(entry)).collect();
+        entries.extend(changed().filter(|(_, present)| **present).map(|(entry, _)| entry.clone()));
+        entries.sort_unstable();
+        entries.truncate(limit);
+        Ok(entries)
+    }
+
+    /// Where a transaction begins.
+    pub(super) fn savepoint(&mut self) -> Savepoint {
+        Savepoint(self.undo.len())
+    }
+
+    /// Takes back everything since `savepoint`.
+    pub(super) fn rollback(&mut self, savepoint: Savepoint) {
+        for step in self.undo.drain(savepoint.0..).rev() {
+            match step {
+                Undo::Record(key, before) => {
+                    self.records.get_mut(&key).expect("it was written").now = *before;
+                }
+                Undo::Index(entry, Some(before)) => {
+                    self.index.insert(entry, before);
+                }
+                Undo::Index(entry, None) => {
+                    self.index.remove(&entry);
+                }
+            }
+        }
+    }
+
+    /// Where the supply of the records touched was and is: before, now.
+    pub(super) fn supply(&self) -> Option<(Supply, Supply)> {
+        let (mut before, mut now) = (Supply::default(), Supply::default());
+        for slot in self.records.values() {
+            if let Some((_, record)) = &slot.before {
+                before = before.add(&record.wal()?)?;
+            }
+            if let Some(record) = &slot.now {
+                now = now.add(&record.wal()?)?;
+            }
+        }
+        Some((before, now))
+    }
+
+    /// What the block changes, and the root of the map after it.
+    pub(super) fn finish(self, height: Height) -> Result<(Hash, StateChange), ReadError> {
+        let version = height.get();
+        let mut change = StateChange { version, ..StateChange::default() };
+        for (key, slot) in &self.records {
+            let before = slot.before.as_ref().map(|(_, record)| record);
+            if before == slot.now.as_ref() {
+                continue;
+            }
+            let hash = key.hash();
+            change.values.push((hash, slot.now.as_ref().map(Record::to_bytes)));
+            change.stale_values.extend(slot.before.as_ref().map(|(version, _)| (hash, *version)));
+            if slot.now.is_none() {
+                // A removal hides the value before it; both go together, this one last.
+                change.stale_values.push((hash, version));
+            }
+        }
+        let update = tree::update(self.reader, &change.values, version)?;
+        change.nodes = update.nodes;
+        change.stale_nodes = update.stale;
+        for (entry, present) in self.index {
+            if present { &mut change.index_added } else { &mut change.index_removed }.push(entry);
+        }
+        Ok((update.root, change))
+    }
+
+    fn damaged(&self, key: &Key) -> ReadError {
+        ReadError(format!("the record under {key:?} is damaged or missing").into())
+    }
+}

@@ -1,0 +1,371 @@
+//! The records of the state: what the authenticated map holds under a [`Key`](super::Key).
+//!
+//! Invariants: the byte layout is borsh's and fixed by golden vectors; every FROST of the supply
+//! is counted in exactly one record ([`Record::wal`]), so that the ledger can prove to itself
+//! after each block that none was made or lost.
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use serde::{Deserialize, Serialize};
+
+use super::{AccountId, Amount, BlockHash, NodeSettings, Timestamp};
+use crate::{
+    blob::{BlobHeader, BlobId},
+    index::{Epoch, Height},
+    keys::{BlsPublicKey, NodeId},
+};
+
+/// An account.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    BorshSerialize,
+    BorshDeserialize,
+    Serialize,
+    Deserialize,
+)]
+pub struct Account {
+    /// What it can spend.
+    pub balance: Amount,
+    /// How many transactions it has sent: the nonce of the next.
+    pub nonce: u64,
+}
+
+/// A sum of stakes that is shared by shares.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    BorshSerialize,
+    BorshDeserialize,
+    Serialize,
+    Deserialize,
+)]
+pub struct Pool {
+    /// What it holds.
+    pub stake: Amount,
+    /// Shares in it.
+    pub shares: u128,
+}
+
+/// A storage node in the registry.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
+pub struct Node {
+    /// Who runs it.
+    pub operator: AccountId,
+    /// Its BLS key.
+    pub bls_key: BlsPublicKey,
+    /// What it offers, from the next selection on.
+    pub settings: NodeSettings,
+    /// Stake that counts at selections.
+    pub pool: Pool,
+    /// Stake on its way out, slashable until it is paid.
+    pub unbonding: Pool,
+    /// Slashed to nothing: nobody can stake here again.
+    pub closed: bool,
+    /// The epoch in which it was jailed, while it is.
+    pub jailed: Option<Epoch>,
+}
+
+/// Stake that will be paid.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize,
+)]
+pub struct Unbonding {
+    /// Shares in the node's unbonding pool.
+    pub shares: u128,
+    /// The first epoch in which it can be withdrawn.
+    pub until: Epoch,
+}
+
+/// What an account has staked with one node.
+#[derive(
+    Clone, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize,
+)]
+pub struct Stake {
+    /// Shares in the node's pool.
+    pub shares: u128,
+    /// What is on its way out, by ascending epoch.
+    pub unbonding: Vec<Unbonding>,
+}
+
+/// Certified life of a blob.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize,
+)]
+pub struct Certified {
+    /// Given at the first certification, kept while any certified registration lives.
+    pub number: u64,
+    /// The latest end of the certified registrations: dead from this epoch on.
+    pub end: Epoch,
+    /// The epoch of the first certification among the living.
+    pub first_epoch: Epoch,
+    /// Its time.
+    pub first_time: Timestamp,
+}
+
+/// A blob with at least one registration that was not swept, or one proven invalid.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize,
+)]
+pub struct Blob {
+    /// Its header.
+    pub header: BlobHeader,
+    /// Registrations that have not been deleted or swept.
+    pub registrations: u64,
+    /// The latest end of those of them that are certified and can't be deleted.
+    pub permanent_end: Option<Epoch>,
+    /// Its certified life, if it has one; dead from its end on.
+    pub certified: Option<Certified>,
+    /// Proven inconsistent.
+    pub invalid: bool,
+}
+
+/// A price paid for some epochs.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize,
+)]
+pub struct Payment {
+    /// The first epoch paid.
+    pub start: Epoch,
+    /// Behind the last epoch paid.
+    pub end: Epoch,
+    /// What each of them got.
+    pub per_epoch: Amount,
+}
+
+/// An account's paid claim that a blob be stored.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
+pub struct LedgerRegistration {
+    /// The blob.
+    pub blob: BlobId,
+    /// Who may extend, delete or give it away.
+    pub owner: AccountId,
+    /// The first epoch that it covers.
+    pub start: Epoch,
+    /// The first epoch that it no longer covers.
+    pub end: Epoch,
+    /// Whether it can be deleted before its end.
+    pub deletable: bool,
+    /// When it was certified.
+    pub certified: Option<(Epoch, Timestamp)>,
+    /// Billed units.
+    pub units: u64,
+    /// What was paid for storage, by ascending epochs, without gaps.
+    pub payments: Vec<Payment>,
+}
+
+impl LedgerRegistration {
+    /// The first epoch in which it is dead: its end, or where it lapses uncertified.
+    #[must_use]
+    pub fn deadline(&self) -> Epoch {
+        match self.certified {
+            Some(_) => self.end,
+            None => self.end.min(self.start.plus(2)),
+        }
+    }
+
+    /// Whether it lives in `epoch`.
+    #[must_use]
+    pub fn is_alive(&self, epoch: Epoch) -> bool {
+        epoch < self.deadline()
+    }
+}
+
+/// A name that an account has given to a blob.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize,
+)]
+pub struct Name {
+    /// What it points at.
+    pub blob: Option<BlobId>,
+    /// How often it has been set.
+    pub version: u64,
+}
+
+/// What the ledger keeps of one epoch, past or to come.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    BorshSerialize,
+    BorshDeserialize,
+    Serialize,
+    Deserialize,
+)]
+pub struct EpochRecord {
+    /// What was paid for this epoch: fees, writes, storage.
+    pub bucket: Amount,
+    /// Units of living registrations that cover it.
+    pub units: u64,
+    /// Its first block, once it has begun.
+    pub first_height: Option<Height>,
+}
+
+/// What storing costs in an epoch, and how much there is.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize,
+)]
+pub struct Prices {
+    /// FROST per unit and epoch.
+    pub storage: Amount,
+    /// FROST per unit, once.
+    pub write: Amount,
+    /// Units that the network offers.
+    pub capacity_units: u64,
+}
+
+/// Where the supply is.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    BorshSerialize,
+    BorshDeserialize,
+    Serialize,
+    Deserialize,
+)]
+pub struct Supply {
+    /// In accounts.
+    pub balances: Amount,
+    /// In pools, unbonding included.
+    pub stakes: Amount,
+    /// Paid for epochs, not yet earned by anybody.
+    pub buckets: Amount,
+    /// Destroyed by slashing.
+    pub burned: Amount,
+}
+
+impl Supply {
+    /// All of it.
+    #[must_use]
+    pub fn total(&self) -> Option<Amount> {
+        let sum = self.balances.checked_add(self.stakes)?;
+        sum.checked_add(self.buckets)?.checked_add(self.burned)
+    }
+
+    pub(super) fn add(&self, other: &Self) -> Option<Self> {
+        Some(Self {
+            balances: self.balances.checked_add(other.balances)?,
+            stakes: self.stakes.checked_add(other.stakes)?,
+            buckets: self.buckets.checked_add(other.buckets)?,
+            burned: self.burned.checked_add(other.burned)?,
+        })
+    }
+
+    pub(super) fn sub(&self, other: &Self) -> Option<Self> {
+        Some(Self {
+            balances: self.balances.checked_sub(other.balances)?,
+            stakes: self.stakes.checked_sub(other.stakes)?,
+            buckets: self.buckets.checked_sub(other.buckets)?,
+            burned: self.burned.checked_sub(other.burned)?,
+        })
+    }
+}
+
+/// The ledger at a glance: one record, rewritten by every block.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize,
+)]
+pub struct Summary {
+    /// The running epoch.
+    pub epoch: Epoch,
+    /// When it began.
+    pub epoch_start: Timestamp,
+    /// Prices of the running epoch.
+    pub prices: Prices,
+    /// Prices of the next one, once it has been selected.
+    pub next_prices: Option<Prices>,
+    /// Certifications so far: the number of the next.
+    pub certifications: u64,
+    /// Where the supply is.
+    pub supply: Supply,
+}
+
+/// Whose precommits for a recent block have been recorded.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
+pub struct Presence {
+    /// The block that was committed.
+    pub block: BlockHash,
+    /// The epoch whose committee voted.
+    pub epoch: Epoch,
+    /// Per committee position.
+    pub recorded: Vec<bool>,
+}
+
+/// A value of the authenticated map.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub enum Record {
+    /// Under [`Key::Summary`](super::Key::Summary).
+    Summary(Summary),
+    /// Under [`Key::Account`](super::Key::Account).
+    Account(Account),
+    /// Under [`Key::Node`](super::Key::Node).
+    Node(Box<Node>),
+    /// Under [`Key::BlsKey`](super::Key::BlsKey).
+    BlsKey(NodeId),
+    /// Under [`Key::Stake`](super::Key::Stake).
+    Stake(Stake),
+    /// Under [`Key::Blob`](super::Key::Blob).
+    Blob(Blob),
+    /// Under [`Key::Registration`](super::Key::Registration).
+    Registration(Box<LedgerRegistration>),
+    /// Under [`Key::Name`](super::Key::Name).
+    Name(Name),
+    /// Under [`Key::Epoch`](super::Key::Epoch).
+    Epoch(EpochRecord),
+    /// Under [`Key::Committee`](super::Key::Committee): the layout of the committee.
+    Committee(Vec<u8>),
+    /// Under [`Key::Presence`](super::Key::Presence).
+    Presence(Presence),
+    /// Under [`Key::Offence`](super::Key::Offence): the height of the votes.
+    Offence(Height),
+}
+
+impl Record {
+    /// The bytes of the layout.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        borsh::to_vec(self).expect("writing to memory")
+    }
+
+    /// Parses the layout strictly.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        borsh::from_slice(bytes).ok()
+    }
+
+    /// The part of the supply that this record counts, but for what a [`Summary`] sums up.
+    pub(super) fn wal(&self) -> Option<Supply> {
+        let mut supply = Supply::default();
+        match self {
+            Self::Account(account) => supply.balances = account.balance,
+            Self::Node(node) => {
+                supply.stakes = node.pool.stake.checked_add(node.unbonding.stake)?;
+            }
+            Self::Epoch(epoch) => supply.buckets = epoch.bucket,
+            Self::Summary(_)
+            | Self::BlsKey(_)
+            | Self::Stake(_)
+            | Self::Blob(_)
+            | Self::Registration(_)
+            | Self::Name(_)
+            | Self::Committee(_)
+            | Self::Presence(_)
+            | Self::Offence(_) => {}
+        }
+        Some(supply)
+    }
+}

@@ -1,0 +1,184 @@
+//! A chain without a network: makes, checks, certifies and applies blocks in memory.
+
+use std::sync::Arc;
+
+use super::node_keys;
+use crate::{
+    genesis::Genesis,
+    keys::{BlsKeyPair, ChainId, KeyPair},
+    ledger::{
+        AccountId, Amount, Block, BlockError, CommitRecord, Executed, Key, MemoryStore, Operation,
+        OperationError, Outcome, Proposal, Record, SignedTransaction, State, StateReader,
+        SystemOperation, Timestamp, Transaction, TransactionId, VerifiedTransaction,
+    },
+    vote::{CommitCertificate, CommitSignature, Vote, VoteKind},
+};
+
+/// A ledger with all the keys of its committee.
+#[derive(Debug)]
+pub struct Chain {
+    /// Where it stands.
+    pub state: State,
+    /// Its records.
+    pub store: MemoryStore,
+    /// All its blocks with their certificates, from height 1.
+    pub blocks: Vec<(Block, CommitCertificate)>,
+    /// The ledger time of the next block.
+    pub now: Timestamp,
+    keys: Vec<(KeyPair, BlsKeyPair)>,
+}
+
+impl Chain {
+    /// The chain of a genesis whose members are the first of [`node_keys`].
+    ///
+    /// # Panics
+    /// If the genesis is no valid one.
+    #[must_use]
+    pub fn new(genesis: &Genesis) -> Self {
+        let (state, change) = State::genesis(genesis).expect("a valid genesis");
+        let mut store = MemoryStore::default();
+        store.write(change);
+        let keys = node_keys(genesis.members.len());
+        Self { state, store, blocks: Vec::new(), now: Timestamp::from_ms(1_700_000_000_000), keys }
+    }
+
+    /// The network.
+    #[must_use]
+    pub fn id(&self) -> ChainId {
+        *self.state.chain()
+    }
+
+    /// The next transaction of the account of `key`, with the least fee.
+    ///
+    /// # Panics
+    /// If memory cannot be read.
+    #[must_use]
+    pub fn sign(&self, key: &KeyPair, operations: Vec<Operation>) -> SignedTransaction {
+        let sender = AccountId::new(key.public());
+        let nonce = match self.record(&Key::Account(sender)) {
+            Some(Record::Account(account)) => account.nonce,
+            _ => 0,
+        };
+        let fee = self.state.parameters().ledger.fee_per_operation;
+        let fee = fee.checked_mul(operations.len() as u128).expect("small");
+        let expires = self.now.plus_ms(60_000);
+        Transaction { sender, nonce, fee, expires, operations }.sign(&self.id(), key)
+    }
+
+    /// What the state holds under `key`.
+    ///
+    /// # Panics
+    /// If memory cannot be read.
+    #[must_use]
+    pub fn record(&self, key: &Key) -> Option<Record> {
+        let height = self.state.tip().height.get();
+        let (_, bytes) = self.store.value(&key.hash(), height).expect("memory")?;
+        Record::from_bytes(&bytes?)
+    }
+
+    /// What an account can spend.
+    #[must_use]
+    pub fn balance(&self, account: &AccountId) -> Amount {
+        match self.record(&Key::Account(*account)) {
+            Some(Record::Account(account)) => account.balance,
+            _ => Amount::ZERO,
+        }
+    }
+
+    /// The member whose turn the tests make it, and its keys.
+    #[must_use]
+    pub fn proposer(&self) -> &(KeyPair, BlsKeyPair) {
+        let height = self.state.next_height().get();
+        &self.keys[usize::try_from(height).expect("small") % self.keys.len()]
+    }
+
+    /// The next block with these transactions: what the state takes of them; why not the others.
+    ///
+    /// # Errors
+    /// [`BlockError`].
+    pub fn propose(
+        &self,
+        system: &[SystemOperation],
+        transactions: &[SignedTransaction],
+    ) -> Result<(Block, Vec<(TransactionId, OperationError)>), BlockError> {
+        let (node, bls) = self.proposer();
+        let proposal = Proposal {
+            node: node.public(),
+            bls,
+            round: 0,
+            now: self.now,
+            commit_record: self.commit_record(),
+        };
+        let mut refused = Vec::new();
+        let mut next = transactions.iter();
+        let mut candidates = |outcome: Outcome<'_>| {
+            if let Outcome::Refused(id, error) = outcome {
+                refused.push((id, error.clone()));
+            }
+            let signed = next.next()?.clone();
+            Some(Arc::<VerifiedTransaction>::new(signed.verify(&self.id()).expect("well formed")))
+        };
+        let (block, _) = self.state.propose(&self.store, proposal, system, &mut candidates)?;
+        Ok((block, refused))
+    }
+
+    /// The parent's certificate as the next block has to record it.
+    #[must_use]
+    pub fn commit_record(&self) -> CommitRecord {
+        let parent = self.blocks.last().map(|(_, certificate)| certificate.clone());
+        CommitRecord { parent, late: Vec::new() }
+    }
+
+    /// Precommits of the members at `positions` for `block`.
+    ///
+    /// # Panics
+    /// If there is no such member.
+    #[must_use]
+    pub fn certify(&self, block: &Block, positions: &[u16]) -> CommitCertificate {
+        let (height, hash) = (block.header.height, block.header.hash());
+        let signature = |position: &u16| {
+            let voter = self.state.committee().members()[usize::from(*position)].node;
+            let (key, _) = self.keys.iter().find(|(key, _)| key.public() == voter).expect("ours");
+            let kind = VoteKind::Precommit;
+            let vote = Vote { height, round: 0, kind, block: Some(hash), voter };
+            CommitSignature { position: *position, signature: vote.sign(&self.id(), key).signature }
+        };
+        let signatures = positions.iter().map(signature).collect();
+        CommitCertificate { height, round: 0, block: hash, signatures }
+    }
+
+    /// Executes a block as everybody would, and goes on from it.
+    ///
+    /// # Errors
+    /// [`BlockError`]: nothing has changed.
+    pub fn apply(&mut self, block: &Block) -> Result<Executed, BlockError> {
+        let executed = self.state.execute(&self.store, block, &|_| false)?;
+        let members = u16::try_from(self.keys.len()).expect("small");
+        let certificate = self.certify(block, &(0..members).collect::<Vec<_>>());
+        self.store.write(executed.change.clone());
+        self.state = executed.next.clone();
+        self.blocks.push((block.clone(), certificate));
+        self.now = self.now.plus_ms(100);
+        Ok(executed)
+    }
+
+    /// Makes and applies a block of transactions that the state must take.
+    ///
+    /// # Panics
+    /// If it refuses one.
+    pub fn commit(&mut self, transactions: &[SignedTransaction]) -> Executed {
+        let (block, refused) = self.propose(&[], transactions).expect("a block");
+        assert_eq!(refused, [], "every transaction is taken");
+        self.apply(&block).expect("what one proposes, all accept")
+    }
+
+    /// Lets ledger time pass until the first block of the next epoch can be made.
+    pub fn next_epoch(&mut self) {
+        let epoch = self.state.committee().epoch();
+        while self.state.committee().epoch() == epoch {
+            let deadline = self.state.epoch_deadline().unwrap_or(self.now);
+            self.now = self.now.max(deadline);
+            self.commit(&[]);
+        }
+    }
+}
