@@ -66,6 +66,9 @@ impl Default for ServiceLimits {
 pub struct NodePaths {
     /// The secret keys.
     pub key: PathBuf,
+    /// The secret key of the operator's account, unless it is kept elsewhere. A node does not
+    /// need it to run.
+    pub operator: PathBuf,
     /// Says that this node has a store: kept beside the key, so that an emptied data disk is
     /// noticed.
     pub marker: PathBuf,
@@ -79,6 +82,7 @@ impl NodePaths {
     pub fn below(dir: &Path) -> Self {
         Self {
             key: dir.join("node.key"),
+            operator: dir.join("operator.key"),
             marker: dir.join("store.marker"),
             store: dir.join("store"),
         }

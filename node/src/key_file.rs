@@ -1,4 +1,4 @@
-//! Key files: secrets of nodes and writers, readable by their owner alone.
+//! Key files: secrets of nodes, accounts and writers, readable by their owner alone.
 //!
 //! A key file is a small JSON object of mode 0600. A file that others may read is refused, because
 //! its secret is no longer one. A running node holds a lock on its key file, so that a second
@@ -78,6 +78,7 @@ pub struct NodeKeys {
 enum KeyFile {
     Node { node_seed: String, bls_seed: String },
     Writer { seed: String },
+    Wallet { seed: String },
 }
 
 impl NodeKeys {
@@ -113,7 +114,7 @@ impl NodeKeys {
     }
 }
 
-/// Draws a fresh writer or light peer key.
+/// Draws a fresh account, writer or light peer key.
 ///
 /// # Errors
 /// [`KeyFileError::Randomness`].
@@ -127,6 +128,26 @@ pub fn generate_key_pair() -> Result<KeyPair, KeyFileError> {
 /// [`KeyFileError::Exists`], [`KeyFileError::Io`].
 pub fn create_writer_key(path: &Path, key: &KeyPair) -> Result<(), KeyFileError> {
     write_new(path, &KeyFile::Writer { seed: hex(key.seed()) })
+}
+
+/// Writes an account's key to a new file.
+///
+/// # Errors
+/// [`KeyFileError::Exists`], [`KeyFileError::Io`].
+pub fn create_wallet(path: &Path, key: &KeyPair) -> Result<(), KeyFileError> {
+    write_new(path, &KeyFile::Wallet { seed: hex(key.seed()) })
+}
+
+/// Reads an account's key.
+///
+/// # Errors
+/// [`KeyFileError`].
+pub fn open_wallet(path: &Path) -> Result<KeyPair, KeyFileError> {
+    let malformed = || KeyFileError::Malformed { path: path.to_owned(), expected: "wallet" };
+    let KeyFile::Wallet { seed } = read(path, "wallet")? else {
+        return Err(malformed());
+    };
+    Ok(KeyPair::from_seed(unhex(&seed).ok_or_else(malformed)?))
 }
 
 /// Reads a writer's key.
