@@ -34,6 +34,7 @@ pub mod keys;
 pub mod ledger;
 pub mod merkle;
 pub mod message;
+pub mod pace;
 pub mod registration;
 #[cfg(any(test, feature = "test-support"))]
 pub mod test_support;
