@@ -63,11 +63,12 @@ fn run(blocks: u64, prune: bool) {
 
     let mut ids = transactions(0);
     let (mut commits, mut prunes) = (Vec::new(), Vec::new());
-    let mut log_bytes = 0;
+    let mut nodes = 0;
+    let mut cpu = Duration::ZERO;
     for height in 1..=blocks {
         let records = (0..CHANGES).map(|n| random(&[height, n]) % RECORDS).collect::<BTreeSet<_>>();
         let change = tree.change(height, &records);
-        log_bytes += change.nodes.len();
+        nodes += change.nodes.len();
         let (block, transactions) = block(height);
         ids = transactions;
         let certificate = certificate(&block);
@@ -80,6 +81,7 @@ fn run(blocks: u64, prune: bool) {
             epoch_end: None,
             tip: &[1; 500],
         };
+        let cpu_before = cpu_time();
         let start = Instant::now();
         store.commit(&committed).unwrap();
         commits.push(start.elapsed());
@@ -88,16 +90,19 @@ fn run(blocks: u64, prune: bool) {
             store.prune_step(1_500).unwrap();
             prunes.push(start.elapsed());
         }
+        cpu += cpu_time() - cpu_before;
         if height % 1_000 == 0 {
             println!(
-                "{height:7} RSS {:.1} MiB, disk {:.1} MiB, commit {}, prune {}, {} nodes a block",
+                "{height:7} RSS {:.1} MiB, disk {:.1} MiB, commit {}, prune {}, {} nodes and \
+                 {:.2} ms of CPU a block",
                 rss_mib(),
                 disk_mib(&dir),
                 quantiles(&mut commits),
                 quantiles(&mut prunes),
-                log_bytes / 1_000,
+                nodes / 1_000,
+                cpu.as_secs_f64(),
             );
-            log_bytes = 0;
+            (nodes, cpu) = (0, Duration::ZERO);
             commits.clear();
             prunes.clear();
         }
@@ -258,6 +263,14 @@ fn quantiles(times: &mut [Duration]) -> String {
     times.sort_unstable();
     let at = |part: usize| times[(times.len() * part / 100).min(times.len() - 1)];
     format!("p50 {:.2?} p95 {:.2?} max {:.2?}", at(50), at(95), at(100))
+}
+
+/// Of all threads; ticks of 10 ms average out.
+fn cpu_time() -> Duration {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+    Duration::from_millis(10 * ticks)
 }
 
 fn rss_mib() -> f64 {

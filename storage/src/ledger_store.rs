@@ -15,6 +15,7 @@
 //! Nothing is verified here, and no block is judged.
 
 mod journal;
+mod nodes;
 mod rows;
 
 use std::{
@@ -42,6 +43,7 @@ use floe_protocol::{
 
 use self::{
     journal::{Commit, Entry},
+    nodes::{Pace, Sweep},
     rows::Kind,
 };
 use crate::{
@@ -146,8 +148,8 @@ pub struct LedgerStore {
     database: Database,
     /// The newest height that is durable.
     tip: AtomicU64,
-    /// Who changes the table holds it.
-    writer: Mutex<()>,
+    /// Who changes the table holds it, and what a sweep has read so far.
+    writer: Mutex<Option<Sweep>>,
     state_heights: u64,
     _lock: File,
 }
@@ -238,7 +240,7 @@ impl LedgerStore {
         Err(CommitError::OutOfOrder { found, expected })
     }
 
-    fn lock(&self) -> MutexGuard<'_, ()> {
+    fn lock(&self) -> MutexGuard<'_, Option<Sweep>> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -346,33 +348,58 @@ impl LedgerStore {
         Ok(blocks)
     }
 
-    /// Removes parts of states older than `state_heights` before the tip: some `max_entries`, until at most
-    /// a list of the last version's begun. How many it removed; 0 if nothing is left to do.
-    /// Interrupted anywhere, the next step goes on.
+    /// Removes what only states older than `state_heights` before the tip need: some
+    /// `max_entries` of it, or what else belongs together. How many it went through; 0 if nothing
+    /// is left to do. Interrupted anywhere, the next step goes on. Nodes go later than values, by
+    /// a part of `state_heights`.
     ///
     /// # Errors
     /// [`StorageError`], always fatal.
     pub fn prune_step(&self, max_entries: usize) -> Result<usize, StorageError> {
-        let _writer = self.lock();
+        let mut sweep = self.lock();
         let Some(oldest) = self.tip_height().and_then(|tip| tip.checked_sub(self.state_heights))
         else {
             return Ok(0);
         };
+        let mut entries = self.prune_values(oldest, max_entries)?;
+        while entries < max_entries {
+            if sweep.is_none() {
+                *sweep = Sweep::next(&self.table, oldest, self.pace())?;
+            }
+            let Some(running) = sweep.as_mut() else {
+                break;
+            };
+            let (worked, ended) = running.step(&self.table, max_entries - entries)?;
+            entries += worked;
+            if ended {
+                *sweep = None;
+            }
+        }
+        Ok(entries)
+    }
+
+    fn prune_values(&self, oldest: u64, max_entries: usize) -> Result<usize, StorageError> {
+        let lists =
+            rows::numbered(Kind::StaleValues, 0)..=rows::part(Kind::StaleValues, oldest, u32::MAX);
         let mut removed = 0;
-        let lists = rows::numbered(Kind::Stale, 0)..=rows::part(Kind::Stale, oldest, u32::MAX);
         for list in self.table.range(lists) {
             if removed >= max_entries {
                 break;
             }
             let (list, head) = list?;
             let stale = rows::assemble(&self.table, &list, &head)?;
-            for key in journal::entries::<Vec<u8>>(&self.table, &stale)? {
-                rows::remove(&self.table, &key)?;
+            for (key, version) in journal::entries::<(Hash, u64)>(&self.table, &stale)? {
+                rows::remove(&self.table, &rows::value(&key, version))?;
                 removed += 1;
             }
             rows::remove(&self.table, &list)?;
         }
         Ok(removed)
+    }
+
+    /// A pass is worth its reading when a pack has lost most of its nodes.
+    fn pace(&self) -> Pace {
+        Pace { versions: (self.state_heights / 16).max(1), age: self.state_heights / 4 }
     }
 
     /// A row of a height's block.
@@ -438,7 +465,7 @@ impl LedgerStore {
 
 impl StateReader for LedgerStore {
     fn node(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
-        rows::get(&self.table, &rows::key(Kind::Node, &[key])).map_err(read_error)
+        nodes::get(&self.table, key).map_err(read_error)
     }
 
     fn value(&self, key: &Hash, version: u64) -> Result<Option<VersionedValue>, ReadError> {
@@ -463,9 +490,7 @@ fn commit_of_state(change: &StateChange, tip: &[u8]) -> Commit {
     let version = change.version;
     let mut commit = Commit::new(version);
     commit.put(rows::numbered(Kind::TipBytes, version), tip.to_vec());
-    for (key, node) in &change.nodes {
-        commit.put(rows::key(Kind::Node, &[key]), node.clone());
-    }
+    nodes::put(&mut commit, &change.nodes);
     for (key, value) in &change.values {
         let bytes = match value {
             Some(value) => [value, &[PRESENT][..]].concat(),
@@ -473,9 +498,8 @@ fn commit_of_state(change: &StateChange, tip: &[u8]) -> Commit {
         };
         commit.put(rows::value(key, version), bytes);
     }
-    let nodes = change.stale_nodes.iter().map(|key| rows::key(Kind::Node, &[key]));
-    let values = change.stale_values.iter().map(|(key, version)| rows::value(key, *version));
-    commit.put_list(Kind::Stale, &nodes.chain(values).collect::<Vec<_>>());
+    commit.put_list(Kind::StaleNodes, &change.stale_nodes);
+    commit.put_list(Kind::StaleValues, &change.stale_values);
     // An entry that leaves and enters stays. Each is then named once, and may be applied twice.
     let added: BTreeSet<&Vec<u8>> = change.index_added.iter().collect();
     for entry in change.index_removed.iter().filter(|entry| !added.contains(entry)) {

@@ -45,16 +45,22 @@ pub(super) enum Kind {
     Transaction = 7,
     /// Height of the last block by epoch.
     EpochEnd = 8,
-    /// Nodes of the authenticated map by their key.
+    /// Nodes of the authenticated map that are in no pack, by their key.
     Node = 9,
     /// Values by key hash and inverted version.
     Value = 10,
     /// The sorted index: keys alone.
     Index = 11,
-    /// What may go once a version is old, by version and number.
-    Stale = 12,
+    /// Values that may go once a version is old, by version and number.
+    StaleValues = 12,
     /// Pieces of long rows, by the key of their head and number.
     Piece = 13,
+    /// Nodes of the authenticated map by the key of the last one: see `nodes.rs`.
+    Pack = 14,
+    /// Nodes that may go once a version is old, by version and number.
+    StaleNodes = 15,
+    /// The first version whose nodes are not swept.
+    Swept = 16,
 }
 
 /// The key of a row.

@@ -47,7 +47,7 @@ fn a_commit_cut_anywhere_is_whole_or_undone() {
         copy(home.path(), image_before.path());
         step.commit(&store);
         if height % 4 == 3 {
-            store.prune_step(30).unwrap();
+            store.prune_step(60).unwrap();
         }
         let after = fs::read(home.log()).unwrap();
         // sled fills the file from its end on; where it wrote into a free segment, no prefix of

@@ -20,15 +20,15 @@ fn action() -> impl Strategy<Value = Action> {
 }
 
 proptest! {
-    #![proptest_config(Config { cases: 24, ..Config::default() })]
+    #![proptest_config(Config { cases: 12, ..Config::default() })]
 
     #[test]
-    fn the_store_agrees_with_memory(seed in any::<u64>(), actions in vec(action(), 1..60)) {
+    fn the_store_agrees_with_memory(seed in any::<u64>(), actions in vec(action(), 1..140)) {
         let home = Home::new();
         let mut store = home.open();
         let mut chain = Chain::new(seed);
         prop_assert_eq!(chain.check(&store), None);
-        for action in actions {
+        for (number, action) in actions.into_iter().enumerate() {
             match action {
                 Action::Commit => {
                     chain.grow();
@@ -42,8 +42,10 @@ proptest! {
                     store = home.open();
                 }
             }
-            let tip = chain.check(&store);
-            prop_assert_eq!(tip, (chain.steps.len() as u64).checked_sub(1));
+            if number % 16 == 0 || matches!(action, Action::Reopen) {
+                let tip = chain.check(&store);
+                prop_assert_eq!(tip, (chain.steps.len() as u64).checked_sub(1));
+            }
         }
         while store.prune_step(100).unwrap() > 0 {}
         if !chain.steps.is_empty() {

@@ -132,3 +132,30 @@ fn an_empty_or_backward_range_of_the_index_is_empty() {
     assert!(store.index(&[9][..]..&[8][..], 100).unwrap().is_empty());
     assert!(store.index(&[][..]..&[255; 4][..], 0).unwrap().is_empty());
 }
+
+#[test]
+fn old_nodes_and_values_go_while_the_chain_grows_and_the_node_restarts() {
+    let home = Home::new();
+    let mut store = home.open();
+    let chain = Chain::of(6, 170);
+    let mut entries = 0;
+    for (height, step) in chain.steps.iter().enumerate() {
+        step.commit(&store);
+        // Now and then nothing is pruned, and a pass over the lists is cut short.
+        if height % 5 > 0 {
+            entries += store.prune_step(15 + height % 3 * 20).unwrap();
+        }
+        if height % 13 == 0 {
+            drop(store);
+            store = home.open();
+        }
+    }
+    chain.check(&store);
+    assert!(entries > 1_000, "{entries}");
+    while store.prune_step(100).unwrap() > 0 {}
+    chain.check_pruned(&store);
+    drop(store);
+    let store = home.open();
+    assert_eq!(store.prune_step(100).unwrap(), 0);
+    chain.check_pruned(&store);
+}
