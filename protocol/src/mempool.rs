@@ -1,0 +1,457 @@
+//! The mempool: verified transactions that wait for a block.
+//!
+//! A node puts in what wallets and gossip bring, a proposer takes [`Mempool::candidates`] until its
+//! block is full, and every committed block is reported back ([`Mempool::committed`]). Blocks are
+//! filled by fee per byte, then arrival, within an account always by nonce; the same order
+//! backwards says what a full mempool gives up, so nothing is displaced by a transaction that would
+//! come into a block later than itself. A transaction whose predecessors are missing is *held*
+//! apart, briefly, in places of its own. System operations have their own small pool.
+//!
+//! Invariants: bounded in bytes and number, in total and per account, whatever is put in; every
+//! sender can pay the fees of all it has here; what is offered has no nonce gap; a refused insert
+//! displaces nothing. An account's tail leaves before its head, and a transaction that expires or
+//! fails takes along all that follow it.
+//!
+//! Deliberately not here: signatures and shapes ([`VerifiedTransaction`]), the state (its facts of
+//! a sender are arguments) and clocks. Expiry goes by the time of committed blocks; only gaps are
+//! measured by the caller's clock. No [`MempoolError`] convicts a peer: nodes are at different
+//! heights and hold different transactions.
+
+mod account;
+mod index;
+mod order;
+mod remembered;
+mod room;
+mod system;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, btree_map},
+    sync::Arc,
+};
+
+use self::{
+    account::{Account, Entry},
+    index::Index,
+    order::Order,
+    remembered::Remembered,
+    system::SystemPool,
+};
+use crate::ledger::{
+    AccountId, Amount, SystemOperation, Timestamp, Transaction, TransactionId, VerifiedTransaction,
+};
+
+/// The limits of a mempool. Bytes are those of the transactions' layout; in memory each takes
+/// about 1 KiB more.
+#[derive(Clone, Copy, Debug)]
+pub struct MempoolConfig {
+    /// Bytes of all transactions that are ready: 32 MiB, half a minute of full blocks at one a
+    /// second.
+    pub bytes_max: usize,
+    /// Number of transactions that are ready: 131,072, since small ones cost more memory than
+    /// their bytes.
+    pub transactions_max: usize,
+    /// Bytes of one account's transactions: 512 KiB, half a block.
+    pub account_bytes_max: usize,
+    /// How far a nonce may lie ahead of the account's, and so how many transactions it may have
+    /// here: 256. Also bounds the work that one change to an account's first transaction makes.
+    pub account_transactions_max: usize,
+    /// Transactions held for their predecessors: 4,096.
+    pub held_max: usize,
+    /// Bytes of those: 2 MiB.
+    pub held_bytes_max: usize,
+    /// Held ones of one account: 32.
+    pub account_held_max: usize,
+    /// How long they are held: 4 s, a few heartbeats of gossip.
+    pub hold_ms: u64,
+    /// The lowest fee: 1 FROST. Whoever fills the mempool must own something on the ledger, so
+    /// keys made on the spot are no attack.
+    pub fee_min: Amount,
+    /// Ids of committed transactions that are remembered: 65,536. Older ones are stale by nonce.
+    pub remembered_max: usize,
+    /// System operations: 1,024.
+    pub system_max: usize,
+    /// Those on one node: 4.
+    pub system_per_node_max: usize,
+}
+
+impl Default for MempoolConfig {
+    fn default() -> Self {
+        Self {
+            bytes_max: 32 << 20,
+            transactions_max: 1 << 17,
+            account_bytes_max: 512 << 10,
+            account_transactions_max: 256,
+            held_max: 4_096,
+            held_bytes_max: 2 << 20,
+            account_held_max: 32,
+            hold_ms: 4_000,
+            fee_min: Amount::from_frost(1),
+            remembered_max: 1 << 16,
+            system_max: 1_024,
+            system_per_node_max: 4,
+        }
+    }
+}
+
+/// What the state at the tip says of an account; an account that does not exist has zeros.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AccountFacts {
+    /// The nonce of its next transaction.
+    pub nonce: u64,
+    /// What it can pay with.
+    pub balance: Amount,
+}
+
+/// What an insert did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inserted {
+    /// Transactions that became ready by it, itself and those it closed a gap for; 0 if it is held.
+    pub newly_ready: usize,
+    /// The transaction of the same nonce that it replaced.
+    pub replaced: Option<TransactionId>,
+}
+
+/// Why a transaction or system operation is not taken in.
+#[derive(Debug, thiserror::Error, Clone, Copy, PartialEq, Eq)]
+pub enum MempoolError {
+    /// It is here, or was committed lately.
+    #[error("already known")]
+    Known,
+    /// Its nonce has been used.
+    #[error("stale nonce: the account is at {next}")]
+    Stale {
+        /// The nonce of the account's next transaction.
+        next: u64,
+    },
+    /// Its nonce is too far ahead of the account's.
+    #[error(
+        "nonce too far ahead: the account is at {next} and may have {transactions_max} pending"
+    )]
+    NonceTooHigh {
+        /// The nonce of the account's next transaction.
+        next: u64,
+        /// Most transactions of one account.
+        transactions_max: usize,
+    },
+    /// No further block can include it.
+    #[error("transaction expired")]
+    Expired,
+    /// Less than anybody has to pay, or than the transaction that it would replace requires.
+    #[error("fee too low: at least {min} is needed")]
+    FeeTooLow {
+        /// The lowest fee that would do.
+        min: Amount,
+    },
+    /// The fees of all the sender's waiting transactions exceed its balance.
+    #[error("balance does not cover the fees of all pending transactions")]
+    Unaffordable,
+    /// The sender has too many bytes here, or too many transactions with a gap before them.
+    #[error("too much pending for this account")]
+    AccountFull,
+    /// Full of transactions that pay at least as much per byte.
+    #[error("mempool is full; a higher fee may help")]
+    Full,
+    /// Too many system operations, in all or on this node.
+    #[error("too many system operations pending")]
+    SystemFull,
+}
+
+/// Numbers for metrics. Those of the second half only ever grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MempoolStats {
+    /// Transactions that could come into a block.
+    pub ready: usize,
+    /// Their bytes.
+    pub ready_bytes: usize,
+    /// Transactions that wait for a predecessor.
+    pub held: usize,
+    /// Their bytes.
+    pub held_bytes: usize,
+    /// Accounts that have transactions here.
+    pub accounts: usize,
+    /// System operations.
+    pub system: usize,
+    /// Ids remembered of committed transactions.
+    pub remembered: usize,
+    /// Displaced by dearer ones.
+    pub evicted: u64,
+    /// Replaced by their senders.
+    pub replaced: u64,
+    /// Dropped because their time was over, or that of one they followed.
+    pub expired: u64,
+    /// Dropped because no predecessor came in time.
+    pub overdue: u64,
+    /// Dropped because they failed against the state, or followed one that did.
+    pub refused: u64,
+}
+
+/// Where an acceptable transaction belongs.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    /// Among the ready ones of its account, at this position; at the end if nothing is replaced.
+    Ready(usize),
+    /// Behind a gap.
+    Held,
+}
+
+/// Verified transactions and system operations that wait for a block.
+#[derive(Clone, Debug)]
+pub struct Mempool {
+    config: MempoolConfig,
+    /// Of the last committed block.
+    time: Timestamp,
+    accounts: BTreeMap<AccountId, Account>,
+    index: Index,
+    arrivals: u64,
+    remembered: Remembered<TransactionId>,
+    system: SystemPool,
+    counted: MempoolStats,
+}
+
+impl Mempool {
+    /// An empty mempool behind a block of this `time`.
+    #[must_use]
+    pub fn new(config: MempoolConfig, time: Timestamp) -> Self {
+        Self {
+            config,
+            time,
+            accounts: BTreeMap::new(),
+            index: Index::default(),
+            arrivals: 0,
+            remembered: Remembered::new(config.remembered_max),
+            system: SystemPool::new(config.system_max, config.system_per_node_max),
+            counted: MempoolStats::default(),
+        }
+    }
+
+    /// Whether a transaction is here or was committed lately: to be asked of everything that
+    /// gossip brings before its signature is verified.
+    #[must_use]
+    pub fn knows(&self, id: &TransactionId) -> bool {
+        self.index.locate(id).is_some() || self.remembered.contains(id)
+    }
+
+    /// Judges a transaction by everything but the room there is. Cheap, and good to ask before the
+    /// signature is verified; [`Mempool::insert`] asks again. `account` is the sender's at the tip,
+    /// `bytes` the length of the signed transaction.
+    ///
+    /// # Errors
+    /// [`MempoolError`]: an insert would be refused, too.
+    pub fn check(
+        &self,
+        transaction: &Transaction,
+        bytes: usize,
+        account: AccountFacts,
+    ) -> Result<(), MempoolError> {
+        self.place(transaction, bytes, account).map(|_| ())
+    }
+
+    /// Takes a transaction in. `account` is the sender's at the tip.
+    ///
+    /// # Errors
+    /// [`MempoolError`]: nothing has changed, nothing has been displaced.
+    pub fn insert(
+        &mut self,
+        now_ms: u64,
+        transaction: Arc<VerifiedTransaction>,
+        account: AccountFacts,
+    ) -> Result<Inserted, MempoolError> {
+        if self.knows(&transaction.id()) {
+            return Err(MempoolError::Known);
+        }
+        let Transaction { sender, nonce, .. } = *transaction.transaction();
+        self.advance(&sender, account.nonce);
+        self.promote(&sender);
+        let place = self.place(transaction.transaction(), transaction.bytes(), account)?;
+        let old = self.accounts.get(&sender).and_then(|account| account.get(nonce)).cloned();
+        let entry = Entry::new(transaction, self.arrivals);
+        match place {
+            Place::Ready(i) => self.make_room(&sender, i, &entry, old.as_ref())?,
+            Place::Held => self.make_room_to_hold(&entry, old.as_ref())?,
+        }
+        self.arrivals += 1;
+        let held = self.accounts.entry(sender).or_insert_with(|| Account::new(account.nonce));
+        let newly_ready = match (place, &old) {
+            (Place::Ready(i), Some(_)) => {
+                held.replace(&mut self.index, i, &entry);
+                1
+            }
+            (Place::Ready(_), None) => {
+                held.push(&mut self.index, entry);
+                1 + self.promote(&sender)
+            }
+            (Place::Held, _) => {
+                held.release(&mut self.index, nonce);
+                held.hold(&mut self.index, entry, now_ms.saturating_add(self.config.hold_ms));
+                0
+            }
+        };
+        self.counted.replaced += u64::from(old.is_some());
+        Ok(Inserted { newly_ready, replaced: old.map(|old| old.transaction.id()) })
+    }
+
+    /// The transactions that are ready, in block order.
+    #[must_use]
+    pub fn candidates(&self) -> Candidates<'_> {
+        Candidates { ready: self.index.ready.iter(), skipped: BTreeSet::new() }
+    }
+
+    /// A block was committed, or several up to one: its `time`, the transactions in it, and what
+    /// the state says now of their senders and of anybody else whose balance changed. Drops what
+    /// can no longer be executed and what its sender can no longer pay.
+    pub fn committed(
+        &mut self,
+        time: Timestamp,
+        ids: &[TransactionId],
+        accounts: &[(AccountId, AccountFacts)],
+    ) {
+        self.time = self.time.max(time);
+        let mut changed = BTreeSet::new();
+        for id in ids {
+            if let Some((sender, nonce)) = self.index.locate(id) {
+                self.advance(&sender, nonce.saturating_add(1));
+                changed.insert(sender);
+            }
+            self.remembered.insert(*id);
+        }
+        for (id, facts) in accounts {
+            self.advance(id, facts.nonce);
+            self.shed(id, facts.balance);
+            changed.insert(*id);
+        }
+        while let Some(id) = self.index.first_expired(self.time) {
+            self.counted.expired += self.drop_with_followers(&id);
+        }
+        // Last: what becomes ready must not evict what is on its way out.
+        for id in &changed {
+            self.promote(id);
+        }
+    }
+
+    /// A transaction failed against the state: drops it and all that follow it.
+    pub fn refused(&mut self, id: &TransactionId) {
+        self.counted.refused += self.drop_with_followers(id);
+    }
+
+    /// Drops what has been held for too long.
+    pub fn expire(&mut self, now_ms: u64) {
+        while let Some(id) = self.index.first_overdue(now_ms) {
+            self.remove_alone(&id);
+            self.counted.overdue += 1;
+        }
+    }
+
+    /// Whether an operation like this one is here or was committed lately; a further one need not
+    /// be verified.
+    #[must_use]
+    pub fn knows_system(&self, operation: &SystemOperation) -> bool {
+        self.system.knows(operation)
+    }
+
+    /// Takes a verified system operation in.
+    ///
+    /// # Errors
+    /// [`MempoolError::Known`], [`MempoolError::SystemFull`].
+    pub fn insert_system(&mut self, operation: SystemOperation) -> Result<(), MempoolError> {
+        self.system.insert(operation)
+    }
+
+    /// The system operations that wait, in the order of their keys.
+    pub fn system_candidates(&self) -> impl Iterator<Item = &SystemOperation> {
+        self.system.iter()
+    }
+
+    /// System operations were committed: drops and remembers them.
+    pub fn committed_system(&mut self, operations: &[SystemOperation]) {
+        for operation in operations {
+            self.system.committed(operation);
+        }
+    }
+
+    /// A system operation failed against the state: drops it.
+    pub fn refused_system(&mut self, operation: &SystemOperation) {
+        self.system.refused(operation);
+    }
+
+    /// The transaction with this id, if it is here.
+    #[must_use]
+    pub fn get(&self, id: &TransactionId) -> Option<&Arc<VerifiedTransaction>> {
+        let (sender, nonce) = self.index.locate(id)?;
+        Some(&self.accounts.get(&sender)?.get(nonce)?.transaction)
+    }
+
+    /// The nonce after those of the account's transactions that are ready; none if it has no
+    /// transactions here, and the state's nonce is the next one.
+    #[must_use]
+    pub fn pending_nonce(&self, account: &AccountId) -> Option<u64> {
+        self.accounts.get(account).map(Account::next)
+    }
+
+    /// Transactions, ready and held.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    /// Whether there is nothing to put into a block.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.index.ready.is_empty() && self.system.len() == 0
+    }
+
+    /// Whether there are neither transactions, ready or held, nor system operations.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0 && self.system.len() == 0
+    }
+
+    /// Bytes of all transactions.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.index.ready_bytes + self.index.held_bytes
+    }
+
+    /// Numbers for metrics.
+    #[must_use]
+    pub fn stats(&self) -> MempoolStats {
+        MempoolStats {
+            ready: self.index.ready.len(),
+            ready_bytes: self.index.ready_bytes,
+            held: self.index.held_len(),
+            held_bytes: self.index.held_bytes,
+            accounts: self.accounts.len(),
+            system: self.system.len(),
+            remembered: self.remembered.len(),
+            ..self.counted
+        }
+    }
+}
+
+/// A walk over the ready transactions in block order. Lazy: what is not taken costs nothing.
+///
+/// Whoever leaves one out (it fails against the state, or is too long for what is left of the
+/// block) calls [`Candidates::skip_account`]: what follows it would fail, too.
+#[derive(Clone, Debug)]
+pub struct Candidates<'a> {
+    ready: btree_map::Iter<'a, Order, Arc<VerifiedTransaction>>,
+    skipped: BTreeSet<AccountId>,
+}
+
+impl Candidates<'_> {
+    /// Offers no further transaction of this account.
+    pub fn skip_account(&mut self, account: AccountId) {
+        self.skipped.insert(account);
+    }
+}
+
+impl<'a> Iterator for Candidates<'a> {
+    type Item = &'a Arc<VerifiedTransaction>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let Self { ready, skipped } = self;
+        let offered = |t: &&Arc<VerifiedTransaction>| !skipped.contains(&t.transaction().sender);
+        ready.map(|(_, transaction)| transaction).find(offered)
+    }
+}
