@@ -18,6 +18,8 @@
 //! heights and hold different transactions.
 
 mod account;
+mod candidates;
+mod config;
 mod index;
 mod order;
 mod remembered;
@@ -27,14 +29,13 @@ mod system;
 mod tests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, btree_map},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
 use self::{
     account::{Account, Entry},
     index::Index,
-    order::Order,
     remembered::Remembered,
     system::SystemPool,
 };
@@ -42,58 +43,7 @@ use crate::ledger::{
     AccountId, Amount, SystemOperation, Timestamp, Transaction, TransactionId, VerifiedTransaction,
 };
 
-/// The limits of a mempool. Bytes are those of the transactions' layout; in memory each takes
-/// about 1 KiB more.
-#[derive(Clone, Copy, Debug)]
-pub struct MempoolConfig {
-    /// Bytes of all transactions that are ready: 32 MiB, half a minute of full blocks at one a
-    /// second.
-    pub bytes_max: usize,
-    /// Number of transactions that are ready: 131,072, since small ones cost more memory than
-    /// their bytes.
-    pub transactions_max: usize,
-    /// Bytes of one account's transactions: 512 KiB, half a block.
-    pub account_bytes_max: usize,
-    /// How far a nonce may lie ahead of the account's, and so how many transactions it may have
-    /// here: 256. Also bounds the work that one change to an account's first transaction makes.
-    pub account_transactions_max: usize,
-    /// Transactions held for their predecessors: 4,096.
-    pub held_max: usize,
-    /// Bytes of those: 2 MiB.
-    pub held_bytes_max: usize,
-    /// Held ones of one account: 32.
-    pub account_held_max: usize,
-    /// How long they are held: 4 s, a few heartbeats of gossip.
-    pub hold_ms: u64,
-    /// The lowest fee: 1 FROST. Whoever fills the mempool must own something on the ledger, so
-    /// keys made on the spot are no attack.
-    pub fee_min: Amount,
-    /// Ids of committed transactions that are remembered: 65,536. Older ones are stale by nonce.
-    pub remembered_max: usize,
-    /// System operations: 1,024.
-    pub system_max: usize,
-    /// Those on one node: 4.
-    pub system_per_node_max: usize,
-}
-
-impl Default for MempoolConfig {
-    fn default() -> Self {
-        Self {
-            bytes_max: 32 << 20,
-            transactions_max: 1 << 17,
-            account_bytes_max: 512 << 10,
-            account_transactions_max: 256,
-            held_max: 4_096,
-            held_bytes_max: 2 << 20,
-            account_held_max: 32,
-            hold_ms: 4_000,
-            fee_min: Amount::from_frost(1),
-            remembered_max: 1 << 16,
-            system_max: 1_024,
-            system_per_node_max: 4,
-        }
-    }
-}
+pub use self::{candidates::Candidates, config::MempoolConfig};
 
 /// What the state at the tip says of an account; an account that does not exist has zeros.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -248,7 +198,8 @@ impl Mempool {
         self.place(transaction, bytes, account).map(|_| ())
     }
 
-    /// Takes a transaction in. `account` is the sender's at the tip.
+    /// Takes a transaction in. `account` is the sender's at the tip that [`Mempool::committed`]
+    /// was last told of, `now_ms` is of any clock that does not go back.
     ///
     /// # Errors
     /// [`MempoolError`]: nothing has changed, nothing has been displaced.
@@ -265,14 +216,16 @@ impl Mempool {
         self.advance(&sender, account.nonce);
         self.promote(&sender);
         let place = self.place(transaction.transaction(), transaction.bytes(), account)?;
-        let old = self.accounts.get(&sender).and_then(|account| account.get(nonce)).cloned();
+        let known = self.accounts.get(&sender);
+        let next = known.map_or(account.nonce, |known| known.nonce);
+        let old = known.and_then(|known| known.get(nonce)).cloned();
         let entry = Entry::new(transaction, self.arrivals);
         match place {
             Place::Ready(i) => self.make_room(&sender, i, &entry, old.as_ref())?,
             Place::Held => self.make_room_to_hold(&entry, old.as_ref())?,
         }
         self.arrivals += 1;
-        let held = self.accounts.entry(sender).or_insert_with(|| Account::new(account.nonce));
+        let held = self.accounts.entry(sender).or_insert_with(|| Account::new(next));
         let newly_ready = match (place, &old) {
             (Place::Ready(i), Some(_)) => {
                 held.replace(&mut self.index, i, &entry);
@@ -395,16 +348,17 @@ impl Mempool {
         self.index.len()
     }
 
-    /// Whether there is nothing to put into a block.
+    /// Whether there is nothing to put into a block: no transaction is ready, no system operation
+    /// waits.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.index.ready.is_empty() && self.system.len() == 0
     }
 
-    /// Whether there are neither transactions, ready or held, nor system operations.
+    /// Whether there are no transactions, ready or held.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len() == 0 && self.system.len() == 0
+        self.len() == 0
     }
 
     /// Bytes of all transactions.
@@ -426,32 +380,5 @@ impl Mempool {
             remembered: self.remembered.len(),
             ..self.counted
         }
-    }
-}
-
-/// A walk over the ready transactions in block order. Lazy: what is not taken costs nothing.
-///
-/// Whoever leaves one out (it fails against the state, or is too long for what is left of the
-/// block) calls [`Candidates::skip_account`]: what follows it would fail, too.
-#[derive(Clone, Debug)]
-pub struct Candidates<'a> {
-    ready: btree_map::Iter<'a, Order, Arc<VerifiedTransaction>>,
-    skipped: BTreeSet<AccountId>,
-}
-
-impl Candidates<'_> {
-    /// Offers no further transaction of this account.
-    pub fn skip_account(&mut self, account: AccountId) {
-        self.skipped.insert(account);
-    }
-}
-
-impl<'a> Iterator for Candidates<'a> {
-    type Item = &'a Arc<VerifiedTransaction>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let Self { ready, skipped } = self;
-        let offered = |t: &&Arc<VerifiedTransaction>| !skipped.contains(&t.transaction().sender);
-        ready.map(|(_, transaction)| transaction).find(offered)
     }
 }

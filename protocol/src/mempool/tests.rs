@@ -213,13 +213,13 @@ fn a_replacement_pays_a_tenth_more_and_no_less_per_byte() {
             let mut mempool = mempool(MempoolConfig::default());
             fill(&mut mempool, &drafts);
             let (before, ready) = (mempool.stats(), offered(&mempool));
-            let replaced = Some(draft(0, 1, 1_000).sign().id());
+            let replaced = draft(0, 1, 1_000).sign().id();
             let result = insert(&mut mempool, with);
             assert_eq!(result.is_ok(), accepted, "{with:?} {result:?}");
             assert_eq!(offered(&mempool), ready, "in the same place");
             if accepted {
-                assert_eq!(result, Ok(Inserted { newly_ready, replaced }));
-                assert!(!mempool.knows(&replaced.unwrap()));
+                assert_eq!(result, Ok(Inserted { newly_ready, replaced: Some(replaced) }));
+                assert!(!mempool.knows(&replaced));
                 let after = mempool.stats();
                 assert_eq!((after.ready, after.held), (before.ready, before.held));
                 let bytes = before.ready_bytes + before.held_bytes + with.sign().bytes();
@@ -418,7 +418,7 @@ fn system_operations_are_few_and_one_per_key() {
     let first = equivocation(0, 1, 0);
     assert!(mempool.is_idle() && !mempool.knows_system(&first));
     assert_eq!(mempool.insert_system(first), Ok(()));
-    assert!(!mempool.is_idle() && !mempool.is_empty() && mempool.len() == 0);
+    assert!(!mempool.is_idle() && mempool.is_empty());
     assert!(mempool.knows_system(&equivocation(0, 1, 5)), "another round, the same offence");
     assert_eq!(mempool.insert_system(equivocation(0, 1, 5)), Err(MempoolError::Known));
     let full = Err(MempoolError::SystemFull);
