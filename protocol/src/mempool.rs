@@ -261,24 +261,27 @@ impl Mempool {
         accounts: &[(AccountId, AccountFacts)],
     ) {
         self.time = self.time.max(time);
-        let mut changed = BTreeSet::new();
+        // The highest nonce of each account first: moving on ranks all its others anew, so once.
+        let facts = accounts.iter().map(|(id, facts)| (*id, facts.nonce));
+        let mut nonces: BTreeMap<AccountId, u64> = facts.collect();
         for id in ids {
             if let Some((sender, nonce)) = self.index.locate(id) {
-                self.advance(&sender, nonce.saturating_add(1));
-                changed.insert(sender);
+                let next = nonces.entry(sender).or_default();
+                *next = nonce.saturating_add(1).max(*next);
             }
             self.remembered.insert(*id);
         }
+        for (id, nonce) in &nonces {
+            self.advance(id, *nonce);
+        }
         for (id, facts) in accounts {
-            self.advance(id, facts.nonce);
             self.shed(id, facts.balance);
-            changed.insert(*id);
         }
         while let Some(id) = self.index.first_expired(self.time) {
             self.counted.expired += self.drop_with_followers(&id);
         }
         // Last: what becomes ready must not evict what is on its way out.
-        for id in &changed {
+        for id in nonces.keys() {
             self.promote(id);
         }
     }
