@@ -308,7 +308,7 @@ fn dear_transactions_behind_a_cheap_one_flush_nobody() {
     let honest: Vec<_> = (0..8).map(|account| (account, 0, 20)).collect();
     fill(&mut mempool, &honest);
     assert_eq!(insert(&mut mempool, draft(9, 0, 1)), Err(MempoolError::Full));
-    for nonce in 1..20 {
+    for nonce in 1..10 {
         insert(&mut mempool, draft(9, nonce, 1_000_000)).unwrap();
     }
     // Not even when the head comes last and would make them all ready at once.
