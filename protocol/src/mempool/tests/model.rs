@@ -8,8 +8,8 @@ const ACCOUNTS: u8 = 4;
 
 fn config() -> MempoolConfig {
     MempoolConfig {
-        bytes_max: 1_900,
-        transactions_max: 9,
+        bytes_max: 1_300,
+        transactions_max: 5,
         account_bytes_max: 1_000,
         account_transactions_max: 6,
         held_max: 4,
@@ -51,7 +51,7 @@ enum Step {
 
 /// Few fees and lengths, so that equal rates are common.
 fn step() -> impl Strategy<Value = Step> {
-    let insert = (0..ACCOUNTS, 0..9_u64, 0..15_u128, 0..3_usize, 1..2_000_u64).prop_map(
+    let insert = (0..ACCOUNTS, 0..5_u64, 0..15_u128, 0..3_usize, 1..2_000_u64).prop_map(
         |(account, ahead, fee, name_bytes, lifetime)| Step::Insert {
             account,
             ahead,
