@@ -25,6 +25,7 @@ pub mod blob;
 pub mod certificate;
 pub mod codec;
 pub mod committee;
+pub mod consensus;
 pub mod encoding;
 pub mod genesis;
 pub mod hash;
