@@ -21,7 +21,7 @@ use std::{io, sync::Arc, thread};
 use floe_protocol::{
     consensus::Timeouts,
     ledger::{
-        BlockEvents, Header, State, SystemOperation, Timestamp, TransactionId, VerifiedTransaction,
+        Block, BlockEvents, State, SystemOperation, Timestamp, TransactionId, VerifiedTransaction,
     },
     mempool::{MempoolError, MempoolStats},
     vote::CommitCertificate,
@@ -56,8 +56,8 @@ pub(crate) struct Args {
 /// A block that has become final, for those who follow.
 #[derive(Clone, Debug)]
 pub struct CommittedBlock {
-    /// Its header.
-    pub header: Header,
+    /// The block.
+    pub block: Arc<Block>,
     /// Why it is final.
     pub certificate: CommitCertificate,
     /// Its transactions, in order.
@@ -70,7 +70,7 @@ pub struct CommittedBlock {
 #[derive(Debug)]
 pub(crate) struct SyncedBlocks {
     /// Consecutive blocks with their certificates.
-    pub(crate) blocks: Vec<(floe_protocol::ledger::Block, CommitCertificate)>,
+    pub(crate) blocks: Vec<(Block, CommitCertificate)>,
     /// Whether they were taken.
     pub(crate) reply: oneshot::Sender<bool>,
 }
@@ -157,7 +157,7 @@ impl Ledger {
     /// Hands over blocks from another node; whether all were taken.
     pub(crate) async fn synced(
         &self,
-        blocks: Vec<(floe_protocol::ledger::Block, CommitCertificate)>,
+        blocks: Vec<(Block, CommitCertificate)>,
     ) -> Result<bool, LedgerStopped> {
         self.ask(|reply| Command::Synced(SyncedBlocks { blocks, reply })).await
     }

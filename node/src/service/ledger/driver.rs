@@ -17,7 +17,8 @@ use floe_protocol::{
         SystemOperation, TransactionId, VerifiedTransaction,
     },
     mempool::{AccountFacts, Mempool, MempoolConfig, MempoolError},
-    message::{CertifiedHeader, GossipMessage},
+    light::CertifiedHeader,
+    message::LedgerAnnouncement,
     pace::{Pace, Reasons},
     vote::CommitCertificate,
 };
@@ -285,6 +286,13 @@ impl Driver {
         }
     }
 
+    fn announce(&self, topic: Topic, announcement: &LedgerAnnouncement) {
+        match announcement.encode() {
+            Ok(bytes) => self.publish(topic, bytes),
+            Err(error) => tracing::error!(%error, ?topic, "an announcement of this node is none"),
+        }
+    }
+
     fn propose(&mut self, round: u32) -> Result<Input, Fault> {
         let Chain { state, store, certificate, .. } = &self.chain;
         let late = self.replica.late_precommits();
@@ -350,13 +358,13 @@ impl Driver {
         Ok(&self.executed[&hash])
     }
 
-    fn commit(&mut self, block: &Block, certificate: CommitCertificate) -> Result<(), Fault> {
+    fn commit(&mut self, block: &Arc<Block>, certificate: CommitCertificate) -> Result<(), Fault> {
         let (hash, height) = (block.header.hash(), block.header.height);
         let decided = |error| Fault::Decided { height, error };
         self.executed_of(hash, block).map_err(decided)?;
         let executed = self.executed.remove(&hash).expect("just executed");
         let committed = CommittedBlock {
-            header: block.header,
+            block: Arc::clone(block),
             certificate: certificate.clone(),
             transactions: executed.transactions.clone(),
             events: executed.events.clone(),
@@ -380,9 +388,9 @@ impl Driver {
         self.mempool.committed_system(&block.body.system);
         tracing::debug!(%height, transactions = committed.transactions.len(), "block committed");
         if block.header.proposer == self.keys.node.public() {
-            let CommittedBlock { header, certificate, .. } = &committed;
-            let header = CertifiedHeader { header: *header, certificate: certificate.clone() };
-            self.publish(Topic::Headers, GossipMessage::header(&header));
+            let certificate = committed.certificate.clone();
+            let header = CertifiedHeader { header: block.header, certificate };
+            self.announce(Topic::Headers, &LedgerAnnouncement::NewHeader(Box::new(header)));
         }
         self.listeners.state.send_replace(Arc::new(self.chain.state.clone()));
         // Nobody listens: nobody misses it.
@@ -450,7 +458,7 @@ impl Driver {
     }
 
     fn spread(&self, transactions: Vec<Vec<u8>>) {
-        self.publish(Topic::Transactions, GossipMessage::transactions(transactions));
+        self.announce(Topic::Transactions, &LedgerAnnouncement::Transactions(transactions));
     }
 
     fn insert_system(
@@ -460,7 +468,7 @@ impl Driver {
     ) -> Result<(), MempoolError> {
         self.mempool.insert_system(operation)?;
         if spread {
-            self.publish(Topic::Transactions, GossipMessage::system(&operation));
+            self.announce(Topic::Transactions, &LedgerAnnouncement::System(operation));
         }
         Ok(())
     }

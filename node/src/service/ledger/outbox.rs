@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use floe_protocol::{ledger::VerifiedTransaction, message::MAX_TRANSACTIONS_BYTES};
+use floe_protocol::{ledger::VerifiedTransaction, message::{MAX_SUBMITTED_TRANSACTIONS, MAX_TRANSACTIONS_ANNOUNCEMENT_BYTES}};
 
 /// How long a transaction waits for company: well below the time between blocks.
 const COMPANY: Duration = Duration::from_millis(5);
@@ -21,7 +21,8 @@ impl Outbox {
     /// Adds a transaction. What was there before is returned if both do not fit in one message.
     pub(super) fn add(&mut self, transaction: &VerifiedTransaction) -> Option<Vec<Vec<u8>>> {
         let bytes = transaction.signed().to_bytes();
-        let full = self.bytes + bytes.len() + ENVELOPE_BYTES > MAX_TRANSACTIONS_BYTES;
+        let full = self.waiting.len() == MAX_SUBMITTED_TRANSACTIONS
+            || self.bytes + bytes.len() + ENVELOPE_BYTES > MAX_TRANSACTIONS_ANNOUNCEMENT_BYTES;
         let before = full.then(|| self.take());
         self.bytes += bytes.len() + 4;
         self.waiting.push(bytes);
