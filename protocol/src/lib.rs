@@ -32,6 +32,7 @@ pub mod inconsistency;
 pub mod index;
 pub mod keys;
 pub mod ledger;
+pub mod light;
 pub mod merkle;
 pub mod message;
 pub mod registration;
