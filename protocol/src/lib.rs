@@ -33,6 +33,7 @@ pub mod inconsistency;
 pub mod index;
 pub mod keys;
 pub mod ledger;
+pub mod light;
 pub mod mempool;
 pub mod merkle;
 pub mod message;

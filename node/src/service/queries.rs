@@ -151,7 +151,8 @@ impl Asked {
             transactions.iter().map(judge).collect::<Vec<_>>()
         });
         let judged = judged.await.ok_or(LedgerStopped)?;
-        let good: Vec<_> = judged.iter().filter_map(|result| result.as_ref().ok()).cloned().collect();
+        let good: Vec<_> =
+            judged.iter().filter_map(|result| result.as_ref().ok()).cloned().collect();
         let mut inserted = self.ledger.insert(good, true).await?.into_iter();
         let results = judged.into_iter().map(|result| {
             let transaction = result?;

@@ -16,8 +16,8 @@ use floe_protocol::{
         AccountId, Block, BlockError, BlockHash, Executed, Outcome, Proposal, State,
         SystemOperation, TransactionId, VerifiedTransaction,
     },
-    mempool::{AccountFacts, Mempool, MempoolConfig, MempoolError},
     light::CertifiedHeader,
+    mempool::{AccountFacts, Mempool, MempoolConfig, MempoolError},
     message::LedgerAnnouncement,
     pace::{Pace, Reasons},
     vote::CommitCertificate,
@@ -104,7 +104,9 @@ impl Driver {
         let config = Config::new(*chain.state.chain(), keys.node.clone(), timeouts);
         let abstains = if chain.journal.is_some() { 0 } else { COMMITS_BEFORE_VOTING };
         if abstains > 0 {
-            tracing::warn!("the vote journal is lost: this node does not vote until it has followed the others for a while");
+            tracing::warn!(
+                "the vote journal is lost: this node does not vote until it has followed the others for a while"
+            );
         }
         Self {
             replica: Replica::new(config),

@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use floe_protocol::{ledger::VerifiedTransaction, message::{MAX_SUBMITTED_TRANSACTIONS, MAX_TRANSACTIONS_ANNOUNCEMENT_BYTES}};
+use floe_protocol::{
+    ledger::VerifiedTransaction,
+    message::{MAX_SUBMITTED_TRANSACTIONS, MAX_TRANSACTIONS_ANNOUNCEMENT_BYTES},
+};
 
 /// How long a transaction waits for company: well below the time between blocks.
 const COMPANY: Duration = Duration::from_millis(5);

@@ -10,8 +10,8 @@ use std::{
 };
 
 use super::super::{
-    Config, ConsensusMessage, Input, JournalEntry, Now, Output, Proposal, Replica, Start,
-    Timeouts, Validity, Verdict, body::Cut,
+    Config, ConsensusMessage, Input, JournalEntry, Now, Output, Proposal, Replica, Start, Timeouts,
+    Validity, Verdict, body::Cut,
 };
 use crate::{
     committee::Committee,
@@ -73,12 +73,8 @@ pub(crate) struct Weather {
 }
 
 impl Weather {
-    pub(crate) const FAIR: Self = Self {
-        delay_ms: (1, 5),
-        loss_per_mille: 0,
-        duplicate_per_mille: 0,
-        crash_per_mille: 0,
-    };
+    pub(crate) const FAIR: Self =
+        Self { delay_ms: (1, 5), loss_per_mille: 0, duplicate_per_mille: 0, crash_per_mille: 0 };
 }
 
 #[derive(Clone, Debug)]
@@ -254,15 +250,18 @@ impl World {
             signature: Signature::new([self.random.0.to_le_bytes()[0]; 64]),
         };
         let filler = vec![filler; usize::try_from(self.random.below(1_500)).unwrap()];
-        let commit_record =
-            CommitRecord { parent: parent.map(|(_, certificate)| certificate.clone()), late: filler };
+        let commit_record = CommitRecord {
+            parent: parent.map(|(_, certificate)| certificate.clone()),
+            late: filler,
+        };
         let body = Body { commit_record, ..Body::default() };
         let time = self.now(i).wall.max(self.parent_time(i).plus_ms(1));
         let header = Header {
             height,
             round,
             time,
-            parent: parent.map_or(BlockHash::genesis(&self.chain), |(block, _)| block.header.hash()),
+            parent: parent
+                .map_or(BlockHash::genesis(&self.chain), |(block, _)| block.header.hash()),
             commit_record: body.commit_record.hash(),
             epoch: Epoch::new(0),
             proposer: node.key.public(),
@@ -278,7 +277,8 @@ impl World {
 
     fn validity(&self, i: usize, block: &Block) -> Validity {
         let parent = self.nodes[i].chain.last();
-        let parent = parent.map_or(BlockHash::genesis(&self.chain), |(block, _)| block.header.hash());
+        let parent =
+            parent.map_or(BlockHash::genesis(&self.chain), |(block, _)| block.header.hash());
         let is_valid = block.header.state_root == Hash::ZERO && block.header.parent == parent;
         if is_valid { Validity::Valid } else { Validity::Invalid }
     }
@@ -349,7 +349,8 @@ impl World {
         let Some(replica) = &mut self.nodes[i].replica else { return };
         self.handled += 1;
         let outputs = replica.handle(now, input);
-        let outputs = outputs.unwrap_or_else(|fault| panic!("seed {}: node {i}: {fault}", self.seed));
+        let outputs =
+            outputs.unwrap_or_else(|fault| panic!("seed {}: node {i}: {fault}", self.seed));
         let mut committed = false;
         for output in outputs {
             if self.random.per_mille(self.weather.crash_per_mille) {
