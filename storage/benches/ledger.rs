@@ -51,8 +51,11 @@ fn main() {
 fn run(blocks: u64, prune: bool) {
     let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let dir = home.path().join("ledger");
-    let config =
+    let mut config =
         LedgerStoreConfig::new(dir.clone(), home.path().join("marker"), NodeId::new([1; 32]));
+    if let Some(mib) = std::env::var("CACHE_MIB").ok().and_then(|n| n.parse::<u64>().ok()) {
+        config.cache_bytes = mib << 20;
+    }
     let store = LedgerStore::open(&config).unwrap();
     let mut tree = Tree::default();
     let records: BTreeSet<u64> = (0..RECORDS).collect();

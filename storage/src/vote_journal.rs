@@ -36,7 +36,9 @@ const FILE: &str = "votes";
 const MAGIC: &[u8; 8] = b"floevote";
 const FORMAT_VERSION: u32 = 1;
 /// The head has a sector of its own.
-const HEAD_BYTES: u64 = 512;
+const HEAD_BYTES: usize = 512;
+/// Where the first entry goes.
+const FIRST: u64 = HEAD_BYTES as u64;
 const CHECKSUM_BYTES: usize = 16;
 const ENTRY_HEAD_BYTES: usize = 4 + CHECKSUM_BYTES;
 /// A file is made shorter only beyond this: overwriting costs less than growing again.
@@ -120,7 +122,7 @@ impl VoteJournal {
         let new = dir.join(format!("{FILE}.new"));
         File::create(&new)
             .and_then(|mut file| {
-                file.write_all(&head(Height::new(0), HEAD_BYTES))?;
+                file.write_all(&head(Height::new(0), FIRST))?;
                 file.sync_all()?;
                 fs::rename(&new, &path)?;
                 File::open(marker::parent(&path))?.sync_all()
@@ -161,7 +163,7 @@ impl VoteJournal {
         }
         let bytes = self.read(0, bytes)?;
         (self.height, self.flushed) = parse_head(&bytes).ok_or_else(|| self.damaged(0))?;
-        let mut offset = HEAD_BYTES;
+        let mut offset = FIRST;
         while let Some(entry) = entry_at(self.height, offset, &bytes) {
             offset += (ENTRY_HEAD_BYTES + entry.len()) as u64;
         }
@@ -200,13 +202,13 @@ impl VoteJournal {
         self.height = height;
         // The old entries stay where they are, and match no more.
         let before = self.end;
-        let started = self.write_head(HEAD_BYTES).and_then(|()| self.file.sync_data());
+        let started = self.write_head(FIRST).and_then(|()| self.file.sync_data());
         let started = started.and_then(|()| {
             if before > KEPT_BYTES { self.file.set_len(KEPT_BYTES) } else { Ok(()) }
         });
         self.done(started)?;
-        self.end = HEAD_BYTES;
-        self.flushed = HEAD_BYTES;
+        self.end = FIRST;
+        self.flushed = FIRST;
         Ok(())
     }
 
@@ -256,7 +258,7 @@ impl VoteJournal {
     pub fn entries(&self) -> Result<(Height, Vec<Vec<u8>>), JournalError> {
         let bytes = self.read(0, self.end)?;
         let mut entries = Vec::new();
-        let mut offset = HEAD_BYTES;
+        let mut offset = FIRST;
         while offset < self.end {
             let entry = entry_at(self.height, offset, &bytes);
             let entry = entry.ok_or_else(|| self.damaged(offset))?;
@@ -304,13 +306,13 @@ fn head(height: Height, flushed: u64) -> Vec<u8> {
     head.extend_from_slice(&flushed.to_be_bytes());
     let checksum = checksum(height, 0, &head);
     head.extend_from_slice(&checksum);
-    head.resize(HEAD_BYTES as usize, 0);
+    head.resize(HEAD_BYTES, 0);
     head
 }
 
 /// Height and durable bytes.
 fn parse_head(bytes: &[u8]) -> Option<(Height, u64)> {
-    let read = bytes.get(..HEAD_BYTES as usize)?;
+    let read = bytes.get(..HEAD_BYTES)?;
     let number = |at: usize| Some(u64::from_be_bytes(read.get(at..at + 8)?.try_into().ok()?));
     let (height, flushed) = (Height::new(number(12)?), number(20)?);
     (read == head(height, flushed)).then_some((height, flushed))

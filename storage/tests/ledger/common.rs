@@ -202,7 +202,7 @@ impl Chain {
         let ids = self.random.below(5);
         let ids = (0..ids).map(|_| TransactionId::new(key(self.random.below(u64::MAX))));
         let transactions = ids.collect();
-        let epoch_end = (height > 0 && height % 5 == 0).then(|| Epoch::new(height / 5));
+        let epoch_end = (height > 0 && height.is_multiple_of(5)).then(|| Epoch::new(height / 5));
         let len = self.random.len();
         let tip = self.random.bytes(len);
         let block = Block { header, body };
