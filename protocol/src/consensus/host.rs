@@ -235,6 +235,9 @@ impl Host {
 /// Timers.
 impl Host {
     fn schedule(&mut self, timeout: Timeout) {
+        if self.decided {
+            return;
+        }
         let (timeouts, round) = (self.config.timeouts, number(timeout.round));
         let base_ms = match timeout.kind {
             TimeoutKind::Propose => timeouts.propose_ms,
@@ -383,6 +386,9 @@ impl Host {
 /// Gossip.
 impl Host {
     fn broadcast(&mut self, message: ConsensusMessage) {
+        if self.decided {
+            return;
+        }
         if let Some(replay) = &mut self.replay {
             replay.messages.push(message);
             return;

@@ -456,6 +456,9 @@ impl Running {
         self.host.flush();
         self.host.stop_timers();
         self.host.decided = true;
+        // The core may not know of the decision. It goes on taking votes, for what they may
+        // contradict, but has no say any more.
+        self.core.params.enabled = false;
         self.host.outputs.push(Output::Commit { block, certificate, equivocations });
         Ok(())
     }
