@@ -126,10 +126,19 @@ pub struct Committed<'a> {
     pub transactions: &'a [TransactionId],
     /// What it changes in the state; its version is the block's height.
     pub change: &'a StateChange,
-    /// The epoch whose last block it is, if it ends one.
-    pub epoch_end: Option<Epoch>,
+    /// The epoch that it ends, if it ends one.
+    pub epoch_end: Option<EpochEnd<'a>>,
     /// What the owner needs beside the state to go on from here.
     pub tip: &'a [u8],
+}
+
+/// What the last block of an epoch leaves for those who follow the committees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EpochEnd<'a> {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The layout of the next epoch's committee. The state forgets committees, this does not.
+    pub next_committee: &'a [u8],
 }
 
 /// A block as it is kept and sent.
@@ -217,8 +226,10 @@ impl LedgerStore {
             let place = [&place[..], &position.to_be_bytes()].concat();
             commit.put(rows::key(Kind::Transaction, &[id.hash().as_bytes()]), place);
         }
-        if let Some(epoch) = committed.epoch_end {
+        if let Some(EpochEnd { epoch, next_committee }) = committed.epoch_end {
             commit.put(rows::numbered(Kind::EpochEnd, epoch.get()), place.to_vec());
+            let next = rows::numbered(Kind::Committee, epoch.plus(1).get());
+            commit.put(next, next_committee.to_vec());
         }
         self.write(commit).map_err(CommitError::Storage)
     }
@@ -323,6 +334,14 @@ impl LedgerStore {
     /// [`StorageError`], always fatal.
     pub fn epoch_end(&self, epoch: Epoch) -> Result<Option<Height>, StorageError> {
         self.height_at(&rows::numbered(Kind::EpochEnd, epoch.get()))
+    }
+
+    /// The layout of the committee of an epoch after the first, once the one before it has ended.
+    ///
+    /// # Errors
+    /// [`StorageError`], always fatal.
+    pub fn committee(&self, epoch: Epoch) -> Result<Option<Vec<u8>>, StorageError> {
+        rows::get(&self.table, &rows::numbered(Kind::Committee, epoch.get()))
     }
 
     /// Blocks from a height on, as many as `max_bytes` hold, but one at least if it is there.

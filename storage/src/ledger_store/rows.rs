@@ -61,6 +61,8 @@ pub(super) enum Kind {
     StaleNodes = 15,
     /// The first version whose nodes are not swept.
     Swept = 16,
+    /// Layouts of committees by epoch, but for the first.
+    Committee = 17,
 }
 
 /// The key of a row.

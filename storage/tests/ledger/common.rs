@@ -16,7 +16,7 @@ use floe_protocol::{
     },
     vote::CommitCertificate,
 };
-use floe_storage::{Committed, LedgerStore, LedgerStoreConfig};
+use floe_storage::{Committed, EpochEnd, LedgerStore, LedgerStoreConfig};
 use tempfile::TempDir;
 
 /// Heights of state that the tests keep.
@@ -137,7 +137,7 @@ impl Step {
             certificate: &self.certificate,
             transactions: &self.transactions,
             change: &self.change,
-            epoch_end: self.epoch_end,
+            epoch_end: self.epoch_end.map(|epoch| EpochEnd { epoch, next_committee: &self.tip }),
             tip: &self.tip,
         }
     }
@@ -332,6 +332,8 @@ fn check_block(store: &LedgerStore, step: &Step, is_there: bool) {
     }
     if let Some(epoch) = step.epoch_end {
         assert_eq!(store.epoch_end(epoch).unwrap(), there.map(|()| height));
+        let committee = store.committee(epoch.plus(1)).unwrap();
+        assert_eq!(committee, there.map(|()| step.tip.clone()));
     }
     let blocks = store.blocks(height, 1).unwrap();
     assert_eq!(blocks.len(), usize::from(is_there));

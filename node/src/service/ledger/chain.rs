@@ -9,8 +9,8 @@ use floe_protocol::{
     vote::CommitCertificate,
 };
 use floe_storage::{
-    CommitError, Committed, JournalError, LedgerStore, LedgerStoreConfig, OpenError, StorageError,
-    VoteJournal,
+    CommitError, Committed, EpochEnd, JournalError, LedgerStore, LedgerStoreConfig, OpenError,
+    StorageError, VoteJournal,
 };
 
 /// Stale entries that are removed after each block, at least; more if the block left more.
@@ -98,13 +98,14 @@ impl Chain {
     ) -> Result<(), ChainError> {
         let epoch = block.header.epoch;
         let ends = executed.next.committee().epoch() > epoch;
+        let next_committee = executed.next.committee().to_bytes();
         self.store.commit(&Committed {
             block,
             hash: executed.hash,
             certificate: &certificate,
             transactions: &executed.transactions,
             change: &executed.change,
-            epoch_end: ends.then_some(epoch),
+            epoch_end: ends.then_some(EpochEnd { epoch, next_committee: &next_committee }),
             tip: self.state.chain().as_bytes(),
         })?;
         let stale = executed.change.stale_nodes.len() + executed.change.stale_values.len();
