@@ -82,7 +82,8 @@ impl Node {
 
         let mut registry = Registry::default();
         let network_config = network_config(&config, &keys, &view)?;
-        let (network, events, network_task) = network::start(network_config, &mut registry).await?;
+        let (network, inbound, network_task) =
+            network::start(network_config, &mut registry).await?;
         address_book::restore(&store, &network).await;
 
         let (ledger, view) = watch::channel(Arc::new(view));
@@ -93,7 +94,7 @@ impl Node {
             keys,
             store: store.clone(),
             network: network.clone(),
-            events,
+            inbound,
             limits: config.service,
             cancel: cancel.clone(),
         }));

@@ -161,6 +161,3 @@ fn kademlia(
     }));
     kademlia
 }
-
-/// What the gossip behaviour reports, under a name that tells it from the others.
-pub(super) type GossipEvent = gossipsub::Event;

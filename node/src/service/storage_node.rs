@@ -20,7 +20,7 @@ use floe_protocol::{
 };
 use floe_storage::Store;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::{JoinSet, spawn_blocking},
 };
 use tokio_util::sync::CancellationToken;
@@ -29,7 +29,7 @@ use self::responder::{Judgement, Responder};
 use crate::{
     config::ServiceLimits,
     key_file::NodeKeys,
-    network::{Event, Network, ReplyHandle, VerdictHandle},
+    network::{GossipMessage, Inbound, InboundRequest, Network, Topic},
 };
 
 /// What the service needs.
@@ -39,7 +39,7 @@ pub(crate) struct Args {
     pub(crate) keys: NodeKeys,
     pub(crate) store: Store,
     pub(crate) network: Network,
-    pub(crate) events: mpsc::Receiver<Event>,
+    pub(crate) inbound: Inbound,
     pub(crate) limits: ServiceLimits,
     pub(crate) cancel: CancellationToken,
 }
@@ -86,7 +86,8 @@ impl Lane {
 /// Serves until cancelled, until the network has stopped, or until the store can no longer be
 /// relied on.
 pub(crate) async fn run(args: Args) {
-    let Args { view, keys, store, network, mut events, limits, cancel } = args;
+    let Args { view, keys, store, network, inbound, limits, cancel } = args;
+    let Inbound { mut requests, mut announcements, .. } = inbound;
     let broken = CancellationToken::new();
     let responder = Responder::new(view, keys, store, network.clone(), broken.clone());
     let mut service = Service {
@@ -103,10 +104,11 @@ pub(crate) async fn run(args: Args) {
             () = cancel.cancelled() => break,
             () = broken.cancelled() => break,
             Some(ended) = service.tasks.join_next() => Service::on_ended(ended),
-            event = events.recv() => match event {
-                Some(event) => service.on_event(event),
+            request = requests.recv() => match request {
+                Some(request) => service.on_request(request),
                 None => break,
             },
+            Some(announcement) = announcements.recv() => service.on_announcement(announcement),
         }
     }
     // What runs is finished: it may be about to answer for something durable.
@@ -126,16 +128,8 @@ struct Service {
 }
 
 impl Service {
-    fn on_event(&mut self, event: Event) {
-        match event {
-            Event::Request { peer, request, reply } => self.on_request(peer, request, reply),
-            Event::Announcement { from, bytes, verdict } => {
-                self.on_announcement(from, bytes, verdict);
-            }
-        }
-    }
-
-    fn on_request(&mut self, peer: NodeId, request: Request, reply: ReplyHandle) {
+    fn on_request(&mut self, request: InboundRequest) {
+        let InboundRequest { peer, request, reply } = request;
         let lane = if is_write(&request) { &mut self.writes } else { &mut self.reads };
         let Some(place) = lane.admit(peer) else {
             let retry_after_ms = self.busy_retry_after_ms;
@@ -157,14 +151,15 @@ impl Service {
             }
             reply.reply(response);
             if let Some(bytes) = announcement
-                && let Err(error) = network.announce(bytes).await
+                && let Err(error) = network.publish(Topic::Announcements, bytes).await
             {
                 tracing::debug!(%error, "certificate not announced");
             }
         });
     }
 
-    fn on_announcement(&mut self, from: NodeId, bytes: Vec<u8>, verdict: VerdictHandle) {
+    fn on_announcement(&mut self, announcement: GossipMessage) {
+        let GossipMessage { from, bytes, verdict, .. } = announcement;
         // Without a place the verdict is dropped, which means to ignore the announcement.
         let Some(place) = self.announcements.admit(from) else { return };
         let (responder, running) = (self.responder.clone(), self.announcements.running.clone());
