@@ -27,7 +27,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::ledger::{Ledger, LedgerStopped};
-use crate::network::{GossipEvent, Network};
+use crate::network::{GossipMessage, Network};
 
 /// How often a peer is asked for its newest block.
 const ASKING_INTERVAL: Duration = Duration::from_secs(2);
@@ -41,7 +41,7 @@ const SYNC_BYTES: u32 = 1 << 20;
 pub(crate) struct Args {
     pub(crate) ledger: Ledger,
     pub(crate) network: Network,
-    pub(crate) headers: mpsc::Receiver<GossipEvent>,
+    pub(crate) headers: mpsc::Receiver<GossipMessage>,
     pub(crate) cancel: CancellationToken,
 }
 
@@ -93,8 +93,8 @@ impl BlockSync {
         self.ledger.state().borrow().tip().height
     }
 
-    async fn on_header(&mut self, event: GossipEvent) {
-        let GossipEvent { from, bytes, verdict, .. } = event;
+    async fn on_header(&mut self, event: GossipMessage) {
+        let GossipMessage { from, bytes, verdict, .. } = event;
         let decoded = LedgerAnnouncement::decode(LedgerTopic::Headers, &bytes);
         let Ok(LedgerAnnouncement::NewHeader(certified)) = decoded else {
             return verdict.reject();

@@ -30,11 +30,12 @@ use floe_storage::LedgerStore;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::chain::{Chain, ChainError};
+pub(crate) use self::chain::Chain;
+pub use self::chain::ChainError;
 use self::driver::Driver;
 use crate::{
     key_file::NodeKeys,
-    network::{GossipEvent, Network},
+    network::{GossipMessage, Network},
 };
 
 /// Commands that wait for the driver.
@@ -48,7 +49,7 @@ pub(crate) struct Args {
     pub(crate) chain: Chain,
     pub(crate) keys: NodeKeys,
     pub(crate) network: Network,
-    pub(crate) consensus: mpsc::Receiver<GossipEvent>,
+    pub(crate) consensus: mpsc::Receiver<GossipMessage>,
     pub(crate) timeouts: Timeouts,
     pub(crate) cancel: CancellationToken,
 }

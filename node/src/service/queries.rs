@@ -26,7 +26,7 @@ use super::{
     lane::Lane,
     ledger::{Ledger, LedgerStopped},
 };
-use crate::network::{Network, ReplyHandle};
+use crate::network::ReplyHandle;
 
 /// Answers that are computed at a time.
 const RUNNING_MAX: usize = 4;
@@ -51,14 +51,13 @@ pub(crate) struct Query {
 #[derive(Debug)]
 pub(crate) struct Args {
     pub(crate) ledger: Ledger,
-    pub(crate) network: Network,
     pub(crate) queries: mpsc::Receiver<Query>,
     pub(crate) cancel: CancellationToken,
 }
 
 /// Runs until cancelled.
 pub(crate) async fn run(args: Args) {
-    let Args { ledger, network, mut queries, cancel } = args;
+    let Args { ledger, mut queries, cancel } = args;
     let tasks = TaskTracker::new();
     let receipts = Receipts::start(&ledger, cancel.clone(), &tasks);
     let answers = Arc::new(Answers::new(ledger.clone()));
@@ -82,7 +81,6 @@ pub(crate) async fn run(args: Args) {
             ledger: ledger.clone(),
             answers: Arc::clone(&answers),
             receipts: receipts.clone(),
-            network: network.clone(),
         };
         tasks.spawn(async move {
             let _place = place;
@@ -102,7 +100,6 @@ struct Asked {
     ledger: Ledger,
     answers: Arc<Answers>,
     receipts: Receipts,
-    network: Network,
 }
 
 impl Asked {
@@ -159,7 +156,6 @@ impl Asked {
             let inserted = inserted.next().expect("one result for each");
             inserted.map(|()| transaction.id()).map_err(|error| submit_error(&error))
         });
-        tracing::debug!(peers = self.network.peers().borrow().connected.len(), "submitted");
         Ok(LedgerResponse::Submitted { results: results.collect() })
     }
 }

@@ -11,23 +11,25 @@ mod responder;
 use std::sync::Arc;
 
 use floe_protocol::{
-    keys::NodeId,
     ledger::LedgerView,
     message::{Refusal, Request, Response},
 };
 use floe_storage::Store;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{
+        mpsc::{self, error::TrySendError},
+        watch,
+    },
     task::{JoinSet, spawn_blocking},
 };
 use tokio_util::sync::CancellationToken;
 
 use self::responder::{Judgement, Responder};
-use super::lane::Lane;
+use super::{lane::Lane, queries::Query};
 use crate::{
     config::ServiceLimits,
     key_file::NodeKeys,
-    network::{Event, Network, ReplyHandle, VerdictHandle},
+    network::{GossipMessage, InboundRequest, Network, Topic},
 };
 
 /// What the service needs.
@@ -37,7 +39,10 @@ pub(crate) struct Args {
     pub(crate) keys: NodeKeys,
     pub(crate) store: Store,
     pub(crate) network: Network,
-    pub(crate) events: mpsc::Receiver<Event>,
+    pub(crate) requests: mpsc::Receiver<InboundRequest>,
+    pub(crate) announcements: mpsc::Receiver<GossipMessage>,
+    /// Where questions about the ledger go.
+    pub(crate) queries: mpsc::Sender<Query>,
     pub(crate) limits: ServiceLimits,
     pub(crate) cancel: CancellationToken,
 }
@@ -45,12 +50,14 @@ pub(crate) struct Args {
 /// Serves until cancelled, until the network has stopped, or until the store can no longer be
 /// relied on.
 pub(crate) async fn run(args: Args) {
-    let Args { view, keys, store, network, mut events, limits, cancel } = args;
+    let Args { view, keys, store, network, limits, cancel, queries, .. } = args;
+    let (mut requests, mut announcements) = (args.requests, args.announcements);
     let broken = CancellationToken::new();
     let responder = Responder::new(view, keys, store, network.clone(), broken.clone());
     let mut service = Service {
         responder: Arc::new(responder),
         network,
+        queries,
         writes: Lane::new(limits.writes_max, limits.queue_max, limits.per_peer_max),
         reads: Lane::new(limits.reads_max, limits.queue_max, limits.per_peer_max),
         announcements: Lane::new(1, limits.queue_max, limits.per_peer_max),
@@ -62,10 +69,11 @@ pub(crate) async fn run(args: Args) {
             () = cancel.cancelled() => break,
             () = broken.cancelled() => break,
             Some(ended) = service.tasks.join_next() => Service::on_ended(ended),
-            event = events.recv() => match event {
-                Some(event) => service.on_event(event),
+            request = requests.recv() => match request {
+                Some(request) => service.on_request(request),
                 None => break,
             },
+            Some(announcement) = announcements.recv() => service.on_announcement(announcement),
         }
     }
     // What runs is finished: it may be about to answer for something durable.
@@ -77,6 +85,7 @@ pub(crate) async fn run(args: Args) {
 struct Service {
     responder: Arc<Responder>,
     network: Network,
+    queries: mpsc::Sender<Query>,
     writes: Lane,
     reads: Lane,
     announcements: Lane,
@@ -85,16 +94,19 @@ struct Service {
 }
 
 impl Service {
-    fn on_event(&mut self, event: Event) {
-        match event {
-            Event::Request { peer, request, reply } => self.on_request(peer, request, reply),
-            Event::Announcement { from, bytes, verdict } => {
-                self.on_announcement(from, bytes, verdict);
+    fn on_request(&mut self, request: InboundRequest) {
+        let InboundRequest { peer, request, reply } = request;
+        let request = match request {
+            Request::Ledger(request) => {
+                if let Err(error) = self.queries.try_send(Query { peer, request, reply }) {
+                    let retry_after_ms = self.busy_retry_after_ms;
+                    let (TrySendError::Full(query) | TrySendError::Closed(query)) = error;
+                    query.reply.reply(Response::Refused(Refusal::Busy { retry_after_ms }));
+                }
+                return;
             }
-        }
-    }
-
-    fn on_request(&mut self, peer: NodeId, request: Request, reply: ReplyHandle) {
+            request => request,
+        };
         let lane = if is_write(&request) { &mut self.writes } else { &mut self.reads };
         let Some(place) = lane.admit(peer) else {
             let retry_after_ms = self.busy_retry_after_ms;
@@ -116,14 +128,15 @@ impl Service {
             }
             reply.reply(response);
             if let Some(bytes) = announcement
-                && let Err(error) = network.announce(bytes).await
+                && let Err(error) = network.publish(Topic::Announcements, bytes).await
             {
                 tracing::debug!(%error, "certificate not announced");
             }
         });
     }
 
-    fn on_announcement(&mut self, from: NodeId, bytes: Vec<u8>, verdict: VerdictHandle) {
+    fn on_announcement(&mut self, announcement: GossipMessage) {
+        let GossipMessage { from, bytes, verdict, .. } = announcement;
         // Without a place the verdict is dropped, which means to ignore the announcement.
         let Some(place) = self.announcements.admit(from) else { return };
         let (responder, running) = (self.responder.clone(), self.announcements.running.clone());
@@ -165,6 +178,9 @@ const fn is_write(request: &Request) -> bool {
         | Request::StoreSlivers { .. }
         | Request::Confirm { .. }
         | Request::Certify { .. } => true,
-        Request::BlobStatus { .. } | Request::ReadSliver { .. } | Request::NodeStatus => false,
+        Request::BlobStatus { .. }
+        | Request::ReadSliver { .. }
+        | Request::NodeStatus
+        | Request::Ledger(_) => false,
     }
 }

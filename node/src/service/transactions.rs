@@ -15,14 +15,13 @@ use tokio::{sync::mpsc, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use super::ledger::{Ledger, LedgerStopped};
-use crate::network::GossipEvent;
+use crate::network::GossipMessage;
 
 /// What the service needs.
 #[derive(Debug)]
 pub(crate) struct Args {
     pub(crate) ledger: Ledger,
-    pub(crate) chain: ChainId,
-    pub(crate) transactions: mpsc::Receiver<GossipEvent>,
+    pub(crate) transactions: mpsc::Receiver<GossipMessage>,
     pub(crate) cancel: CancellationToken,
 }
 
@@ -34,7 +33,8 @@ enum Content {
 
 /// Runs until cancelled or until the ledger has stopped.
 pub(crate) async fn run(args: Args) {
-    let Args { ledger, chain, mut transactions, cancel } = args;
+    let Args { ledger, mut transactions, cancel } = args;
+    let chain = *ledger.state().borrow().chain();
     loop {
         let event = tokio::select! {
             () = cancel.cancelled() => return,
@@ -50,9 +50,9 @@ pub(crate) async fn run(args: Args) {
 async fn on_message(
     ledger: &Ledger,
     chain: ChainId,
-    event: GossipEvent,
+    event: GossipMessage,
 ) -> Result<(), LedgerStopped> {
-    let GossipEvent { bytes, verdict, .. } = event;
+    let GossipMessage { bytes, verdict, .. } = event;
     let content = match spawn_blocking(move || verify(&chain, &bytes)).await {
         Ok(Some(content)) => content,
         Ok(None) => {

@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     key_file::NodeKeys,
-    network::{GossipEvent, Network, Topic, VerdictHandle},
+    network::{GossipMessage, Network, Topic, VerdictHandle},
 };
 
 /// Live commits after which a node that lost its journal votes again.
@@ -75,7 +75,7 @@ pub(super) struct Driver {
     chain: Chain,
     keys: NodeKeys,
     network: Network,
-    consensus: mpsc::Receiver<GossipEvent>,
+    consensus: mpsc::Receiver<GossipMessage>,
     cancel: CancellationToken,
     listeners: Listeners,
     replica: Replica,
@@ -400,8 +400,8 @@ impl Driver {
         Ok(())
     }
 
-    fn on_consensus(&mut self, event: GossipEvent) -> Result<(), Fault> {
-        let GossipEvent { bytes, verdict, .. } = event;
+    fn on_consensus(&mut self, event: GossipMessage) -> Result<(), Fault> {
+        let GossipMessage { bytes, verdict, .. } = event;
         let Ok(message) = ConsensusMessage::from_bytes(&bytes) else {
             verdict.reject();
             return Ok(());
@@ -431,7 +431,7 @@ impl Driver {
                 drop(reply.send(results));
             }
             Command::InsertSystem { operation, spread, reply } => {
-                drop(reply.send(self.insert_system(operation, spread)));
+                let _ = reply.send(self.insert_system(operation, spread));
             }
             Command::Synced(synced) => self.on_synced(synced)?,
             Command::Stats(reply) => drop(reply.send(self.mempool.stats())),
@@ -497,7 +497,7 @@ impl Driver {
             }
         }
         self.syncing = false;
-        drop(reply.send(taken));
+        let _ = reply.send(taken);
         Ok(())
     }
 }

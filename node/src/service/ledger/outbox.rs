@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use floe_protocol::{
     ledger::VerifiedTransaction,
-    message::{MAX_SUBMITTED_TRANSACTIONS, MAX_TRANSACTIONS_ANNOUNCEMENT_BYTES},
+    message::ledger::{MAX_SUBMITTED_TRANSACTIONS, MAX_TRANSACTIONS_ANNOUNCEMENT_BYTES},
 };
 
 /// How long a transaction waits for company: well below the time between blocks.

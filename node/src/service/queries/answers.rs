@@ -10,8 +10,8 @@ use floe_protocol::{
     },
     light::{CertifiedHeader, Inclusion},
     message::{
-        CertifiedBlock, Handover, IndexQuery, LedgerRequest, LedgerResponse, MAX_FACTS_BYTES,
-        MAX_HANDOVERS_BYTES, SubmitError,
+        CertifiedBlock, Handover, IndexQuery, LedgerRequest, LedgerResponse, SubmitError,
+        ledger::{MAX_FACTS_BYTES, MAX_HANDOVERS_BYTES},
     },
 };
 use floe_storage::{LedgerStore, StorageError};
