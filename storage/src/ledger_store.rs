@@ -16,6 +16,7 @@
 
 mod journal;
 mod nodes;
+mod pack_files;
 mod rows;
 
 use std::{
@@ -44,6 +45,7 @@ use floe_protocol::{
 use self::{
     journal::{Commit, Entry},
     nodes::{Pace, Sweep},
+    pack_files::PackFiles,
     rows::Kind,
 };
 use crate::{
@@ -145,6 +147,7 @@ pub struct StoredBlock {
 #[derive(Debug)]
 pub struct LedgerStore {
     table: Table,
+    packs: PackFiles,
     database: Database,
     /// The newest height that is durable.
     tip: AtomicU64,
@@ -171,9 +174,11 @@ impl LedgerStore {
         let failed = |error| opening::storage_error(dir, error);
         let tip = journal::recover(&table).map_err(failed)?;
         database.flush().map_err(failed)?;
+        let packs = PackFiles::open(dir).map_err(|error| failed(error.into()))?;
         let tip = AtomicU64::new(tip.unwrap_or(NO_TIP));
         Ok(Self {
             table,
+            packs,
             database,
             tip,
             writer: Mutex::default(),
@@ -189,7 +194,8 @@ impl LedgerStore {
     pub fn commit_genesis(&self, change: &StateChange, tip: &[u8]) -> Result<(), CommitError> {
         let _writer = self.lock();
         self.check_next(change.version, 0)?;
-        self.write(commit_of_state(change, tip)).map_err(CommitError::Storage)
+        let commit = self.commit_of_state(change, tip)?;
+        self.write(commit).map_err(CommitError::Storage)
     }
 
     /// Writes a block and all that it brings: whole, and durable when this returns.
@@ -201,7 +207,7 @@ impl LedgerStore {
         let height = committed.block.header.height.get();
         self.check_next(height, 1)?;
         self.check_next(committed.change.version, 1)?;
-        let mut commit = commit_of_state(committed.change, committed.tip);
+        let mut commit = self.commit_of_state(committed.change, committed.tip)?;
         let bytes = |kind, bytes| (rows::numbered(kind, height), bytes);
         let Block { header, body } = committed.block;
         for (key, bytes) in [
@@ -221,6 +227,32 @@ impl LedgerStore {
             commit.put(rows::numbered(Kind::EpochEnd, epoch.get()), place.to_vec());
         }
         self.write(commit).map_err(CommitError::Storage)
+    }
+
+    /// The rows of a change of the state, and of the tip.
+    fn commit_of_state(&self, change: &StateChange, tip: &[u8]) -> Result<Commit, StorageError> {
+        let version = change.version;
+        let mut commit = Commit::new(version);
+        commit.put(rows::numbered(Kind::TipBytes, version), tip.to_vec());
+        nodes::put(&mut commit, &self.packs, &change.nodes)?;
+        for (key, value) in &change.values {
+            let bytes = match value {
+                Some(value) => [value, &[PRESENT][..]].concat(),
+                None => vec![ABSENT],
+            };
+            commit.put(rows::value(key, version), bytes);
+        }
+        commit.put_list(Kind::StaleNodes, &change.stale_nodes);
+        commit.put_list(Kind::StaleValues, &change.stale_values);
+        // An entry that leaves and enters stays. Each is then named once, and may be applied twice.
+        let added: BTreeSet<&Vec<u8>> = change.index_added.iter().collect();
+        for entry in change.index_removed.iter().filter(|entry| !added.contains(entry)) {
+            commit.index(Entry::Removed(entry.clone()));
+        }
+        for entry in added {
+            commit.index(Entry::Added(entry.clone()));
+        }
+        Ok(commit)
     }
 
     fn write(&self, commit: Commit) -> Result<(), StorageError> {
@@ -369,9 +401,11 @@ impl LedgerStore {
             let Some(running) = sweep.as_mut() else {
                 break;
             };
-            let (worked, ended) = running.step(&self.table, max_entries - entries)?;
+            let (worked, ended) = running.step(&self.table, &self.packs, max_entries - entries)?;
             entries += worked;
             if ended {
+                self.database.flush()?;
+                self.packs.remove_below(running.end())?;
                 *sweep = None;
             }
         }
@@ -465,7 +499,7 @@ impl LedgerStore {
 
 impl StateReader for LedgerStore {
     fn node(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
-        nodes::get(&self.table, key).map_err(read_error)
+        nodes::get(&self.table, &self.packs, key).map_err(read_error)
     }
 
     fn value(&self, key: &Hash, version: u64) -> Result<Option<VersionedValue>, ReadError> {
@@ -483,30 +517,4 @@ fn read_error(error: StorageError) -> ReadError {
 
 fn to_bytes<T: borsh::BorshSerialize>(value: &T) -> Vec<u8> {
     borsh::to_vec(value).expect("writing to memory")
-}
-
-/// The rows of a change of the state, and of the tip.
-fn commit_of_state(change: &StateChange, tip: &[u8]) -> Commit {
-    let version = change.version;
-    let mut commit = Commit::new(version);
-    commit.put(rows::numbered(Kind::TipBytes, version), tip.to_vec());
-    nodes::put(&mut commit, &change.nodes);
-    for (key, value) in &change.values {
-        let bytes = match value {
-            Some(value) => [value, &[PRESENT][..]].concat(),
-            None => vec![ABSENT],
-        };
-        commit.put(rows::value(key, version), bytes);
-    }
-    commit.put_list(Kind::StaleNodes, &change.stale_nodes);
-    commit.put_list(Kind::StaleValues, &change.stale_values);
-    // An entry that leaves and enters stays. Each is then named once, and may be applied twice.
-    let added: BTreeSet<&Vec<u8>> = change.index_added.iter().collect();
-    for entry in change.index_removed.iter().filter(|entry| !added.contains(entry)) {
-        commit.index(Entry::Removed(entry.clone()));
-    }
-    for entry in added {
-        commit.index(Entry::Added(entry.clone()));
-    }
-    commit
 }
