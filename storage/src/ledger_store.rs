@@ -14,9 +14,11 @@
 //! heights follow one another; what does not read is an error that stops the node, never a gap.
 //! Nothing is verified here, and no block is judged.
 
+mod blocks;
 mod journal;
 mod nodes;
 mod pack_files;
+mod recent;
 mod rows;
 
 use std::{
@@ -30,22 +32,22 @@ use std::{
     },
 };
 
-use borsh::BorshDeserialize;
 use floe_protocol::{
     hash::Hash,
-    index::{Epoch, Height},
+    index::Epoch,
     keys::NodeId,
     ledger::{
-        Block, BlockHash, Header, ReadError, StateChange, StateReader, TransactionId,
-        VersionedValue,
+        Block, BlockHash, ReadError, StateChange, StateReader, TransactionId, VersionedValue,
     },
     vote::CommitCertificate,
 };
 
+pub use self::blocks::StoredBlock;
 use self::{
     journal::{Commit, Entry},
     nodes::{Pace, Sweep},
     pack_files::PackFiles,
+    recent::RecentNodes,
     rows::Kind,
 };
 use crate::{
@@ -57,8 +59,9 @@ use crate::{
 
 /// Heights before the tip whose state can be read, by default.
 pub const STATE_HEIGHTS: u64 = 1_000;
-/// Memory for pages that a configuration gives by default.
-const CACHE_BYTES: u64 = 16 << 20;
+/// Memory for pages that a configuration gives by default. sled divides it by 256, and a part has
+/// to hold several pages.
+const CACHE_BYTES: u64 = 64 << 20;
 /// The tip of a store without genesis, in memory.
 const NO_TIP: u64 = u64::MAX;
 
@@ -134,20 +137,12 @@ pub struct Committed<'a> {
     pub tip: &'a [u8],
 }
 
-/// A block as it is kept and sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredBlock {
-    /// The bytes of [`Block::to_bytes`].
-    pub block: Vec<u8>,
-    /// The bytes of its commit certificate.
-    pub certificate: Vec<u8>,
-}
-
 /// A ledger on disk. Fields drop in order: table and database before the lock on their directory.
 #[derive(Debug)]
 pub struct LedgerStore {
     table: Table,
     packs: PackFiles,
+    recent: RecentNodes,
     database: Database,
     /// The newest height that is durable.
     tip: AtomicU64,
@@ -179,6 +174,7 @@ impl LedgerStore {
         Ok(Self {
             table,
             packs,
+            recent: RecentNodes::new(config.state_heights / 4),
             database,
             tip,
             writer: Mutex::default(),
@@ -195,7 +191,9 @@ impl LedgerStore {
         let _writer = self.lock();
         self.check_next(change.version, 0)?;
         let commit = self.commit_of_state(change, tip)?;
-        self.write(commit).map_err(CommitError::Storage)
+        self.write(commit)?;
+        self.recent.add(&change.nodes);
+        Ok(())
     }
 
     /// Writes a block and all that it brings: whole, and durable when this returns.
@@ -226,7 +224,9 @@ impl LedgerStore {
         if let Some(epoch) = committed.epoch_end {
             commit.put(rows::numbered(Kind::EpochEnd, epoch.get()), place.to_vec());
         }
-        self.write(commit).map_err(CommitError::Storage)
+        self.write(commit)?;
+        self.recent.add(&committed.change.nodes);
+        Ok(())
     }
 
     /// The rows of a change of the state, and of the tip.
@@ -285,101 +285,6 @@ impl LedgerStore {
         self.tip_height().is_some_and(|tip| height <= tip)
     }
 
-    /// The newest height, 0 for genesis, and what its owner left with it; none before genesis.
-    ///
-    /// # Errors
-    /// [`StorageError`], always fatal.
-    pub fn tip(&self) -> Result<Option<(Height, Vec<u8>)>, StorageError> {
-        // A commit takes away the bytes of the tip before.
-        let _writer = self.lock();
-        let Some(tip) = self.tip_height() else {
-            return Ok(None);
-        };
-        let bytes = rows::get(&self.table, &rows::numbered(Kind::TipBytes, tip))?;
-        let bytes = bytes.ok_or_else(|| self.table.corrupt())?;
-        Ok(Some((Height::new(tip), bytes)))
-    }
-
-    /// The block of a height; none above the tip, and none of genesis.
-    ///
-    /// # Errors
-    /// [`StorageError`], always fatal.
-    pub fn block(&self, height: Height) -> Result<Option<Block>, StorageError> {
-        let header = self.parsed(Kind::Header, height)?;
-        let body = self.parsed(Kind::Body, height)?;
-        Ok(header.zip(body).map(|(header, body)| Block { header, body }))
-    }
-
-    /// The header of a height. Reads no body.
-    ///
-    /// # Errors
-    /// [`StorageError`], always fatal.
-    pub fn header(&self, height: Height) -> Result<Option<Header>, StorageError> {
-        self.parsed(Kind::Header, height)
-    }
-
-    /// Why the block of a height is final.
-    ///
-    /// # Errors
-    /// [`StorageError`], always fatal.
-    pub fn certificate(&self, height: Height) -> Result<Option<CommitCertificate>, StorageError> {
-        self.parsed(Kind::Certificate, height)
-    }
-
-    /// The height of a block.
-    ///
-    /// # Errors
-    /// [`StorageError`], always fatal.
-    pub fn height_of(&self, hash: &BlockHash) -> Result<Option<Height>, StorageError> {
-        self.height_at(&rows::key(Kind::Hash, &[hash.hash().as_bytes()]))
-    }
-
-    /// Height and position of a transaction.
-    ///
-    /// # Errors
-    /// [`StorageError`], always fatal.
-    pub fn transaction(&self, id: &TransactionId) -> Result<Option<(Height, u32)>, StorageError> {
-        let key = rows::key(Kind::Transaction, &[id.hash().as_bytes()]);
-        let Some(place) = rows::get(&self.table, &key)? else {
-            return Ok(None);
-        };
-        let (height, position) = place.split_first_chunk().ok_or_else(|| self.table.corrupt())?;
-        let position = position.try_into().map_err(|_| self.table.corrupt())?;
-        let place = (Height::new(u64::from_be_bytes(*height)), u32::from_be_bytes(position));
-        Ok(Some(place).filter(|(height, _)| self.holds(height.get())))
-    }
-
-    /// The last block of an epoch that has ended.
-    ///
-    /// # Errors
-    /// [`StorageError`], always fatal.
-    pub fn epoch_end(&self, epoch: Epoch) -> Result<Option<Height>, StorageError> {
-        self.height_at(&rows::numbered(Kind::EpochEnd, epoch.get()))
-    }
-
-    /// Blocks from a height on, as many as `max_bytes` hold, but one at least if it is there.
-    ///
-    /// # Errors
-    /// [`StorageError`], always fatal.
-    pub fn blocks(&self, from: Height, max_bytes: usize) -> Result<Vec<StoredBlock>, StorageError> {
-        let mut blocks = Vec::new();
-        let mut bytes = 0;
-        for height in (from.get()..).map(Height::new) {
-            let Some(mut block) = self.bytes(Kind::Header, height)? else {
-                break;
-            };
-            let part = |kind| self.bytes(kind, height)?.ok_or_else(|| self.table.corrupt());
-            block.extend(part(Kind::Body)?);
-            let certificate = part(Kind::Certificate)?;
-            bytes += block.len() + certificate.len();
-            if bytes > max_bytes && !blocks.is_empty() {
-                break;
-            }
-            blocks.push(StoredBlock { block, certificate });
-        }
-        Ok(blocks)
-    }
-
     /// Removes what only states older than `state_heights` before the tip need: some
     /// `max_entries` of it, or what else belongs together. How many it went through; 0 if nothing
     /// is left to do. Interrupted anywhere, the next step goes on. Nodes go later than values, by
@@ -405,7 +310,7 @@ impl LedgerStore {
             entries += worked;
             if ended {
                 self.database.flush()?;
-                self.packs.remove_below(running.end())?;
+                self.packs.remove_below(running.swept_below())?;
                 *sweep = None;
             }
         }
@@ -434,39 +339,6 @@ impl LedgerStore {
     /// A pass is worth its reading when a pack has lost most of its nodes.
     fn pace(&self) -> Pace {
         Pace { versions: (self.state_heights / 16).max(1), age: self.state_heights / 4 }
-    }
-
-    /// A row of a height's block.
-    fn bytes(&self, kind: Kind, height: Height) -> Result<Option<Vec<u8>>, StorageError> {
-        let height = height.get();
-        if height == 0 || !self.holds(height) {
-            return Ok(None);
-        }
-        match rows::get(&self.table, &rows::numbered(kind, height))? {
-            None => Err(self.table.corrupt()),
-            bytes => Ok(bytes),
-        }
-    }
-
-    fn parsed<T: BorshDeserialize>(
-        &self,
-        kind: Kind,
-        height: Height,
-    ) -> Result<Option<T>, StorageError> {
-        let Some(bytes) = self.bytes(kind, height)? else {
-            return Ok(None);
-        };
-        borsh::from_slice(&bytes).map(Some).map_err(|_| self.table.corrupt())
-    }
-
-    /// The height in a row.
-    fn height_at(&self, key: &[u8]) -> Result<Option<Height>, StorageError> {
-        let Some(height) = rows::get(&self.table, key)? else {
-            return Ok(None);
-        };
-        let height: [u8; 8] = height.try_into().map_err(|_| self.table.corrupt())?;
-        let height = u64::from_be_bytes(height);
-        Ok(Some(Height::new(height)).filter(|_| self.holds(height)))
     }
 
     fn read_value(&self, key: &Hash, version: u64) -> Result<Option<VersionedValue>, StorageError> {
@@ -499,6 +371,9 @@ impl LedgerStore {
 
 impl StateReader for LedgerStore {
     fn node(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+        if let Some(node) = self.recent.get(key) {
+            return Ok(Some(node));
+        }
         nodes::get(&self.table, &self.packs, key).map_err(read_error)
     }
 

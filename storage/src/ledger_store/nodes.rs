@@ -28,7 +28,7 @@ use super::{
 use crate::{StorageError, database::Table};
 
 /// Bytes of nodes in one pack.
-const PACK_BYTES: usize = 8 << 10;
+const PACK_BYTES: usize = 4 << 10;
 const VERSION_BYTES: usize = 8;
 
 /// A node and its key.
@@ -85,11 +85,13 @@ pub(super) fn get(
     let mut was_swept = false;
     if let Some(pack) = table.range(packs.clone()).next() {
         let (row, head) = pack?;
-        let nodes = read_pack(table, files, &row, &head)?;
-        was_swept = nodes.is_none();
-        let nodes = nodes.unwrap_or_default();
-        if let Ok(place) = nodes.binary_search_by(|(found, _)| found.as_slice().cmp(key)) {
-            return Ok(nodes.into_iter().nth(place).map(|(_, node)| node));
+        match read_pack(table, files, &row, &head)? {
+            None => was_swept = true,
+            Some(pack) => {
+                if let Some(node) = find(table, &pack, key)? {
+                    return Ok(Some(node.to_vec()));
+                }
+            }
         }
     }
     let node = rows::get(table, &rows::key(Kind::Node, &[key]))?;
@@ -100,20 +102,44 @@ pub(super) fn get(
     Ok(node)
 }
 
-/// The nodes of a pack, by the row of its place; none if its file is gone.
+/// The bytes of a pack, by the row of its place; none if its file is gone.
 fn read_pack(
     table: &Table,
     files: &PackFiles,
     row: &[u8],
     head: &[u8],
-) -> Result<Option<Vec<Node>>, StorageError> {
+) -> Result<Option<Vec<u8>>, StorageError> {
     let place = rows::assemble(table, row, head)?;
     let place: Place = borsh::from_slice(&place).map_err(|_| table.corrupt())?;
     match files.read(&place) {
-        Ok(None) => Ok(None),
-        Ok(Some(pack)) => journal::entries(table, &pack).map(Some),
+        Ok(pack) => Ok(pack),
         Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(table.corrupt()),
         Err(error) => Err(StorageError::Io(error)),
+    }
+}
+
+/// The node of `key` in a pack. Copies none of the others.
+fn find<'a>(
+    table: &Table,
+    mut pack: &'a [u8],
+    key: &[u8],
+) -> Result<Option<&'a [u8]>, StorageError> {
+    let mut next = || {
+        let (len, rest) = pack.split_first_chunk().ok_or_else(|| table.corrupt())?;
+        let len = usize::try_from(u32::from_le_bytes(*len)).map_err(|_| table.corrupt())?;
+        let (bytes, rest) = rest.split_at_checked(len).ok_or_else(|| table.corrupt())?;
+        pack = rest;
+        Ok::<_, StorageError>((bytes, rest.is_empty()))
+    };
+    loop {
+        let (found, _) = next()?;
+        let (node, is_last) = next()?;
+        if found == key {
+            return Ok(Some(node));
+        }
+        if is_last {
+            return Ok(None);
+        }
     }
 }
 
@@ -159,7 +185,7 @@ pub(super) struct Pace {
 
 impl Sweep {
     /// The first version that is not swept.
-    pub(super) const fn end(&self) -> u64 {
+    pub(super) const fn swept_below(&self) -> u64 {
         self.versions.start
     }
 
@@ -225,8 +251,9 @@ impl Sweep {
             let packs = rows::key(Kind::Pack, &[&bytes])..=behind(&bytes);
             for pack in table.range(packs) {
                 let (row, head) = pack?;
-                let nodes = read_pack(table, files, &row, &head)?;
-                for (key, node) in nodes.ok_or_else(|| table.corrupt())? {
+                let pack = read_pack(table, files, &row, &head)?;
+                let pack = pack.ok_or_else(|| table.corrupt())?;
+                for (key, node) in journal::entries::<Node>(table, &pack)? {
                     entries += 1;
                     if !self.stale.contains(&key) {
                         rows::put(table, &rows::key(Kind::Node, &[&key]), &node)?;
