@@ -10,6 +10,9 @@
 //! `state_heights`. What only older ones need, the owner removes in steps of bounded work
 //! ([`LedgerStore::prune_step`]). Blocks are kept. The index has no versions: it is the owner's.
 //!
+//! sled pays for every row, so what a block writes most of, the nodes of the map, lies in packs
+//! beside the database (`nodes.rs`), and the newest of them in memory as well (`recent.rs`).
+//!
 //! Invariants: a crash leaves a commit whole or undone (`journal.rs` has the order of writes);
 //! heights follow one another; what does not read is an error that stops the node, never a gap.
 //! Nothing is verified here, and no block is judged.
