@@ -28,7 +28,7 @@ use super::{
 use crate::{StorageError, database::Table};
 
 /// Bytes of nodes in one pack.
-const PACK_BYTES: usize = 4 << 10;
+const PACK_BYTES: usize = 16 << 10;
 const VERSION_BYTES: usize = 8;
 
 /// A node and its key.
