@@ -20,7 +20,7 @@ use crate::{
     network::{self, Inbound, Multiaddr, Network, NetworkConfig, NetworkError, PeersView, Role},
     service::{
         address_book, block_sync,
-        ledger::{self, Chain, ChainError, Ledger},
+        ledger::{self, Chain, ChainError, Ledger, LedgerThread, Started},
         queries, storage_node, transactions,
     },
 };
@@ -72,6 +72,7 @@ pub struct NodeHandle {
     services: JoinSet<()>,
     network_task: JoinHandle<()>,
     ledger: Ledger,
+    _ledger_thread: LedgerThread,
     _view: watch::Sender<Arc<LedgerView>>,
     _key_lock: KeyLock,
 }
@@ -105,7 +106,7 @@ impl Node {
         let cancel = CancellationToken::new();
         let mut services = JoinSet::new();
         let Inbound { requests, announcements, transactions, consensus, headers } = inbound;
-        let ledger = start_ledger(
+        let (ledger, ledger_thread) = start_ledger(
             &mut services,
             ledger::Args {
                 chain,
@@ -156,6 +157,7 @@ impl Node {
             services,
             network_task,
             ledger,
+            _ledger_thread: ledger_thread,
             _view: view_sender,
             _key_lock: key_lock,
         })
@@ -239,8 +241,11 @@ impl NodeHandle {
 }
 
 /// Starts the ledger's thread, and a task that ends when it does.
-fn start_ledger(services: &mut JoinSet<()>, args: ledger::Args) -> Result<Ledger, NodeError> {
-    let (ledger, ended) = ledger::start(args).map_err(NodeError::Thread)?;
+fn start_ledger(
+    services: &mut JoinSet<()>,
+    args: ledger::Args,
+) -> Result<(Ledger, LedgerThread), NodeError> {
+    let Started { ledger, thread, ended } = ledger::start(args).map_err(NodeError::Thread)?;
     services.spawn(async move {
         match ended.await {
             Ok(Ok(())) => {}
@@ -248,7 +253,7 @@ fn start_ledger(services: &mut JoinSet<()>, args: ledger::Args) -> Result<Ledger
             Err(_) => tracing::error!("the ledger's thread has panicked"),
         }
     });
-    Ok(ledger)
+    Ok((ledger, thread))
 }
 
 async fn open_chain(config: &NodeConfig, node: NodeId) -> Result<Chain, NodeError> {

@@ -181,13 +181,37 @@ impl Ledger {
     }
 }
 
-/// Starts the service. The receiver gets the reason why it ended.
+/// The service's thread. Dropping it stops the service and waits for its end, so that the store
+/// can be opened again.
+#[derive(Debug)]
+pub(crate) struct LedgerThread {
+    cancel: CancellationToken,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Drop for LedgerThread {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+        if let Some(thread) = self.thread.take() {
+            // A panic has been told already: whoever waits for the end finds nothing sent.
+            drop(thread.join());
+        }
+    }
+}
+
+/// What [`start`] gives.
+pub(crate) struct Started {
+    pub(crate) ledger: Ledger,
+    pub(crate) thread: LedgerThread,
+    /// Gets the reason why the service ended; nothing if it panicked.
+    pub(crate) ended: oneshot::Receiver<Result<(), driver::Fault>>,
+}
+
+/// Starts the service.
 ///
 /// # Errors
 /// The system gives no thread.
-pub(crate) fn start(
-    args: Args,
-) -> io::Result<(Ledger, oneshot::Receiver<Result<(), driver::Fault>>)> {
+pub(crate) fn start(args: Args) -> io::Result<Started> {
     let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
     let (state, state_receiver) = watch::channel(Arc::new(args.chain.state.clone()));
     let (committed, _) = broadcast::channel(COMMITTED_MAX);
@@ -196,12 +220,14 @@ pub(crate) fn start(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let (ended, end) = oneshot::channel();
     let listeners = driver::Listeners { state, committed };
-    thread::Builder::new().name("floe-ledger".into()).spawn(move || {
+    let cancel = args.cancel.clone();
+    let thread = thread::Builder::new().name("floe-ledger".into()).spawn(move || {
         let result = runtime.block_on(Driver::new(args, listeners).run(receiver));
         // Nobody waits any more only when the node is gone.
         drop(ended.send(result));
     })?;
-    Ok((ledger, end))
+    let thread = LedgerThread { cancel, thread: Some(thread) };
+    Ok(Started { ledger, thread, ended: end })
 }
 
 /// What the wall clock says.

@@ -130,7 +130,7 @@ impl Driver {
         }
     }
 
-    /// Runs until cancelled, or until something is broken.
+    /// Runs until cancelled, until network or node are gone, or until something is broken.
     pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> Result<(), Fault> {
         loop {
             self.settle()?;
@@ -138,8 +138,14 @@ impl Driver {
             tokio::select! {
                 biased;
                 () = self.cancel.cancelled() => return Ok(()),
-                Some(event) = self.consensus.recv() => self.on_consensus(event)?,
-                Some(command) = commands.recv() => self.on_command(command)?,
+                event = self.consensus.recv() => match event {
+                    Some(event) => self.on_consensus(event)?,
+                    None => return Ok(()),
+                },
+                command = commands.recv() => match command {
+                    Some(command) => self.on_command(command)?,
+                    None => return Ok(()),
+                },
                 () = tokio::time::sleep_until(wake) => self.on_tick()?,
             }
         }
