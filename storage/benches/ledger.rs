@@ -94,7 +94,7 @@ fn run(blocks: u64, prune: bool) {
             prunes.push(start.elapsed());
         }
         cpu += cpu_time() - cpu_before;
-        if height % 500 == 0 {
+        if height % 1_000 == 0 {
             println!(
                 "{height:7} RSS {:.1} MiB, disk {:.1} MiB, commit {}, prune {}, {} nodes and \
                  {:.2} ms of CPU a block",
@@ -102,8 +102,8 @@ fn run(blocks: u64, prune: bool) {
                 disk_mib(&dir),
                 quantiles(&mut commits),
                 quantiles(&mut prunes),
-                nodes / 500,
-                cpu.as_secs_f64() * 2.0,
+                nodes / 1_000,
+                cpu.as_secs_f64(),
             );
             (nodes, cpu) = (0, Duration::ZERO);
             commits.clear();
@@ -282,14 +282,8 @@ fn rss_mib() -> f64 {
     line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
 }
 
-/// Of the database and of the packs.
 fn disk_mib(dir: &Path) -> f64 {
-    let bytes: u64 = [dir.to_owned(), dir.join("packs")]
-        .iter()
-        .flat_map(|dir| fs::read_dir(dir).unwrap())
-        .map(|entry| entry.unwrap().metadata().unwrap())
-        .filter(fs::Metadata::is_file)
-        .map(|metadata| metadata.len())
-        .sum();
+    let entries = fs::read_dir(dir).unwrap();
+    let bytes: u64 = entries.map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
     bytes as f64 / f64::from(1 << 20)
 }

@@ -10,18 +10,12 @@
 //! `state_heights`. What only older ones need, the owner removes in steps of bounded work
 //! ([`LedgerStore::prune_step`]). Blocks are kept. The index has no versions: it is the owner's.
 //!
-//! sled pays for every row, so what a block writes most of, the nodes of the map, lies in packs
-//! beside the database (`nodes.rs`), and the newest of them in memory as well (`recent.rs`).
-//!
 //! Invariants: a crash leaves a commit whole or undone (`journal.rs` has the order of writes);
 //! heights follow one another; what does not read is an error that stops the node, never a gap.
 //! Nothing is verified here, and no block is judged.
 
-mod blocks;
 mod journal;
 mod nodes;
-mod pack_files;
-mod recent;
 mod rows;
 
 use std::{
@@ -35,22 +29,21 @@ use std::{
     },
 };
 
+use borsh::BorshDeserialize;
 use floe_protocol::{
     hash::Hash,
-    index::Epoch,
+    index::{Epoch, Height},
     keys::NodeId,
     ledger::{
-        Block, BlockHash, ReadError, StateChange, StateReader, TransactionId, VersionedValue,
+        Block, BlockHash, Header, ReadError, StateChange, StateReader, TransactionId,
+        VersionedValue,
     },
     vote::CommitCertificate,
 };
 
-pub use self::blocks::StoredBlock;
 use self::{
     journal::{Commit, Entry},
     nodes::{Pace, Sweep},
-    pack_files::PackFiles,
-    recent::RecentNodes,
     rows::Kind,
 };
 use crate::{
@@ -62,9 +55,8 @@ use crate::{
 
 /// Heights before the tip whose state can be read, by default.
 pub const STATE_HEIGHTS: u64 = 1_000;
-/// Memory for pages that a configuration gives by default. sled divides it by 256, and a part has
-/// to hold several pages.
-const CACHE_BYTES: u64 = 64 << 20;
+/// Memory for pages that a configuration gives by default.
+const CACHE_BYTES: u64 = 16 << 20;
 /// The tip of a store without genesis, in memory.
 const NO_TIP: u64 = u64::MAX;
 
@@ -140,7 +132,6 @@ pub struct Committed<'a> {
     pub tip: &'a [u8],
 }
 
-<<<<<<< HEAD
 /// What the last block of an epoch leaves for those who follow the committees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EpochEnd<'a> {
@@ -159,14 +150,10 @@ pub struct StoredBlock {
     pub certificate: Vec<u8>,
 }
 
-=======
->>>>>>> stor/main
 /// A ledger on disk. Fields drop in order: table and database before the lock on their directory.
 #[derive(Debug)]
 pub struct LedgerStore {
     table: Table,
-    packs: PackFiles,
-    recent: RecentNodes,
     database: Database,
     /// The newest height that is durable.
     tip: AtomicU64,
@@ -193,12 +180,9 @@ impl LedgerStore {
         let failed = |error| opening::storage_error(dir, error);
         let tip = journal::recover(&table).map_err(failed)?;
         database.flush().map_err(failed)?;
-        let packs = PackFiles::open(dir).map_err(|error| failed(error.into()))?;
         let tip = AtomicU64::new(tip.unwrap_or(NO_TIP));
         Ok(Self {
             table,
-            packs,
-            recent: RecentNodes::new(config.state_heights / 4),
             database,
             tip,
             writer: Mutex::default(),
@@ -214,10 +198,7 @@ impl LedgerStore {
     pub fn commit_genesis(&self, change: &StateChange, tip: &[u8]) -> Result<(), CommitError> {
         let _writer = self.lock();
         self.check_next(change.version, 0)?;
-        let commit = self.commit_of_state(change, tip)?;
-        self.write(commit)?;
-        self.recent.add(&change.nodes);
-        Ok(())
+        self.write(commit_of_state(change, tip)).map_err(CommitError::Storage)
     }
 
     /// Writes a block and all that it brings: whole, and durable when this returns.
@@ -229,7 +210,7 @@ impl LedgerStore {
         let height = committed.block.header.height.get();
         self.check_next(height, 1)?;
         self.check_next(committed.change.version, 1)?;
-        let mut commit = self.commit_of_state(committed.change, committed.tip)?;
+        let mut commit = commit_of_state(committed.change, committed.tip);
         let bytes = |kind, bytes| (rows::numbered(kind, height), bytes);
         let Block { header, body } = committed.block;
         for (key, bytes) in [
@@ -250,35 +231,7 @@ impl LedgerStore {
             let next = rows::numbered(Kind::Committee, epoch.plus(1).get());
             commit.put(next, next_committee.to_vec());
         }
-        self.write(commit)?;
-        self.recent.add(&committed.change.nodes);
-        Ok(())
-    }
-
-    /// The rows of a change of the state, and of the tip.
-    fn commit_of_state(&self, change: &StateChange, tip: &[u8]) -> Result<Commit, StorageError> {
-        let version = change.version;
-        let mut commit = Commit::new(version);
-        commit.put(rows::numbered(Kind::TipBytes, version), tip.to_vec());
-        nodes::put(&mut commit, &self.packs, &change.nodes)?;
-        for (key, value) in &change.values {
-            let bytes = match value {
-                Some(value) => [value, &[PRESENT][..]].concat(),
-                None => vec![ABSENT],
-            };
-            commit.put(rows::value(key, version), bytes);
-        }
-        commit.put_list(Kind::StaleNodes, &change.stale_nodes);
-        commit.put_list(Kind::StaleValues, &change.stale_values);
-        // An entry that leaves and enters stays. Each is then named once, and may be applied twice.
-        let added: BTreeSet<&Vec<u8>> = change.index_added.iter().collect();
-        for entry in change.index_removed.iter().filter(|entry| !added.contains(entry)) {
-            commit.index(Entry::Removed(entry.clone()));
-        }
-        for entry in added {
-            commit.index(Entry::Added(entry.clone()));
-        }
-        Ok(commit)
+        self.write(commit).map_err(CommitError::Storage)
     }
 
     fn write(&self, commit: Commit) -> Result<(), StorageError> {
@@ -311,7 +264,6 @@ impl LedgerStore {
         self.tip_height().is_some_and(|tip| height <= tip)
     }
 
-<<<<<<< HEAD
     /// The newest height, 0 for genesis, and what its owner left with it; none before genesis.
     ///
     /// # Errors
@@ -415,8 +367,6 @@ impl LedgerStore {
         Ok(blocks)
     }
 
-=======
->>>>>>> stor/main
     /// Removes what only states older than `state_heights` before the tip need: some
     /// `max_entries` of it, or what else belongs together. How many it went through; 0 if nothing
     /// is left to do. Interrupted anywhere, the next step goes on. Nodes go later than values, by
@@ -438,11 +388,9 @@ impl LedgerStore {
             let Some(running) = sweep.as_mut() else {
                 break;
             };
-            let (worked, ended) = running.step(&self.table, &self.packs, max_entries - entries)?;
+            let (worked, ended) = running.step(&self.table, max_entries - entries)?;
             entries += worked;
             if ended {
-                self.database.flush()?;
-                self.packs.remove_below(running.swept_below())?;
                 *sweep = None;
             }
         }
@@ -471,6 +419,39 @@ impl LedgerStore {
     /// A pass is worth its reading when a pack has lost most of its nodes.
     fn pace(&self) -> Pace {
         Pace { versions: (self.state_heights / 16).max(1), age: self.state_heights / 4 }
+    }
+
+    /// A row of a height's block.
+    fn bytes(&self, kind: Kind, height: Height) -> Result<Option<Vec<u8>>, StorageError> {
+        let height = height.get();
+        if height == 0 || !self.holds(height) {
+            return Ok(None);
+        }
+        match rows::get(&self.table, &rows::numbered(kind, height))? {
+            None => Err(self.table.corrupt()),
+            bytes => Ok(bytes),
+        }
+    }
+
+    fn parsed<T: BorshDeserialize>(
+        &self,
+        kind: Kind,
+        height: Height,
+    ) -> Result<Option<T>, StorageError> {
+        let Some(bytes) = self.bytes(kind, height)? else {
+            return Ok(None);
+        };
+        borsh::from_slice(&bytes).map(Some).map_err(|_| self.table.corrupt())
+    }
+
+    /// The height in a row.
+    fn height_at(&self, key: &[u8]) -> Result<Option<Height>, StorageError> {
+        let Some(height) = rows::get(&self.table, key)? else {
+            return Ok(None);
+        };
+        let height: [u8; 8] = height.try_into().map_err(|_| self.table.corrupt())?;
+        let height = u64::from_be_bytes(height);
+        Ok(Some(Height::new(height)).filter(|_| self.holds(height)))
     }
 
     fn read_value(&self, key: &Hash, version: u64) -> Result<Option<VersionedValue>, StorageError> {
@@ -503,10 +484,7 @@ impl LedgerStore {
 
 impl StateReader for LedgerStore {
     fn node(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
-        if let Some(node) = self.recent.get(key) {
-            return Ok(Some(node));
-        }
-        nodes::get(&self.table, &self.packs, key).map_err(read_error)
+        nodes::get(&self.table, key).map_err(read_error)
     }
 
     fn value(&self, key: &Hash, version: u64) -> Result<Option<VersionedValue>, ReadError> {
@@ -524,4 +502,30 @@ fn read_error(error: StorageError) -> ReadError {
 
 fn to_bytes<T: borsh::BorshSerialize>(value: &T) -> Vec<u8> {
     borsh::to_vec(value).expect("writing to memory")
+}
+
+/// The rows of a change of the state, and of the tip.
+fn commit_of_state(change: &StateChange, tip: &[u8]) -> Commit {
+    let version = change.version;
+    let mut commit = Commit::new(version);
+    commit.put(rows::numbered(Kind::TipBytes, version), tip.to_vec());
+    nodes::put(&mut commit, &change.nodes);
+    for (key, value) in &change.values {
+        let bytes = match value {
+            Some(value) => [value, &[PRESENT][..]].concat(),
+            None => vec![ABSENT],
+        };
+        commit.put(rows::value(key, version), bytes);
+    }
+    commit.put_list(Kind::StaleNodes, &change.stale_nodes);
+    commit.put_list(Kind::StaleValues, &change.stale_values);
+    // An entry that leaves and enters stays. Each is then named once, and may be applied twice.
+    let added: BTreeSet<&Vec<u8>> = change.index_added.iter().collect();
+    for entry in change.index_removed.iter().filter(|entry| !added.contains(entry)) {
+        commit.index(Entry::Removed(entry.clone()));
+    }
+    for entry in added {
+        commit.index(Entry::Added(entry.clone()));
+    }
+    commit
 }

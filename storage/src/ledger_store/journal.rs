@@ -3,7 +3,6 @@
 //! sled's log is recovered up to some point, and a batch of sled that fails half way may come back
 //! by half. So a commit relies on the order of its writes alone:
 //!
-//! 0. packs of nodes, in files of their own, made durable (`pack_files.rs`);
 //! 1. the *journal*: the keys of all rows to come, and the changes of the index;
 //! 2. rows under keys of this height: nobody asks for them yet;
 //! 3. the tip: from here on the block is there;

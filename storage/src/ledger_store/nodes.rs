@@ -2,8 +2,8 @@
 //!
 //! A block writes hundreds of small nodes, and most are stale some blocks later. A row for each
 //! would cost sled more than all the rest. So the nodes of a version lie in *packs*, a few KiB in
-//! key order in a file of their own (see `pack_files.rs`), with a row under the key of the last;
-//! the pack of a key is the first one at or behind it. This asks that keys of one version share their first bytes with those of no other, which is so when
+//! key order under the key of the last; the pack of a key is the first one at or behind it. This
+//! asks that keys of one version share their first bytes with those of no other, which is so when
 //! they begin with the version; nodes with other keys get rows of their own.
 //!
 //! Nothing is taken out of a pack. Long after its version became old, when most of its nodes are
@@ -16,41 +16,31 @@
 
 use std::{
     collections::HashSet,
-    io,
     ops::{Range, RangeInclusive},
 };
 
 use super::{
     journal::{self, Commit},
-    pack_files::{PackFiles, Place},
     rows::{self, Kind},
 };
 use crate::{StorageError, database::Table};
 
 /// Bytes of nodes in one pack.
-const PACK_BYTES: usize = 16 << 10;
+const PACK_BYTES: usize = rows::PIECE_BYTES;
 const VERSION_BYTES: usize = 8;
 
 /// A node and its key.
 type Node = (Vec<u8>, Vec<u8>);
 
-/// Adds the nodes of a version; their packs are durable when this returns.
-pub(super) fn put(
-    commit: &mut Commit,
-    files: &PackFiles,
-    nodes: &[Node],
-) -> Result<(), StorageError> {
+/// Adds the nodes of a version.
+pub(super) fn put(commit: &mut Commit, nodes: &[Node]) {
     let version = commit.height();
     let in_packs = |key: &[u8]| is_of(key, &(version..version + 1));
     for (key, node) in nodes.iter().filter(|(key, _)| !in_packs(key)) {
         commit.put(rows::key(Kind::Node, &[key]), node.clone());
     }
     let mut packed: Vec<&Node> = nodes.iter().filter(|(key, _)| in_packs(key)).collect();
-    if packed.is_empty() {
-        return Ok(());
-    }
     packed.sort_unstable();
-    let (mut keys, mut packs) = (Vec::new(), Vec::new());
     let mut pack = Vec::with_capacity(PACK_BYTES);
     for (position, node) in packed.iter().enumerate() {
         borsh::to_writer(&mut pack, node).expect("writing to memory");
@@ -62,85 +52,24 @@ pub(super) fn put(
                 || key[..VERSION_BYTES] != node.0[..VERSION_BYTES]
         });
         if is_full {
-            keys.push(rows::key(Kind::Pack, &[&node.0]));
-            packs.push(std::mem::take(&mut pack));
+            commit.put(rows::key(Kind::Pack, &[&node.0]), std::mem::take(&mut pack));
         }
     }
-    let places = files.append(version, &packs)?;
-    for (key, place) in keys.into_iter().zip(places) {
-        commit.put(key, borsh::to_vec(&place).expect("writing to memory"));
-    }
-    Ok(())
 }
 
 /// A node.
-pub(super) fn get(
-    table: &Table,
-    files: &PackFiles,
-    key: &[u8],
-) -> Result<Option<Vec<u8>>, StorageError> {
-    let Some(packs) = packs_from(key) else {
-        return rows::get(table, &rows::key(Kind::Node, &[key]));
-    };
-    let mut was_swept = false;
-    if let Some(pack) = table.range(packs.clone()).next() {
+pub(super) fn get(table: &Table, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
+    if let Some(range) = packs_from(key)
+        && let Some(pack) = table.range(range).next()
+    {
         let (row, head) = pack?;
-        match read_pack(table, files, &row, &head)? {
-            None => was_swept = true,
-            Some(pack) => {
-                if let Some(node) = find(table, &pack, key)? {
-                    return Ok(Some(node.to_vec()));
-                }
-            }
+        let pack = rows::assemble(table, &row, &head)?;
+        let nodes = journal::entries::<Node>(table, &pack)?;
+        if let Ok(place) = nodes.binary_search_by(|(found, _)| found.as_slice().cmp(key)) {
+            return Ok(nodes.into_iter().nth(place).map(|(_, node)| node));
         }
     }
-    let node = rows::get(table, &rows::key(Kind::Node, &[key]))?;
-    // Between the two looks the pack may have been swept. Then its place is gone as well.
-    if was_swept && node.is_none() && table.range(packs).next().is_some() {
-        return Err(table.corrupt());
-    }
-    Ok(node)
-}
-
-/// The bytes of a pack, by the row of its place; none if its file is gone.
-fn read_pack(
-    table: &Table,
-    files: &PackFiles,
-    row: &[u8],
-    head: &[u8],
-) -> Result<Option<Vec<u8>>, StorageError> {
-    let place = rows::assemble(table, row, head)?;
-    let place: Place = borsh::from_slice(&place).map_err(|_| table.corrupt())?;
-    match files.read(&place) {
-        Ok(pack) => Ok(pack),
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(table.corrupt()),
-        Err(error) => Err(StorageError::Io(error)),
-    }
-}
-
-/// The node of `key` in a pack. Copies none of the others.
-fn find<'a>(
-    table: &Table,
-    mut pack: &'a [u8],
-    key: &[u8],
-) -> Result<Option<&'a [u8]>, StorageError> {
-    let mut next = || {
-        let (len, rest) = pack.split_first_chunk().ok_or_else(|| table.corrupt())?;
-        let len = usize::try_from(u32::from_le_bytes(*len)).map_err(|_| table.corrupt())?;
-        let (bytes, rest) = rest.split_at_checked(len).ok_or_else(|| table.corrupt())?;
-        pack = rest;
-        Ok::<_, StorageError>((bytes, rest.is_empty()))
-    };
-    loop {
-        let (found, _) = next()?;
-        let (node, is_last) = next()?;
-        if found == key {
-            return Ok(Some(node));
-        }
-        if is_last {
-            return Ok(None);
-        }
-    }
+    rows::get(table, &rows::key(Kind::Node, &[key]))
 }
 
 /// The packs of the version of `key` from `key` on.
@@ -184,11 +113,6 @@ pub(super) struct Pace {
 }
 
 impl Sweep {
-    /// The first version that is not swept.
-    pub(super) const fn swept_below(&self) -> u64 {
-        self.versions.start
-    }
-
     /// The next sweep, if enough versions are old where `oldest` is the oldest that is read.
     pub(super) fn next(
         table: &Table,
@@ -210,12 +134,11 @@ impl Sweep {
     pub(super) fn step(
         &mut self,
         table: &Table,
-        files: &PackFiles,
         max_entries: usize,
     ) -> Result<(usize, bool), StorageError> {
         let mut entries = self.read_lists(table, max_entries)?;
         while self.next.is_none() && entries < max_entries && !self.versions.is_empty() {
-            entries += self.sweep_version(table, files)?;
+            entries += self.sweep_version(table)?;
         }
         Ok((entries, self.versions.is_empty()))
     }
@@ -244,15 +167,14 @@ impl Sweep {
     }
 
     /// Empties the packs of the first version, and ends with its list.
-    fn sweep_version(&mut self, table: &Table, files: &PackFiles) -> Result<usize, StorageError> {
+    fn sweep_version(&mut self, table: &Table) -> Result<usize, StorageError> {
         let version = self.versions.start;
         let mut entries = 1;
         for bytes in [version.to_be_bytes(), version.to_le_bytes()] {
             let packs = rows::key(Kind::Pack, &[&bytes])..=behind(&bytes);
             for pack in table.range(packs) {
                 let (row, head) = pack?;
-                let pack = read_pack(table, files, &row, &head)?;
-                let pack = pack.ok_or_else(|| table.corrupt())?;
+                let pack = rows::assemble(table, &row, &head)?;
                 for (key, node) in journal::entries::<Node>(table, &pack)? {
                     entries += 1;
                     if !self.stale.contains(&key) {

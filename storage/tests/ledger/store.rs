@@ -159,39 +159,3 @@ fn old_nodes_and_values_go_while_the_chain_grows_and_the_node_restarts() {
     assert_eq!(store.prune_step(100).unwrap(), 0);
     chain.check_pruned(&store);
 }
-
-#[test]
-fn a_damaged_or_missing_pack_is_an_error_and_never_a_gap() {
-    let home = Home::new();
-    let store = home.open();
-    let chain = Chain::of(8, 3);
-    chain.steps.iter().for_each(|step| step.commit(&store));
-    drop(store);
-    let pack = home.config().dir.join("packs/0");
-    let whole = fs::read(&pack).unwrap();
-    // Those with the version in front lie in packs.
-    let nodes = chain.steps.iter().flat_map(|step| {
-        let version = step.change.version.to_be_bytes();
-        let nodes = step.change.nodes.iter().map(|(key, _)| key);
-        nodes.filter(move |key| key.starts_with(&version))
-    });
-    let nodes: Vec<_> = nodes.collect();
-    let check = |expected: bool| {
-        let store = home.open();
-        for node in &nodes {
-            match store.node(node) {
-                Ok(found) => assert!(expected && found.is_some(), "{node:?}"),
-                Err(error) => assert!(!expected, "{error}"),
-            }
-        }
-    };
-    check(true);
-    fs::write(&pack, whole.iter().map(|byte| byte ^ 1).collect::<Vec<_>>()).unwrap();
-    check(false);
-    fs::write(&pack, []).unwrap();
-    check(false);
-    fs::remove_file(&pack).unwrap();
-    check(false);
-    fs::write(&pack, &whole).unwrap();
-    check(true);
-}
