@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it can't go on")]
 
+use std::sync::LazyLock;
+
 use bytes::Bytes;
 use floe_protocol::{
     codec,
@@ -145,6 +147,8 @@ fn responses() -> Vec<LedgerResponse> {
         LedgerResponse::Block(Some(sent)),
     ]
 }
+
+static RESPONSES: LazyLock<Vec<LedgerResponse>> = LazyLock::new(responses);
 
 fn announcements() -> Vec<LedgerAnnouncement> {
     let chain = chain();
@@ -403,7 +407,7 @@ proptest! {
 
     #[test]
     fn a_flipped_byte_never_panics(which in 0_usize..14, at in any::<u16>(), flip in 1_u8..) {
-        let response = responses().swap_remove(which);
+        let response = RESPONSES[which].clone();
         let mut bytes = response.encode().unwrap();
         let at = usize::from(at) % bytes.len();
         bytes[at] ^= flip;
