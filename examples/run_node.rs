@@ -15,7 +15,10 @@ use floe_node::{
     config::NodePaths,
     key_file::{self, NodeKeys},
 };
-use floe_protocol::genesis::{Genesis, GenesisMember, NetworkFile};
+use floe_protocol::{
+    genesis::{Genesis, GenesisMember, NetworkFile},
+    ledger::{AccountId, LedgerParameters},
+};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -33,7 +36,8 @@ pub async fn run() -> anyhow::Result<()> {
         std::fs::create_dir(dir(i))?;
         let keys = NodeKeys::generate()?;
         keys.create(&NodePaths::below(&dir(i)).key)?;
-        members.push(GenesisMember::new(&keys.node, &keys.bls, 1_000));
+        let operator = AccountId::new(key_file::generate_key_pair()?.public());
+        members.push(GenesisMember::new(&keys.node, &keys.bls, operator, 1_000));
     }
     let writer = key_file::generate_key_pair()?;
     let genesis = Genesis {
@@ -42,6 +46,9 @@ pub async fn run() -> anyhow::Result<()> {
         max_blob_bytes: 16 << 20,
         members,
         writers: vec![writer.public()],
+        accounts: Vec::new(),
+        faucet: None,
+        ledger: LedgerParameters::default(),
     };
     println!("chain id {}", genesis.chain_id());
     let mut network = NetworkFile { genesis, bootstrap: Vec::new() };

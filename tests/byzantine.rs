@@ -12,7 +12,7 @@ use floe_node::{
     client::{Client, ReadOptions, StoreProgress},
     config::NodePaths,
     key_file::NodeKeys,
-    network::{self, Event, NetworkConfig, Role},
+    network::{self, InboundRequest, NetworkConfig, Role},
 };
 use floe_protocol::{
     blob::BlobId,
@@ -49,17 +49,14 @@ async fn replace(cluster: &mut Cluster, i: usize, fault: Fault, slivers: Vec<Res
     let bootstrap = cluster.network().bootstrap.iter();
     config.bootstrap = bootstrap.map(|address| address.parse().unwrap()).collect();
     config.committee = view.committee().members().iter().map(|member| member.node).collect();
-    let (network, mut events, _) = network::start(config, &mut Registry::default()).await.unwrap();
+    let (network, mut inbound, _) = network::start(config, &mut Registry::default()).await.unwrap();
     let mut peers = network.peers();
     peers.wait_for(|view| view.connected.len() >= 3).await.unwrap();
     tokio::spawn(async move {
         let _network = network;
         let mut kept = Vec::new();
         let mut next = 0;
-        while let Some(event) = events.recv().await {
-            let Event::Request { request, reply, .. } = event else {
-                continue;
-            };
+        while let Some(InboundRequest { request, reply, .. }) = inbound.requests.recv().await {
             match (fault, request) {
                 (Fault::WrongSlivers, Request::ReadSliver { .. }) => {
                     reply.reply(slivers[next % slivers.len()].clone());

@@ -112,9 +112,9 @@ impl Client {
             limits: config.limits,
         };
         let mut registry = Registry::default();
-        let (network, mut events, _) = network::start(network_config, &mut registry).await?;
+        let (network, mut inbound, _) = network::start(network_config, &mut registry).await?;
         // A light peer is asked nothing; whatever arrives is dropped, which closes the stream.
-        let drain = tokio::spawn(async move { while events.recv().await.is_some() {} });
+        let drain = tokio::spawn(async move { while inbound.requests.recv().await.is_some() {} });
         let events = Arc::new(AbortOnDrop(drain.abort_handle()));
         let client =
             Self { network, view: Arc::new(view), config: Arc::new(config), _events: events };

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use floe_protocol::genesis::NetworkFile;
+use floe_protocol::{consensus::Timeouts, genesis::NetworkFile};
 
 use crate::network::{Multiaddr, NetworkLimits};
 
@@ -29,6 +29,8 @@ pub struct NodeConfig {
     pub limits: NetworkLimits,
     /// Limits of the storage service.
     pub service: ServiceLimits,
+    /// How long consensus waits for others.
+    pub timeouts: Timeouts,
 }
 
 /// Limits of the storage service.
@@ -66,11 +68,18 @@ impl Default for ServiceLimits {
 pub struct NodePaths {
     /// The secret keys.
     pub key: PathBuf,
+    /// The secret key of the operator's account, unless it is kept elsewhere. A node does not
+    /// need it to run.
+    pub operator: PathBuf,
     /// Says that this node has a store: kept beside the key, so that an emptied data disk is
     /// noticed.
     pub marker: PathBuf,
     /// The database.
     pub store: PathBuf,
+    /// The same as `marker`, for the ledger.
+    pub ledger_marker: PathBuf,
+    /// The ledger: blocks and state.
+    pub ledger: PathBuf,
 }
 
 impl NodePaths {
@@ -79,8 +88,11 @@ impl NodePaths {
     pub fn below(dir: &Path) -> Self {
         Self {
             key: dir.join("node.key"),
+            operator: dir.join("operator.key"),
             marker: dir.join("store.marker"),
             store: dir.join("store"),
+            ledger_marker: dir.join("ledger.marker"),
+            ledger: dir.join("ledger"),
         }
     }
 }
@@ -100,6 +112,7 @@ impl NodeConfig {
             accept_empty: false,
             limits: NetworkLimits::default(),
             service: ServiceLimits::default(),
+            timeouts: Timeouts::WAN,
         }
     }
 }

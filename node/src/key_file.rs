@@ -1,4 +1,4 @@
-//! Key files: secrets of nodes and writers, readable by their owner alone.
+//! Key files: secrets of nodes, accounts and writers, readable by their owner alone.
 //!
 //! A key file is a small JSON object of mode 0600. A file that others may read is refused, because
 //! its secret is no longer one. A running node holds a lock on its key file, so that a second
@@ -12,6 +12,7 @@ use std::{
 };
 
 use floe_protocol::keys::{BlsKeyPair, KeyPair};
+use floe_storage::{JournalError, VoteJournal};
 use serde::{Deserialize, Serialize};
 
 /// Why a key file cannot be used.
@@ -59,6 +60,9 @@ pub enum KeyFileError {
         /// The file.
         path: PathBuf,
     },
+    /// The vote journal that a new key needs cannot be made.
+    #[error("the vote journal of a new node: {0}")]
+    Journal(#[from] JournalError),
     /// The system gives no randomness.
     #[error("no randomness from the system: {0}")]
     Randomness(getrandom::Error),
@@ -78,6 +82,7 @@ pub struct NodeKeys {
 enum KeyFile {
     Node { node_seed: String, bls_seed: String },
     Writer { seed: String },
+    Wallet { seed: String },
 }
 
 impl NodeKeys {
@@ -90,11 +95,20 @@ impl NodeKeys {
         Ok(Self { node, bls: BlsKeyPair::from_seed(random_seed()?) })
     }
 
-    /// Writes the keys to a new file.
+    /// Writes the keys to a new file, and beside it an empty vote journal: keys that were just
+    /// drawn have never voted. A node that finds no journal must assume that it has.
     ///
     /// # Errors
-    /// [`KeyFileError::Exists`], [`KeyFileError::Io`].
+    /// [`KeyFileError::Exists`], [`KeyFileError::Io`], [`KeyFileError::Journal`].
     pub fn create(&self, path: &Path) -> Result<(), KeyFileError> {
+        if path.exists() {
+            return Err(KeyFileError::Exists { path: path.to_owned() });
+        }
+        match VoteJournal::create(journal_dir(path)) {
+            // Of a creation that was interrupted before the key was written.
+            Err(JournalError::Exists { .. }) => {}
+            created => drop(created?),
+        }
         let node_seed = hex(self.node.seed());
         write_new(path, &KeyFile::Node { node_seed, bls_seed: hex(self.bls.seed()) })
     }
@@ -113,7 +127,13 @@ impl NodeKeys {
     }
 }
 
-/// Draws a fresh writer or light peer key.
+/// The directory of the vote journal of the node with this key file.
+#[must_use]
+pub fn journal_dir(key: &Path) -> &Path {
+    key.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Draws a fresh account, writer or light peer key.
 ///
 /// # Errors
 /// [`KeyFileError::Randomness`].
@@ -127,6 +147,26 @@ pub fn generate_key_pair() -> Result<KeyPair, KeyFileError> {
 /// [`KeyFileError::Exists`], [`KeyFileError::Io`].
 pub fn create_writer_key(path: &Path, key: &KeyPair) -> Result<(), KeyFileError> {
     write_new(path, &KeyFile::Writer { seed: hex(key.seed()) })
+}
+
+/// Writes an account's key to a new file.
+///
+/// # Errors
+/// [`KeyFileError::Exists`], [`KeyFileError::Io`].
+pub fn create_wallet(path: &Path, key: &KeyPair) -> Result<(), KeyFileError> {
+    write_new(path, &KeyFile::Wallet { seed: hex(key.seed()) })
+}
+
+/// Reads an account's key.
+///
+/// # Errors
+/// [`KeyFileError`].
+pub fn open_wallet(path: &Path) -> Result<KeyPair, KeyFileError> {
+    let malformed = || KeyFileError::Malformed { path: path.to_owned(), expected: "wallet" };
+    let KeyFile::Wallet { seed } = read(path, "wallet")? else {
+        return Err(malformed());
+    };
+    Ok(KeyPair::from_seed(unhex(&seed).ok_or_else(malformed)?))
 }
 
 /// Reads a writer's key.

@@ -1,21 +1,21 @@
-//! The peer-to-peer network: requests, responses and announcements between nodes and clients.
+//! The peer-to-peer network: requests, responses and gossip between nodes and clients.
 //!
 //! A [`Network`] is a cheap handle to one background task that owns a libp2p swarm. Through it a
-//! client sends slivers to storage nodes and reads them back, and nodes spread new certificates;
-//! what others ask of this peer comes out of the [`Event`] channel that [`start`] returns. Peers
+//! client sends slivers to storage nodes and reads them back, and nodes spread what all shall know;
+//! what others ask of this peer comes out of the [`Inbound`] channels that [`start`] returns. Peers
 //! are named by their [`NodeId`] only: which address a node has, whether it is connected, and how
 //! to find it when it moved is this module's business. Nothing outside it names libp2p, but for
 //! [`Multiaddr`].
 //!
 //! Invariants: whatever strangers do, memory, connections, streams and queues are bounded by
-//! [`NetworkConfig`]; every request ends, in a response or a [`RequestError`]; an announcement goes
-//! no further before the service has judged it. Deliberately not here: what requests mean, retries
+//! [`NetworkConfig`]; every request ends, in a response or a [`RequestError`]; a gossiped message
+//! goes no further before the service has judged it. Deliberately not here: what requests mean, retries
 //! of requests, and who holds what, which follows from the committee and never from the network.
 //!
 //! ```text
 //! Network --Command--> event loop --> swarm: limiter, exchange + codec, gossip, kademlia, ...
 //!    ^ watch: PeersView     |  ^ ReplyHandle, VerdictHandle
-//!                         Event --> service
+//!                        Inbound --> services
 //! ```
 
 mod address;
@@ -42,12 +42,16 @@ use std::sync::Arc;
 
 use floe_protocol::{
     keys::NodeId,
-    message::{Limits, MAX_ANNOUNCEMENT_BYTES, Request, Response},
+    message::{Limits, Request, Response},
 };
 use libp2p::identity::Keypair;
 use prometheus_client::registry::Registry;
 use tokio::{
-    sync::{Semaphore, mpsc, oneshot, watch},
+    sync::{
+        Semaphore,
+        mpsc::{self, error::TrySendError},
+        oneshot, watch,
+    },
     task::JoinHandle,
 };
 
@@ -55,28 +59,29 @@ pub use libp2p::Multiaddr;
 
 use self::{
     address::peer_id,
-    command::{Command, OutboundRequest},
-    event_loop::{Channels, EventLoop},
+    command::{Command, OutboundRequest, Publication},
+    event_loop::{Channels, EventLoop, Judges},
     metrics::Metrics,
 };
 pub use self::{
     config::{NetworkConfig, NetworkLimits, Role},
     error::{AnnounceError, FindError, NetworkError, RequestError},
-    event::{Event, ReplyHandle, VerdictHandle},
+    event::{GossipMessage, Inbound, InboundRequest, ReplyHandle, VerdictHandle},
+    gossip::Topic,
     peers::{PeerView, PeersView},
 };
 
 /// Starts the network: binds all listen addresses, then runs in a task of its own until
 /// [`Network::shutdown`] is called or the last handle is dropped.
 ///
-/// The receiver yields what others ask. If it is full or dropped, they are told `Busy`.
+/// The receivers yield what others ask and say.
 ///
 /// # Errors
 /// [`NetworkError`]: an address cannot be bound, or the configuration makes no network.
 pub async fn start(
     config: NetworkConfig,
     registry: &mut Registry,
-) -> Result<(Network, mpsc::Receiver<Event>, JoinHandle<()>), NetworkError> {
+) -> Result<(Network, Inbound, JoinHandle<()>), NetworkError> {
     sockets::warn_of_small_buffers(&config.listen);
     let mut seed = *config.key.seed();
     let key = Keypair::ed25519_from_bytes(&mut seed).map_err(|_| NetworkError::Key)?;
@@ -87,22 +92,48 @@ pub async fn start(
     let swarm = behaviour::swarm(&config, key, &committee, &metrics)?;
 
     let (command_sender, commands) = mpsc::channel(config.limits.commands_max);
-    let (events, event_receiver) = mpsc::channel(config.limits.events_max);
+    let (own_consensus, consensus) = mpsc::channel(config.limits.publications_max);
+    let (own_others, publications) = mpsc::channel(config.limits.publications_max);
+    let (requests, judges, inbound) = inbound(&config);
     let (view, peers) = watch::channel(PeersView::default());
     let (listen, listen_addresses) = watch::channel(Vec::new());
     let network = Network {
         local,
         limits: config.messages,
         commands: command_sender,
+        consensus: own_consensus,
+        publications: own_others,
         requests: Arc::new(Semaphore::new(config.limits.outbound_requests_max)),
         peers,
         listen_addresses,
     };
-    let channels = Channels { commands, events, view, listen };
+    let channels = Channels { commands, requests, consensus, publications, view, listen };
+    let channels = (channels, judges);
     let mut event_loop = Box::new(EventLoop::new(swarm, config, &committee, channels, metrics));
     event_loop.listen().await?;
     let task = tokio::spawn(Box::pin(event_loop.run()));
-    Ok((network, event_receiver, task))
+    Ok((network, inbound, task))
+}
+
+/// The channels to the services. Those of topics that this peer does not hear are closed.
+fn inbound(config: &NetworkConfig) -> (mpsc::Sender<InboundRequest>, Judges, Inbound) {
+    let limits = &config.limits;
+    let (request_sender, requests) = mpsc::channel(limits.events_max);
+    let channel = |topic: Topic| {
+        let (judge, mut messages) = mpsc::channel(limits.pending_max(topic).max(1));
+        if !topic.is_heard_by(config.role) {
+            messages.close();
+        }
+        (judge, messages)
+    };
+    let (judge_announcements, announcements) = channel(Topic::Announcements);
+    let (judge_transactions, transactions) = channel(Topic::Transactions);
+    let (judge_consensus, consensus) = channel(Topic::Consensus);
+    let (judge_headers, headers) = channel(Topic::Headers);
+    // In the order of the topics.
+    let judges = [judge_announcements, judge_transactions, judge_consensus, judge_headers];
+    let inbound = Inbound { requests, announcements, transactions, consensus, headers };
+    (request_sender, judges, inbound)
 }
 
 /// `address` with the name of `node` at its end, as network files list it. None if the node's
@@ -118,6 +149,8 @@ pub struct Network {
     local: NodeId,
     limits: Limits,
     commands: mpsc::Sender<Command>,
+    consensus: mpsc::Sender<Publication>,
+    publications: mpsc::Sender<Publication>,
     requests: Arc<Semaphore>,
     peers: watch::Receiver<PeersView>,
     listen_addresses: watch::Receiver<Vec<Multiaddr>>,
@@ -152,18 +185,46 @@ impl Network {
         response.await.map_err(|_| RequestError::Stopped)?
     }
 
-    /// Spreads an announcement to the swarm.
+    /// Publishes a message to all connected peers that hear the topic, from where it spreads. A
+    /// peer need not hear a topic to publish to it. What has been published within the last minute
+    /// is not sent again, but on the consensus topic. This waits until the message is in the peers'
+    /// queues.
     ///
     /// # Errors
     /// [`AnnounceError`]: it went to nobody.
-    pub async fn announce(&self, announcement: Vec<u8>) -> Result<(), AnnounceError> {
-        if announcement.len() > MAX_ANNOUNCEMENT_BYTES {
+    pub async fn publish(&self, topic: Topic, bytes: Vec<u8>) -> Result<(), AnnounceError> {
+        if bytes.len() > topic.max_bytes() {
             return Err(AnnounceError::TooLarge);
         }
-        let (result, announced) = oneshot::channel();
-        let sent = self.commands.send(Command::Announce(announcement, result)).await;
+        let (result, published) = oneshot::channel();
+        let publication = Publication { topic, bytes, result: Some(result) };
+        let sent = self.own(topic).send(publication).await;
         sent.map_err(|_| AnnounceError::Stopped)?;
-        announced.await.map_err(|_| AnnounceError::Stopped)?
+        published.await.map_err(|_| AnnounceError::Stopped)?
+    }
+
+    /// The same from a plain thread, and without waiting for anything: whether anybody was there
+    /// to hear it is only counted.
+    ///
+    /// # Errors
+    /// [`AnnounceError`]: too large, too many messages wait, or the network has stopped.
+    pub fn try_publish(&self, topic: Topic, bytes: Vec<u8>) -> Result<(), AnnounceError> {
+        if bytes.len() > topic.max_bytes() {
+            return Err(AnnounceError::TooLarge);
+        }
+        let publication = Publication { topic, bytes, result: None };
+        self.own(topic).try_send(publication).map_err(|error| match error {
+            TrySendError::Full(_) => AnnounceError::Busy,
+            TrySendError::Closed(_) => AnnounceError::Stopped,
+        })
+    }
+
+    /// The queue of a topic's own messages.
+    const fn own(&self, topic: Topic) -> &mpsc::Sender<Publication> {
+        match topic {
+            Topic::Consensus => &self.consensus,
+            Topic::Announcements | Topic::Transactions | Topic::Headers => &self.publications,
+        }
     }
 
     /// Tells the network where a node may be reached, for instance from the last run's memory.

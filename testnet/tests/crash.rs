@@ -43,8 +43,8 @@ async fn peer(cluster: &Cluster) -> (Network, LedgerView) {
     let mut config = NetworkConfig::new(key, *view.chain(), limits, Role::LightPeer);
     let bootstrap = cluster.network().bootstrap.iter();
     config.bootstrap = bootstrap.map(|address| address.parse().unwrap()).collect();
-    let (network, mut events, _) = network::start(config, &mut Registry::default()).await.unwrap();
-    tokio::spawn(async move { while events.recv().await.is_some() {} });
+    let (network, mut inbound, _) = network::start(config, &mut Registry::default()).await.unwrap();
+    tokio::spawn(async move { while inbound.requests.recv().await.is_some() {} });
     let mut peers = network.peers();
     peers.wait_for(|view| !view.connected.is_empty()).await.unwrap();
     (network, view)

@@ -37,9 +37,9 @@ impl RawPeer {
         let bootstrap = cluster.network().bootstrap.iter();
         config.bootstrap = bootstrap.map(|address| address.parse().unwrap()).collect();
         config.committee = view.committee().members().iter().map(|member| member.node).collect();
-        let (network, mut events, _) =
+        let (network, mut inbound, _) =
             network::start(config, &mut Registry::default()).await.unwrap();
-        tokio::spawn(async move { while events.recv().await.is_some() {} });
+        tokio::spawn(async move { while inbound.requests.recv().await.is_some() {} });
         let mut peers = network.peers();
         peers.wait_for(|view| !view.connected.is_empty()).await.unwrap();
         Self { network, view }

@@ -3,13 +3,16 @@
 use std::{
     fmt, fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use clap::Args;
 use floe_protocol::{
     encoding::EncodingConfig,
-    genesis::{Genesis, GenesisMember, NetworkFile},
+    genesis::{Faucet, Genesis, GenesisAccount, GenesisMember, NetworkFile},
+    hash::Hash,
     keys::PublicKey,
+    ledger::{AccountId, Amount, LedgerParameters},
 };
 use serde::Serialize;
 
@@ -29,6 +32,9 @@ Every operator runs `floe node init` and hands in the member.json that it makes.
 are needed. Writers are those who may store: name their public keys with --writer, or a key file
 with --writer-key (or by configuration), which is made if it does not exist. If neither is given,
 writer.key is made beside the network file.
+
+Accounts named with --fund have WAL from the start, beside the members' stakes. With --faucet, an
+account is funded whose key is in the file, so that everybody can take from it: for test networks.
 
 Everybody needs the file that is written. Its bootstrap addresses may be changed at any time; every
 other change makes another network.
@@ -59,6 +65,15 @@ pub(super) struct GenesisArgs {
     /// The largest blob [default: what the shards carry, at most 64MiB]
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
     max_blob_bytes: Option<u64>,
+    /// Accounts that have WAL from the start
+    #[arg(long, value_name = "ACCOUNT=WAL", num_args = 1.., value_parser = parse_funding)]
+    fund: Vec<GenesisAccount>,
+    /// WAL of an account that everybody can take from
+    #[arg(long, value_name = "WAL")]
+    faucet: Option<Amount>,
+    /// Duration of an epoch
+    #[arg(long, value_name = "TIME", default_value = "1day", value_parser = humantime::parse_duration)]
+    epoch: Duration,
     /// The file to write
     #[arg(short, long, value_name = "FILE", default_value = "network.json")]
     output: PathBuf,
@@ -96,12 +111,19 @@ pub(super) fn run(session: &Session, arguments: GenesisArgs) -> Result<Exit, Fai
         return Err(Failure::usage("bad_address", format!("{address} does not end in /p2p/PEER"))
             .hint("`floe node init` prints the node's /p2p/ name"));
     }
+    let (accounts, faucet) = funded(arguments.fund, arguments.faucet)?;
     let genesis = Genesis {
         name: arguments.name,
         n_shards: arguments.n_shards,
         max_blob_bytes: arguments.max_blob_bytes.unwrap_or(config.default_max_blob_bytes()),
         members,
         writers,
+        accounts,
+        faucet,
+        ledger: LedgerParameters {
+            epoch_ms: u64::try_from(arguments.epoch.as_millis()).unwrap_or(u64::MAX),
+            ..LedgerParameters::default()
+        },
     };
     let committee = genesis.committee()?;
     let network = NetworkFile { genesis, bootstrap };
@@ -125,6 +147,32 @@ pub(super) fn run(session: &Session, arguments: GenesisArgs) -> Result<Exit, Fai
     };
     session.output.result(&result, &result.chain_id)?;
     Ok(Exit::Done)
+}
+
+/// What everybody may decently take from a faucet at a time.
+const FAUCET_AMOUNT: Amount = Amount::from_wal(100);
+
+/// The accounts of the genesis, sorted, with the faucet's.
+fn funded(
+    mut accounts: Vec<GenesisAccount>,
+    faucet: Option<Amount>,
+) -> Result<(Vec<GenesisAccount>, Option<Faucet>), Failure> {
+    let mut made = None;
+    if let Some(balance) = faucet {
+        let key = key_file::generate_key_pair()?;
+        accounts.push(GenesisAccount { account: AccountId::new(key.public()), balance });
+        made = Some(Faucet { seed: Hash::new(*key.seed()), amount: FAUCET_AMOUNT });
+    }
+    accounts.sort_by_key(|account| account.account);
+    Ok((accounts, made))
+}
+
+/// Reads `ACCOUNT=WAL`.
+fn parse_funding(text: &str) -> Result<GenesisAccount, String> {
+    let (account, balance) = text.split_once('=').ok_or("write it as ACCOUNT=WAL")?;
+    let account = account.parse().map_err(|error| format!("{error}"))?;
+    let balance = balance.parse().map_err(|error| format!("{error}"))?;
+    Ok(GenesisAccount { account, balance })
 }
 
 /// Reads a member's entry, whole or within what `floe key new --json` prints.

@@ -3,7 +3,7 @@
 use std::{fmt, path::PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
-use floe_protocol::genesis::GenesisMember;
+use floe_protocol::{genesis::GenesisMember, ledger::AccountId};
 use serde::Serialize;
 
 use super::{
@@ -18,7 +18,7 @@ writer: keep it, and keep it secret. What is printed is public.
 
 Examples:
   floe key new --kind writer -o writer.key
-  floe key new --kind node -o node.key";
+  floe key new --kind node --operator wal1… -o node.key";
 
 /// Commands about keys.
 #[derive(Debug, Subcommand)]
@@ -40,6 +40,9 @@ pub(super) struct NewKeyArgs {
     /// Stake of the node in its genesis entry, in WAL
     #[arg(long, value_name = "WAL", default_value_t = super::node::DEFAULT_STAKE_WAL)]
     stake: u64,
+    /// The account that runs the node
+    #[arg(long, value_name = "ACCOUNT", required_if_eq("kind", "node"))]
+    operator: Option<AccountId>,
 }
 
 /// Whose key it is.
@@ -65,7 +68,8 @@ pub(super) fn run(
         KeyKind::Node => {
             let keys = NodeKeys::generate()?;
             keys.create(&arguments.output)?;
-            let member = GenesisMember::new(&keys.node, &keys.bls, arguments.stake);
+            let operator = arguments.operator.expect("required for a node");
+            let member = GenesisMember::new(&keys.node, &keys.bls, operator, arguments.stake);
             ("node", keys.node.public(), Some(member))
         }
     };

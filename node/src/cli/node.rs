@@ -9,7 +9,7 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
-use floe_protocol::genesis::GenesisMember;
+use floe_protocol::{genesis::GenesisMember, ledger::AccountId};
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -24,7 +24,7 @@ use super::{
 use crate::{
     Node, NodeConfig, NodeHandle,
     config::NodePaths,
-    key_file::{KeyFileError, NodeKeys},
+    key_file::{self, KeyFileError, NodeKeys},
     network::{Multiaddr, address_of},
     telemetry::LogFormat,
 };
@@ -36,10 +36,13 @@ const DEFAULT_LISTEN: [&str; 2] = ["/ip4/0.0.0.0/tcp/4950", "/ip4/0.0.0.0/udp/49
 
 const INIT_HELP: &str = "\
 Makes DIR/node.key, which is secret and the node's identity, and DIR/member.json, which goes to
-whoever runs `floe genesis`.
+whoever runs `floe genesis`. The node's stake and earnings belong to its operator's account: its
+secret is made too, in DIR/operator.key, unless --operator names an account that you have. The node
+runs without it: keep it elsewhere.
 
 Examples:
-  floe node init --dir /var/lib/floe";
+  floe node init --dir /var/lib/floe
+  floe node init --dir /var/lib/floe --operator $(floe wallet address)";
 
 const RUN_HELP: &str = "\
 Runs until Ctrl-C or SIGTERM, then answers what it has begun and closes its store. Prints the
@@ -72,6 +75,9 @@ pub(super) struct InitArgs {
     /// Its stake in WAL: shards are given in proportion
     #[arg(long, value_name = "WAL", default_value_t = DEFAULT_STAKE_WAL)]
     stake: u64,
+    /// The account that runs it [default: a new one]
+    #[arg(long, value_name = "ACCOUNT")]
+    operator: Option<AccountId>,
 }
 
 /// Arguments of `floe node run`.
@@ -131,7 +137,8 @@ pub(super) fn init(session: &Session, arguments: &InitArgs) -> Result<Exit, Fail
     let dir = &arguments.dir;
     let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
     made.map_err(|error| Failure::io(format_args!("cannot make {}", dir.display()), &error))?;
-    let (key, member_path) = (NodePaths::below(dir).key, dir.join("member.json"));
+    let NodePaths { key, operator: operator_path, .. } = NodePaths::below(dir);
+    let member_path = dir.join("member.json");
     let keys = match NodeKeys::generate()? {
         keys if key.exists() => {
             // Interrupted between the two files: the key stays, its entry is made.
@@ -146,7 +153,11 @@ pub(super) fn init(session: &Session, arguments: &InitArgs) -> Result<Exit, Fail
             keys
         }
     };
-    let member = GenesisMember::new(&keys.node, &keys.bls, arguments.stake);
+    let operator = match arguments.operator {
+        Some(operator) => operator,
+        None => wallet_at(&operator_path)?,
+    };
+    let member = GenesisMember::new(&keys.node, &keys.bls, operator, arguments.stake);
     let mut text = serde_json::to_string_pretty(&member).expect("strings and numbers serialise");
     text.push('\n');
     write_file(&member_path, text.as_bytes(), false)?;
@@ -156,10 +167,25 @@ pub(super) fn init(session: &Session, arguments: &InitArgs) -> Result<Exit, Fail
         peer: name.unwrap_or_default(),
         key_file: key.display().to_string(),
         member_file: member_path.display().to_string(),
+        operator,
+        operator_file: arguments.operator.is_none().then(|| operator_path.display().to_string()),
         stake_wal: arguments.stake,
     };
     session.output.result(&result, &result.node)?;
     Ok(Exit::Done)
+}
+
+/// The account of the wallet at `path`, which is made if it does not exist.
+fn wallet_at(path: &Path) -> Result<AccountId, Failure> {
+    let key = match key_file::open_wallet(path) {
+        Err(KeyFileError::NotFound { .. }) => {
+            let key = key_file::generate_key_pair()?;
+            key_file::create_wallet(path, &key)?;
+            key
+        }
+        opened => opened?,
+    };
+    Ok(AccountId::new(key.public()))
 }
 
 /// Runs `floe node run`.
@@ -253,6 +279,10 @@ struct NewNode {
     peer: String,
     key_file: String,
     member_file: String,
+    /// The account that runs it.
+    operator: AccountId,
+    /// Its secret, if it was made here.
+    operator_file: Option<String>,
     stake_wal: u64,
 }
 
@@ -261,6 +291,10 @@ impl fmt::Display for NewNode {
         writeln!(f, "node       {}", self.node)?;
         writeln!(f, "secret     {}", self.key_file)?;
         writeln!(f, "entry      {}, for `floe genesis`", self.member_file)?;
+        match &self.operator_file {
+            Some(file) => writeln!(f, "operator   {}, secret in {file}", self.operator)?,
+            None => writeln!(f, "operator   {}", self.operator)?,
+        }
         write!(f, "bootstrap  /ip4/ADDRESS/tcp/4950{}", self.peer)
     }
 }

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, num::NonZeroUsize, time::Duration};
 
 use libp2p::{
-    PeerId, StreamProtocol, Swarm, SwarmBuilder, gossipsub, identify,
+    PeerId, StreamProtocol, Swarm, SwarmBuilder, identify,
     identity::Keypair,
     kad::{
         self, BucketInserts, Caching, Mode, StoreInserts,
@@ -161,6 +161,3 @@ fn kademlia(
     }));
     kademlia
 }
-
-/// What the gossip behaviour reports, under a name that tells it from the others.
-pub(super) type GossipEvent = gossipsub::Event;

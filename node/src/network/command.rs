@@ -4,7 +4,10 @@ use floe_protocol::message::{Request, Response};
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::error::{AnnounceError, FindError, RequestError};
+use super::{
+    error::{AnnounceError, FindError, RequestError},
+    gossip::Topic,
+};
 
 /// One request that waits to be sent or for its response.
 #[derive(Debug)]
@@ -15,14 +18,21 @@ pub(super) struct OutboundRequest {
     pub(super) permit: OwnedSemaphorePermit,
 }
 
+/// A message to publish. It has a channel of its own, so that requests never hold it up.
+#[derive(Debug)]
+pub(super) struct Publication {
+    pub(super) topic: Topic,
+    pub(super) bytes: Vec<u8>,
+    /// Takes the result, if anybody waits for it.
+    pub(super) result: Option<oneshot::Sender<Result<(), AnnounceError>>>,
+}
+
 /// A command, with the way back for its result.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "nearly all commands are requests")]
 pub(super) enum Command {
     /// Send a request.
     Request(PeerId, OutboundRequest),
-    /// Publish an announcement.
-    Announce(Vec<u8>, oneshot::Sender<Result<(), AnnounceError>>),
     /// Remember addresses.
     AddAddresses(PeerId, Vec<Multiaddr>),
     /// Look for a peer's addresses.

@@ -10,12 +10,15 @@ use floe_protocol::{
 };
 use libp2p::Multiaddr;
 
+use super::gossip::Topic;
+
 /// What this peer does for others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Answers requests and helps others to find peers.
     StorageNode,
-    /// Only asks. It takes no inbound requests and no place in routing tables.
+    /// Only asks, publishes transactions and hears of headers. It takes no inbound requests and no
+    /// place in routing tables.
     LightPeer,
 }
 
@@ -131,10 +134,24 @@ pub struct NetworkLimits {
 
     /// Announcements that await their verdict; more are ignored. Default 256.
     pub announcements_max: usize,
-    /// Messages that wait for one gossip peer. Default 256.
+    /// Gossiped transactions that await their verdict; more are ignored. Default 2,048.
+    pub transactions_max: usize,
+    /// Consensus messages that await their verdict; more are ignored. Default 1,024.
+    pub consensus_messages_max: usize,
+    /// Headers that await their verdict; more are ignored. Default 64.
+    pub headers_max: usize,
+    /// Bytes of one topic that await their verdict; more are ignored. The router holds as much
+    /// again. Default 8 MiB: eight whole blocks.
+    pub gossip_pending_bytes_max: usize,
+    /// Messages that wait for one gossip peer; more are dropped. A peer that reads nothing holds
+    /// so many times 64 KiB at worst. Default 128: five whole blocks.
     pub gossip_queue_max: usize,
-    /// Longest gossip frame: several announcements or control messages. Default 16 KiB.
+    /// Longest gossip frame, a message or control messages, and what is read ahead of the next.
+    /// Less than 73 KiB is refused. Default 80 KiB.
     pub gossip_frame_bytes: usize,
+    /// Own messages that wait for the network's task, those of consensus apart from the others.
+    /// Default 256.
+    pub publications_max: usize,
 
     /// Time to look for a peer's addresses. Default 10,000.
     pub find_timeout_ms: u64,
@@ -154,7 +171,7 @@ pub struct NetworkLimits {
 
     /// Commands that wait for the network's task. Default 256.
     pub commands_max: usize,
-    /// Events that wait for the service; beyond, requests are told `Busy`. Default 256.
+    /// Requests that wait for the service; beyond, they are told `Busy`. Default 256.
     pub events_max: usize,
     /// Time for connections to close at the end. Default 2,000.
     pub shutdown_timeout_ms: u64,
@@ -191,6 +208,18 @@ impl NetworkConfig {
         let heads = Duration::from_millis(self.limits.transfer_timeout_ms).saturating_mul(2);
         let answer = Duration::from_millis(self.limits.answer_timeout_ms);
         transfers.saturating_add(heads).saturating_add(answer)
+    }
+}
+
+impl NetworkLimits {
+    /// Messages of a topic that await their verdict.
+    pub(super) const fn pending_max(&self, topic: Topic) -> usize {
+        match topic {
+            Topic::Announcements => self.announcements_max,
+            Topic::Transactions => self.transactions_max,
+            Topic::Consensus => self.consensus_messages_max,
+            Topic::Headers => self.headers_max,
+        }
     }
 }
 
@@ -231,8 +260,13 @@ impl Default for NetworkLimits {
             upload_bytes_per_second: None,
             download_bytes_per_second: None,
             announcements_max: 256,
-            gossip_queue_max: 256,
-            gossip_frame_bytes: 16 << 10,
+            transactions_max: 2_048,
+            consensus_messages_max: 1_024,
+            headers_max: 64,
+            gossip_pending_bytes_max: 8 << 20,
+            gossip_queue_max: 128,
+            gossip_frame_bytes: 80 << 10,
+            publications_max: 256,
             find_timeout_ms: 10_000,
             addresses_per_peer_max: 8,
             known_peers_max: 1_024,

@@ -59,17 +59,17 @@ pub enum RequestError {
     Stopped,
 }
 
-/// Why an announcement was not sent.
+/// Why a message was not published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AnnounceError {
-    /// More bytes than an announcement may have.
-    #[error("announcement is too large")]
+    /// More bytes than a message of the topic may have.
+    #[error("message is too large for its topic")]
     TooLarge,
     /// Nobody who listens is connected.
-    #[error("no peer to announce to")]
+    #[error("no peer to publish to")]
     NoPeers,
-    /// The queues of all peers are full.
-    #[error("too many announcements at once")]
+    /// The queues of all peers are full, or the network's own.
+    #[error("too many messages at once")]
     Busy,
     /// The network has been shut down.
     #[error("network has stopped")]

@@ -1,35 +1,57 @@
-//! What the network asks of the service: to answer requests and to judge announcements.
+//! What the network asks of services: to answer requests and to judge gossip.
 
 use floe_protocol::{
     keys::NodeId,
     message::{Refusal, Request, Response},
 };
-use tokio::sync::oneshot;
+use libp2p::{PeerId, gossipsub::MessageId};
+use tokio::sync::{mpsc, oneshot};
 
-use super::{admission::Admission, codec::Answer};
+use super::{admission::Admission, codec::Answer, gossip::Topic};
 
-/// Something that needs the service.
+/// Everything that arrives, each kind through its own bounded channel, so that a burst of one never
+/// holds up another. A service takes the channels that it serves; one that is full, dropped or
+/// not drained means that its requests are told `Busy` and its messages ignored. All receivers may
+/// be read from plain threads, with `blocking_recv`. Those of topics that a role does not hear are
+/// closed.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "nearly all events are requests")]
-pub enum Event {
-    /// A peer asks. What it sent is within limits but not verified.
-    Request {
-        /// Who asks. The connection proves it.
-        peer: NodeId,
-        /// What it asks.
-        request: Request,
-        /// Takes the response.
-        reply: ReplyHandle,
-    },
-    /// A peer passed on an announcement, which goes no further until it is judged.
-    Announcement {
-        /// Who passed it on: not necessarily its author.
-        from: NodeId,
-        /// The announcement, to be decoded by the service.
-        bytes: Vec<u8>,
-        /// Takes the verdict.
-        verdict: VerdictHandle,
-    },
+pub struct Inbound {
+    /// Requests of peers.
+    pub requests: mpsc::Receiver<InboundRequest>,
+    /// Gossip of [`Topic::Announcements`].
+    pub announcements: mpsc::Receiver<GossipMessage>,
+    /// Gossip of [`Topic::Transactions`].
+    pub transactions: mpsc::Receiver<GossipMessage>,
+    /// Gossip of [`Topic::Consensus`].
+    pub consensus: mpsc::Receiver<GossipMessage>,
+    /// Gossip of [`Topic::Headers`].
+    pub headers: mpsc::Receiver<GossipMessage>,
+}
+
+/// A peer asks. What it sent is within limits but not verified.
+#[derive(Debug)]
+pub struct InboundRequest {
+    /// Who asks. The connection proves it.
+    pub peer: NodeId,
+    /// What it asks.
+    pub request: Request,
+    /// Takes the response.
+    pub reply: ReplyHandle,
+}
+
+/// A peer published or passed on a message, which goes no further until it is judged.
+#[derive(Debug)]
+pub struct GossipMessage {
+    /// What it is about.
+    pub topic: Topic,
+    /// Who passed it on.
+    pub from: NodeId,
+    /// Who published it: its signature is valid.
+    pub source: NodeId,
+    /// The message, to be decoded by the service.
+    pub bytes: Vec<u8>,
+    /// Takes the verdict.
+    pub verdict: VerdictHandle,
 }
 
 /// Takes the response to one request. Dropping it closes the stream without an answer. It holds
@@ -52,6 +74,7 @@ impl ReplyHandle {
     pub fn reply(mut self, response: Response) {
         let bytes = match &response {
             Response::Sliver { sliver, .. } => sliver.len(),
+            Response::Ledger(answer) => answer.kind().max_response_bytes(),
             Response::TableStored { .. }
             | Response::Stored { .. }
             | Response::Confirmed { .. }
@@ -71,7 +94,7 @@ impl ReplyHandle {
     }
 }
 
-/// What becomes of an announcement.
+/// What becomes of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// It is valid: pass it on.
@@ -82,30 +105,56 @@ pub(super) enum Verdict {
     Reject,
 }
 
-/// Takes the verdict on one announcement. Dropping it means to ignore the announcement.
+/// A message that awaits its verdict, as the router knows it.
+#[derive(Debug)]
+pub(super) struct Judged {
+    pub(super) topic: Topic,
+    pub(super) id: MessageId,
+    pub(super) from: PeerId,
+    /// The room that it takes.
+    pub(super) bytes: usize,
+}
+
+/// Takes the verdict on one message, from any thread, without waiting. Dropping it means to ignore
+/// the message. A verdict that comes later than a few seconds is in vain.
 #[derive(Debug)]
 pub struct VerdictHandle {
-    sender: oneshot::Sender<Verdict>,
+    /// None once it has been judged.
+    judged: Option<Judged>,
+    verdicts: mpsc::Sender<(Judged, Verdict)>,
 }
 
 impl VerdictHandle {
-    pub(super) fn new() -> (Self, oneshot::Receiver<Verdict>) {
-        let (sender, receiver) = oneshot::channel();
-        (Self { sender }, receiver)
+    pub(super) const fn new(judged: Judged, verdicts: mpsc::Sender<(Judged, Verdict)>) -> Self {
+        Self { judged: Some(judged), verdicts }
     }
 
-    /// The announcement is valid and is passed on.
-    pub fn accept(self) {
-        let _ = self.sender.send(Verdict::Accept);
+    /// The message is valid and is passed on.
+    pub fn accept(mut self) {
+        self.send(Verdict::Accept);
     }
 
-    /// The announcement cannot be judged or is of no use. Nobody is blamed.
+    /// The message cannot be judged or is of no use. Nobody is blamed.
     pub fn ignore(self) {
-        let _ = self.sender.send(Verdict::Ignore);
+        drop(self);
     }
 
-    /// The announcement is invalid. Its sender's score falls.
-    pub fn reject(self) {
-        let _ = self.sender.send(Verdict::Reject);
+    /// The message is invalid. Its sender's score falls.
+    pub fn reject(mut self) {
+        self.send(Verdict::Reject);
+    }
+
+    fn send(&mut self, verdict: Verdict) {
+        if let Some(judged) = self.judged.take() {
+            // There is a place for each message that awaits its verdict. If the network has
+            // stopped, there is nothing left to pass it on.
+            drop(self.verdicts.try_send((judged, verdict)));
+        }
+    }
+}
+
+impl Drop for VerdictHandle {
+    fn drop(&mut self) {
+        self.send(Verdict::Ignore);
     }
 }

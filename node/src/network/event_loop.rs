@@ -2,13 +2,15 @@
 //!
 //! Handles send it commands, the swarm reports events, services send back responses and verdicts,
 //! and time passes: each of these is one arm of the loop. It decides who is dialled and when, and
-//! passes everything else on. Requests and announcements of others go to the service through a
-//! bounded channel; when that is full the answer is `Busy`, so the loop never waits for anybody.
+//! passes everything else on. Requests of others and each topic of gossip go to the services through
+//! bounded channels of their own; when one is full its requests are told `Busy` and its messages
+//! ignored, so the loop never waits for anybody, and no kind of traffic for another.
 //!
 //! Invariants: no disk, hash or decoding work here (codecs run in the connections' tasks); every
 //! collection is bounded by a limit of the configuration or by the number of connections.
 
 mod dialling;
+mod gossip;
 mod inbound;
 mod meeting;
 mod outbound;
@@ -23,7 +25,6 @@ use futures::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use libp2p::{
     Multiaddr, PeerId, Swarm, TransportError,
     core::transport::ListenerId,
-    gossipsub::IdentTopic,
     identify, kad, ping,
     request_response::InboundRequestId,
     swarm::{ConnectionId, ListenError, SwarmEvent},
@@ -33,20 +34,17 @@ use tokio::{
     time::{Instant, sleep_until, timeout_at},
 };
 
-use self::{
-    dialling::Dials,
-    inbound::{JudgedAnnouncement, Reply},
-    outbound::Requests,
-};
+pub(super) use self::gossip::Judges;
+use self::{dialling::Dials, gossip::Judging, inbound::Reply, outbound::Requests};
 use super::{
     address::named_peer,
     behaviour::{Behaviour, BehaviourEvent, ProtocolNames},
-    command::Command,
+    command::{Command, Publication},
     config::{NetworkConfig, Role},
     discovery::Redial,
     error::NetworkError,
-    event::Event,
-    gossip,
+    event::InboundRequest,
+    gossip::Topics,
     metrics::Metrics,
     peers::{Peers, PeersView},
     sockets::check_free,
@@ -63,7 +61,10 @@ const LINGER: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub(super) struct Channels {
     pub(super) commands: mpsc::Receiver<Command>,
-    pub(super) events: mpsc::Sender<Event>,
+    pub(super) requests: mpsc::Sender<InboundRequest>,
+    /// What this peer publishes: of consensus, and the rest.
+    pub(super) consensus: mpsc::Receiver<Publication>,
+    pub(super) publications: mpsc::Receiver<Publication>,
     pub(super) view: watch::Sender<PeersView>,
     pub(super) listen: watch::Sender<Vec<Multiaddr>>,
 }
@@ -73,7 +74,7 @@ pub(super) struct EventLoop {
     swarm: Swarm<Behaviour>,
     config: NetworkConfig,
     names: ProtocolNames,
-    topic: IdentTopic,
+    judging: Judging,
     channels: Channels,
     metrics: Metrics,
     listeners: Vec<ListenerId>,
@@ -86,7 +87,6 @@ pub(super) struct EventLoop {
     bootstrap: Redial<usize>,
     bootstrap_dials: HashMap<ConnectionId, usize>,
     replies: FuturesUnordered<BoxFuture<'static, Reply>>,
-    verdicts: FuturesUnordered<BoxFuture<'static, JudgedAnnouncement>>,
     next_tick: Instant,
     warned_of_observed: bool,
     /// Responses that have been accepted and are not sent yet.
@@ -101,7 +101,7 @@ impl EventLoop {
         swarm: Swarm<Behaviour>,
         config: NetworkConfig,
         committee: &HashSet<PeerId>,
-        channels: Channels,
+        (channels, judges): (Channels, Judges),
         metrics: Metrics,
     ) -> Self {
         let now = Instant::now();
@@ -121,7 +121,7 @@ impl EventLoop {
         Self {
             swarm,
             names: ProtocolNames::new(&config),
-            topic: gossip::topic(&config),
+            judging: Judging::new(Topics::new(&config), judges, &config.limits),
             channels,
             metrics,
             listeners: Vec::new(),
@@ -132,7 +132,6 @@ impl EventLoop {
             bootstrap: Redial::new(0..config.bootstrap.len(), now, pauses),
             bootstrap_dials: HashMap::new(),
             replies: FuturesUnordered::new(),
-            verdicts: FuturesUnordered::new(),
             next_tick: now + TICK,
             warned_of_observed: false,
             unsent: HashSet::new(),
@@ -187,7 +186,11 @@ impl EventLoop {
             tokio::select! {
                 event = self.swarm.select_next_some() => self.on_event(event),
                 Some(reply) = self.replies.next() => self.on_reply(reply),
-                Some(judged) = self.verdicts.next() => self.on_verdict(&judged),
+                Some((judged, verdict)) = self.judging.verdicts.recv() => {
+                    self.on_verdict(&judged, verdict);
+                }
+                Some(own) = self.channels.consensus.recv() => self.on_publication(own),
+                Some(own) = self.channels.publications.recv() => self.on_publication(own),
                 command = self.channels.commands.recv() => match command {
                     None | Some(Command::Shutdown) => break,
                     Some(command) => self.on_command(command),
@@ -242,10 +245,6 @@ impl EventLoop {
     fn on_command(&mut self, command: Command) {
         match command {
             Command::Request(peer, request) => self.request(peer, request),
-            Command::Announce(bytes, result) => {
-                // The caller may have gone: then nobody needs the result.
-                let _ = result.send(self.announce(bytes));
-            }
             Command::AddAddresses(peer, addresses) => self.add_addresses(peer, &addresses),
             Command::Find(peer, result) => self.find(peer, result),
             Command::Shutdown => {}

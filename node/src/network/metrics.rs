@@ -8,6 +8,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use super::gossip::Topic;
+
 /// A word that a label takes: all come from closed sets in the code, none from peers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Word(pub(super) &'static str);
@@ -49,12 +51,29 @@ pub(super) struct Metrics {
     payload_bytes: Family<DirectionLabels, Counter>,
     connections: Family<DirectionLabels, Gauge>,
     connections_refused: Counter,
-    announcements: Family<RequestOutcome, Counter>,
+    gossip_messages: Family<GossipLabels, Counter>,
+    gossip_bytes: Family<GossipLabels, Counter>,
+    gossip_judged: Family<VerdictLabels, Counter>,
+    gossip_lost: Family<LossLabels, Counter>,
+    gossip_dropped: Counter,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(super) struct RequestOutcome {
+pub(super) struct GossipLabels {
+    topic: Word,
+    direction: Word,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct VerdictLabels {
+    topic: Word,
     verdict: Word,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct LossLabels {
+    topic: Word,
+    reason: Word,
 }
 
 impl Metrics {
@@ -79,8 +98,19 @@ impl Metrics {
         registry.register("connections", "Connections open", m.connections.clone());
         let refused = "Connections refused by a limit";
         registry.register("connections_refused", refused, m.connections_refused.clone());
-        registry.register("announcements", "Announcements judged", m.announcements.clone());
+        m.register_gossip(registry);
         metrics
+    }
+
+    fn register_gossip(&self, registry: &mut Registry) {
+        let messages = "Messages of others heard for the first time, and own ones published";
+        registry.register("gossip_messages", messages, self.gossip_messages.clone());
+        registry.register("gossip_bytes", "Their bytes", self.gossip_bytes.clone());
+        registry.register("gossip_judged", "Messages judged", self.gossip_judged.clone());
+        let lost = "Messages that a full channel or the lack of listeners kept back";
+        registry.register("gossip_lost", lost, self.gossip_lost.clone());
+        let dropped = "Messages that did not reach a slow peer";
+        registry.register("gossip_dropped", dropped, self.gossip_dropped.clone());
     }
 
     pub(super) fn request_in(&self, kind: &'static str, outcome: &'static str) {
@@ -120,8 +150,23 @@ impl Metrics {
         self.connections_refused.inc();
     }
 
-    pub(super) fn announcement(&self, verdict: &'static str) {
-        let labels = RequestOutcome { verdict: Word(verdict) };
-        self.announcements.get_or_create(&labels).inc();
+    pub(super) fn gossip(&self, topic: Topic, direction: Word, bytes: usize) {
+        let labels = GossipLabels { topic: Word(topic.word()), direction };
+        self.gossip_messages.get_or_create(&labels).inc();
+        self.gossip_bytes.get_or_create(&labels).inc_by(bytes as u64);
+    }
+
+    pub(super) fn gossip_judged(&self, topic: Topic, verdict: &'static str) {
+        let labels = VerdictLabels { topic: Word(topic.word()), verdict: Word(verdict) };
+        self.gossip_judged.get_or_create(&labels).inc();
+    }
+
+    pub(super) fn gossip_lost(&self, topic: Topic, reason: &'static str) {
+        let labels = LossLabels { topic: Word(topic.word()), reason: Word(reason) };
+        self.gossip_lost.get_or_create(&labels).inc();
+    }
+
+    pub(super) fn gossip_dropped(&self, messages: usize) {
+        self.gossip_dropped.inc_by(messages as u64);
     }
 }

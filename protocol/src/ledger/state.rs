@@ -12,9 +12,10 @@
 use std::sync::Arc;
 
 use super::{
-    Block, BlockError, BlockEvents, BlockHash, Body, CommitRecord, Header, MAX_BLOCK_BYTES,
-    OperationError, Parameters, ReadError, SYSTEM_BYTES, StateChange, StateReader, Summary,
-    SystemOperation, Timestamp, TransactionId, VerifiedTransaction, beacon_message,
+    Account, AccountId, Block, BlockError, BlockEvents, BlockHash, Body, CommitRecord, Header, Key,
+    LatePrecommit, MAX_BLOCK_BYTES, OperationError, Parameters, ReadError, SYSTEM_BYTES,
+    StateChange, StateReader, Summary, SystemOperation, Timestamp, TransactionId,
+    VerifiedTransaction, beacon_message,
     error::Failure,
     execute::{Executor, RecordFailure},
     genesis_beacon, next_beacon,
@@ -25,6 +26,7 @@ use crate::{
     hash::Hash,
     index::{Epoch, Height},
     keys::{BlsKeyPair, BlsSignature, ChainId, NodeId},
+    vote::CommitCertificate,
 };
 
 /// Most transactions that a proposer puts into a block: what all nodes can execute well within a
@@ -235,6 +237,98 @@ impl State {
         Ok(!reader.index(&range.start..&range.end, 1)?.is_empty())
     }
 
+    /// What the next block records: the parent's `certificate`, and of the precommits in `late`
+    /// those that no block has recorded yet.
+    ///
+    /// # Errors
+    /// [`ReadError`] if the store fails.
+    pub fn commit_record(
+        &self,
+        reader: &dyn StateReader,
+        certificate: Option<CommitCertificate>,
+        late: Vec<LatePrecommit>,
+    ) -> Result<CommitRecord, ReadError> {
+        let mut overlay = Overlay::new(reader, Some(self.tip.height));
+        let mut record = CommitRecord { parent: certificate, late: Vec::new() };
+        let in_certificate = |position: u16| {
+            let signatures = record.parent.iter().flat_map(|parent| &parent.signatures);
+            signatures.into_iter().any(|signature| signature.position == position)
+        };
+        let mut unrecorded = Vec::new();
+        for precommit in late {
+            let position = usize::from(precommit.position);
+            let missing = if precommit.height == self.tip.height {
+                record.parent.is_some() && !in_certificate(precommit.position)
+            } else {
+                match overlay.presence(precommit.height)? {
+                    // Without its committee a vote can no longer be checked.
+                    Some(presence) if overlay.has(&Key::Committee(presence.epoch))? => {
+                        presence.recorded.get(position) == Some(&false)
+                    }
+                    Some(_) | None => false,
+                }
+            };
+            if missing && unrecorded.len() < usize::from(self.parameters.n_shards) {
+                unrecorded.push(precommit);
+            }
+        }
+        unrecorded.sort_by_key(|precommit| (precommit.height, precommit.position));
+        unrecorded.dedup_by_key(|precommit| (precommit.height, precommit.position));
+        record.late = unrecorded;
+        Ok(record)
+    }
+
+    /// Judges a transaction against the state after the tip, as of `now`, if it is its sender's
+    /// next one: what of it can be known before a block is made. The outer error is a store that
+    /// fails.
+    ///
+    /// # Errors
+    /// [`ReadError`] if the store fails.
+    pub fn check(
+        &self,
+        reader: &dyn StateReader,
+        transaction: &VerifiedTransaction,
+        now: Timestamp,
+    ) -> Result<Result<(), OperationError>, ReadError> {
+        let sender = transaction.transaction().sender;
+        if transaction.transaction().nonce > self.account(reader, &sender)?.nonce {
+            return Ok(Ok(()));
+        }
+        judged(self.executor(reader, now).transaction(transaction, 0))
+    }
+
+    /// Judges a system operation against the state after the tip.
+    ///
+    /// # Errors
+    /// [`ReadError`] if the store fails.
+    pub fn check_system(
+        &self,
+        reader: &dyn StateReader,
+        operation: &SystemOperation,
+    ) -> Result<Result<(), OperationError>, ReadError> {
+        judged(self.executor(reader, self.tip.time).system(operation))
+    }
+
+    fn executor<'a>(&'a self, reader: &'a dyn StateReader, time: Timestamp) -> Executor<'a> {
+        Executor {
+            overlay: Overlay::new(reader, Some(self.tip.height)),
+            chain: &self.chain,
+            parameters: &self.parameters,
+            committee: &self.committee,
+            height: self.next_height(),
+            time,
+            events: Vec::new(),
+        }
+    }
+
+    /// An account after the tip.
+    ///
+    /// # Errors
+    /// [`ReadError`] if the store fails.
+    pub fn account(&self, reader: &dyn StateReader, id: &AccountId) -> Result<Account, ReadError> {
+        Overlay::new(reader, Some(self.tip.height)).account(id)
+    }
+
     /// Judges `block` as the next one. `known` tells which transactions need no check of their
     /// signature any more. Who may propose, and whether the time is near, is consensus' business.
     ///
@@ -396,21 +490,21 @@ impl State {
         time: Timestamp,
         record: &CommitRecord,
     ) -> Result<Run<'a>, BlockError> {
-        let mut executor = Executor {
-            overlay: Overlay::new(reader, Some(self.tip.height)),
-            chain: &self.chain,
-            parameters: &self.parameters,
-            committee: &self.committee,
-            height: self.next_height(),
-            time,
-            events: Vec::new(),
-        };
+        let mut executor = self.executor(reader, time);
         match executor.commit_record(record, self.tip.hash, &self.previous) {
             Ok(()) => {}
             Err(RecordFailure::Refused(error)) => return Err(error.into()),
             Err(RecordFailure::Read(error)) => return Err(error.into()),
         }
         Ok(Run { executor, events: BlockEvents::default(), transactions: Vec::new() })
+    }
+}
+
+fn judged<T>(result: Result<T, Failure>) -> Result<Result<(), OperationError>, ReadError> {
+    match result {
+        Ok(_) => Ok(Ok(())),
+        Err(Failure::Refused(error)) => Ok(Err(error)),
+        Err(Failure::Read(error)) => Err(error),
     }
 }
 

@@ -36,7 +36,7 @@ pub(crate) struct Loopback {
     config: ClientConfig,
     nodes: Vec<(NodeId, Vec<floe_protocol::index::ShardIndex>)>,
     /// Kept so that the network never finds its queue closed.
-    _events: mpsc::Receiver<network::Event>,
+    _inbound: network::Inbound,
 }
 
 impl Loopback {
@@ -47,10 +47,11 @@ impl Loopback {
         let mut network_config =
             network_config(&config.network, generate_key_pair()?, Role::LightPeer)?;
         network_config.limits = config.limits;
-        let (network, events, _) = network::start(network_config, &mut Registry::default()).await?;
+        let (network, inbound, _) =
+            network::start(network_config, &mut Registry::default()).await?;
         let members = cluster.committee().members().iter();
         let nodes = members.map(|member| (member.node, member.shards.clone())).collect();
-        Ok(Self { network, config, nodes, _events: events })
+        Ok(Self { network, config, nodes, _inbound: inbound })
     }
 
     /// Sends every pair to the node of its shard.

@@ -24,13 +24,19 @@ use anyhow::{Context, bail};
 use floe_node::key_file::{self, NodeKeys};
 use floe_protocol::{
     encoding::EncodingConfig,
-    genesis::{Genesis, GenesisMember, NetworkFile},
+    genesis::{Faucet, Genesis, GenesisAccount, GenesisMember, NetworkFile},
+    hash::Hash,
     keys::KeyPair,
+    ledger::{AccountId, Amount, LedgerParameters},
 };
 use serde::{Deserialize, Serialize};
 
 /// Every node of a local swarm has the same stake, so shards are spread evenly.
 const STAKE_WAL: u64 = 1_000;
+/// What the wallet of a local swarm starts with.
+const WALLET_BALANCE: Amount = Amount::from_wal(1_000_000);
+/// What its faucet starts with.
+const FAUCET_BALANCE: Amount = Amount::from_wal(1_000_000);
 
 /// The directory of a swarm.
 #[derive(Clone, Debug)]
@@ -66,6 +72,10 @@ impl SwarmFiles {
         self.dir.join("writer.key")
     }
 
+    pub(crate) fn wallet(&self) -> PathBuf {
+        self.dir.join("wallet.key")
+    }
+
     pub(crate) fn node(&self, node: usize) -> PathBuf {
         self.dir.join(format!("node-{node}"))
     }
@@ -99,13 +109,27 @@ impl SwarmFiles {
         // Committees are sorted by node id: so node 3 is also member 3.
         keys.sort_by_key(|keys| keys.node.public());
         let writer = key_file::generate_key_pair()?;
-        let member = |keys: &NodeKeys| GenesisMember::new(&keys.node, &keys.bls, STAKE_WAL);
+        let (wallet, source) = (key_file::generate_key_pair()?, key_file::generate_key_pair()?);
+        let faucet = Faucet { seed: Hash::new(*source.seed()), amount: Amount::from_wal(100) };
+        let funded = |key: &KeyPair, balance| GenesisAccount {
+            account: AccountId::new(key.public()),
+            balance,
+        };
+        let mut accounts = vec![funded(&wallet, WALLET_BALANCE), funded(&source, FAUCET_BALANCE)];
+        accounts.sort_by_key(|account| account.account);
+        let member = |keys: &NodeKeys| {
+            // One operator for all: the swarm is one person's.
+            GenesisMember::new(&keys.node, &keys.bls, AccountId::new(wallet.public()), STAKE_WAL)
+        };
         let genesis = Genesis {
             name: "local".into(),
             n_shards,
             max_blob_bytes: config.default_max_blob_bytes(),
             members: keys.iter().map(member).collect(),
             writers: vec![writer.public()],
+            accounts,
+            faucet: Some(faucet),
+            ledger: LedgerParameters::default(),
         };
         genesis.committee()?;
         for (node, keys) in keys.iter().enumerate() {
@@ -114,6 +138,7 @@ impl SwarmFiles {
             keys.create(&dir.join("node.key"))?;
         }
         key_file::create_writer_key(&self.writer_key(), &writer)?;
+        key_file::create_wallet(&self.wallet(), &wallet)?;
         self.write_network(&NetworkFile { genesis, bootstrap: Vec::new() })
     }
 

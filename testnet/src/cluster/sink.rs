@@ -9,7 +9,9 @@ use bytes::Bytes;
 use floe_node::{
     NodeConfig,
     key_file::NodeKeys,
-    network::{self, Event, Multiaddr, Network, NetworkConfig, NetworkLimits, PeersView, Role},
+    network::{
+        self, InboundRequest, Multiaddr, Network, NetworkConfig, NetworkLimits, PeersView, Role,
+    },
 };
 use floe_protocol::{
     blob::PairProof,
@@ -36,8 +38,9 @@ impl Sink {
         let mut network_config = network_config(&config.network, keys.node, Role::StorageNode)?;
         network_config.listen = config.listen;
         network_config.limits = config.limits;
-        let (network, events, _) = network::start(network_config, &mut Registry::default()).await?;
-        tokio::spawn(serve(encoding, events));
+        let (network, inbound, _) =
+            network::start(network_config, &mut Registry::default()).await?;
+        tokio::spawn(serve(encoding, inbound.requests));
         Ok(Self { network })
     }
 
@@ -75,13 +78,10 @@ pub(crate) fn network_config(
     })
 }
 
-async fn serve(encoding: EncodingConfig, mut events: mpsc::Receiver<Event>) {
+async fn serve(encoding: EncodingConfig, mut requests: mpsc::Receiver<InboundRequest>) {
     let proof = Bytes::from(vec![0; PairProof::layout_bytes(encoding)]);
     let mut last = Bytes::new();
-    while let Some(event) = events.recv().await {
-        let Event::Request { request, reply, .. } = event else {
-            continue;
-        };
+    while let Some(InboundRequest { request, reply, .. }) = requests.recv().await {
         reply.reply(match request {
             Request::StoreSlivers { pair, primary, .. } => {
                 last = primary;

@@ -1,10 +1,9 @@
-//! Requests and announcements of others, from the stream to the service and back.
+//! Requests of others, from the stream to the service and back.
 
-use floe_protocol::message::{MAX_ANNOUNCEMENT_BYTES, Refusal, Request, Response};
+use floe_protocol::message::{Refusal, Request, Response};
 use futures::FutureExt;
 use libp2p::{
     PeerId,
-    gossipsub::{MessageAcceptance, MessageId, PublishError},
     request_response::{Event as RequestEvent, InboundRequestId, Message, ResponseChannel},
 };
 use tokio::{sync::mpsc::error::TrySendError, time::Instant};
@@ -16,10 +15,8 @@ use super::{
 use crate::network::{
     address::node_id,
     admission::{Admission, Crowded},
-    behaviour::GossipEvent,
     codec::{Answer, Ask},
-    error::AnnounceError,
-    event::{Event, ReplyHandle, Verdict, VerdictHandle},
+    event::{InboundRequest, ReplyHandle},
     exchange::ExchangeEvent,
 };
 
@@ -31,14 +28,6 @@ pub(super) struct Reply {
     kind: &'static str,
     /// None if the handle was dropped.
     answer: Option<Answer>,
-}
-
-/// What a service thinks of an announcement.
-#[derive(Debug)]
-pub(super) struct JudgedAnnouncement {
-    id: MessageId,
-    from: PeerId,
-    verdict: Verdict,
 }
 
 impl EventLoop {
@@ -88,8 +77,7 @@ impl EventLoop {
         }
         let kind = request.name();
         let (reply, answer) = ReplyHandle::new(admission);
-        let event = Event::Request { peer, request, reply };
-        match self.channels.events.try_send(event) {
+        match self.channels.requests.try_send(InboundRequest { peer, request, reply }) {
             Ok(()) => {
                 let reply =
                     answer.map(move |answer| Reply { id, channel, kind, answer: answer.ok() });
@@ -128,78 +116,5 @@ impl EventLoop {
             }
         };
         self.metrics.request_in(reply.kind, outcome);
-    }
-
-    pub(super) fn announce(&mut self, bytes: Vec<u8>) -> Result<(), AnnounceError> {
-        let gossip = &mut self.swarm.behaviour_mut().gossip;
-        match gossip.publish(self.topic.hash(), bytes) {
-            // A duplicate is what others have announced before: it is on its way.
-            Ok(_) | Err(PublishError::Duplicate) => Ok(()),
-            Err(PublishError::NoPeersSubscribedToTopic) => Err(AnnounceError::NoPeers),
-            Err(PublishError::AllQueuesFull(_)) => Err(AnnounceError::Busy),
-            Err(
-                PublishError::MessageTooLarge
-                | PublishError::SigningError(_)
-                | PublishError::TransformFailed(_),
-            ) => Err(AnnounceError::TooLarge),
-        }
-    }
-
-    pub(super) fn on_gossip(&mut self, event: GossipEvent) {
-        let GossipEvent::Message { propagation_source: from, message_id: id, message } = event
-        else {
-            return;
-        };
-        let verdict = if message.data.len() > MAX_ANNOUNCEMENT_BYTES {
-            Verdict::Reject
-        } else {
-            match self.hand_over(id.clone(), from, message.data) {
-                Some(()) => return,
-                None => Verdict::Ignore,
-            }
-        };
-        self.on_verdict(&JudgedAnnouncement { id, from, verdict });
-    }
-
-    /// Asks the service for its verdict, if it keeps up.
-    fn hand_over(&mut self, id: MessageId, from: PeerId, bytes: Vec<u8>) -> Option<()> {
-        if self.verdicts.len() >= self.config.limits.announcements_max {
-            return None;
-        }
-        let (verdict, judged) = VerdictHandle::new();
-        let event = Event::Announcement { from: node_id(&from)?, bytes, verdict };
-        self.channels.events.try_send(event).ok()?;
-        let judged = judged.map(move |verdict| JudgedAnnouncement {
-            id,
-            from,
-            verdict: verdict.unwrap_or(Verdict::Ignore),
-        });
-        self.verdicts.push(judged.boxed());
-        Some(())
-    }
-
-    pub(super) fn on_verdict(&mut self, judged: &JudgedAnnouncement) {
-        let (acceptance, word) = match judged.verdict {
-            Verdict::Accept => (MessageAcceptance::Accept, "accepted"),
-            Verdict::Ignore => (MessageAcceptance::Ignore, "ignored"),
-            Verdict::Reject => (MessageAcceptance::Reject, "rejected"),
-        };
-        self.metrics.announcement(word);
-        let gossip = &mut self.swarm.behaviour_mut().gossip;
-        gossip.report_message_validation_result(&judged.id, &judged.from, acceptance);
-        if let Some(score) = gossip.peer_score(&judged.from) {
-            self.peers.scored(&judged.from, score);
-        }
-    }
-
-    /// Notes how all connected peers stand in gossip.
-    pub(super) fn refresh_scores(&mut self) {
-        let gossip = &self.swarm.behaviour().gossip;
-        let peers: Vec<_> = self.peers.connected().copied().collect();
-        for peer in peers {
-            if let Some(score) = gossip.peer_score(&peer) {
-                self.peers.scored(&peer, score);
-            }
-        }
     }
 }
