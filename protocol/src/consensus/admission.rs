@@ -74,9 +74,9 @@ impl Replica {
             ConsensusMessage::Vote(vote) => running.admit_vote(vote, true).map(drop),
             ConsensusMessage::Proposal(signed) => self.admit_proposal(&signed, true).map(drop),
             // Kept apart, and taken when their proposal comes.
-            ConsensusMessage::Part(_)
-            | ConsensusMessage::Polka(_)
-            | ConsensusMessage::Round(_) => Ok(()),
+            ConsensusMessage::Part(_) | ConsensusMessage::Polka(_) | ConsensusMessage::Round(_) => {
+                Ok(())
+            }
         }
     }
 
@@ -261,9 +261,8 @@ impl Running {
             return Verdict::Ignore;
         }
         let header = offer.signed.proposal.header;
-        let assembly = offer.assembly.get_or_insert_with(|| {
-            Assembly::new(offer.signed.proposal.parts)
-        });
+        let assembly =
+            offer.assembly.get_or_insert_with(|| Assembly::new(offer.signed.proposal.parts));
         if assembly.has(index) {
             return Verdict::Ignore;
         }

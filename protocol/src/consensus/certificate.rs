@@ -135,9 +135,7 @@ impl RoundCertificate {
         let weight = weigh(self.votes.iter().map(|vote| vote.position), committee)?;
         let enough = match self.kind {
             // The core's bound, which is never below the committee's validity.
-            RoundCertificateKind::Skip => {
-                3 * u32::from(weight) > u32::from(committee.n_shards())
-            }
+            RoundCertificateKind::Skip => 3 * u32::from(weight) > u32::from(committee.n_shards()),
             RoundCertificateKind::Precommit => {
                 let other = self.votes.iter().find(|vote| vote.kind != VoteKind::Precommit);
                 if let Some(other) = other {
@@ -154,10 +152,7 @@ impl RoundCertificate {
 }
 
 /// The weight of distinct members in committee order.
-fn weigh(
-    positions: impl Iterator<Item = u16>,
-    committee: &Committee,
-) -> Result<u16, BundleError> {
+fn weigh(positions: impl Iterator<Item = u16>, committee: &Committee) -> Result<u16, BundleError> {
     let (mut weight, mut last) = (0_u16, None);
     for position in positions {
         let member = committee.members().get(usize::from(position)).ok_or(BundleError::Voters)?;
@@ -232,9 +227,8 @@ mod tests {
     #[test]
     fn a_polka_needs_a_quorum_of_distinct_members() {
         let fixture = Fixture::new();
-        let check = |certificate: &PolkaCertificate| {
-            certificate.verify(&fixture.committee, &fixture.chain)
-        };
+        let check =
+            |certificate: &PolkaCertificate| certificate.verify(&fixture.committee, &fixture.chain);
         assert_eq!(check(&fixture.polka(&[0, 1, 3])), Ok(()));
         assert_eq!(check(&fixture.polka(&[0, 1])), Err(BundleError::Weight(2)));
         assert_eq!(check(&fixture.polka(&[])), Err(BundleError::Weight(0)));

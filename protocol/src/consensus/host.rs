@@ -17,8 +17,7 @@ use malachite_core::{
 };
 use malachite_types::{
     NilOrVal, PolkaCertificate as CorePolka, Round, RoundCertificate as CoreRound,
-    RoundCertificateType, SignedMessage, Timeout, TimeoutKind, Validity as CoreValidity,
-    VoteType,
+    RoundCertificateType, SignedMessage, Timeout, TimeoutKind, Validity as CoreValidity, VoteType,
 };
 
 use super::{
@@ -320,9 +319,8 @@ impl Host {
 impl Host {
     /// Journals, unless the entry is being replayed or nobody votes here.
     pub(super) fn journal(&mut self, entry: JournalEntry) {
-        let recorded = self.replay.as_ref().is_some_and(|replay| {
-            replay.recorded.contains(&entry.to_bytes())
-        });
+        let recorded =
+            self.replay.as_ref().is_some_and(|replay| replay.recorded.contains(&entry.to_bytes()));
         if self.abstain || self.decided || recorded {
             return;
         }

@@ -262,9 +262,7 @@ impl Running {
                 self.host.precommits.add(&self.host.committee, &vote.vote, vote.signature);
                 self.feed(CoreInput::Vote(to_core(vote)))
             }
-            JournalEntry::Proposal(signed)
-                if signed.proposal.header.height == self.host.height =>
-            {
+            JournalEntry::Proposal(signed) if signed.proposal.header.height == self.host.height => {
                 let hash = signed.proposal.header.hash();
                 let round = signed.proposal.round;
                 if self.host.blocks.offer(round, &hash).is_none() {
@@ -327,9 +325,9 @@ impl Running {
     }
 
     pub(super) fn feed_polka(&mut self, polka: &PolkaCertificate) -> Result<(), Fault> {
-        let signatures = polka.votes(&self.host.committee).map(|(_, signed)| {
-            PolkaSignature::new(signed.vote.voter, signed.signature)
-        });
+        let signatures = polka
+            .votes(&self.host.committee)
+            .map(|(_, signed)| PolkaSignature::new(signed.vote.voter, signed.signature));
         let polka_signatures = signatures.collect();
         self.feed(CoreInput::PolkaCertificate(CorePolka {
             height: polka.height,
@@ -490,17 +488,17 @@ impl Running {
         let (host, core) = (&mut self.host, &self.core);
         let kept = core.driver.valid_value().map(|valid| valid.value);
         let (precommits, committee) = (&host.precommits, &host.committee);
-        host.blocks.forget_bodies(|block| {
-            Some(*block) == kept || precommits.is_backed(committee, block)
-        });
+        host.blocks
+            .forget_bodies(|block| Some(*block) == kept || precommits.is_backed(committee, block));
         Ok(None)
     }
 
     /// A block that a quorum precommitted and that this node can commit.
     fn decision(&self) -> Result<Option<CommitCertificate>, Fault> {
-        let counted = self.host.precommits.quorum().map(|(round, block)| {
-            self.host.precommits.certificate(self.host.height, round, block)
-        });
+        let counted =
+            self.host.precommits.quorum().map(|(round, block)| {
+                self.host.precommits.certificate(self.host.height, round, block)
+            });
         for certificate in counted.into_iter().chain(self.certified.clone()) {
             let Some(candidate) = self.host.blocks.get(&certificate.block) else { continue };
             match candidate.validity {

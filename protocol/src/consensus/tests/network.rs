@@ -10,8 +10,8 @@ use std::{
 };
 
 use super::super::{
-    Config, ConsensusMessage, Input, JournalEntry, Now, Output, Proposal, Replica, Start,
-    Timeouts, Validity, Verdict, body::Cut,
+    Config, ConsensusMessage, Input, JournalEntry, Now, Output, Proposal, Replica, Start, Timeouts,
+    Validity, Verdict, body::Cut,
 };
 use crate::{
     committee::Committee,
@@ -73,12 +73,8 @@ pub(crate) struct Weather {
 }
 
 impl Weather {
-    pub(crate) const FAIR: Self = Self {
-        delay_ms: (1, 5),
-        loss_per_mille: 0,
-        duplicate_per_mille: 0,
-        crash_per_mille: 0,
-    };
+    pub(crate) const FAIR: Self =
+        Self { delay_ms: (1, 5), loss_per_mille: 0, duplicate_per_mille: 0, crash_per_mille: 0 };
 }
 
 #[derive(Clone, Debug)]
@@ -128,7 +124,6 @@ pub(crate) struct World {
     pub(crate) decided: BTreeMap<Height, BlockHash>,
     /// Drops what it says true for: sender, receiver, message.
     pub(crate) filter: Box<dyn FnMut(usize, usize, &ConsensusMessage) -> bool>,
-    pub(crate) body_entries: usize,
     pub(crate) crashes: u64,
     pub(crate) pace_ms: u64,
     pub(crate) handled: u64,
@@ -176,7 +171,6 @@ impl World {
             proposed: BTreeMap::new(),
             decided: BTreeMap::new(),
             filter: Box::new(|_, _, _| false),
-            body_entries: 0,
             crashes: 0,
             pace_ms: 10,
             handled: 0,
@@ -236,6 +230,13 @@ impl World {
         self.schedule(self.now_ms + restart_ms, i, Event::Restart);
     }
 
+    /// The node dies and its store is lost; it comes back at height 1.
+    pub(crate) fn crash_without_journal(&mut self, i: usize) {
+        self.nodes[i].journal.clear();
+        self.nodes[i].flushed = 0;
+        self.crash(i, 50);
+    }
+
     fn schedule(&mut self, at_ms: u64, to: usize, event: Event) {
         self.events_made += 1;
         let life = self.nodes[to].life;
@@ -254,15 +255,18 @@ impl World {
             signature: Signature::new([self.random.0.to_le_bytes()[0]; 64]),
         };
         let filler = vec![filler; usize::try_from(self.random.below(1_500)).unwrap()];
-        let commit_record =
-            CommitRecord { parent: parent.map(|(_, certificate)| certificate.clone()), late: filler };
+        let commit_record = CommitRecord {
+            parent: parent.map(|(_, certificate)| certificate.clone()),
+            late: filler,
+        };
         let body = Body { commit_record, ..Body::default() };
         let time = self.now(i).wall.max(self.parent_time(i).plus_ms(1));
         let header = Header {
             height,
             round,
             time,
-            parent: parent.map_or(BlockHash::genesis(&self.chain), |(block, _)| block.header.hash()),
+            parent: parent
+                .map_or(BlockHash::genesis(&self.chain), |(block, _)| block.header.hash()),
             commit_record: body.commit_record.hash(),
             epoch: Epoch::new(0),
             proposer: node.key.public(),
@@ -278,7 +282,8 @@ impl World {
 
     fn validity(&self, i: usize, block: &Block) -> Validity {
         let parent = self.nodes[i].chain.last();
-        let parent = parent.map_or(BlockHash::genesis(&self.chain), |(block, _)| block.header.hash());
+        let parent =
+            parent.map_or(BlockHash::genesis(&self.chain), |(block, _)| block.header.hash());
         let is_valid = block.header.state_root == Hash::ZERO && block.header.parent == parent;
         if is_valid { Validity::Valid } else { Validity::Invalid }
     }
@@ -349,7 +354,8 @@ impl World {
         let Some(replica) = &mut self.nodes[i].replica else { return };
         self.handled += 1;
         let outputs = replica.handle(now, input);
-        let outputs = outputs.unwrap_or_else(|fault| panic!("seed {}: node {i}: {fault}", self.seed));
+        let outputs =
+            outputs.unwrap_or_else(|fault| panic!("seed {}: node {i}: {fault}", self.seed));
         let mut committed = false;
         for output in outputs {
             if self.random.per_mille(self.weather.crash_per_mille) {
@@ -370,7 +376,6 @@ impl World {
         match output {
             Output::Journal(entry) => {
                 assert!(!self.nodes[i].abstain, "seed {}: abstains", self.seed);
-                self.body_entries += usize::from(matches!(entry, JournalEntry::Block { .. }));
                 let entry = JournalEntry::from_bytes(&entry.to_bytes()).unwrap();
                 self.nodes[i].journal.push(entry);
             }
@@ -421,6 +426,14 @@ impl World {
                 let vote = signed.vote;
                 let recorded = node.journal[..node.flushed].contains(&JournalEntry::Vote(*signed));
                 assert!(recorded, "seed {seed}: node {i} sends a vote that is not durable");
+                let has_body = |block: &BlockHash| {
+                    node.journal[..node.flushed].iter().any(|entry| {
+                        matches!(entry, JournalEntry::Block { block: kept, .. }
+                            if kept.header.hash() == *block)
+                    })
+                };
+                let at_hand = vote.block.as_ref().is_none_or(has_body);
+                assert!(at_hand, "seed {seed}: node {i} votes for what it could lose");
                 let place = (i, vote.height, vote.round, vote.kind);
                 let voted = *self.votes.entry(place).or_insert(vote.block);
                 assert_eq!(voted, vote.block, "seed {seed}: node {i} votes twice: {vote:?}");
