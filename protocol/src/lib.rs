@@ -3,8 +3,8 @@
 //! A blob is encoded into slivers ([`encoding`]), named by a hash that commits to all of them
 //! ([`blob`]), placed on the shards of a [`committee`], registered ([`registration`]), stored and
 //! confirmed by its holders ([`certificate`]), and read back from any `k1` of them ([`transfer`]).
-//! What peers say to each other is in [`message`], what a network starts from in [`genesis`], and
-//! what everyone agrees on in [`ledger`].
+//! What peers say to each other is in [`message`], what a network starts from in [`genesis`], what
+//! everyone agrees on in [`ledger`], and how in [`consensus`].
 //!
 //! ```text
 //!   bft  index  hash ── merkle ── blob ── encoding ── inconsistency

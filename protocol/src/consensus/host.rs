@@ -53,6 +53,7 @@ pub(super) struct Host {
     pub(super) committee: Arc<Committee>,
     pub(super) validators: Validators,
     pub(super) parent_time: Timestamp,
+    /// Told to, or no member: nothing is signed, so nothing is journaled.
     pub(super) abstain: bool,
     pub(super) now: Now,
     pub(super) outputs: Vec<Output>,
@@ -76,13 +77,14 @@ pub(super) struct Host {
 impl Host {
     pub(super) fn new(config: Config, start: &Start, now: Now) -> Self {
         let validators = Validators::new(&config.chain, start.height, &start.committee);
+        let is_member = validators.get(&config.key.public()).is_some();
         Self {
             config,
             height: start.height,
             committee: Arc::clone(&start.committee),
             validators,
             parent_time: start.parent_time,
-            abstain: start.abstain,
+            abstain: start.abstain || !is_member,
             now,
             outputs: Vec::new(),
             blocks: Blocks::default(),

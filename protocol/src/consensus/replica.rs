@@ -49,6 +49,8 @@ pub(super) struct Running {
     pub(super) certified: Option<CommitCertificate>,
     /// Whether the driver was asked for the own block of this round.
     pub(super) asked: Option<u32>,
+    /// Whether the driver was told that the decided block is missing.
+    pub(super) missed: bool,
 }
 
 impl fmt::Debug for Replica {
@@ -214,11 +216,11 @@ impl Running {
             address: host.me(),
             threshold_params: ThresholdParams::default(),
             value_payload: ValuePayload::ProposalAndParts,
-            enabled: !start.abstain,
+            enabled: !host.abstain,
         };
         // The core's own queue stays empty: early messages are kept, bounded, by the replica.
         let core = State::new(Context, host.height, host.validators.clone(), params, 1, 1);
-        Self { core, host, certified: None, asked: None }
+        Self { core, host, certified: None, asked: None, missed: false }
     }
 
     /// Hands one input to the core and does what it wants done.

@@ -117,6 +117,7 @@ impl Running {
                 break;
             }
         }
+        self.report_missing();
         let (host, core) = (&mut self.host, &self.core);
         let kept = core.driver.valid_value().map(|valid| valid.value);
         let (precommits, committee) = (&host.precommits, &host.committee);
@@ -144,6 +145,16 @@ impl Running {
             }
         }
         Ok(None)
+    }
+
+    /// Says once that the block of a quorum is not at hand.
+    fn report_missing(&mut self) {
+        let Some((_, block)) = self.host.precommits.quorum() else { return };
+        if self.host.decided || self.missed || self.host.blocks.body(&block).is_some() {
+            return;
+        }
+        self.missed = true;
+        self.host.outputs.push(Output::Missing { height: self.host.height, block });
     }
 
     /// A block whose judgement is complete and of which the core was not told. One whose time was

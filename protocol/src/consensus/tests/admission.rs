@@ -6,7 +6,7 @@ use super::{
     super::{
         BodyPart, Config, ConsensusMessage, Input, MAX_MESSAGE_BYTES, MAX_PARTS, Output,
         PART_BYTES, PolkaCertificate, Replica, RoundCertificate, RoundCertificateKind, RoundVote,
-        SignedProposal, Start, Verdict,
+        SignedProposal, Start, Validity, Verdict,
     },
     network::{Random, TIMEOUTS, World},
 };
@@ -369,6 +369,65 @@ fn an_own_vote_from_another_life_is_kept_to() {
         _ => None,
     });
     assert!(sent.eq([vote]), "{outputs:?}");
+}
+
+#[test]
+fn a_decision_without_its_body_is_reported_once_and_completed_by_sync() {
+    let mut fixture = Fixture::new();
+    let block = fixture.block(0);
+    let hash = block.header.hash();
+    let others: Vec<_> = (0..4).filter(|i| *i != fixture.me).collect();
+    let mut missing = 0;
+    for i in others {
+        let vote = fixture.world.vote(i, (HEIGHT, 0, VoteKind::Precommit), Some(hash));
+        let outputs = fixture.send(vote);
+        let reported = Output::Missing { height: Height::new(HEIGHT), block: hash };
+        missing += outputs.iter().filter(|output| **output == reported).count();
+    }
+    assert_eq!(missing, 1);
+    let running = fixture.replica.running().unwrap();
+    let certificate = running.host.precommits.certificate(Height::new(HEIGHT), 0, hash);
+    let mut other = block.clone();
+    other.header.round = 1;
+    let mut weak = certificate.clone();
+    weak.signatures.pop();
+    let now = fixture.world.now(fixture.me);
+    for (block, certificate) in [(&other, &certificate), (&block, &weak)] {
+        let (block, certificate) = (Box::new(block.clone()), certificate.clone());
+        let outputs = fixture.replica.handle(now, Input::Synced { block, certificate }).unwrap();
+        assert_eq!(outputs, [Output::Verdict(Verdict::Reject)]);
+    }
+    let synced = Input::Synced { block: Box::new(block), certificate };
+    let outputs = fixture.replica.handle(now, synced).unwrap();
+    assert!(matches!(outputs[..], [Output::Verdict(Verdict::Forward), Output::Execute { .. }]));
+    let executed = Input::Executed { block: hash, validity: Validity::Valid };
+    let outputs = fixture.replica.handle(now, executed).unwrap();
+    assert!(outputs.iter().any(|output| matches!(output, Output::Commit { .. })));
+}
+
+#[test]
+fn who_is_no_member_follows_in_silence() {
+    let mut fixture = Fixture::new();
+    let key = KeyPair::from_seed([98; 32]);
+    fixture.replica = Replica::new(Config::new(fixture.world.chain, key, TIMEOUTS));
+    let mut outputs = fixture.start(HEIGHT);
+    let block = large(&mut fixture);
+    outputs.extend(fixture.send(message(fixture.proposal(&block, 0, None))));
+    for part in fixture.parts(&block, 0) {
+        outputs.extend(fixture.send(ConsensusMessage::Part(part)));
+    }
+    let (hash, now) = (block.header.hash(), fixture.world.now(0));
+    let executed = Input::Executed { block: hash, validity: Validity::Valid };
+    outputs.extend(fixture.replica.handle(now, executed).unwrap());
+    for i in 0..3 {
+        let vote = fixture.world.vote(i, (HEIGHT, 0, VoteKind::Precommit), Some(hash));
+        outputs.extend(fixture.send(vote));
+    }
+    assert!(matches!(outputs.last(), Some(Output::Commit { .. })));
+    let loud = |output: &Output| {
+        matches!(output, Output::Journal(_) | Output::Broadcast(_) | Output::Propose { .. })
+    };
+    assert!(!outputs.iter().any(loud), "{outputs:?}");
 }
 
 #[test]

@@ -28,7 +28,7 @@ pub(crate) const EPOCH_MS: u64 = 1_800_000_000_000;
 
 pub(crate) const TIMEOUTS: Timeouts = Timeouts::LAN;
 
-/// SplitMix64.
+/// Numbers that look random.
 #[derive(Debug)]
 pub(crate) struct Random(pub(crate) u64);
 
@@ -395,7 +395,8 @@ impl World {
             Output::Commit { block, certificate, equivocations } => {
                 self.act_commit(i, block, certificate, equivocations);
             }
-            Output::NextHeight => {}
+            // Block sync asks now and then anyway.
+            Output::NextHeight | Output::Missing { .. } => {}
         }
     }
 
@@ -494,8 +495,9 @@ impl World {
     fn poll_sync(&mut self, i: usize) {
         self.schedule(self.now_ms + 300, i, Event::PollSync);
         let (tip, group) = (self.nodes[i].chain.len(), self.nodes[i].group);
-        let ahead = self.nodes.iter().filter(|node| node.group == group && node.chain.len() > tip);
-        let Some(peer) = ahead.last() else { return };
+        let mut ahead =
+            self.nodes.iter().filter(|node| node.group == group && node.chain.len() > tip);
+        let Some(peer) = ahead.next_back() else { return };
         let decided = self.nodes[i].replica.as_ref().is_none_or(Replica::is_decided);
         if decided || !self.nodes[i].syncs {
             return;
