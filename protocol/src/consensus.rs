@@ -34,7 +34,9 @@ mod host;
 mod journal;
 mod message;
 mod precommits;
+mod replay;
 mod replica;
+mod settle;
 #[cfg(test)]
 mod tests;
 mod validators;

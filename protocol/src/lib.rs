@@ -3,8 +3,9 @@
 //! A blob is encoded into slivers ([`encoding`]), named by a hash that commits to all of them
 //! ([`blob`]), placed on the shards of a [`committee`], registered ([`registration`]), stored and
 //! confirmed by its holders ([`certificate`]), and read back from any `k1` of them ([`transfer`]).
-//! What peers say to each other is in [`message`], what a network starts from in [`genesis`],
-//! what everyone agrees on in [`ledger`], and what waits for a block in [`mempool`].
+//! What peers say to each other is in [`message`], what a network starts from in [`genesis`], what
+//! everyone agrees on in [`ledger`], how in [`consensus`], and what waits for a block in
+//! [`mempool`].
 //!
 //! ```text
 //!   bft  index  hash ── merkle ── blob ── encoding ── inconsistency

@@ -260,3 +260,121 @@ impl CommitCertificate {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{hash::Hash, test_support};
+
+    struct Fixture {
+        chain: ChainId,
+        committee: Committee,
+        keys: Vec<KeyPair>,
+    }
+
+    impl Fixture {
+        /// Seven members with one shard each: five are a quorum.
+        fn new() -> Self {
+            let genesis = test_support::genesis(7, 7);
+            let mut keys: Vec<_> = test_support::node_keys(7).into_iter().map(|k| k.0).collect();
+            keys.sort_by_key(KeyPair::public);
+            Self { chain: genesis.chain_id(), committee: genesis.committee().unwrap(), keys }
+        }
+
+        fn vote(&self, position: u16, change: impl FnOnce(&mut Vote)) -> SignedVote {
+            let key = &self.keys[usize::from(position)];
+            let mut vote = Vote {
+                height: Height::new(9),
+                round: 2,
+                kind: VoteKind::Precommit,
+                block: Some(BlockHash::new(Hash::new([1; 32]))),
+                voter: key.public(),
+            };
+            change(&mut vote);
+            vote.sign(&self.chain, key)
+        }
+
+        fn certificate(&self, positions: &[u16]) -> CommitCertificate {
+            let signatures = positions.iter().map(|position| CommitSignature {
+                position: *position,
+                signature: self.vote(*position, |_| {}).signature,
+            });
+            CommitCertificate {
+                height: Height::new(9),
+                round: 2,
+                block: BlockHash::new(Hash::new([1; 32])),
+                signatures: signatures.collect(),
+            }
+        }
+
+        fn verify(&self, certificate: &CommitCertificate) -> Result<(), CommitCertificateError> {
+            certificate.verify(&self.committee, &self.chain)
+        }
+    }
+
+    #[test]
+    fn a_signature_binds_every_field_and_the_chain() {
+        let fixture = Fixture::new();
+        let signed = fixture.vote(0, |_| {});
+        assert!(signed.verify(&fixture.chain));
+        assert!(!signed.verify(&ChainId::new(Hash::new([3; 32]))));
+        let changes: [fn(&mut Vote); 5] = [
+            |vote| vote.height = vote.height.next(),
+            |vote| vote.round += 1,
+            |vote| vote.kind = VoteKind::Prevote,
+            |vote| vote.block = None,
+            |vote| vote.voter = NodeId::new([7; 32]),
+        ];
+        for (i, change) in changes.into_iter().enumerate() {
+            let mut changed = signed;
+            change(&mut changed.vote);
+            assert!(!changed.verify(&fixture.chain), "change {i}");
+        }
+    }
+
+    #[test]
+    fn only_a_contradiction_in_one_place_is_an_equivocation() {
+        let fixture = Fixture::new();
+        let verify = |first, second| Equivocation { first, second }.verify(&fixture.chain);
+        let first = fixture.vote(0, |_| {});
+        let nil = fixture.vote(0, |vote| vote.block = None);
+        assert_eq!(verify(first, nil), Ok(()));
+        assert_eq!(Equivocation { first, second: nil }.offender(), fixture.keys[0].public());
+        let others = [
+            first,
+            fixture.vote(0, |vote| (vote.block, vote.round) = (None, 3)),
+            fixture.vote(0, |vote| (vote.block, vote.height) = (None, Height::new(8))),
+            fixture.vote(0, |vote| (vote.block, vote.kind) = (None, VoteKind::Prevote)),
+            fixture.vote(1, |vote| vote.block = None),
+        ];
+        for (i, other) in others.into_iter().enumerate() {
+            assert_eq!(verify(first, other), Err(EquivocationError::NoConflict), "other {i}");
+        }
+        let forged = SignedVote { signature: first.signature, ..nil };
+        assert_eq!(verify(first, forged), Err(EquivocationError::Signature));
+        assert_eq!(verify(forged, first), Err(EquivocationError::Signature));
+    }
+
+    #[test]
+    fn a_certificate_needs_a_quorum_of_distinct_members_who_precommitted_it() {
+        let fixture = Fixture::new();
+        assert_eq!(fixture.verify(&fixture.certificate(&[0, 2, 3, 5, 6])), Ok(()));
+        assert_eq!(fixture.verify(&fixture.certificate(&[0, 1, 2, 3, 4, 5, 6])), Ok(()));
+        let few = CommitCertificateError::NoQuorum { weight: 4, n_shards: 7 };
+        assert_eq!(fixture.verify(&fixture.certificate(&[0, 1, 2, 3])), Err(few));
+        for positions in [[0, 1, 2, 3, 3], [1, 0, 2, 3, 4]] {
+            let certificate = fixture.certificate(&positions);
+            assert_eq!(fixture.verify(&certificate), Err(CommitCertificateError::Signers));
+        }
+        let mut stranger = fixture.certificate(&[0, 1, 2, 3, 4, 5]);
+        stranger.signatures[5].position = 7;
+        assert_eq!(fixture.verify(&stranger), Err(CommitCertificateError::Signers));
+        let mut prevoted = fixture.certificate(&[0, 1, 2, 3, 4]);
+        let prevote = fixture.vote(4, |vote| vote.kind = VoteKind::Prevote);
+        prevoted.signatures[4].signature = prevote.signature;
+        assert_eq!(fixture.verify(&prevoted), Err(CommitCertificateError::Signature(4)));
+        let mut moved = fixture.certificate(&[0, 1, 2, 3, 4]);
+        moved.round = 3;
+        assert_eq!(fixture.verify(&moved), Err(CommitCertificateError::Signature(0)));
+    }
+}

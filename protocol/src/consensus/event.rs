@@ -110,6 +110,13 @@ pub enum Output {
         /// Who was seen voting twice since the last commit: to be reported on the ledger.
         equivocations: Vec<Equivocation>,
     },
+    /// A quorum decided a block whose body has not come: ask block sync for it.
+    Missing {
+        /// The height.
+        height: Height,
+        /// The block.
+        block: BlockHash,
+    },
     /// This height is decided and others have begun the next one.
     NextHeight,
 }

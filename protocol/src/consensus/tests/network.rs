@@ -28,7 +28,7 @@ pub(crate) const EPOCH_MS: u64 = 1_800_000_000_000;
 
 pub(crate) const TIMEOUTS: Timeouts = Timeouts::LAN;
 
-/// SplitMix64.
+/// Numbers that look random.
 #[derive(Debug)]
 pub(crate) struct Random(pub(crate) u64);
 
@@ -124,7 +124,6 @@ pub(crate) struct World {
     pub(crate) decided: BTreeMap<Height, BlockHash>,
     /// Drops what it says true for: sender, receiver, message.
     pub(crate) filter: Box<dyn FnMut(usize, usize, &ConsensusMessage) -> bool>,
-    pub(crate) body_entries: usize,
     pub(crate) crashes: u64,
     pub(crate) pace_ms: u64,
     pub(crate) handled: u64,
@@ -172,7 +171,6 @@ impl World {
             proposed: BTreeMap::new(),
             decided: BTreeMap::new(),
             filter: Box::new(|_, _, _| false),
-            body_entries: 0,
             crashes: 0,
             pace_ms: 10,
             handled: 0,
@@ -230,6 +228,13 @@ impl World {
         node.flushed = node.journal.len();
         self.crashes += 1;
         self.schedule(self.now_ms + restart_ms, i, Event::Restart);
+    }
+
+    /// The node dies and its store is lost; it comes back at height 1.
+    pub(crate) fn crash_without_journal(&mut self, i: usize) {
+        self.nodes[i].journal.clear();
+        self.nodes[i].flushed = 0;
+        self.crash(i, 50);
     }
 
     fn schedule(&mut self, at_ms: u64, to: usize, event: Event) {
@@ -371,7 +376,6 @@ impl World {
         match output {
             Output::Journal(entry) => {
                 assert!(!self.nodes[i].abstain, "seed {}: abstains", self.seed);
-                self.body_entries += usize::from(matches!(entry, JournalEntry::Block { .. }));
                 let entry = JournalEntry::from_bytes(&entry.to_bytes()).unwrap();
                 self.nodes[i].journal.push(entry);
             }
@@ -391,7 +395,8 @@ impl World {
             Output::Commit { block, certificate, equivocations } => {
                 self.act_commit(i, block, certificate, equivocations);
             }
-            Output::NextHeight => {}
+            // Block sync asks now and then anyway.
+            Output::NextHeight | Output::Missing { .. } => {}
         }
     }
 
@@ -422,6 +427,14 @@ impl World {
                 let vote = signed.vote;
                 let recorded = node.journal[..node.flushed].contains(&JournalEntry::Vote(*signed));
                 assert!(recorded, "seed {seed}: node {i} sends a vote that is not durable");
+                let has_body = |block: &BlockHash| {
+                    node.journal[..node.flushed].iter().any(|entry| {
+                        matches!(entry, JournalEntry::Block { block: kept, .. }
+                            if kept.header.hash() == *block)
+                    })
+                };
+                let at_hand = vote.block.as_ref().is_none_or(has_body);
+                assert!(at_hand, "seed {seed}: node {i} votes for what it could lose");
                 let place = (i, vote.height, vote.round, vote.kind);
                 let voted = *self.votes.entry(place).or_insert(vote.block);
                 assert_eq!(voted, vote.block, "seed {seed}: node {i} votes twice: {vote:?}");
@@ -482,8 +495,9 @@ impl World {
     fn poll_sync(&mut self, i: usize) {
         self.schedule(self.now_ms + 300, i, Event::PollSync);
         let (tip, group) = (self.nodes[i].chain.len(), self.nodes[i].group);
-        let ahead = self.nodes.iter().filter(|node| node.group == group && node.chain.len() > tip);
-        let Some(peer) = ahead.last() else { return };
+        let mut ahead =
+            self.nodes.iter().filter(|node| node.group == group && node.chain.len() > tip);
+        let Some(peer) = ahead.next_back() else { return };
         let decided = self.nodes[i].replica.as_ref().is_none_or(Replica::is_decided);
         if decided || !self.nodes[i].syncs {
             return;
