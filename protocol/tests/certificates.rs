@@ -199,7 +199,8 @@ fn a_certificate_of_another_committee_is_refused() {
     let mut others = genesis(7, 7);
     for (i, member) in (0_u8..).zip(&mut others.members) {
         let bls = BlsKeyPair::from_seed([100 + i; 32]);
-        *member = GenesisMember::new(&node_keys(7)[usize::from(i)].0, &bls, 1);
+        let operator = member.operator;
+        *member = GenesisMember::new(&node_keys(7)[usize::from(i)].0, &bls, operator, 1);
     }
     let result = certificate.verify(&others.committee().unwrap(), &signed.chain);
     assert_eq!(result, Err(CertificateError::Signature));

@@ -8,11 +8,11 @@ use floe_protocol::{
     blob::{BlobHeader, BlobId},
     committee::{Candidate, Committee, CommitteeError, award_shards, shard_cap},
     encoding::EncodingConfig,
-    genesis::{FROST_PER_WAL, Genesis, GenesisMember, NetworkFile},
+    genesis::{Genesis, GenesisMember, NetworkFile},
     hash::{Domain, Hash},
     index::{Epoch, ShardIndex},
     keys::{BlsKeyPair, BlsPublicKey, ChainId, KeyPair, NodeId},
-    ledger::{LedgerView, RegistrationError},
+    ledger::{AccountId, Amount, LedgerView, RegistrationError},
     registration::SignedRegistration,
     test_support::{genesis, node_keys, writer_key},
 };
@@ -34,10 +34,35 @@ fn chain_id_by_hand(genesis: &Genesis) -> ChainId {
         parts.push(member.node.as_bytes().to_vec());
         parts.push(member.bls_key.as_bytes().to_vec());
         parts.push(member.bls_possession.as_bytes().to_vec());
+        parts.push(member.operator.key().as_bytes().to_vec());
         parts.push(member.stake_wal.to_le_bytes().to_vec());
     }
     parts.push(u16_le(genesis.writers.len()).to_vec());
     parts.extend(genesis.writers.iter().map(|writer| writer.as_bytes().to_vec()));
+    let u32_le = |len: usize| u32::try_from(len).unwrap().to_le_bytes().to_vec();
+    let frost = |amount: Amount| amount.frost().to_le_bytes().to_vec();
+    parts.push(u32_le(genesis.accounts.len()));
+    for account in &genesis.accounts {
+        parts.push(account.account.key().as_bytes().to_vec());
+        parts.push(frost(account.balance));
+    }
+    parts.push(vec![u8::from(genesis.faucet.is_some())]);
+    if let Some(faucet) = &genesis.faucet {
+        parts.push(faucet.seed.as_bytes().to_vec());
+        parts.push(frost(faucet.amount));
+    }
+    let ledger = &genesis.ledger;
+    for number in [ledger.epoch_ms, ledger.block_interval_min_ms, ledger.heartbeat_ms] {
+        parts.push(number.to_le_bytes().to_vec());
+    }
+    for number in [ledger.max_epochs_ahead, ledger.unbonding_epochs, ledger.jail_epochs] {
+        parts.push(number.to_le_bytes().to_vec());
+    }
+    parts.push(ledger.equivocation_slash_bps.to_le_bytes().to_vec());
+    for amount in [ledger.fee_per_operation, ledger.storage_price, ledger.write_price] {
+        parts.push(frost(amount));
+    }
+    parts.push(ledger.capacity_units.to_le_bytes().to_vec());
     ChainId::new(Domain::Genesis.hash(&[&parts.concat()]))
 }
 
@@ -51,7 +76,8 @@ fn the_chain_id_is_the_hash_of_the_documented_layout() {
 
 #[test]
 fn the_format_of_the_json_does_not_change_the_chain_id() {
-    let genesis = genesis(4, 7);
+    // Without what a file may leave out.
+    let genesis = Genesis { accounts: Vec::new(), faucet: None, ..genesis(4, 7) };
     let value = serde_json::to_value(&genesis).unwrap();
     let members = serde_json::to_string(&value["members"]).unwrap();
     let writers = serde_json::to_string(&value["writers"]).unwrap();
@@ -88,7 +114,7 @@ type Change = fn(&mut Genesis, NodeId);
 fn every_field_changes_the_chain_id() {
     let original = genesis(5, 7);
     let key = KeyPair::from_seed([9; 32]).public();
-    let changes: [(&str, Change); 12] = [
+    let changes: [(&str, Change); 21] = [
         ("name", |genesis, _| genesis.name.push('x')),
         ("shards", |genesis, _| genesis.n_shards = 8),
         ("limit", |genesis, _| genesis.max_blob_bytes -= 1),
@@ -107,6 +133,15 @@ fn every_field_changes_the_chain_id() {
         ("more writers", |genesis, key| genesis.writers.push(key)),
         ("fewer writers", |genesis, _| genesis.writers.clear()),
         ("writer", |genesis, key| genesis.writers[0] = key),
+        ("operator", |genesis, key| genesis.members[2].operator = AccountId::new(key)),
+        ("account", |genesis, key| genesis.accounts[3].account = AccountId::new(key)),
+        ("balance", |genesis, _| genesis.accounts[3].balance = Amount::ZERO),
+        ("fewer accounts", |genesis, _| genesis.accounts.truncate(3)),
+        ("no faucet", |genesis, _| genesis.faucet = None),
+        ("faucet", |genesis, _| genesis.faucet.as_mut().unwrap().seed = Hash::ZERO),
+        ("epoch", |genesis, _| genesis.ledger.epoch_ms += 1),
+        ("slash", |genesis, _| genesis.ledger.equivocation_slash_bps += 1),
+        ("capacity", |genesis, _| genesis.ledger.capacity_units += 1),
     ];
     let mut ids = vec![original.chain_id()];
     for (what, change) in changes {
@@ -129,13 +164,16 @@ fn genesis_files_are_parsed_strictly() {
     let mut no_bootstrap = value.clone();
     no_bootstrap.as_object_mut().unwrap().remove("bootstrap");
     assert_eq!(parse(&no_bootstrap).unwrap().bootstrap, [] as [&str; 0]);
-    for pointer in ["", "/genesis", "/genesis/members/0"] {
+    // What a file may leave out: a network without peers to knock at, accounts, or rules of its own.
+    let optional = ["bootstrap", "accounts", "faucet", "ledger"];
+    let objects = ["", "/genesis", "/genesis/members/0", "/genesis/accounts/0", "/genesis/faucet"];
+    for pointer in objects {
         let mut more = value.clone();
         let object = more.pointer_mut(pointer).unwrap().as_object_mut().unwrap();
         object.insert("more".into(), 1.into());
         assert!(parse(&more).is_err(), "unknown field in {pointer:?}");
         let names: Vec<_> = value.pointer(pointer).unwrap().as_object().unwrap().keys().collect();
-        for name in names.into_iter().filter(|name| *name != "bootstrap") {
+        for name in names.into_iter().filter(|name| !optional.contains(&name.as_str())) {
             let mut less = value.clone();
             let object = less.pointer_mut(pointer).unwrap().as_object_mut().unwrap();
             object.remove(name);
@@ -166,7 +204,7 @@ fn stakes() -> impl Strategy<Value = Vec<u128>> {
         1 => Just(0),
         4 => 1..4_u128,
         4 => 1..1_000_000_u128,
-        1 => any::<u64>().prop_map(|wal| u128::from(wal) * FROST_PER_WAL),
+        1 => any::<u64>().prop_map(|wal| u128::from(wal) * Amount::FROST_PER_WAL),
     ];
     vec(stake, 0..60)
 }
@@ -343,7 +381,8 @@ fn a_view_says_what_its_genesis_says() {
 fn a_node_without_stake_is_a_member_without_shards() {
     let mut genesis = genesis(5, 7);
     let (node, bls) = (KeyPair::from_seed([9; 32]), BlsKeyPair::from_seed([9; 32]));
-    genesis.members.push(GenesisMember::new(&node, &bls, 0));
+    let operator = AccountId::new(node.public());
+    genesis.members.push(GenesisMember::new(&node, &bls, operator, 0));
     let committee = genesis.committee().unwrap();
     assert_eq!(committee.member(&node.public()).unwrap().weight(), 0);
     let config = EncodingConfig::new(7).unwrap();

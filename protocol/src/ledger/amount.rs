@@ -111,7 +111,7 @@ impl FromStr for Amount {
         }
         let wal = upper.strip_suffix("WAL").unwrap_or(&upper).trim_end();
         let (whole, fraction) = wal.split_once('.').unwrap_or((wal, "0"));
-        if fraction.len() > DECIMALS {
+        if fraction.is_empty() || fraction.len() > DECIMALS {
             return Err(ParseAmountError);
         }
         let fraction = digits(&format!("{fraction:0<DECIMALS$}"))?;

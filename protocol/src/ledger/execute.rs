@@ -61,11 +61,11 @@ impl Executor<'_> {
         transaction: &VerifiedTransaction,
         position: u32,
     ) -> Result<Vec<Event>, Failure> {
-        let savepoint = self.overlay.savepoint();
+        self.overlay.savepoint();
         match self.apply(transaction, position) {
             Ok(()) => Ok(std::mem::take(&mut self.events)),
             Err(failure) => {
-                self.overlay.rollback(savepoint);
+                self.overlay.rollback();
                 self.events.clear();
                 Err(failure)
             }
@@ -138,7 +138,7 @@ impl Executor<'_> {
 
     /// Applies a system operation, or leaves everything as it was.
     pub(super) fn system(&mut self, operation: &SystemOperation) -> Result<Vec<Event>, Failure> {
-        let savepoint = self.overlay.savepoint();
+        self.overlay.savepoint();
         let result = match operation {
             SystemOperation::ReportEquivocation { equivocation } => {
                 self.report_equivocation(equivocation)
@@ -147,7 +147,7 @@ impl Executor<'_> {
         match result {
             Ok(()) => Ok(std::mem::take(&mut self.events)),
             Err(failure) => {
-                self.overlay.rollback(savepoint);
+                self.overlay.rollback();
                 self.events.clear();
                 Err(failure)
             }

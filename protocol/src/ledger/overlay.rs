@@ -38,10 +38,6 @@ enum Undo {
     Index(Vec<u8>, Option<bool>),
 }
 
-/// A point to which changes can be taken back.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Savepoint(usize);
-
 /// The state under change.
 pub(super) struct Overlay<'a> {
     reader: &'a dyn StateReader,
@@ -50,6 +46,7 @@ pub(super) struct Overlay<'a> {
     records: BTreeMap<Key, Slot>,
     /// Index entries added (true) or removed (false).
     index: BTreeMap<Vec<u8>, bool>,
+    /// Since the last savepoint.
     undo: Vec<Undo>,
 }
 
@@ -189,14 +186,15 @@ impl<'a> Overlay<'a> {
         Ok(entries)
     }
 
-    /// Where a transaction begins.
-    pub(super) fn savepoint(&mut self) -> Savepoint {
-        Savepoint(self.undo.len())
+    /// Where a transaction begins: what was done before stays. So a block needs the memory to
+    /// undo one transaction, never all of them.
+    pub(super) fn savepoint(&mut self) {
+        self.undo.clear();
     }
 
-    /// Takes back everything since `savepoint`.
-    pub(super) fn rollback(&mut self, savepoint: Savepoint) {
-        for step in self.undo.drain(savepoint.0..).rev() {
+    /// Takes back everything since the last savepoint.
+    pub(super) fn rollback(&mut self) {
+        for step in self.undo.drain(..).rev() {
             match step {
                 Undo::Record(key, before) => {
                     self.records.get_mut(&key).expect("it was written").now = *before;

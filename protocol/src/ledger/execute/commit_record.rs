@@ -61,12 +61,12 @@ impl Executor<'_> {
         }
         let presence = Presence { block: parent, epoch: committee.epoch(), recorded };
         self.put_presence(parent_height, Some(presence))?;
-        self.late(&record.late)?;
+        // First, so that what is no longer one of the last heights counts no more.
         let forgotten = parent_height.get().checked_sub(LATE_PRECOMMIT_HEIGHTS);
         if let Some(height) = forgotten.filter(|height| *height > 0) {
             self.put_presence(Height::new(height), None)?;
         }
-        Ok(())
+        self.late(&record.late)
     }
 
     fn late(&mut self, late: &[LatePrecommit]) -> Result<(), RecordFailure> {

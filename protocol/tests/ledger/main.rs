@@ -1,0 +1,246 @@
+//! The ledger end to end, without a network: every operation, every refusal, and what stays true
+//! whatever happens.
+
+#![expect(clippy::unwrap_used, reason = "a test fails where it can't go on")]
+
+mod blobs;
+mod blocks;
+#[path = "../golden/mod.rs"]
+mod golden;
+mod proofs;
+mod properties;
+mod staking;
+mod transactions;
+mod vectors;
+
+use std::sync::Arc;
+
+use floe_protocol::{
+    blob::BlobHeader,
+    certificate::{Certificate, ConfirmedFact},
+    hash::Hash,
+    index::Epoch,
+    keys::{BlsKeyPair, ChainId, KeyPair},
+    ledger::{
+        Account, AccountId, Amount, Blob, Block, BlockError, Event, Executed, Key,
+        LedgerRegistration, Operation, OperationError, Outcome, Proposal, Record,
+        SignedTransaction, StateChange, SystemOperation, VerifiedTransaction,
+    },
+    registration::RegistrationId,
+    test_support::{Chain, account_key, genesis, node_keys},
+};
+
+/// Shards of the networks here.
+const N: u16 = 7;
+
+fn id(key: &KeyPair) -> AccountId {
+    AccountId::new(key.public())
+}
+
+fn frost(frost: u128) -> Amount {
+    Amount::from_frost(frost)
+}
+
+fn chain() -> Chain {
+    Chain::new(&genesis(4, N))
+}
+
+/// The header of a blob of one billed unit.
+fn header(i: u8) -> BlobHeader {
+    BlobHeader { n_shards: N, len: 1_000, root: Hash::new([i; 32]) }
+}
+
+/// The header of a blob of more than one billed unit.
+fn large_header(i: u8) -> BlobHeader {
+    BlobHeader { len: 5 << 20, ..header(i) }
+}
+
+fn transfer(to: u8, amount: u128) -> Operation {
+    Operation::Transfer { to: id(&account_key(to)), amount: frost(amount) }
+}
+
+fn register(header: BlobHeader, epochs: u32, deletable: bool) -> Operation {
+    Operation::RegisterBlob { header, epochs, deletable, max_payment: Amount::from_wal(100) }
+}
+
+fn extend(registration: RegistrationId, epochs: u32) -> Operation {
+    Operation::ExtendBlob { registration, epochs, max_payment: Amount::from_wal(100) }
+}
+
+/// What a block with these system operations and transactions would be, and why it lacks some.
+fn propose(
+    chain: &Chain,
+    system: &[SystemOperation],
+    transactions: &[SignedTransaction],
+) -> (Block, Executed, Vec<OperationError>) {
+    let (node, bls) = chain.proposer();
+    let proposal = Proposal {
+        node: node.public(),
+        bls,
+        round: 0,
+        now: chain.now,
+        commit_record: chain.commit_record(),
+    };
+    let mut refused = Vec::new();
+    let mut next = transactions.iter();
+    let mut candidates = |outcome: Outcome<'_>| {
+        if let Outcome::Refused(_, error) = outcome {
+            refused.push(error.clone());
+        }
+        let signed = next.next()?.clone();
+        Some(Arc::<VerifiedTransaction>::new(signed.verify(&chain.id()).expect("well formed")))
+    };
+    let (block, executed) =
+        chain.state.propose(&chain.store, proposal, system, &mut candidates).expect("a block");
+    (block, executed, refused)
+}
+
+/// A block with its header's root of transactions put right.
+fn resealed(chain: &Chain, mut block: Block) -> Block {
+    block.header.transactions_root = block.body.transactions_root(&chain.id());
+    block.header.commit_record = block.body.commit_record.hash();
+    block
+}
+
+/// Why the state refuses `signed`. A proposer leaves it out, nobody takes a block with it, and
+/// nothing is left of what it did before it failed.
+fn refused(chain: &Chain, signed: &SignedTransaction) -> OperationError {
+    let (empty, nothing, _) = propose(chain, &[], &[]);
+    let (block, executed, mut refused) = propose(chain, &[], std::slice::from_ref(signed));
+    assert_eq!(refused.len(), 1, "refused once");
+    assert_eq!(block, empty);
+    assert_eq!(executed.change, nothing.change);
+    assert_eq!(executed.events, nothing.events);
+    let mut block = empty;
+    block.body.transactions.push(signed.clone());
+    let error = refused.remove(0);
+    match chain.state.execute(&chain.store, &resealed(chain, block), &|_| false) {
+        Err(BlockError::Operation { position: 0, error: in_block }) => assert_eq!(in_block, error),
+        other => unreachable!("a block with it is refused: {other:?}"),
+    }
+    error
+}
+
+/// Why the state refuses a system operation; nothing is left of it either.
+fn system_refused(chain: &Chain, operation: SystemOperation) -> OperationError {
+    let (mut block, nothing, _) = propose(chain, &[], &[]);
+    let (without, executed, _) = propose(chain, &[operation], &[]);
+    assert_eq!(without, block);
+    assert_eq!(executed.change, nothing.change);
+    block.body.system.push(operation);
+    match chain.state.execute(&chain.store, &resealed(chain, block), &|_| false) {
+        Err(BlockError::Operation { position: 0, error }) => error,
+        other => unreachable!("a block with it is refused: {other:?}"),
+    }
+}
+
+/// Why the state refuses an operation that comes after others which succeed.
+fn fails(chain: &Chain, key: &KeyPair, operation: Operation) -> OperationError {
+    let name = Operation::SetName { name: "rolled back".into(), blob: None, version: 1 };
+    let operations = vec![transfer(7, 5), register(header(250), 2, true), name, operation];
+    refused(chain, &chain.sign(key, operations))
+}
+
+/// A block with one transaction.
+fn commit(chain: &mut Chain, key: &KeyPair, operations: Vec<Operation>) -> Executed {
+    let signed = chain.sign(key, operations);
+    chain.commit(&[signed])
+}
+
+/// Registers a blob; the registration, and what it cost without the fee.
+fn registered(chain: &mut Chain, key: &KeyPair, operation: Operation) -> (RegistrationId, Amount) {
+    let executed = commit(chain, key, vec![operation]);
+    let paid = executed.events.iter().find_map(|event| match event {
+        Event::BlobRegistered { registration, paid, .. } => Some((*registration, *paid)),
+        _ => None,
+    });
+    paid.expect("registered")
+}
+
+/// The word of the members at `positions` that a blob is stored, in the running epoch.
+fn certificate(
+    chain: &Chain,
+    registration: RegistrationId,
+    header: &BlobHeader,
+    positions: &[usize],
+) -> Certificate {
+    let committee = chain.state.committee();
+    let fact = ConfirmedFact { epoch: committee.epoch(), blob: header.id(), registration };
+    certificate_of(&chain.id(), committee, fact, positions)
+}
+
+fn certificate_of(
+    chain: &ChainId,
+    committee: &floe_protocol::committee::Committee,
+    fact: ConfirmedFact,
+    positions: &[usize],
+) -> Certificate {
+    let keys = node_keys(committee.members().len());
+    let bls = |position: usize| -> &BlsKeyPair {
+        let node = committee.members()[position].node;
+        &keys.iter().find(|(key, _)| key.public() == node).expect("ours").1
+    };
+    let confirmations: Vec<_> =
+        positions.iter().map(|position| (*position, fact.sign(chain, bls(*position)))).collect();
+    Certificate::new(committee, fact, &confirmations).expect("a quorum")
+}
+
+fn certify(chain: &Chain, registration: RegistrationId, header: &BlobHeader) -> Operation {
+    let certificate = certificate(chain, registration, header, &[0, 1, 2, 3]).to_bytes();
+    Operation::CertifyBlob { registration, certificate }
+}
+
+/// Registers and certifies a blob.
+fn stored(
+    chain: &mut Chain,
+    key: &KeyPair,
+    header: BlobHeader,
+    epochs: u32,
+    deletable: bool,
+) -> RegistrationId {
+    let (registration, _) = registered(chain, key, register(header, epochs, deletable));
+    let certify = certify(chain, registration, &header);
+    commit(chain, key, vec![certify]);
+    registration
+}
+
+fn account(chain: &Chain, account: &AccountId) -> Account {
+    match chain.record(&Key::Account(*account)) {
+        Some(Record::Account(account)) => account,
+        _ => Account::default(),
+    }
+}
+
+fn blob(chain: &Chain, header: &BlobHeader) -> Option<Blob> {
+    match chain.record(&Key::Blob(header.id())) {
+        Some(Record::Blob(blob)) => Some(blob),
+        _ => None,
+    }
+}
+
+fn registration(chain: &Chain, id: RegistrationId) -> Option<LedgerRegistration> {
+    match chain.record(&Key::Registration(id)) {
+        Some(Record::Registration(registration)) => Some(*registration),
+        _ => None,
+    }
+}
+
+/// Units sold and WAL paid for an epoch.
+fn bucket(chain: &Chain, epoch: u64) -> (u64, u128) {
+    match chain.record(&Key::Epoch(Epoch::new(epoch))) {
+        Some(Record::Epoch(epoch)) => (epoch.units, epoch.bucket.frost()),
+        _ => (0, 0),
+    }
+}
+
+/// Puts a record into the store behind the state's back, for what no operation can make yet.
+fn plant(chain: &mut Chain, key: &Key, record: &Record) {
+    let version = chain.state.tip().height.get();
+    let values = vec![(key.hash(), Some(record.to_bytes()))];
+    chain.store.write(StateChange { version, values, ..StateChange::default() });
+}
+
+/// Frost that `key` has after the running epoch's fees, for sums in tests.
+fn spent(before: Amount, after: Amount) -> u128 {
+    before.frost().checked_sub(after.frost()).expect("it paid")
+}

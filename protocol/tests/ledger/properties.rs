@@ -1,0 +1,359 @@
+//! Random operations of several accounts over several epochs: what is always true.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use floe_protocol::{
+    hash::Hash,
+    index::Epoch,
+    keys::NodeId,
+    ledger::{
+        Amount, Event, Executed, IndexEntry, Key, LedgerRegistration, MemoryStore, Operation,
+        Record, SignedTransaction, State, StateProof, StateReader as _, Supply, SystemOperation,
+        Transaction,
+    },
+    registration::RegistrationId,
+    test_support::{Chain, account_key, genesis, node_keys},
+    vote::{Equivocation, Vote, VoteKind},
+};
+use proptest::{collection::vec, prelude::*};
+
+use super::{N, bucket, certify, extend, frost, header, id, propose, register, registration};
+
+/// What one account tries.
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    kind: u8,
+    who: u8,
+    which: usize,
+    size: u32,
+}
+
+/// What happens in one block.
+#[derive(Clone, Debug)]
+struct Round {
+    steps: Vec<Step>,
+    /// Whether ledger time first passes to the next deadline.
+    deadline: bool,
+    offender: Option<usize>,
+}
+
+fn rounds() -> impl Strategy<Value = Vec<Round>> {
+    let step = (0..14_u8, 0..4_u8, 0..8_usize, 1..12_u32)
+        .prop_map(|(kind, who, which, size)| Step { kind, who, which, size });
+    let offender = proptest::option::weighted(0.1, 0..4_usize);
+    let round = (vec(step, 0..6), proptest::bool::weighted(0.3), offender)
+        .prop_map(|(steps, deadline, offender)| Round { steps, deadline, offender });
+    vec(round, 1..30)
+}
+
+/// A chain, and what an observer of its events and changes knows.
+struct World {
+    chain: Chain,
+    records: BTreeMap<Hash, Record>,
+    registrations: Vec<(RegistrationId, u8)>,
+    stakes: BTreeSet<(u8, NodeId)>,
+}
+
+impl World {
+    fn new() -> Self {
+        let mut genesis = genesis(4, N);
+        genesis.ledger.capacity_units = 60;
+        let (_, change) = State::genesis(&genesis).unwrap();
+        let mut world = Self {
+            chain: Chain::new(&genesis),
+            records: BTreeMap::new(),
+            registrations: Vec::new(),
+            stakes: BTreeSet::new(),
+        };
+        world.learn(&change.values);
+        world
+    }
+
+    fn learn(&mut self, values: &[(Hash, Option<Vec<u8>>)]) {
+        for (key, value) in values {
+            match value {
+                Some(bytes) => {
+                    self.records.insert(*key, Record::from_bytes(bytes).expect("a record"));
+                }
+                None => assert!(self.records.remove(key).is_some(), "only what is there goes"),
+            }
+        }
+    }
+
+    fn operation(&self, step: Step) -> Operation {
+        let Step { kind, who, which, size } = step;
+        let known = self.registrations.len().max(1);
+        let known = self.registrations.get((known - 1).saturating_sub(which) % known);
+        let (registration, blob) = known.copied().unwrap_or((RegistrationId::new([0; 32]), 0));
+        let target = node_keys(4)[which % 4].0.public();
+        let stake = self.stake(who, &target);
+        match kind {
+            0 => super::transfer((who + 1) % 5, u128::from(size) * 1_000_000_007),
+            1..=3 => register(header(u8::try_from(which).unwrap()), size, size % 3 > 0),
+            4..=6 => certify(&self.chain, registration, &header(blob)),
+            7 => extend(registration, size),
+            8 => Operation::DeleteBlob { registration },
+            9 => {
+                let to = id(&account_key((who + 1) % 4));
+                Operation::TransferBlob { registration, to }
+            }
+            10 => Operation::Stake { node: target, amount: frost(u128::from(size) * 999_999_999) },
+            11 => Operation::Unstake { node: target, shares: (stake / u128::from(size)).max(1) },
+            12 => Operation::Withdraw { node: target },
+            _ => {
+                let version = u64::from(size % 3) + 1;
+                let blob = Some(header(blob).id());
+                Operation::SetName { name: format!("name {}", which % 2), blob, version }
+            }
+        }
+    }
+
+    fn stake(&self, who: u8, node: &NodeId) -> u128 {
+        let key = Key::Stake(id(&account_key(who)), *node);
+        match self.chain.record(&key) {
+            Some(Record::Stake(stake)) => stake.shares,
+            _ => 1_000,
+        }
+    }
+
+    /// The transactions of a round: one operation each, but for pairs that belong together.
+    fn transactions(&self, steps: &[Step]) -> Vec<SignedTransaction> {
+        let mut sent = BTreeMap::<u8, u64>::new();
+        let sign = |step: &Step| {
+            let key = account_key(step.who);
+            let mut operations = vec![self.operation(*step)];
+            if step.size == 11 {
+                operations.insert(0, super::transfer(5, 1));
+            }
+            let signed = self.chain.sign(&key, operations);
+            let count = sent.entry(step.who).or_default();
+            let nonce = signed.transaction.nonce + *count;
+            *count += 1;
+            Transaction { nonce, ..signed.transaction }.sign(&self.chain.id(), &key)
+        };
+        steps.iter().map(sign).collect()
+    }
+
+    fn offence(&self, offender: usize) -> SystemOperation {
+        let key = &node_keys(4)[offender].0;
+        let vote = |round_block: Option<floe_protocol::ledger::BlockHash>| Vote {
+            height: self.chain.state.next_height(),
+            round: 0,
+            kind: VoteKind::Prevote,
+            block: round_block,
+            voter: key.public(),
+        };
+        let tip = self.chain.state.tip().hash;
+        let [first, second] =
+            [vote(None), vote(Some(tip))].map(|vote| vote.sign(&self.chain.id(), key));
+        SystemOperation::ReportEquivocation { equivocation: Equivocation { first, second } }
+    }
+
+    fn play(&mut self, round: &Round) -> Executed {
+        if round.deadline {
+            let deadline = self.chain.state.epoch_deadline().unwrap_or(self.chain.now);
+            self.chain.now = self.chain.now.max(deadline);
+        }
+        let system: Vec<_> = round.offender.map(|i| self.offence(i)).into_iter().collect();
+        let transactions = self.transactions(&round.steps);
+        let (block, proposed, _) = propose(&self.chain, &system, &transactions);
+        let executed = self.chain.apply(&block).expect("what one proposes, all accept");
+        assert_eq!(executed.change, proposed.change);
+        assert_eq!(executed.events, proposed.events);
+        self.learn(&executed.change.values);
+        for event in executed.events.iter() {
+            match event {
+                Event::BlobRegistered { registration, blob, .. } => {
+                    let blob = (0..8).find(|i| header(*i).id() == *blob).expect("one of ours");
+                    self.registrations.push((*registration, blob));
+                }
+                Event::Staked { account, node, .. } => {
+                    let who = (0..8).find(|i| id(&account_key(*i)) == *account).expect("ours");
+                    self.stakes.insert((who, *node));
+                }
+                _ => {}
+            }
+        }
+        executed
+    }
+
+    /// Every FROST is in one record.
+    fn check_supply(&self) {
+        let mut supply = Supply::default();
+        let mut summary = None;
+        let add = |sum: &mut Amount, amount: Amount| *sum = sum.checked_add(amount).unwrap();
+        for record in self.records.values() {
+            match record {
+                Record::Account(account) => add(&mut supply.balances, account.balance),
+                Record::Node(node) => {
+                    add(&mut supply.stakes, node.pool.stake);
+                    add(&mut supply.stakes, node.unbonding.stake);
+                }
+                Record::Epoch(epoch) => add(&mut supply.buckets, epoch.bucket),
+                Record::Summary(found) => summary = Some(*found),
+                _ => {}
+            }
+        }
+        let summary = summary.expect("there is one");
+        supply.burned = summary.supply.burned;
+        assert_eq!(supply, summary.supply);
+        assert_eq!(supply.total(), Some(self.chain.state.parameters().supply));
+        assert_eq!(&summary, self.chain.state.summary());
+    }
+
+    fn living(&self) -> Vec<(RegistrationId, LedgerRegistration)> {
+        let records = self.registrations.iter();
+        records.filter_map(|(id, _)| Some((*id, registration(&self.chain, *id)?))).collect()
+    }
+
+    /// The index, without the history, is what the records say.
+    fn check_index(&self) {
+        let mut expected = BTreeSet::new();
+        let registrations = self.living();
+        let found = self.records.values().filter(|r| matches!(r, Record::Registration(_))).count();
+        assert_eq!(found, registrations.len());
+        for (id, record) in registrations {
+            expected.insert(IndexEntry::Deadline(record.deadline(), id).to_bytes());
+            expected.insert(IndexEntry::Owned(record.owner, id).to_bytes());
+            if let Some((epoch, time)) = record.certified {
+                let place = (epoch, time.ms());
+                expected.insert(IndexEntry::CertifiedEnd(record.blob, record.end, id).to_bytes());
+                expected.insert(IndexEntry::Certified(record.blob, place, id).to_bytes());
+            }
+        }
+        for (i, (node, _)) in node_keys(4).iter().enumerate() {
+            let operator = id(&floe_protocol::test_support::operator_key(i));
+            expected.insert(IndexEntry::Registered(node.public()).to_bytes());
+            expected.insert(IndexEntry::Staked(operator, node.public()).to_bytes());
+        }
+        for (who, node) in &self.stakes {
+            let account = id(&account_key(*who));
+            if self.chain.record(&Key::Stake(account, *node)).is_some() {
+                expected.insert(IndexEntry::Staked(account, *node).to_bytes());
+            }
+        }
+        assert_eq!(index(&self.chain.store), expected);
+    }
+
+    /// Blobs and epochs sum up their registrations, pools their stakes.
+    fn check_sums(&self) {
+        let (registrations, now) = (self.living(), self.chain.state.summary().epoch);
+        let swept = !self.chain.state.sweep_pending(&self.chain.store).unwrap();
+        for i in 0..8 {
+            let of_blob = || registrations.iter().filter(|(_, r)| r.blob == header(i).id());
+            let certified = || of_blob().filter_map(|(_, r)| r.certified.map(|place| (r, place)));
+            let Some(blob) = super::blob(&self.chain, &header(i)) else {
+                assert_eq!(of_blob().count(), 0);
+                continue;
+            };
+            assert_eq!(usize::try_from(blob.registrations).unwrap(), of_blob().count());
+            assert_eq!(blob.certified.is_some(), certified().next().is_some());
+            let Some(life) = blob.certified else { continue };
+            assert_eq!(Some(life.end), certified().map(|(r, _)| r.end).max());
+            if swept {
+                let first = certified().map(|(_, place)| place).min();
+                assert_eq!(Some((life.first_epoch, life.first_time)), first);
+            }
+            let permanent = certified().filter(|(r, _)| !r.deletable).map(|(r, _)| r.end).max();
+            let end = blob.permanent_end.filter(|end| *end > now);
+            assert_eq!(end, permanent.filter(|end| *end > now));
+        }
+        for epoch in (now.get() + 1..now.get() + 20).map(Epoch::new) {
+            let covers =
+                |(_, r): &&(RegistrationId, LedgerRegistration)| (r.start..r.end).contains(&epoch);
+            let units: u64 = registrations.iter().filter(covers).map(|(_, r)| r.units).sum();
+            let payments = registrations.iter().flat_map(|(_, r)| &r.payments);
+            let paid: u128 = payments
+                .filter(|payment| (payment.start..payment.end).contains(&epoch))
+                .map(|payment| payment.per_epoch.frost())
+                .sum();
+            assert_eq!(bucket(&self.chain, epoch.get()), (units, paid), "epoch {epoch}");
+        }
+        let sum = |pick: &dyn Fn(&floe_protocol::ledger::Stake) -> u128| -> u128 {
+            let stakes = self.records.values().filter_map(|record| match record {
+                Record::Stake(stake) => Some(pick(stake)),
+                _ => None,
+            });
+            stakes.sum()
+        };
+        let pools = |pick: &dyn Fn(&floe_protocol::ledger::Node) -> u128| -> u128 {
+            let nodes = self.records.values().filter_map(|record| match record {
+                Record::Node(node) => Some(pick(node)),
+                _ => None,
+            });
+            nodes.sum()
+        };
+        assert_eq!(sum(&|stake| stake.shares), pools(&|node| node.pool.shares));
+        let unbonding = sum(&|stake| stake.unbonding.iter().map(|u| u.shares).sum());
+        assert_eq!(unbonding, pools(&|node| node.unbonding.shares));
+    }
+}
+
+/// All of the index but the history.
+fn index(store: &MemoryStore) -> BTreeSet<Vec<u8>> {
+    let all = store.index(&[0][..]..&[255][..], usize::MAX).unwrap();
+    all.into_iter().filter(|entry| entry[0] != 6).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None, cases: 48, ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn whatever_accounts_do_the_ledger_stays_whole(rounds in rounds()) {
+        let mut world = World::new();
+        for round in &rounds {
+            world.play(round);
+            world.check_supply();
+            world.check_index();
+            world.check_sums();
+        }
+        // At last everything ends, and all that was paid in advance has been earned or paid back.
+        for _ in 0..40 {
+            world.chain.next_epoch();
+        }
+        world.chain.commit(&[]);
+        let store = &world.chain.store;
+        let left: Vec<_> = index(store).into_iter().filter(|entry| entry[0] < 5).collect();
+        prop_assert_eq!(left, Vec::<Vec<u8>>::new());
+    }
+
+    /// A node that replays, one that restarts after every block from a pruned store, and the
+    /// first one agree on every byte.
+    #[test]
+    fn replay_and_restart_give_the_same_state(rounds in rounds()) {
+        let mut world = World::new();
+        let mut changes = Vec::new();
+        for round in &rounds {
+            changes.push(world.play(round).change);
+        }
+        let mut rules = genesis(4, N);
+        rules.ledger.capacity_units = 60;
+        let (start, change) = State::genesis(&rules).unwrap();
+        let mut store = MemoryStore::default();
+        store.write(change);
+        let mut last = None;
+        for ((block, _), change) in world.chain.blocks.iter().zip(&changes) {
+            let state = match &last {
+                None => start.clone(),
+                Some(header) => State::load(&start, header, &store).unwrap(),
+            };
+            let executed = state.execute(&store, block, &|_| false).unwrap();
+            prop_assert_eq!(&executed.change, change);
+            store.write(executed.change);
+            last = Some(block.header);
+            let height = block.header.height.get();
+            let kept = height.saturating_sub(5);
+            store.prune(kept);
+            // What is kept can be proven.
+            let root = match kept {
+                0 => start.tip().state_root,
+                _ => world.chain.blocks[usize::try_from(kept).unwrap() - 1].0.header.state_root,
+            };
+            let proof = StateProof::new(&store, kept, &Key::Summary).unwrap();
+            prop_assert!(proof.verify(&root, &Key::Summary).unwrap().is_some());
+        }
+        prop_assert_eq!(index(&store), index(&world.chain.store));
+    }
+}
