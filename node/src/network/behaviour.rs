@@ -3,7 +3,7 @@
 use std::{collections::HashSet, num::NonZeroUsize, time::Duration};
 
 use libp2p::{
-    PeerId, StreamProtocol, Swarm, SwarmBuilder, gossipsub, identify,
+    PeerId, StreamProtocol, Swarm, SwarmBuilder, identify,
     identity::Keypair,
     kad::{
         self, BucketInserts, Caching, Mode, StoreInserts,
