@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use floe_protocol::genesis::NetworkFile;
+use floe_protocol::{consensus::Timeouts, genesis::NetworkFile};
 
 use crate::network::{Multiaddr, NetworkLimits};
 
@@ -29,6 +29,8 @@ pub struct NodeConfig {
     pub limits: NetworkLimits,
     /// Limits of the storage service.
     pub service: ServiceLimits,
+    /// How long consensus waits for others.
+    pub timeouts: Timeouts,
 }
 
 /// Limits of the storage service.
@@ -74,6 +76,10 @@ pub struct NodePaths {
     pub marker: PathBuf,
     /// The database.
     pub store: PathBuf,
+    /// The same as `marker`, for the ledger.
+    pub ledger_marker: PathBuf,
+    /// The ledger: blocks and state.
+    pub ledger: PathBuf,
 }
 
 impl NodePaths {
@@ -85,6 +91,8 @@ impl NodePaths {
             operator: dir.join("operator.key"),
             marker: dir.join("store.marker"),
             store: dir.join("store"),
+            ledger_marker: dir.join("ledger.marker"),
+            ledger: dir.join("ledger"),
         }
     }
 }
@@ -104,6 +112,7 @@ impl NodeConfig {
             accept_empty: false,
             limits: NetworkLimits::default(),
             service: ServiceLimits::default(),
+            timeouts: Timeouts::WAN,
         }
     }
 }

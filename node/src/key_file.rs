@@ -12,6 +12,7 @@ use std::{
 };
 
 use floe_protocol::keys::{BlsKeyPair, KeyPair};
+use floe_storage::{JournalError, VoteJournal};
 use serde::{Deserialize, Serialize};
 
 /// Why a key file cannot be used.
@@ -59,6 +60,9 @@ pub enum KeyFileError {
         /// The file.
         path: PathBuf,
     },
+    /// The vote journal that a new key needs cannot be made.
+    #[error("the vote journal of a new node: {0}")]
+    Journal(#[from] JournalError),
     /// The system gives no randomness.
     #[error("no randomness from the system: {0}")]
     Randomness(getrandom::Error),
@@ -91,11 +95,20 @@ impl NodeKeys {
         Ok(Self { node, bls: BlsKeyPair::from_seed(random_seed()?) })
     }
 
-    /// Writes the keys to a new file.
+    /// Writes the keys to a new file, and beside it an empty vote journal: keys that were just
+    /// drawn have never voted. A node that finds no journal must assume that it has.
     ///
     /// # Errors
-    /// [`KeyFileError::Exists`], [`KeyFileError::Io`].
+    /// [`KeyFileError::Exists`], [`KeyFileError::Io`], [`KeyFileError::Journal`].
     pub fn create(&self, path: &Path) -> Result<(), KeyFileError> {
+        if path.exists() {
+            return Err(KeyFileError::Exists { path: path.to_owned() });
+        }
+        match VoteJournal::create(journal_dir(path)) {
+            // Of a creation that was interrupted before the key was written.
+            Err(JournalError::Exists { .. }) => {}
+            created => drop(created?),
+        }
         let node_seed = hex(self.node.seed());
         write_new(path, &KeyFile::Node { node_seed, bls_seed: hex(self.bls.seed()) })
     }
@@ -112,6 +125,12 @@ impl NodeKeys {
         let node = KeyPair::from_seed(unhex(&node_seed).ok_or_else(malformed)?);
         Ok(Self { node, bls: BlsKeyPair::from_seed(unhex(&bls_seed).ok_or_else(malformed)?) })
     }
+}
+
+/// The directory of the vote journal of the node with this key file.
+#[must_use]
+pub fn journal_dir(key: &Path) -> &Path {
+    key.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Draws a fresh account, writer or light peer key.

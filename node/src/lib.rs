@@ -28,4 +28,5 @@ pub use self::{
     client::Client,
     config::NodeConfig,
     node::{Node, NodeError, NodeHandle},
+    service::ledger::{ChainError, CommittedBlock, Ledger, LedgerStopped},
 };

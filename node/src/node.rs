@@ -6,20 +6,27 @@
 use std::{io, sync::Arc};
 
 use floe_protocol::{genesis::GenesisError, keys::NodeId, ledger::LedgerView, message::Limits};
-use floe_storage::{OpenError, Store, StoreConfig, Usage};
+use floe_storage::{LedgerStoreConfig, OpenError, Store, StoreConfig, Usage};
 use prometheus_client::registry::Registry;
 use tokio::{
-    sync::watch,
+    sync::{mpsc, watch},
     task::{JoinHandle, JoinSet, spawn_blocking},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::NodeConfig,
-    key_file::{KeyFileError, KeyLock, NodeKeys},
-    network::{self, Multiaddr, Network, NetworkConfig, NetworkError, PeersView, Role},
-    service::{address_book, storage_node},
+    key_file::{KeyFileError, KeyLock, NodeKeys, journal_dir},
+    network::{self, Inbound, Multiaddr, Network, NetworkConfig, NetworkError, PeersView, Role},
+    service::{
+        address_book, block_sync,
+        ledger::{self, Chain, ChainError, Ledger, LedgerThread, Started},
+        queries, storage_node, transactions,
+    },
 };
+
+/// Questions about the ledger that wait for their service.
+const QUERIES_MAX: usize = 256;
 
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +43,12 @@ pub enum NodeError {
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// The ledger cannot be opened.
+    #[error(transparent)]
+    Ledger(#[from] ChainError),
+    /// The system gives no thread.
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
     /// The network layer did not start.
     #[error(transparent)]
     Network(#[from] NetworkError),
@@ -58,7 +71,9 @@ pub struct NodeHandle {
     cancel: CancellationToken,
     services: JoinSet<()>,
     network_task: JoinHandle<()>,
-    _ledger: watch::Sender<Arc<LedgerView>>,
+    ledger: Ledger,
+    _ledger_thread: LedgerThread,
+    _view: watch::Sender<Arc<LedgerView>>,
     _key_lock: KeyLock,
 }
 
@@ -79,6 +94,7 @@ impl Node {
         let view = LedgerView::from_genesis(&config.network.genesis)?;
         let id = keys.node.public();
         let store = open_store(&config, id).await?;
+        let chain = open_chain(&config, id).await?;
 
         let mut registry = Registry::default();
         let network_config = network_config(&config, &keys, &view)?;
@@ -86,15 +102,46 @@ impl Node {
             network::start(network_config, &mut registry).await?;
         address_book::restore(&store, &network).await;
 
-        let (ledger, view) = watch::channel(Arc::new(view));
+        let (view_sender, view) = watch::channel(Arc::new(view));
         let cancel = CancellationToken::new();
         let mut services = JoinSet::new();
+        let Inbound { requests, announcements, transactions, consensus, headers } = inbound;
+        let (ledger, ledger_thread) = start_ledger(
+            &mut services,
+            ledger::Args {
+                chain,
+                keys: keys.clone(),
+                network: network.clone(),
+                consensus,
+                timeouts: config.timeouts,
+                cancel: cancel.clone(),
+            },
+        )?;
+        let (queries, queries_receiver) = mpsc::channel(QUERIES_MAX);
+        services.spawn(queries::run(queries::Args {
+            ledger: ledger.clone(),
+            queries: queries_receiver,
+            cancel: cancel.clone(),
+        }));
+        services.spawn(transactions::run(transactions::Args {
+            ledger: ledger.clone(),
+            transactions,
+            cancel: cancel.clone(),
+        }));
+        services.spawn(block_sync::run(block_sync::Args {
+            ledger: ledger.clone(),
+            network: network.clone(),
+            headers,
+            cancel: cancel.clone(),
+        }));
         services.spawn(storage_node::run(storage_node::Args {
             view: view.clone(),
             keys,
             store: store.clone(),
             network: network.clone(),
-            inbound,
+            requests,
+            announcements,
+            queries,
             limits: config.service,
             cancel: cancel.clone(),
         }));
@@ -109,7 +156,9 @@ impl Node {
             cancel,
             services,
             network_task,
-            _ledger: ledger,
+            ledger,
+            _ledger_thread: ledger_thread,
+            _view: view_sender,
             _key_lock: key_lock,
         })
     }
@@ -138,6 +187,12 @@ impl NodeHandle {
     #[must_use]
     pub fn view(&self) -> Arc<LedgerView> {
         self.view.borrow().clone()
+    }
+
+    /// Its part in the ledger.
+    #[must_use]
+    pub const fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 
     /// What its store holds.
@@ -183,6 +238,34 @@ impl NodeHandle {
             Err(error) => tracing::error!(%error, "shutdown interrupted"),
         }
     }
+}
+
+/// Starts the ledger's thread, and a task that ends when it does.
+fn start_ledger(
+    services: &mut JoinSet<()>,
+    args: ledger::Args,
+) -> Result<(Ledger, LedgerThread), NodeError> {
+    let Started { ledger, thread, ended } = ledger::start(args).map_err(NodeError::Thread)?;
+    services.spawn(async move {
+        match ended.await {
+            Ok(Ok(())) => {}
+            Ok(Err(fault)) => tracing::error!(%fault, "the ledger has stopped: the node must, too"),
+            Err(_) => tracing::error!("the ledger's thread has panicked"),
+        }
+    });
+    Ok((ledger, thread))
+}
+
+async fn open_chain(config: &NodeConfig, node: NodeId) -> Result<Chain, NodeError> {
+    let paths = &config.paths;
+    let store = LedgerStoreConfig {
+        accept_empty: config.accept_empty,
+        ..LedgerStoreConfig::new(paths.ledger.clone(), paths.ledger_marker.clone(), node)
+    };
+    let journal_dir = journal_dir(&paths.key).to_owned();
+    let genesis = config.network.genesis.clone();
+    let opened = spawn_blocking(move || Chain::open(&genesis, &store, &journal_dir)).await;
+    Ok(opened.map_err(|_| NodeError::Interrupted)??)
 }
 
 async fn open_store(config: &NodeConfig, node: NodeId) -> Result<Store, NodeError> {

@@ -137,6 +137,8 @@ pub enum Domain {
     BodyNode,
     /// The beacon.
     Beacon,
+    /// The draw of a height's proposers.
+    ProposerDraw,
     /// Committee hash.
     Committee,
     /// Where a record of the state lives in the authenticated map.
@@ -180,6 +182,7 @@ impl Domain {
         const BODY_PART: [u8; HASH_BYTES] = pad("floe/1 body part");
         const BODY_NODE: [u8; HASH_BYTES] = pad("floe/1 body node");
         const BEACON: [u8; HASH_BYTES] = pad("floe/1 beacon");
+        const PROPOSER_DRAW: [u8; HASH_BYTES] = pad("floe/1 proposer draw");
         const COMMITTEE: [u8; HASH_BYTES] = pad("floe/1 committee");
         const STATE_KEY: [u8; HASH_BYTES] = pad("floe/1 state key");
         const STATE_TREE: [u8; HASH_BYTES] = pad("floe/1 state tree");
@@ -201,6 +204,7 @@ impl Domain {
             Self::BodyPart => &BODY_PART,
             Self::BodyNode => &BODY_NODE,
             Self::Beacon => &BEACON,
+            Self::ProposerDraw => &PROPOSER_DRAW,
             Self::Committee => &COMMITTEE,
             Self::StateKey => &STATE_KEY,
             Self::StateTree => &STATE_TREE,
@@ -261,6 +265,7 @@ mod tests {
             Domain::BodyPart,
             Domain::BodyNode,
             Domain::Beacon,
+            Domain::ProposerDraw,
             Domain::Committee,
             Domain::StateKey,
             Domain::StateTree,

@@ -3,15 +3,15 @@
 //! A blob is encoded into slivers ([`encoding`]), named by a hash that commits to all of them
 //! ([`blob`]), placed on the shards of a [`committee`], registered ([`registration`]), stored and
 //! confirmed by its holders ([`certificate`]), and read back from any `k1` of them ([`transfer`]).
-//! What peers say to each other is in [`message`], what a network starts from in [`genesis`], and
-//! what everyone agrees on in [`ledger`].
+//! What peers say to each other is in [`message`], what a network starts from in [`genesis`],
+//! what everyone agrees on in [`ledger`], and what waits for a block in [`mempool`].
 //!
 //! ```text
 //!   bft  index  hash ── merkle ── blob ── encoding ── inconsistency
 //!                  │                │
 //!                 keys ── committee ┴ certificate ── ledger ── message
-//!                              │                        │
-//!                           transfer                 genesis
+//!                              │                      │  │
+//!                           transfer             mempool genesis
 //! ```
 //!
 //! Invariants of the crate: no sockets, no files, no clock, no randomness, no iteration over hash
@@ -25,6 +25,7 @@ pub mod blob;
 pub mod certificate;
 pub mod codec;
 pub mod committee;
+pub mod consensus;
 pub mod encoding;
 pub mod genesis;
 pub mod hash;
@@ -32,6 +33,8 @@ pub mod inconsistency;
 pub mod index;
 pub mod keys;
 pub mod ledger;
+pub mod light;
+pub mod mempool;
 pub mod merkle;
 pub mod message;
 pub mod pace;

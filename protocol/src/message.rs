@@ -11,6 +11,7 @@
 //! with trailing bytes are refused. Deliberately not here: sockets and streams (`floe-node`).
 
 mod announcement;
+pub mod ledger;
 mod request;
 mod response;
 
@@ -25,6 +26,10 @@ use crate::{
 
 pub use self::{
     announcement::Announcement,
+    ledger::{
+        CertifiedBlock, Handover, IndexQuery, LedgerAnnouncement, LedgerKind, LedgerRequest,
+        LedgerResponse, LedgerTopic, RefusedOperation, SubmitError,
+    },
     request::{Request, RequestHead},
     response::{InvalidReason, NodeStatus, Refusal, Response, ResponseHead, StatusAnswer},
 };
@@ -55,6 +60,9 @@ pub enum MessageError {
     /// The payload does not have the length that the head announced.
     #[error("payload does not have the length that its head states")]
     PayloadLength,
+    /// The payload is no value of the kind that the head states, or has bytes left over.
+    #[error("malformed payload")]
+    Payload,
     /// A field is out of range.
     #[error("field out of range")]
     Field,

@@ -249,7 +249,7 @@ mod tests {
     use crate::{database::Database, schema};
 
     fn open(dir: &std::path::Path) -> (BlobRecords, Database) {
-        let database = Database::open(dir, 1 << 20).unwrap();
+        let database = Database::open(dir, 1 << 20, crate::database::BACKLOG_BYTES_MAX).unwrap();
         let blobs = database.table(schema::BLOBS).unwrap();
         let registrations = database.table(schema::REGISTRATIONS).unwrap();
         let space = Arc::new(Space::new(dir, u64::MAX, 0));

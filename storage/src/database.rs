@@ -25,7 +25,7 @@ use std::{
     fmt,
     fs::File,
     io,
-    ops::Deref,
+    ops::{Deref, RangeBounds},
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::{
@@ -44,9 +44,12 @@ use crate::StorageError;
 const SEGMENT_BYTES: usize = 1 << 20;
 /// The largest value, so that a leaf page never leaves the log.
 pub(crate) const VALUE_BYTES_MAX: usize = 9 << 10;
-/// Bytes that may wait in sled's buffers. The log grows by some twice as much, so that fewer
-/// segments wait than sled has threads that write them.
-const BACKLOG_BYTES_MAX: usize = 2 << 20;
+/// Bytes that may wait in sled's buffers, for the database of slivers. The log grows by some twice
+/// as much, so that fewer segments wait than sled has threads that write them, which all
+/// databases of a process share.
+pub(crate) const BACKLOG_BYTES_MAX: usize = 2 << 20;
+/// The same for the ledger's database.
+pub(crate) const LEDGER_BACKLOG_BYTES_MAX: usize = BACKLOG_BYTES_MAX / 4;
 /// sled's log file.
 pub(crate) const LOG_FILE: &str = "db";
 
@@ -76,15 +79,25 @@ pub(crate) struct Database {
 }
 
 /// What a database and its tables share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     stopped: AtomicBool,
+    backlog_bytes_max: usize,
     /// Bytes written since sled's buffers were last waited for.
     backlog_bytes: AtomicUsize,
     waiting: Mutex<()>,
 }
 
 impl State {
+    const fn new(backlog_bytes_max: usize) -> Self {
+        Self {
+            stopped: AtomicBool::new(false),
+            backlog_bytes_max,
+            backlog_bytes: AtomicUsize::new(0),
+            waiting: Mutex::new(()),
+        }
+    }
+
     fn check_running(&self) -> Result<(), StorageError> {
         if self.stopped.load(Ordering::Acquire) { Err(StorageError::Stopped) } else { Ok(()) }
     }
@@ -92,12 +105,12 @@ impl State {
     /// Counts bytes that sled buffered, and waits until they left its buffers if they are many.
     fn throttle(&self, tree: &sled::Tree, bytes: usize) -> sled::Result<()> {
         let backlog = self.backlog_bytes.fetch_add(bytes, Ordering::AcqRel) + bytes;
-        if backlog < BACKLOG_BYTES_MAX {
+        if backlog < self.backlog_bytes_max {
             return Ok(());
         }
         let _waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let backlog = self.backlog_bytes.load(Ordering::Acquire);
-        if backlog >= BACKLOG_BYTES_MAX {
+        if backlog >= self.backlog_bytes_max {
             tree.flush()?;
             self.backlog_bytes.fetch_sub(backlog, Ordering::AcqRel);
         }
@@ -117,7 +130,11 @@ impl fmt::Debug for Database {
 
 impl Database {
     /// Opens or creates the database in `dir`, which exists. The caller holds the store's lock.
-    pub(crate) fn open(dir: &Path, cache_bytes: u64) -> Result<Self, DatabaseError> {
+    pub(crate) fn open(
+        dir: &Path,
+        cache_bytes: u64,
+        backlog_bytes_max: usize,
+    ) -> Result<Self, DatabaseError> {
         let config = sled::Config::new()
             .path(dir)
             .segment_size(SEGMENT_BYTES)
@@ -130,7 +147,7 @@ impl Database {
         File::open(dir.join("conf"))?.sync_all()?;
         File::open(dir.join("blobs"))?.sync_all()?;
         File::open(dir)?.sync_all()?;
-        Ok(Self { db, log, state: Arc::default() })
+        Ok(Self { db, log, state: Arc::new(State::new(backlog_bytes_max)) })
     }
 
     /// The table `name`, created if absent.
@@ -294,8 +311,16 @@ impl Table {
 
     /// All rows in key order. Ends with the first error: sled would repeat it for ever.
     pub(crate) fn rows(&self) -> impl Iterator<Item = Result<Row, StorageError>> + use<> {
+        self.range::<&[u8], _>(..)
+    }
+
+    /// The rows of a range of keys, in key order. Ends with the first error.
+    pub(crate) fn range<K: AsRef<[u8]>, R: RangeBounds<K>>(
+        &self,
+        keys: R,
+    ) -> impl Iterator<Item = Result<Row, StorageError>> + use<K, R> {
         let name = self.name;
-        let mut rows = self.tree.iter();
+        let mut rows = self.tree.range(keys);
         let mut failed = false;
         std::iter::from_fn(move || {
             if failed {
@@ -372,7 +397,7 @@ impl Batch {
         });
         // Each batch makes sled write out the buffer before it, however full.
         let applied = applied.and_then(|()| {
-            let throttled = first.state.throttle(&first.tree, BACKLOG_BYTES_MAX / 2);
+            let throttled = first.state.throttle(&first.tree, first.state.backlog_bytes_max / 2);
             throttled.map_err(TransactionError::Storage)
         });
         match applied {

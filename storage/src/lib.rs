@@ -19,6 +19,10 @@
 //! its pair is missing from then on, and the node recovers it from the others. Damage elsewhere
 //! is an error that stops the node: it never continues on a store that lied.
 //!
+//! **Ledger.** Blocks and state live in a [`LedgerStore`], a database of its own so that no block
+//! waits behind slivers, and what the node said at the running height in a [`VoteJournal`], a
+//! plain file that is flushed before anything is sent.
+//!
 //! **Files.** `database.rs` names sled, `opening.rs` decides whether a directory may be trusted,
 //! one file per kind of table holds its rows, `group_commit.rs` shares flushes, `usage.rs` counts.
 //!
@@ -42,6 +46,7 @@ mod database;
 mod error;
 mod group_commit;
 mod key;
+mod ledger_store;
 mod marker;
 mod opening;
 mod pair_proofs;
@@ -49,6 +54,7 @@ mod peers;
 mod schema;
 mod slivers;
 mod usage;
+mod vote_journal;
 
 use std::{fs::File, path::PathBuf, sync::Arc};
 
@@ -63,10 +69,14 @@ use floe_protocol::{
 };
 
 pub use error::{FullLimit, OpenError, StorageError};
+pub use ledger_store::{
+    CommitError, Committed, EpochEnd, LedgerStore, LedgerStoreConfig, STATE_HEIGHTS, StoredBlock,
+};
 pub use peers::{ADDRESS_BYTES_MAX, ADDRESSES_PER_PEER_MAX, PEERS_MAX};
-pub use schema::FORMAT_VERSION;
+pub use schema::{FORMAT_VERSION, LEDGER_FORMAT_VERSION};
 pub use slivers::{PIECE_BYTES, SLIVER_BYTES_MAX};
 pub use usage::Usage;
+pub use vote_journal::{ENTRY_BYTES_MAX, JOURNAL_BYTES_MAX, JournalError, VoteJournal};
 
 use crate::{
     blob_records::BlobRecords,
@@ -140,7 +150,7 @@ impl Store {
     /// [`OpenError`]: what is wrong with directory, database or marker, and what to do next.
     pub fn open(config: &StoreConfig) -> Result<Self, OpenError> {
         let dir = &config.dir;
-        let Opened { database, lock } = opening::open(config)?;
+        let Opened { database, lock } = opening::open(config, &schema::SLIVER_STORE)?;
         let table = |name| opening::table(&database, dir, name);
         let failed = |error| opening::storage_error(dir, error);
         let space = Arc::new(Space::new(dir, config.quota_bytes, config.reserve_bytes));

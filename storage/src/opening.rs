@@ -17,7 +17,7 @@ use crate::{
     OpenError, StorageError, StoreConfig,
     database::{Database, DatabaseError, LOG_FILE, Table},
     marker::{self, Marker},
-    schema::{self, FORMAT_VERSION, Identity},
+    schema::{self, Identity, Kind},
 };
 
 const LOCK_FILE: &str = "lock";
@@ -29,8 +29,8 @@ pub(crate) struct Opened {
     pub(crate) lock: File,
 }
 
-/// Opens or creates the store that `config` names.
-pub(crate) fn open(config: &StoreConfig) -> Result<Opened, OpenError> {
+/// Opens or creates the store of `kind` that `config` names.
+pub(crate) fn open(config: &StoreConfig, kind: &Kind) -> Result<Opened, OpenError> {
     let dir = &config.dir;
     let marker = Marker::read(&config.marker).map_err(|e| io_error(&config.marker, e))?;
     let was_lost = marker != Marker::Absent && !has_log(dir)?;
@@ -39,23 +39,24 @@ pub(crate) fn open(config: &StoreConfig) -> Result<Opened, OpenError> {
     }
     create(dir).map_err(|e| io_error(dir, e))?;
     let lock = lock(dir)?;
-    let database = Database::open(dir, config.cache_bytes).map_err(|e| database_error(dir, e))?;
+    let database = Database::open(dir, config.cache_bytes, kind.backlog_bytes_max)
+        .map_err(|e| database_error(dir, e))?;
     let table = table(&database, dir, schema::STORE)?;
 
     let identity = Identity::read(&table).map_err(|e| storage_error(dir, e))?;
     let Some(identity) = identity else {
-        check_blank(&database, dir)?;
+        check_blank(&database, dir, kind)?;
         if marker != Marker::Absent && !config.accept_empty {
             return Err(emptied(config));
         }
-        initialise(config, &database, &table)?;
+        initialise(config, kind, &database, &table)?;
         return Ok(Opened { database, lock });
     };
-    if identity.version != FORMAT_VERSION {
+    if identity.version != kind.version {
         return Err(OpenError::Version {
             dir: dir.clone(),
             found: identity.version,
-            supported: FORMAT_VERSION,
+            supported: kind.version,
         });
     }
     if identity.node != config.node {
@@ -92,8 +93,13 @@ pub(crate) fn storage_error(dir: &Path, error: StorageError) -> OpenError {
 }
 
 /// Makes a blank database this node's store: first the identity, durable, then the marker.
-fn initialise(config: &StoreConfig, database: &Database, table: &Table) -> Result<(), OpenError> {
-    let identity = Identity::new(config.node);
+fn initialise(
+    config: &StoreConfig,
+    kind: &Kind,
+    database: &Database,
+    table: &Table,
+) -> Result<(), OpenError> {
+    let identity = Identity::new(config.node, kind.version);
     identity
         .write(table)
         .and_then(|()| database.flush())
@@ -106,8 +112,8 @@ fn write_marker(config: &StoreConfig, identity: &Identity) -> Result<(), OpenErr
 }
 
 /// Without an identity nothing else may be there: it was written first.
-fn check_blank(database: &Database, dir: &Path) -> Result<(), OpenError> {
-    for name in [schema::SLIVERS, schema::PIECES[0], schema::BLOBS] {
+fn check_blank(database: &Database, dir: &Path, kind: &Kind) -> Result<(), OpenError> {
+    for name in kind.tables {
         if !table(database, dir, name)?.is_empty() {
             return Err(OpenError::Corrupt {
                 dir: dir.to_owned(),
@@ -129,7 +135,7 @@ fn has_log(dir: &Path) -> Result<bool, OpenError> {
 }
 
 /// Creates `dir` and makes it and its ancestors durable.
-fn create(dir: &Path) -> io::Result<()> {
+pub(crate) fn create(dir: &Path) -> io::Result<()> {
     if dir.is_dir() {
         return Ok(());
     }
@@ -189,14 +195,14 @@ mod tests {
     use floe_protocol::keys::NodeId;
 
     use super::*;
-    use crate::Store;
+    use crate::{FORMAT_VERSION, Store};
 
     #[test]
     fn another_format_is_refused() {
         let home = tempfile::tempdir().unwrap();
         let (dir, marker) = (home.path().join("store"), home.path().join("marker"));
         let config = StoreConfig::new(dir, marker, NodeId::new([1; 32]));
-        let opened = open(&config).unwrap();
+        let opened = open(&config, &schema::SLIVER_STORE).unwrap();
         let table = table(&opened.database, &config.dir, schema::STORE).unwrap();
         let identity = Identity::read(&table).unwrap().unwrap();
         let newer = Identity { version: FORMAT_VERSION + 1, ..identity };

@@ -16,11 +16,37 @@ use floe_protocol::{
 
 use crate::{
     StorageError,
-    database::{Batch, Table},
+    database::{BACKLOG_BYTES_MAX, Batch, LEDGER_BACKLOG_BYTES_MAX, Table},
 };
 
 /// The format that this program reads and writes.
 pub const FORMAT_VERSION: u32 = 1;
+
+/// The format of the ledger's store. Numbered apart, so that neither kind of store is ever taken
+/// for the other.
+pub const LEDGER_FORMAT_VERSION: u32 = 1001;
+
+/// One of the two kinds of store.
+#[derive(Debug)]
+pub(crate) struct Kind {
+    pub(crate) version: u32,
+    /// Tables that are empty in a store without an identity.
+    pub(crate) tables: &'static [&'static str],
+    pub(crate) backlog_bytes_max: usize,
+}
+
+/// What holds slivers.
+pub(crate) const SLIVER_STORE: Kind = Kind {
+    version: FORMAT_VERSION,
+    tables: &[SLIVERS, PIECES[0], BLOBS],
+    backlog_bytes_max: BACKLOG_BYTES_MAX,
+};
+/// What holds the ledger.
+pub(crate) const LEDGER_STORE: Kind = Kind {
+    version: LEDGER_FORMAT_VERSION,
+    tables: &[LEDGER],
+    backlog_bytes_max: LEDGER_BACKLOG_BYTES_MAX,
+};
 
 /// Facts about the store itself.
 pub(crate) const STORE: &str = "store";
@@ -35,6 +61,8 @@ pub(crate) const PAIR_PROOFS: &str = "pair_proofs";
 pub(crate) const BLOBS: &str = "blobs";
 /// Registrations by id.
 pub(crate) const REGISTRATIONS: &str = "registrations";
+/// Everything of the ledger, see `ledger_store/rows.rs`.
+pub(crate) const LEDGER: &str = "ledger";
 /// Addresses by peer.
 pub(crate) const PEERS: &str = "peers";
 
@@ -52,14 +80,14 @@ pub(crate) struct Identity {
 
 impl Identity {
     /// The identity of a new store of `node`.
-    pub(crate) fn new(node: NodeId) -> Self {
+    pub(crate) fn new(node: NodeId, version: u32) -> Self {
         // Told apart from other stores of the same node is all that it needs to be. A clock
         // before 1970 gives 0.
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let now = now.map_or(0, |now| now.as_nanos()).to_le_bytes();
         let process = std::process::id().to_le_bytes();
         Self {
-            version: FORMAT_VERSION,
+            version,
             node,
             store: Domain::Piece.hash(&[b"store id", node.as_bytes(), &now, &process]),
         }

@@ -469,7 +469,9 @@ mod tests {
     }
 
     fn open(dir: &std::path::Path) -> (Slivers, crate::database::Database) {
-        let database = crate::database::Database::open(dir, 1 << 20).unwrap();
+        let database =
+            crate::database::Database::open(dir, 1 << 20, crate::database::BACKLOG_BYTES_MAX)
+                .unwrap();
         let records = database.table(crate::schema::SLIVERS).unwrap();
         let pieces = crate::schema::PIECES.map(|name| database.table(name).unwrap());
         let space = Arc::new(Space::new(dir, u64::MAX, 0));

@@ -52,6 +52,7 @@ pub struct Cluster {
     network: NetworkFile,
     committee: Committee,
     writer: KeyPair,
+    wallet: KeyPair,
     nodes: Vec<Slot>,
     // Last, so that they outlive the nodes.
     _lock: File,
@@ -98,6 +99,12 @@ impl Cluster {
     #[must_use]
     pub const fn committee(&self) -> &Committee {
         &self.committee
+    }
+
+    /// The key of the account that the genesis funds, which is also every node's operator.
+    #[must_use]
+    pub const fn wallet(&self) -> &KeyPair {
+        &self.wallet
     }
 
     /// The swarm's directory.

@@ -14,7 +14,7 @@ use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 use super::size::human_bytes;
 use crate::{
-    NodeError,
+    ChainError, NodeError,
     client::{ConnectError, ReadError, StatusError, StoreError},
     key_file::KeyFileError,
     network::NetworkError,
@@ -198,6 +198,7 @@ impl From<KeyFileError> for Failure {
             KeyFileError::Locked { .. } => Self::new(Exit::Failed, "key_locked", text)
                 .hint("the node is running already: stop it first, or run another node with --dir"),
             KeyFileError::Randomness(_) => Self::new(Exit::Failed, "randomness", text),
+            KeyFileError::Journal(_) => Self::new(Exit::Failed, "vote_journal", text),
         }
     }
 }
@@ -384,6 +385,9 @@ impl From<NodeError> for Failure {
             NodeError::Network(error) => error.into(),
             NodeError::Bootstrap(_) => Self::new(Exit::Failed, "bad_network_file", text)
                 .hint("addresses look like /ip4/203.0.113.7/tcp/4950/p2p/12D3KooW…"),
+            NodeError::Ledger(ChainError::Open(error)) => error.into(),
+            NodeError::Ledger(_) => Self::new(Exit::Failed, "ledger", text),
+            NodeError::Thread(_) => Self::new(Exit::Failed, "thread", text),
             NodeError::Cpu(_) => Self::new(Exit::Failed, "cpu", text),
             NodeError::Interrupted => Self::new(Exit::Interrupted, "interrupted", text),
         }

@@ -121,6 +121,7 @@ impl StreamError {
             Self::Message(MessageError::PayloadTooLarge { .. }) => "payload_too_large",
             Self::Message(MessageError::PayloadLength) => "payload_length",
             Self::Message(MessageError::Field) => "field",
+            Self::Message(MessageError::Payload) => "payload",
             Self::Trailing => "trailing",
             Self::Truncated => "truncated",
             Self::Timeout => "timeout",
@@ -283,6 +284,7 @@ impl Shared {
             RequestHead::ReadSliver { .. } => {
                 usize::try_from(self.limits().max_primary_bytes()).unwrap_or(usize::MAX)
             }
+            RequestHead::Ledger { kind, .. } => kind.max_response_bytes(),
             RequestHead::Table { .. }
             | RequestHead::StoreSlivers { .. }
             | RequestHead::Confirm { .. }

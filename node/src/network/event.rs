@@ -74,6 +74,7 @@ impl ReplyHandle {
     pub fn reply(mut self, response: Response) {
         let bytes = match &response {
             Response::Sliver { sliver, .. } => sliver.len(),
+            Response::Ledger(answer) => answer.kind().max_response_bytes(),
             Response::TableStored { .. }
             | Response::Stored { .. }
             | Response::Confirmed { .. }

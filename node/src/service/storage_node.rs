@@ -8,28 +8,28 @@
 
 mod responder;
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Weak},
-};
+use std::sync::Arc;
 
 use floe_protocol::{
-    keys::NodeId,
     ledger::LedgerView,
     message::{Refusal, Request, Response},
 };
 use floe_storage::Store;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::{
+        mpsc::{self, error::TrySendError},
+        watch,
+    },
     task::{JoinSet, spawn_blocking},
 };
 use tokio_util::sync::CancellationToken;
 
 use self::responder::{Judgement, Responder};
+use super::{lane::Lane, queries::Query};
 use crate::{
     config::ServiceLimits,
     key_file::NodeKeys,
-    network::{GossipMessage, Inbound, InboundRequest, Network, Topic},
+    network::{GossipMessage, InboundRequest, Network, Topic},
 };
 
 /// What the service needs.
@@ -39,60 +39,25 @@ pub(crate) struct Args {
     pub(crate) keys: NodeKeys,
     pub(crate) store: Store,
     pub(crate) network: Network,
-    pub(crate) inbound: Inbound,
+    pub(crate) requests: mpsc::Receiver<InboundRequest>,
+    pub(crate) announcements: mpsc::Receiver<GossipMessage>,
+    /// Where questions about the ledger go.
+    pub(crate) queries: mpsc::Sender<Query>,
     pub(crate) limits: ServiceLimits,
     pub(crate) cancel: CancellationToken,
-}
-
-/// Requests of one kind: so many run, so many more wait, so many of them of one peer.
-#[derive(Debug)]
-struct Lane {
-    running: Arc<Semaphore>,
-    admitted: Arc<Semaphore>,
-    per_peer_max: usize,
-    peers: BTreeMap<NodeId, Weak<Semaphore>>,
-}
-
-/// A place in a lane, until it is dropped.
-#[derive(Debug)]
-struct Place {
-    _in_lane: OwnedSemaphorePermit,
-    _of_peer: OwnedSemaphorePermit,
-}
-
-impl Lane {
-    fn new(running_max: usize, queue_max: usize, per_peer_max: usize) -> Self {
-        Self {
-            running: Arc::new(Semaphore::new(running_max)),
-            admitted: Arc::new(Semaphore::new(running_max + queue_max)),
-            per_peer_max,
-            peers: BTreeMap::new(),
-        }
-    }
-
-    /// A place for a request of this peer, if the lane and its share of it have room.
-    fn admit(&mut self, peer: NodeId) -> Option<Place> {
-        let in_lane = self.admitted.clone().try_acquire_owned().ok()?;
-        // A peer is remembered for as long as it has a place: no more of them than places.
-        self.peers.retain(|_, places| places.strong_count() > 0);
-        let places = self.peers.get(&peer).and_then(Weak::upgrade);
-        let places = places.unwrap_or_else(|| Arc::new(Semaphore::new(self.per_peer_max)));
-        self.peers.insert(peer, Arc::downgrade(&places));
-        let of_peer = places.try_acquire_owned().ok()?;
-        Some(Place { _in_lane: in_lane, _of_peer: of_peer })
-    }
 }
 
 /// Serves until cancelled, until the network has stopped, or until the store can no longer be
 /// relied on.
 pub(crate) async fn run(args: Args) {
-    let Args { view, keys, store, network, inbound, limits, cancel } = args;
-    let Inbound { mut requests, mut announcements, .. } = inbound;
+    let Args { view, keys, store, network, limits, cancel, queries, .. } = args;
+    let (mut requests, mut announcements) = (args.requests, args.announcements);
     let broken = CancellationToken::new();
     let responder = Responder::new(view, keys, store, network.clone(), broken.clone());
     let mut service = Service {
         responder: Arc::new(responder),
         network,
+        queries,
         writes: Lane::new(limits.writes_max, limits.queue_max, limits.per_peer_max),
         reads: Lane::new(limits.reads_max, limits.queue_max, limits.per_peer_max),
         announcements: Lane::new(1, limits.queue_max, limits.per_peer_max),
@@ -120,6 +85,7 @@ pub(crate) async fn run(args: Args) {
 struct Service {
     responder: Arc<Responder>,
     network: Network,
+    queries: mpsc::Sender<Query>,
     writes: Lane,
     reads: Lane,
     announcements: Lane,
@@ -130,6 +96,17 @@ struct Service {
 impl Service {
     fn on_request(&mut self, request: InboundRequest) {
         let InboundRequest { peer, request, reply } = request;
+        let request = match request {
+            Request::Ledger(request) => {
+                if let Err(error) = self.queries.try_send(Query { peer, request, reply }) {
+                    let retry_after_ms = self.busy_retry_after_ms;
+                    let (TrySendError::Full(query) | TrySendError::Closed(query)) = error;
+                    query.reply.reply(Response::Refused(Refusal::Busy { retry_after_ms }));
+                }
+                return;
+            }
+            request => request,
+        };
         let lane = if is_write(&request) { &mut self.writes } else { &mut self.reads };
         let Some(place) = lane.admit(peer) else {
             let retry_after_ms = self.busy_retry_after_ms;
@@ -201,24 +178,9 @@ const fn is_write(request: &Request) -> bool {
         | Request::StoreSlivers { .. }
         | Request::Confirm { .. }
         | Request::Certify { .. } => true,
-        Request::BlobStatus { .. } | Request::ReadSliver { .. } | Request::NodeStatus => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_peer_gets_its_share_of_a_lane_and_leaves_the_rest() {
-        let mut lane = Lane::new(2, 4, 3);
-        let (greedy, other) = (NodeId::new([1; 32]), NodeId::new([2; 32]));
-        let mut places: Vec<_> = (0..3).map(|_| lane.admit(greedy).unwrap()).collect();
-        assert!(lane.admit(greedy).is_none());
-        places.extend((0..3).map(|_| lane.admit(other).unwrap()));
-        assert!(lane.admit(NodeId::new([3; 32])).is_none(), "the lane is full");
-        places.clear();
-        assert!(lane.admit(greedy).is_some());
-        assert_eq!(lane.peers.len(), 1, "those without a place are forgotten");
+        Request::BlobStatus { .. }
+        | Request::ReadSliver { .. }
+        | Request::NodeStatus
+        | Request::Ledger(_) => false,
     }
 }

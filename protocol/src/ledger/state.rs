@@ -278,6 +278,49 @@ impl State {
         Ok(record)
     }
 
+    /// Judges a transaction against the state after the tip, as of `now`, if it is its sender's
+    /// next one: what of it can be known before a block is made. The outer error is a store that
+    /// fails.
+    ///
+    /// # Errors
+    /// [`ReadError`] if the store fails.
+    pub fn check(
+        &self,
+        reader: &dyn StateReader,
+        transaction: &VerifiedTransaction,
+        now: Timestamp,
+    ) -> Result<Result<(), OperationError>, ReadError> {
+        let sender = transaction.transaction().sender;
+        if transaction.transaction().nonce > self.account(reader, &sender)?.nonce {
+            return Ok(Ok(()));
+        }
+        judged(self.executor(reader, now).transaction(transaction, 0))
+    }
+
+    /// Judges a system operation against the state after the tip.
+    ///
+    /// # Errors
+    /// [`ReadError`] if the store fails.
+    pub fn check_system(
+        &self,
+        reader: &dyn StateReader,
+        operation: &SystemOperation,
+    ) -> Result<Result<(), OperationError>, ReadError> {
+        judged(self.executor(reader, self.tip.time).system(operation))
+    }
+
+    fn executor<'a>(&'a self, reader: &'a dyn StateReader, time: Timestamp) -> Executor<'a> {
+        Executor {
+            overlay: Overlay::new(reader, Some(self.tip.height)),
+            chain: &self.chain,
+            parameters: &self.parameters,
+            committee: &self.committee,
+            height: self.next_height(),
+            time,
+            events: Vec::new(),
+        }
+    }
+
     /// An account after the tip.
     ///
     /// # Errors
@@ -447,21 +490,21 @@ impl State {
         time: Timestamp,
         record: &CommitRecord,
     ) -> Result<Run<'a>, BlockError> {
-        let mut executor = Executor {
-            overlay: Overlay::new(reader, Some(self.tip.height)),
-            chain: &self.chain,
-            parameters: &self.parameters,
-            committee: &self.committee,
-            height: self.next_height(),
-            time,
-            events: Vec::new(),
-        };
+        let mut executor = self.executor(reader, time);
         match executor.commit_record(record, self.tip.hash, &self.previous) {
             Ok(()) => {}
             Err(RecordFailure::Refused(error)) => return Err(error.into()),
             Err(RecordFailure::Read(error)) => return Err(error.into()),
         }
         Ok(Run { executor, events: BlockEvents::default(), transactions: Vec::new() })
+    }
+}
+
+fn judged<T>(result: Result<T, Failure>) -> Result<Result<(), OperationError>, ReadError> {
+    match result {
+        Ok(_) => Ok(Ok(())),
+        Err(Failure::Refused(error)) => Ok(Err(error)),
+        Err(Failure::Read(error)) => Err(error),
     }
 }
 

@@ -99,7 +99,7 @@ fn read_error(error: anyhow::Error) -> ReadError {
 }
 
 /// What is, or is not, in the map under a key, with the path that shows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, borsh::BorshSerialize, borsh::BorshDeserialize)]
 pub struct StateProof {
     /// The value's bytes; `None` if the key is absent.
     pub value: Option<Vec<u8>>,

@@ -3,7 +3,10 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Frame, Limits, MAX_HEAD_BYTES, MessageError, at_most, check_pair, stated};
+use super::{
+    Frame, LedgerKind, LedgerRequest, Limits, MAX_HEAD_BYTES, MessageError, at_most, check_pair,
+    stated,
+};
 use crate::{
     blob::{BlobHeader, BlobId, HEADER_BYTES},
     certificate::Certificate,
@@ -65,6 +68,8 @@ pub enum Request {
     },
     /// Asks how the node is doing.
     NodeStatus,
+    /// Asks about the ledger. Answered by [`Response::Ledger`](super::Response::Ledger).
+    Ledger(LedgerRequest),
 }
 
 /// The head of a request as it travels.
@@ -129,6 +134,14 @@ pub enum RequestHead {
     /// See [`Request::NodeStatus`].
     #[serde(rename = "node_status")]
     NodeStatus,
+    /// See [`Request::Ledger`].
+    #[serde(rename = "ledger")]
+    Ledger {
+        /// What is asked.
+        kind: LedgerKind,
+        /// Bytes of the request's layout.
+        request_bytes: u32,
+    },
 }
 
 impl RequestHead {
@@ -151,6 +164,9 @@ impl RequestHead {
             }
             Self::Certify { header, .. } => check_header(header)?,
             Self::ReadSliver { pair, .. } => check_pair(*pair, n_shards)?,
+            Self::Ledger { kind, request_bytes } => {
+                at_most(u64::from(*request_bytes), kind.max_request_bytes() as u64)?;
+            }
             Self::Confirm { .. } | Self::BlobStatus { .. } | Self::NodeStatus => {}
         }
         Ok(head)
@@ -164,6 +180,7 @@ impl RequestHead {
             Self::StoreSlivers { primary_bytes, secondary_bytes, .. } => {
                 primary_bytes + secondary_bytes
             }
+            Self::Ledger { request_bytes, .. } => *request_bytes,
             Self::Confirm { .. }
             | Self::Certify { .. }
             | Self::BlobStatus { .. }
@@ -186,6 +203,7 @@ impl Request {
             Self::BlobStatus { .. } => "blob_status",
             Self::ReadSliver { .. } => "read_sliver",
             Self::NodeStatus => "node_status",
+            Self::Ledger(request) => request.kind().name(),
         }
     }
 
@@ -195,6 +213,7 @@ impl Request {
         match self {
             Self::Table { table, .. } => table.len(),
             Self::StoreSlivers { primary, secondary, .. } => primary.len() + secondary.len(),
+            Self::Ledger(request) => borsh::object_length(request).unwrap_or(usize::MAX),
             Self::Confirm { .. }
             | Self::Certify { .. }
             | Self::BlobStatus { .. }
@@ -206,7 +225,7 @@ impl Request {
     /// The request as it is written.
     ///
     /// # Errors
-    /// [`MessageError::Head`] if the head exceeds its limit.
+    /// [`MessageError`] if the head exceeds its limit, or a question about the ledger its own.
     pub fn into_frame(self) -> Result<Frame, MessageError> {
         let (head, payload) = match self {
             Self::Table { registration, header, table } => {
@@ -234,6 +253,11 @@ impl Request {
                 (RequestHead::ReadSliver { blob, pair, axis }, Vec::new())
             }
             Self::NodeStatus => (RequestHead::NodeStatus, Vec::new()),
+            Self::Ledger(request) => {
+                let payload = Bytes::from(request.encode()?);
+                let (kind, request_bytes) = (request.kind(), stated(&payload));
+                (RequestHead::Ledger { kind, request_bytes }, vec![payload])
+            }
         };
         Ok(Frame { head: codec::encode(&head, MAX_HEAD_BYTES)?, payload })
     }
@@ -270,6 +294,9 @@ impl Request {
             RequestHead::BlobStatus { blob } => Self::BlobStatus { blob },
             RequestHead::ReadSliver { blob, pair, axis } => Self::ReadSliver { blob, pair, axis },
             RequestHead::NodeStatus => Self::NodeStatus,
+            RequestHead::Ledger { kind, .. } => {
+                Self::Ledger(LedgerRequest::decode(kind, &payload)?)
+            }
         })
     }
 }

@@ -4,7 +4,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Frame, Limits, MAX_HEAD_BYTES, MAX_VERSION_BYTES, MessageError, at_most, check_pair, stated,
+    Frame, LedgerKind, LedgerResponse, Limits, MAX_HEAD_BYTES, MAX_VERSION_BYTES, MessageError,
+    at_most, check_pair, stated,
 };
 use crate::{
     codec,
@@ -147,6 +148,8 @@ pub enum Response {
     },
     /// How the node is doing.
     NodeStatus(NodeStatus),
+    /// What the node says of the ledger.
+    Ledger(Box<LedgerResponse>),
     /// Not done.
     Refused(Refusal),
 }
@@ -191,6 +194,13 @@ pub enum ResponseHead {
     },
     /// See [`Response::NodeStatus`].
     NodeStatus(NodeStatus),
+    /// See [`Response::Ledger`].
+    Ledger {
+        /// Which question it answers.
+        kind: LedgerKind,
+        /// Bytes of the response's layout.
+        response_bytes: u32,
+    },
     /// See [`Response::Refused`].
     Refused(Refusal),
 }
@@ -223,6 +233,9 @@ impl ResponseHead {
                     return Err(MessageError::Field);
                 }
             }
+            Self::Ledger { kind, response_bytes } => {
+                at_most(u64::from(*response_bytes), kind.max_response_bytes() as u64)?;
+            }
             Self::Confirmed { .. } | Self::Certified | Self::BlobStatus(_) | Self::Refused(_) => {}
         }
         Ok(head)
@@ -233,6 +246,7 @@ impl ResponseHead {
     pub fn payload_bytes(&self) -> usize {
         match self {
             Self::Sliver { sliver_bytes, .. } => *sliver_bytes as usize,
+            Self::Ledger { response_bytes, .. } => *response_bytes as usize,
             Self::TableStored { .. }
             | Self::Stored { .. }
             | Self::Confirmed { .. }
@@ -249,7 +263,7 @@ impl Response {
     /// The response as it is written.
     ///
     /// # Errors
-    /// [`MessageError::Head`] if the head exceeds its limit.
+    /// [`MessageError`] if the head exceeds its limit, or an answer about the ledger its own.
     pub fn into_frame(self) -> Result<Frame, MessageError> {
         let mut payload = Vec::new();
         let head = match self {
@@ -266,6 +280,12 @@ impl Response {
                 head
             }
             Self::NodeStatus(status) => ResponseHead::NodeStatus(status),
+            Self::Ledger(response) => {
+                let bytes = Bytes::from(response.encode()?);
+                let (kind, response_bytes) = (response.kind(), stated(&bytes));
+                payload.push(bytes);
+                ResponseHead::Ledger { kind, response_bytes }
+            }
             Self::Refused(refusal) => ResponseHead::Refused(refusal),
         };
         Ok(Frame { head: codec::encode(&head, MAX_HEAD_BYTES)?, payload })
@@ -274,7 +294,7 @@ impl Response {
     /// Joins a decoded head and the payload that followed it.
     ///
     /// # Errors
-    /// [`MessageError::PayloadLength`] if they do not belong together.
+    /// [`MessageError`] if they do not belong together, or the payload is malformed.
     pub fn from_parts(head: ResponseHead, payload: Bytes) -> Result<Self, MessageError> {
         if payload.len() != head.payload_bytes() {
             return Err(MessageError::PayloadLength);
@@ -290,6 +310,9 @@ impl Response {
                 Self::Sliver { proof: Bytes::from(proof), sliver: payload }
             }
             ResponseHead::NodeStatus(status) => Self::NodeStatus(status),
+            ResponseHead::Ledger { kind, .. } => {
+                Self::Ledger(Box::new(LedgerResponse::decode(kind, &payload)?))
+            }
             ResponseHead::Refused(refusal) => Self::Refused(refusal),
         })
     }

@@ -22,10 +22,7 @@ use floe_protocol::{
     registration::RegistrationId,
 };
 use prometheus_client::registry::Registry;
-use tokio::{
-    sync::{Semaphore, mpsc},
-    task::JoinSet,
-};
+use tokio::{sync::Semaphore, task::JoinSet};
 
 use crate::cluster::{Cluster, network_config};
 

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use floe_node::{NodeConfig, network::Multiaddr};
-use floe_protocol::genesis::NetworkFile;
+use floe_protocol::{consensus::Timeouts, genesis::NetworkFile};
 
 use super::{Cluster, NodeState, Slot, files::SwarmFiles};
 
@@ -63,6 +63,7 @@ pub(super) fn node_config(
     let listen: Vec<Multiaddr> = listen.context("an address to listen on is no multiaddress")?;
     let mut config = NodeConfig::new(dir, network, listen);
     config.limits.loopback_exempt = true;
+    config.timeouts = Timeouts::LAN;
     Ok(config)
 }
 
@@ -177,6 +178,7 @@ impl ClusterBuilder {
             options,
             committee: network.genesis.committee()?,
             writer: files.read_writer()?,
+            wallet: files.read_wallet()?,
             nodes: network.genesis.members.iter().map(|member| slot(member.node)).collect(),
             files,
             network,

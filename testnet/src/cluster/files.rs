@@ -3,6 +3,7 @@
 //! ```text
 //! DIR/network.json          genesis and the addresses of all nodes: what clients are given
 //! DIR/writer.key            the writer that the genesis lists
+//! DIR/wallet.key            the account that the genesis funds
 //! DIR/lock                  held while the swarm runs
 //! DIR/control.sock          where `floe-testnet up` takes commands
 //! DIR/node-0/node.key ...   each node's files, as `NodePaths::below` names them
@@ -175,6 +176,10 @@ impl SwarmFiles {
         let path = self.node(node).join("network.json");
         replace(&path, network)?;
         Ok(path)
+    }
+
+    pub(crate) fn read_wallet(&self) -> anyhow::Result<KeyPair> {
+        Ok(key_file::open_wallet(&self.wallet())?)
     }
 
     pub(crate) fn read_writer(&self) -> anyhow::Result<KeyPair> {

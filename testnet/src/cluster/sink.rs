@@ -94,7 +94,8 @@ async fn serve(encoding: EncodingConfig, mut requests: mpsc::Receiver<InboundReq
             | Request::Confirm { .. }
             | Request::Certify { .. }
             | Request::BlobStatus { .. }
-            | Request::NodeStatus => Response::Refused(Refusal::Unavailable),
+            | Request::NodeStatus
+            | Request::Ledger(_) => Response::Refused(Refusal::Unavailable),
         });
     }
 }

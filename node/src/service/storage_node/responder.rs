@@ -80,6 +80,8 @@ impl Responder {
             Request::BlobStatus { blob } => self.blob_status(&view, &blob),
             Request::ReadSliver { blob, pair, axis } => self.read_sliver(&view, &blob, pair, axis),
             Request::NodeStatus => Ok(self.node_status(&view)),
+            // The queries service has them.
+            Request::Ledger(_) => Err(Refusal::Unavailable),
         };
         (answer.unwrap_or_else(Response::Refused), announcement)
     }

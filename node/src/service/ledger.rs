@@ -1,0 +1,238 @@
+//! The ledger service: takes part in consensus, executes blocks, keeps the chain.
+//!
+//! It runs on a thread of its own, because it executes, verifies and waits for the disk inline:
+//! what a vote rests on is durable before the vote leaves. Its driver decides nothing. It feeds
+//! the machines of `floe-protocol` (replica, state, mempool, pace) and does what they answer.
+//!
+//! ```text
+//!  gossip: consensus ──► ┌────────┐ ──► vote journal, ledger store
+//!  transactions ───────► │ driver │ ──► gossip: consensus, transactions, headers
+//!  synced blocks ──────► └────────┘ ──► watch State, broadcast CommittedBlock
+//! ```
+//!
+//! Others read committed state from the store, at the height of the [`State`] that they see.
+
+mod chain;
+mod driver;
+mod outbox;
+
+use std::{io, sync::Arc, thread};
+
+use floe_protocol::{
+    consensus::Timeouts,
+    ledger::{
+        Block, BlockEvents, State, SystemOperation, Timestamp, TransactionId, VerifiedTransaction,
+    },
+    mempool::{MempoolError, MempoolStats},
+    vote::CommitCertificate,
+};
+use floe_storage::LedgerStore;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use self::chain::Chain;
+pub use self::chain::ChainError;
+use self::driver::Driver;
+use crate::{
+    key_file::NodeKeys,
+    network::{GossipMessage, Network},
+};
+
+/// Commands that wait for the driver.
+const COMMANDS_MAX: usize = 256;
+/// Blocks that a slow listener may lag behind before it misses some.
+const COMMITTED_MAX: usize = 256;
+
+/// What the service needs.
+#[derive(Debug)]
+pub(crate) struct Args {
+    pub(crate) chain: Chain,
+    pub(crate) keys: NodeKeys,
+    pub(crate) network: Network,
+    pub(crate) consensus: mpsc::Receiver<GossipMessage>,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) cancel: CancellationToken,
+}
+
+/// A block that has become final, for those who follow.
+#[derive(Clone, Debug)]
+pub struct CommittedBlock {
+    /// The block.
+    pub block: Arc<Block>,
+    /// Why it is final.
+    pub certificate: CommitCertificate,
+    /// Its transactions, in order.
+    pub transactions: Vec<TransactionId>,
+    /// What happened.
+    pub events: BlockEvents,
+}
+
+/// Blocks that another node has sent.
+#[derive(Debug)]
+pub(crate) struct SyncedBlocks {
+    /// Consecutive blocks with their certificates.
+    pub(crate) blocks: Vec<(Block, CommitCertificate)>,
+    /// Whether they were taken.
+    pub(crate) reply: oneshot::Sender<bool>,
+}
+
+/// What the driver is asked.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// Take transactions into the mempool.
+    Insert {
+        transactions: Vec<Arc<VerifiedTransaction>>,
+        /// Whether to spread them: they came from a client, not from gossip.
+        spread: bool,
+        reply: oneshot::Sender<Vec<Result<(), MempoolError>>>,
+    },
+    /// Take a verified system operation into the mempool.
+    InsertSystem {
+        operation: SystemOperation,
+        spread: bool,
+        reply: oneshot::Sender<Result<(), MempoolError>>,
+    },
+    /// Commit blocks that others have committed.
+    Synced(SyncedBlocks),
+    /// Tell the mempool's numbers.
+    Stats(oneshot::Sender<MempoolStats>),
+}
+
+/// A handle to the service. Clones are handles to the same.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    commands: mpsc::Sender<Command>,
+    state: watch::Receiver<Arc<State>>,
+    committed: broadcast::Sender<Arc<CommittedBlock>>,
+    store: Arc<LedgerStore>,
+}
+
+/// The service has stopped.
+#[derive(Debug, thiserror::Error, Clone, Copy, PartialEq, Eq)]
+#[error("the ledger service has stopped")]
+pub struct LedgerStopped;
+
+impl Ledger {
+    /// Where the ledger stands, now and after every block.
+    #[must_use]
+    pub fn state(&self) -> watch::Receiver<Arc<State>> {
+        self.state.clone()
+    }
+
+    /// Every block from now on.
+    #[must_use]
+    pub fn committed(&self) -> broadcast::Receiver<Arc<CommittedBlock>> {
+        self.committed.subscribe()
+    }
+
+    /// What is on disk.
+    #[must_use]
+    pub(crate) fn store(&self) -> &Arc<LedgerStore> {
+        &self.store
+    }
+
+    /// Puts verified transactions into the mempool, and tells others of them if `spread`.
+    ///
+    /// # Errors
+    /// [`LedgerStopped`]; what the mempool says of each is the result.
+    pub async fn insert(
+        &self,
+        transactions: Vec<Arc<VerifiedTransaction>>,
+        spread: bool,
+    ) -> Result<Vec<Result<(), MempoolError>>, LedgerStopped> {
+        self.ask(|reply| Command::Insert { transactions, spread, reply }).await
+    }
+
+    /// Puts a verified system operation into the mempool.
+    ///
+    /// # Errors
+    /// [`LedgerStopped`]; what the mempool says is the result.
+    pub async fn insert_system(
+        &self,
+        operation: SystemOperation,
+        spread: bool,
+    ) -> Result<Result<(), MempoolError>, LedgerStopped> {
+        self.ask(|reply| Command::InsertSystem { operation, spread, reply }).await
+    }
+
+    /// Hands over blocks from another node; whether all were taken.
+    pub(crate) async fn synced(
+        &self,
+        blocks: Vec<(Block, CommitCertificate)>,
+    ) -> Result<bool, LedgerStopped> {
+        self.ask(|reply| Command::Synced(SyncedBlocks { blocks, reply })).await
+    }
+
+    /// The mempool's numbers.
+    ///
+    /// # Errors
+    /// [`LedgerStopped`].
+    pub async fn mempool(&self) -> Result<MempoolStats, LedgerStopped> {
+        self.ask(Command::Stats).await
+    }
+
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, LedgerStopped> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.map_err(|_| LedgerStopped)?;
+        answer.await.map_err(|_| LedgerStopped)
+    }
+}
+
+/// The service's thread. Dropping it stops the service and waits for its end, so that the store
+/// can be opened again.
+#[derive(Debug)]
+pub(crate) struct LedgerThread {
+    cancel: CancellationToken,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Drop for LedgerThread {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+        if let Some(thread) = self.thread.take() {
+            // A panic has been told already: whoever waits for the end finds nothing sent.
+            drop(thread.join());
+        }
+    }
+}
+
+/// What [`start`] gives.
+pub(crate) struct Started {
+    pub(crate) ledger: Ledger,
+    pub(crate) thread: LedgerThread,
+    /// Gets the reason why the service ended; nothing if it panicked.
+    pub(crate) ended: oneshot::Receiver<Result<(), driver::Fault>>,
+}
+
+/// Starts the service.
+///
+/// # Errors
+/// The system gives no thread.
+pub(crate) fn start(args: Args) -> io::Result<Started> {
+    let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
+    let (state, state_receiver) = watch::channel(Arc::new(args.chain.state.clone()));
+    let (committed, _) = broadcast::channel(COMMITTED_MAX);
+    let store = Arc::clone(&args.chain.store);
+    let ledger = Ledger { commands, state: state_receiver, committed: committed.clone(), store };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    let (ended, end) = oneshot::channel();
+    let listeners = driver::Listeners { state, committed };
+    let cancel = args.cancel.clone();
+    let thread = thread::Builder::new().name("floe-ledger".into()).spawn(move || {
+        let result = runtime.block_on(Driver::new(args, listeners).run(receiver));
+        // Nobody waits any more only when the node is gone.
+        drop(ended.send(result));
+    })?;
+    let thread = LedgerThread { cancel, thread: Some(thread) };
+    Ok(Started { ledger, thread, ended: end })
+}
+
+/// What the wall clock says.
+pub(crate) fn wall_clock() -> Timestamp {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let ms = since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+    Timestamp::from_ms(ms)
+}

@@ -1,0 +1,517 @@
+//! The driver: one thread that owns replica, state, mempool and journal, and does what they say.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use floe_protocol::{
+    consensus::{
+        Config, ConsensusMessage, Fault as ReplicaFault, Input, JournalEntry, Now, Output, Replica,
+        Start, Validity, Verdict,
+    },
+    index::Height,
+    ledger::{
+        AccountId, Block, BlockError, BlockHash, Executed, Outcome, Proposal, State,
+        SystemOperation, TransactionId, VerifiedTransaction,
+    },
+    light::CertifiedHeader,
+    mempool::{AccountFacts, Mempool, MempoolConfig, MempoolError},
+    message::LedgerAnnouncement,
+    pace::{Pace, Reasons},
+    vote::CommitCertificate,
+};
+use floe_storage::VoteJournal;
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Args, Command, CommittedBlock, SyncedBlocks, chain::Chain, chain::ChainError, outbox::Outbox,
+    wall_clock,
+};
+use crate::{
+    key_file::NodeKeys,
+    network::{GossipMessage, Network, Topic, VerdictHandle},
+};
+
+/// Live commits after which a node that lost its journal votes again.
+const COMMITS_BEFORE_VOTING: u32 = 2;
+
+/// Why the service ended by itself: the node must stop.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Fault {
+    /// The chain or the journal failed.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// The replica stopped.
+    #[error(transparent)]
+    Replica(#[from] ReplicaFault),
+    /// A block that a quorum decided cannot be executed here.
+    #[error("block {height} was decided, but this node cannot execute it: {error}")]
+    Decided {
+        /// Its height.
+        height: Height,
+        /// Why.
+        error: BlockError,
+    },
+    /// No block can be built on the state.
+    #[error("cannot build a block: {0}")]
+    Build(BlockError),
+    /// The vote journal holds what is no entry.
+    #[error("the vote journal holds an entry that is none")]
+    JournalEntry,
+}
+
+/// Who is told of every block.
+#[derive(Debug)]
+pub(super) struct Listeners {
+    pub(super) state: watch::Sender<Arc<State>>,
+    pub(super) committed: broadcast::Sender<Arc<CommittedBlock>>,
+}
+
+/// The thread's state.
+pub(super) struct Driver {
+    chain: Chain,
+    keys: NodeKeys,
+    network: Network,
+    consensus: mpsc::Receiver<GossipMessage>,
+    cancel: CancellationToken,
+    listeners: Listeners,
+    replica: Replica,
+    mempool: Mempool,
+    pace: Pace,
+    outbox: Outbox,
+    started: Instant,
+    /// Blocks of the running height that were executed here.
+    executed: BTreeMap<BlockHash, Executed>,
+    /// When the last height ended.
+    last_commit: Duration,
+    others_began: bool,
+    /// The state has dead records to sweep.
+    sweep: bool,
+    /// Commits that a node without a journal has yet to see; 0 if it votes.
+    abstains: u32,
+    /// Blocks being committed that came from others, not from votes.
+    syncing: bool,
+    /// The vote journal is being replayed: nothing is to be written to it.
+    replaying: bool,
+}
+
+impl Driver {
+    pub(super) fn new(args: Args, listeners: Listeners) -> Self {
+        let Args { chain, keys, network, consensus, timeouts, cancel } = args;
+        let config = Config::new(*chain.state.chain(), keys.node.clone(), timeouts);
+        let abstains = if chain.journal.is_some() { 0 } else { COMMITS_BEFORE_VOTING };
+        if abstains > 0 {
+            tracing::warn!(
+                "the vote journal is lost: this node does not vote until it has followed the others for a while"
+            );
+        }
+        Self {
+            replica: Replica::new(config),
+            mempool: Mempool::new(MempoolConfig::default(), chain.state.tip().time),
+            pace: Pace::new(&chain.state.parameters().ledger),
+            outbox: Outbox::default(),
+            started: Instant::now(),
+            executed: BTreeMap::new(),
+            last_commit: Duration::ZERO,
+            others_began: true,
+            sweep: false,
+            abstains,
+            syncing: false,
+            replaying: false,
+            chain,
+            keys,
+            network,
+            consensus,
+            cancel,
+            listeners,
+        }
+    }
+
+    /// Runs until cancelled, until network or node are gone, or until something is broken.
+    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> Result<(), Fault> {
+        loop {
+            self.settle()?;
+            let wake = tokio::time::Instant::from_std(self.started + self.next_wake());
+            tokio::select! {
+                biased;
+                () = self.cancel.cancelled() => return Ok(()),
+                event = self.consensus.recv() => match event {
+                    Some(event) => self.on_consensus(event)?,
+                    None => return Ok(()),
+                },
+                command = commands.recv() => match command {
+                    Some(command) => self.on_command(command)?,
+                    None => return Ok(()),
+                },
+                () = tokio::time::sleep_until(wake) => self.on_tick()?,
+            }
+        }
+    }
+
+    fn now(&self) -> Now {
+        Now { monotonic: self.started.elapsed(), wall: wall_clock() }
+    }
+
+    /// Begins the next height if it is time, and sends what waited for company.
+    fn settle(&mut self) -> Result<(), Fault> {
+        if self.begins_at().is_some_and(|at| at <= self.started.elapsed()) {
+            self.begin_height()?;
+        }
+        if let Some(transactions) = self.outbox.take_due() {
+            self.spread(transactions);
+        }
+        Ok(())
+    }
+
+    fn next_wake(&self) -> Duration {
+        let outbox = self.outbox.due().map(|due| due.saturating_duration_since(self.started));
+        let replica = self.replica.next_deadline();
+        let soonest = [self.begins_at(), outbox, replica].into_iter().flatten().min();
+        soonest.unwrap_or_else(|| self.started.elapsed() + Duration::from_secs(1))
+    }
+
+    /// When the next height begins; none while one is running.
+    fn begins_at(&self) -> Option<Duration> {
+        let running = self.replica.height() == Some(self.chain.state.next_height());
+        if running {
+            return None;
+        }
+        let reasons = Reasons {
+            work: !self.mempool.is_idle() || self.sweep,
+            others_began: self.others_began || self.syncing,
+            epoch_deadline: self.chain.state.epoch_deadline(),
+        };
+        let Now { monotonic, wall } = self.now();
+        Some(self.pace.next_height((monotonic, wall), self.last_commit, &reasons))
+    }
+
+    fn begin_height(&mut self) -> Result<(), Fault> {
+        let height = self.chain.state.next_height();
+        let (journal, abstain) = self.journal_of(height)?;
+        self.executed.clear();
+        self.others_began = false;
+        self.replaying = !journal.is_empty();
+        let start = Start {
+            height,
+            committee: Arc::clone(self.chain.state.committee()),
+            parent_time: self.chain.state.tip().time,
+            journal,
+            abstain,
+        };
+        let result = self.feed(Input::Start(start));
+        self.replaying = false;
+        result.map(drop)
+    }
+
+    /// The entries to replay at `height`, and whether the node must stay silent there.
+    fn journal_of(&mut self, height: Height) -> Result<(Vec<JournalEntry>, bool), Fault> {
+        let fault = |error| Fault::from(ChainError::from(error));
+        if self.chain.journal.is_none() && self.abstains == 0 {
+            let journal = VoteJournal::create(&self.chain.journal_dir).map_err(fault)?;
+            self.chain.journal = Some(journal);
+            tracing::info!(%height, "this node votes again, with a new vote journal");
+        }
+        let Some(journal) = &mut self.chain.journal else { return Ok((Vec::new(), true)) };
+        if journal.height() > height {
+            // The store is older than the journal: what was said below it is not known any more.
+            return Ok((Vec::new(), true));
+        }
+        let mut replay = Vec::new();
+        if journal.height() == height {
+            let (_, entries) = journal.entries().map_err(fault)?;
+            for entry in entries {
+                let entry = JournalEntry::from_bytes(&entry).map_err(|_| Fault::JournalEntry)?;
+                replay.push(entry);
+            }
+        }
+        journal.start(height).map_err(fault)?;
+        Ok((replay, false))
+    }
+
+    /// Gives the replica an input, does what it wants, and so on until it is quiet.
+    fn feed(&mut self, input: Input) -> Result<Option<Verdict>, Fault> {
+        let mut verdict = None;
+        let mut inputs = VecDeque::from([input]);
+        while let Some(input) = inputs.pop_front() {
+            for output in self.replica.handle(self.now(), input)? {
+                if let Output::Verdict(judged) = output {
+                    verdict.get_or_insert(judged);
+                } else {
+                    inputs.extend(self.act(output)?);
+                }
+            }
+        }
+        Ok(verdict)
+    }
+
+    fn act(&mut self, output: Output) -> Result<Option<Input>, Fault> {
+        match output {
+            Output::Journal(entry) => self.journal(&entry)?,
+            Output::Flush => self.flush()?,
+            Output::Broadcast(message) => self.publish(Topic::Consensus, message.to_bytes()),
+            Output::Propose { round, .. } => return self.propose(round).map(Some),
+            Output::Execute { block } => return self.execute(&block).map(Some),
+            Output::Commit { block, certificate, equivocations } => {
+                self.commit(&block, certificate)?;
+                for equivocation in equivocations {
+                    let operation = SystemOperation::ReportEquivocation { equivocation };
+                    self.insert_system(operation, true).unwrap_or_else(|error| {
+                        tracing::debug!(%error, "equivocation not reported");
+                    });
+                }
+            }
+            Output::NextHeight => self.others_began = true,
+            Output::Verdict(_) => {}
+        }
+        Ok(None)
+    }
+
+    fn journal(&mut self, entry: &JournalEntry) -> Result<(), Fault> {
+        let height = self.chain.state.next_height();
+        if let Some(journal) = &mut self.chain.journal
+            && journal.height() == height
+            && !self.replaying
+        {
+            journal.append(height, &entry.to_bytes()).map_err(ChainError::from)?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), Fault> {
+        if let Some(journal) = &mut self.chain.journal {
+            journal.flush().map_err(ChainError::from)?;
+        }
+        Ok(())
+    }
+
+    /// Gossip is not reliable: what does not leave is sent again by the replica's timers.
+    fn publish(&self, topic: Topic, bytes: Vec<u8>) {
+        if let Err(error) = self.network.try_publish(topic, bytes) {
+            tracing::debug!(%error, ?topic, "not published");
+        }
+    }
+
+    fn announce(&self, topic: Topic, announcement: &LedgerAnnouncement) {
+        match announcement.encode() {
+            Ok(bytes) => self.publish(topic, bytes),
+            Err(error) => tracing::error!(%error, ?topic, "an announcement of this node is none"),
+        }
+    }
+
+    fn propose(&mut self, round: u32) -> Result<Input, Fault> {
+        let Chain { state, store, certificate, .. } = &self.chain;
+        let late = self.replica.late_precommits();
+        let record = state.commit_record(store.as_ref(), certificate.clone(), late);
+        let proposal = Proposal {
+            node: self.keys.node.public(),
+            bls: &self.keys.bls,
+            round,
+            now: wall_clock(),
+            commit_record: record.map_err(|error| Fault::Build(error.into()))?,
+        };
+        let system: Vec<_> = self.mempool.system_candidates().copied().collect();
+        let mut candidates = self.mempool.candidates();
+        let mut offered: Option<AccountId> = None;
+        let mut refused = Vec::new();
+        let mut next = |outcome: Outcome<'_>| {
+            if let Outcome::Refused(id, error) = outcome {
+                tracing::debug!(%id, %error, "transaction refused");
+                refused.push(id);
+                if let Some(account) = offered {
+                    candidates.skip_account(account);
+                }
+            }
+            let transaction = Arc::clone(candidates.next()?);
+            offered = Some(transaction.transaction().sender);
+            Some(transaction)
+        };
+        let built = state.propose(store.as_ref(), proposal, &system, &mut next);
+        let (block, executed) = built.map_err(Fault::Build)?;
+        for id in &refused {
+            self.mempool.refused(id);
+        }
+        for operation in system.iter().filter(|operation| !block.body.system.contains(operation)) {
+            self.mempool.refused_system(operation);
+        }
+        self.executed.insert(executed.hash, executed);
+        Ok(Input::Proposed { round, block: Box::new(block) })
+    }
+
+    fn execute(&mut self, block: &Block) -> Result<Input, Fault> {
+        let hash = block.header.hash();
+        let validity = match self.executed_of(hash, block) {
+            Ok(_) => Validity::Valid,
+            Err(error) if error.is_fatal() => {
+                return Err(Fault::Decided { height: block.header.height, error });
+            }
+            Err(error) => {
+                let proposer = block.header.proposer;
+                tracing::warn!(%hash, %proposer, %error, "invalid block");
+                Validity::Invalid
+            }
+        };
+        Ok(Input::Executed { block: hash, validity })
+    }
+
+    fn executed_of(&mut self, hash: BlockHash, block: &Block) -> Result<&Executed, BlockError> {
+        if !self.executed.contains_key(&hash) {
+            let Chain { state, store, .. } = &self.chain;
+            let known = |id: &TransactionId| self.mempool.get(id).is_some();
+            let executed = state.execute(store.as_ref(), block, &known)?;
+            self.executed.insert(hash, executed);
+        }
+        Ok(&self.executed[&hash])
+    }
+
+    fn commit(&mut self, block: &Arc<Block>, certificate: CommitCertificate) -> Result<(), Fault> {
+        let (hash, height) = (block.header.hash(), block.header.height);
+        let decided = |error| Fault::Decided { height, error };
+        self.executed_of(hash, block).map_err(decided)?;
+        let executed = self.executed.remove(&hash).expect("just executed");
+        let committed = CommittedBlock {
+            block: Arc::clone(block),
+            certificate: certificate.clone(),
+            transactions: executed.transactions.clone(),
+            events: executed.events.clone(),
+        };
+        self.chain.commit(block, certificate, executed)?;
+        self.last_commit = self.started.elapsed();
+        if !self.syncing {
+            self.abstains = self.abstains.saturating_sub(1);
+        }
+        let state = &self.chain.state;
+        let store = self.chain.store.as_ref();
+        self.sweep = state.sweep_pending(store).map_err(ChainError::from)?;
+        let mut senders = Vec::with_capacity(block.body.transactions.len());
+        for signed in &block.body.transactions {
+            let sender = signed.transaction.sender;
+            let account = state.account(store, &sender).map_err(ChainError::from)?;
+            let facts = AccountFacts { nonce: account.nonce, balance: account.balance };
+            senders.push((sender, facts));
+        }
+        self.mempool.committed(block.header.time, &committed.transactions, &senders);
+        self.mempool.committed_system(&block.body.system);
+        tracing::debug!(%height, transactions = committed.transactions.len(), "block committed");
+        if block.header.proposer == self.keys.node.public() {
+            let certificate = committed.certificate.clone();
+            let header = CertifiedHeader { header: block.header, certificate };
+            self.announce(Topic::Headers, &LedgerAnnouncement::NewHeader(Box::new(header)));
+        }
+        self.listeners.state.send_replace(Arc::new(self.chain.state.clone()));
+        // Nobody listens: nobody misses it.
+        drop(self.listeners.committed.send(Arc::new(committed)));
+        Ok(())
+    }
+
+    fn on_consensus(&mut self, event: GossipMessage) -> Result<(), Fault> {
+        let GossipMessage { bytes, verdict, .. } = event;
+        let Ok(message) = ConsensusMessage::from_bytes(&bytes) else {
+            verdict.reject();
+            return Ok(());
+        };
+        let judged = self.feed(Input::Message(message))?;
+        tell(verdict, judged);
+        Ok(())
+    }
+
+    fn on_tick(&mut self) -> Result<(), Fault> {
+        let now = self.now().monotonic;
+        self.mempool.expire(u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
+        if self.replica.next_deadline().is_some_and(|deadline| deadline <= now) {
+            self.feed(Input::Tick)?;
+        }
+        Ok(())
+    }
+
+    fn on_command(&mut self, command: Command) -> Result<(), Fault> {
+        match command {
+            Command::Insert { transactions, spread, reply } => {
+                let mut results = Vec::with_capacity(transactions.len());
+                for transaction in transactions {
+                    results.push(self.insert(transaction, spread)?);
+                }
+                // The asker may have gone; the transactions stay.
+                drop(reply.send(results));
+            }
+            Command::InsertSystem { operation, spread, reply } => {
+                let _ = reply.send(self.insert_system(operation, spread));
+            }
+            Command::Synced(synced) => self.on_synced(synced)?,
+            Command::Stats(reply) => drop(reply.send(self.mempool.stats())),
+        }
+        Ok(())
+    }
+
+    fn insert(
+        &mut self,
+        transaction: Arc<VerifiedTransaction>,
+        spread: bool,
+    ) -> Result<Result<(), MempoolError>, Fault> {
+        let sender = transaction.transaction().sender;
+        let account = self.chain.state.account(self.chain.store.as_ref(), &sender);
+        let account = account.map_err(ChainError::from)?;
+        let facts = AccountFacts { nonce: account.nonce, balance: account.balance };
+        let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let inserted = self.mempool.insert(now_ms, Arc::clone(&transaction), facts);
+        if inserted.is_ok()
+            && spread
+            && let Some(full) = self.outbox.add(&transaction)
+        {
+            self.spread(full);
+        }
+        Ok(inserted.map(drop))
+    }
+
+    fn spread(&self, transactions: Vec<Vec<u8>>) {
+        self.announce(Topic::Transactions, &LedgerAnnouncement::Transactions(transactions));
+    }
+
+    fn insert_system(
+        &mut self,
+        operation: SystemOperation,
+        spread: bool,
+    ) -> Result<(), MempoolError> {
+        self.mempool.insert_system(operation)?;
+        if spread {
+            self.announce(Topic::Transactions, &LedgerAnnouncement::System(operation));
+        }
+        Ok(())
+    }
+
+    fn on_synced(&mut self, synced: SyncedBlocks) -> Result<(), Fault> {
+        let SyncedBlocks { blocks, reply } = synced;
+        self.syncing = true;
+        let mut taken = true;
+        for (block, certificate) in blocks {
+            let next = self.chain.state.next_height();
+            if block.header.height != next {
+                continue;
+            }
+            if self.replica.height() != Some(next) {
+                self.begin_height()?;
+            }
+            if self.chain.state.next_height() == next {
+                let input = Input::Synced { block: Box::new(block), certificate };
+                let verdict = self.feed(input)?;
+                taken &= verdict != Some(Verdict::Reject);
+            }
+            if self.chain.state.next_height() == next {
+                break;
+            }
+        }
+        self.syncing = false;
+        let _ = reply.send(taken);
+        Ok(())
+    }
+}
+
+fn tell(handle: VerdictHandle, verdict: Option<Verdict>) {
+    match verdict {
+        Some(Verdict::Forward) => handle.accept(),
+        Some(Verdict::Ignore) | None => handle.ignore(),
+        Some(Verdict::Reject) => handle.reject(),
+    }
+}

@@ -1,0 +1,6 @@
+//! Replicas among themselves, in virtual time.
+
+mod admission;
+mod network;
+mod pitfalls;
+mod safety;

@@ -1,0 +1,289 @@
+//! What committing a block costs: run it with `cargo bench -p floe-storage --bench ledger`.
+//! Compare the rows of one run, not absolutes.
+//!
+//! A state of 100,000 records, then 5,000 blocks of 100 transactions. Each block changes 250
+//! random records: it writes the nodes of the tree above them (some 900 of 300 bytes, with the
+//! stale lists that belong to them), the values, and an index of 50 entries. Once without and once
+//! with pruning; then reads.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a bench: it prints, and a failure ends it"
+)]
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use borsh::BorshDeserialize;
+use floe_protocol::{
+    hash::{Domain, Hash},
+    index::Height,
+    keys::{KeyPair, NodeId},
+    ledger::{
+        AccountId, Amount, Block, Body, Header, Operation, SignedTransaction, StateChange,
+        StateReader, Timestamp, Transaction, TransactionId,
+    },
+    vote::CommitCertificate,
+};
+use floe_storage::{Committed, LedgerStore, LedgerStoreConfig};
+
+const RECORDS: u64 = 100_000;
+const TRANSACTIONS: u64 = 100;
+const CHANGES: u64 = 250;
+const INDEX_ENTRIES: u64 = 50;
+const NODE_BYTES: usize = 300;
+const VALUE_BYTES: usize = 80;
+/// Depths of inner nodes: 16^0 to 16^4 of them.
+const DEPTHS: u8 = 5;
+
+fn main() {
+    let blocks = std::env::var("BLOCKS").ok().and_then(|n| n.parse().ok()).unwrap_or(5_000);
+    for prune in [true, false] {
+        run(blocks, prune);
+    }
+}
+
+fn run(blocks: u64, prune: bool) {
+    let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let dir = home.path().join("ledger");
+    let mut config =
+        LedgerStoreConfig::new(dir.clone(), home.path().join("marker"), NodeId::new([1; 32]));
+    if let Some(mib) = std::env::var("CACHE_MIB").ok().and_then(|n| n.parse::<u64>().ok()) {
+        config.cache_bytes = mib << 20;
+    }
+    let store = LedgerStore::open(&config).unwrap();
+    let mut tree = Tree::default();
+    let records: BTreeSet<u64> = (0..RECORDS).collect();
+    let start = Instant::now();
+    store.commit_genesis(&tree.change(0, &records), &[0; 500]).unwrap();
+    println!("pruning: {prune}; genesis of {RECORDS} records: {:.2?}", start.elapsed());
+    println!("        RSS {:.1} MiB, disk {:.1} MiB", rss_mib(), disk_mib(&dir));
+
+    let mut ids = transactions(0);
+    let (mut commits, mut prunes) = (Vec::new(), Vec::new());
+    let mut nodes = 0;
+    let mut cpu = Duration::ZERO;
+    for height in 1..=blocks {
+        let records = (0..CHANGES).map(|n| random(&[height, n]) % RECORDS).collect::<BTreeSet<_>>();
+        let change = tree.change(height, &records);
+        nodes += change.nodes.len();
+        let (block, transactions) = block(height);
+        ids = transactions;
+        let certificate = certificate(&block);
+        let committed = Committed {
+            hash: block.header.hash(),
+            block: &block,
+            certificate: &certificate,
+            transactions: &ids,
+            change: &change,
+            epoch_end: None,
+            tip: &[1; 500],
+        };
+        let cpu_before = cpu_time();
+        let start = Instant::now();
+        store.commit(&committed).unwrap();
+        commits.push(start.elapsed());
+        if prune {
+            let start = Instant::now();
+            store.prune_step(1_500).unwrap();
+            prunes.push(start.elapsed());
+        }
+        cpu += cpu_time() - cpu_before;
+        if height % 1_000 == 0 {
+            println!(
+                "{height:7} RSS {:.1} MiB, disk {:.1} MiB, commit {}, prune {}, {} nodes and \
+                 {:.2} ms of CPU a block",
+                rss_mib(),
+                disk_mib(&dir),
+                quantiles(&mut commits),
+                quantiles(&mut prunes),
+                nodes / 1_000,
+                cpu.as_secs_f64(),
+            );
+            (nodes, cpu) = (0, Duration::ZERO);
+            commits.clear();
+            prunes.clear();
+        }
+    }
+    reads(&store, &tree, blocks, &ids);
+    drop(store);
+    let start = Instant::now();
+    let store = LedgerStore::open(&config).unwrap();
+    println!("        reopened in {:.2?}, RSS {:.1} MiB", start.elapsed(), rss_mib());
+    assert_eq!(store.tip().unwrap().unwrap().0, Height::new(blocks));
+}
+
+fn reads(store: &LedgerStore, tree: &Tree, blocks: u64, ids: &[TransactionId]) {
+    let mut times = Vec::new();
+    for n in 0..10_000 {
+        let record = random(&[n]) % RECORDS;
+        let start = Instant::now();
+        let (_, value) = store.value(&record_key(record), blocks).unwrap().unwrap();
+        times.push(start.elapsed());
+        assert_eq!(value.unwrap().len(), VALUE_BYTES);
+    }
+    println!("        value {}", quantiles(&mut times));
+    times.clear();
+    for n in 0..2_000 {
+        let record = random(&[n]) % RECORDS;
+        let start = Instant::now();
+        for path in paths(record) {
+            let key = node_key(tree.versions[&path], &path);
+            assert!(store.node(&key).unwrap().is_some());
+        }
+        times.push(start.elapsed());
+    }
+    println!("        path of nodes {}", quantiles(&mut times));
+    let start = Instant::now();
+    for id in ids {
+        assert!(store.transaction(id).unwrap().is_some());
+    }
+    println!("        transaction {:.1?}", start.elapsed() / 100);
+}
+
+/// The versions of the nodes and values of a tree of records.
+#[derive(Debug, Default)]
+struct Tree {
+    versions: BTreeMap<Vec<u8>, u64>,
+    values: BTreeMap<u64, u64>,
+    index: VecDeque<Vec<u8>>,
+}
+
+impl Tree {
+    fn change(&mut self, version: u64, records: &BTreeSet<u64>) -> StateChange {
+        let mut change = StateChange { version, ..StateChange::default() };
+        let paths: BTreeSet<_> = records.iter().flat_map(|record| paths(*record)).collect();
+        for path in paths {
+            change.nodes.push((node_key(version, &path), noise(version, &path, NODE_BYTES)));
+            if let Some(old) = self.versions.insert(path.clone(), version) {
+                change.stale_nodes.push(node_key(old, &path));
+            }
+        }
+        for record in records {
+            let key = record_key(*record);
+            change.values.push((key, Some(noise(version, key.as_bytes(), VALUE_BYTES))));
+            if let Some(old) = self.values.insert(*record, version) {
+                change.stale_values.push((key, old));
+            }
+        }
+        for entry in 0..INDEX_ENTRIES {
+            let entry = noise(version, &entry.to_be_bytes(), 48);
+            change.index_added.push(entry.clone());
+            self.index.push_back(entry);
+        }
+        while self.index.len() > 10_000 {
+            change.index_removed.extend(self.index.pop_front());
+        }
+        change
+    }
+}
+
+fn record_key(record: u64) -> Hash {
+    Domain::Piece.hash(&[b"record", &record.to_be_bytes()])
+}
+
+/// The inner nodes and the leaf of a record, by depth and nibbles.
+fn paths(record: u64) -> Vec<Vec<u8>> {
+    let key = record_key(record);
+    let nibbles = key.as_bytes().iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    let nibbles: Vec<u8> = nibbles.take(8).collect();
+    (0..DEPTHS)
+        .chain([8])
+        .map(|depth| [&[depth][..], &nibbles[..usize::from(depth)]].concat())
+        .collect()
+}
+
+fn node_key(version: u64, path: &[u8]) -> Vec<u8> {
+    [&version.to_be_bytes()[..], path].concat()
+}
+
+fn random(seed: &[u64]) -> u64 {
+    let bytes: Vec<u8> = seed.iter().flat_map(|n| n.to_be_bytes()).collect();
+    let hash = Domain::Piece.hash(&[&bytes]);
+    u64::from_be_bytes(hash.as_bytes()[..8].try_into().unwrap())
+}
+
+fn noise(version: u64, key: &[u8], bytes: usize) -> Vec<u8> {
+    let seed = Domain::Piece.hash(&[&version.to_be_bytes(), key]);
+    let words = (0..bytes.div_ceil(32) as u64)
+        .flat_map(|n| *Domain::Piece.hash(&[seed.as_bytes(), &n.to_be_bytes()]).as_bytes());
+    words.take(bytes).collect()
+}
+
+fn transactions(height: u64) -> Vec<TransactionId> {
+    (0..TRANSACTIONS)
+        .map(|n| {
+            let (height, n) = (height.to_be_bytes(), n.to_be_bytes());
+            TransactionId::new(Domain::Transaction.hash(&[&height, &n]))
+        })
+        .collect()
+}
+
+fn block(height: u64) -> (Block, Vec<TransactionId>) {
+    let mut header = Header::deserialize(&mut &[0; 2048][..]).unwrap();
+    header.height = Height::new(height);
+    let key = KeyPair::from_seed([1; 32]).public();
+    let signature = borsh::from_slice(&[7; 64]).unwrap();
+    let transactions = (0..TRANSACTIONS).map(|n| SignedTransaction {
+        transaction: Transaction {
+            sender: AccountId::new(key),
+            nonce: height * TRANSACTIONS + n,
+            fee: Amount::from_frost(1000),
+            expires: Timestamp::from_ms(n),
+            operations: vec![Operation::Transfer {
+                to: AccountId::new(key),
+                amount: Amount::from_frost(7),
+            }],
+        },
+        signature,
+    });
+    let body = Body { transactions: transactions.collect(), ..Body::default() };
+    (Block { header, body }, transactions_of(height))
+}
+
+fn transactions_of(height: u64) -> Vec<TransactionId> {
+    transactions(height)
+}
+
+fn certificate(block: &Block) -> CommitCertificate {
+    CommitCertificate {
+        height: block.header.height,
+        round: 0,
+        block: block.header.hash(),
+        signatures: Vec::new(),
+    }
+}
+
+fn quantiles(times: &mut [Duration]) -> String {
+    if times.is_empty() {
+        return "none".into();
+    }
+    times.sort_unstable();
+    let at = |part: usize| times[(times.len() * part / 100).min(times.len() - 1)];
+    format!("p50 {:.2?} p95 {:.2?} max {:.2?}", at(50), at(95), at(100))
+}
+
+/// Of all threads; ticks of 10 ms average out.
+fn cpu_time() -> Duration {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+    Duration::from_millis(10 * ticks)
+}
+
+fn rss_mib() -> f64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
+}
+
+fn disk_mib(dir: &Path) -> f64 {
+    let entries = fs::read_dir(dir).unwrap();
+    let bytes: u64 = entries.map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
+    bytes as f64 / f64::from(1 << 20)
+}

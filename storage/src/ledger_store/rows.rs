@@ -1,0 +1,211 @@
+//! Rows of the ledger's table: one byte that says what a row is, then a key in byte order.
+//!
+//! Everything lies in one table, since sled keeps a log per database and memory per page. Numbers
+//! are big-endian, but the versions of a value are inverted: the newest one that is not above a
+//! version is the first row at or behind it.
+//!
+//! A value of any length goes into one *long row*: a head that says how long it is, with the
+//! bytes in it if they are few, else in pieces under keys of their own. The pieces are written
+//! before their head and removed before it, so that a head has all its pieces.
+
+use floe_protocol::hash::{HASH_BYTES, Hash};
+
+use crate::{
+    StorageError,
+    database::{Table, Value},
+};
+
+/// Bytes of a long row in its head, or in one piece.
+pub(super) const PIECE_BYTES: usize = 4 << 10;
+/// The longest long row: above a block, a certificate, and any record of the state.
+const LONG_BYTES_MAX: usize = 64 << 20;
+
+const IN_HEAD: u8 = 0;
+const IN_PIECES: u8 = 1;
+
+/// What a row is. The numbers are the format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Kind {
+    /// The height of the newest block.
+    Tip = 0,
+    /// The owner's own bytes about the tip, by height.
+    TipBytes = 1,
+    /// What an unfinished commit writes, by height and number: see `journal.rs`.
+    Journal = 2,
+    /// Headers by height.
+    Header = 3,
+    /// Bodies by height.
+    Body = 4,
+    /// Commit certificates by height.
+    Certificate = 5,
+    /// Heights by block hash.
+    Hash = 6,
+    /// Height and position by transaction id.
+    Transaction = 7,
+    /// Height of the last block by epoch.
+    EpochEnd = 8,
+    /// Nodes of the authenticated map that are in no pack, by their key.
+    Node = 9,
+    /// Values by key hash and inverted version.
+    Value = 10,
+    /// The sorted index: keys alone.
+    Index = 11,
+    /// Values that may go once a version is old, by version and number.
+    StaleValues = 12,
+    /// Pieces of long rows, by the key of their head and number.
+    Piece = 13,
+    /// Nodes of the authenticated map by the key of the last one: see `nodes.rs`.
+    Pack = 14,
+    /// Nodes that may go once a version is old, by version and number.
+    StaleNodes = 15,
+    /// The first version whose nodes are not swept.
+    Swept = 16,
+    /// Layouts of committees by epoch, but for the first.
+    Committee = 17,
+}
+
+/// The key of a row.
+pub(super) fn key(kind: Kind, parts: &[&[u8]]) -> Vec<u8> {
+    let len = parts.iter().map(|part| part.len()).sum::<usize>();
+    let mut key = Vec::with_capacity(1 + len);
+    key.push(kind as u8);
+    for part in parts {
+        key.extend_from_slice(part);
+    }
+    key
+}
+
+/// The key of a row named by one number.
+pub(super) fn numbered(kind: Kind, number: u64) -> Vec<u8> {
+    key(kind, &[&number.to_be_bytes()])
+}
+
+/// The key of part `part` of a list that belongs to `number`.
+pub(super) fn part(kind: Kind, number: u64, part: u32) -> Vec<u8> {
+    key(kind, &[&number.to_be_bytes(), &part.to_be_bytes()])
+}
+
+/// The number in a key of [`numbered`] or [`part`].
+pub(super) fn number(table: &Table, key: &[u8]) -> Result<u64, StorageError> {
+    let number = key.get(1..9).and_then(|number| number.try_into().ok());
+    number.map(u64::from_be_bytes).ok_or_else(|| table.corrupt())
+}
+
+/// The key of a value.
+pub(super) fn value(hash: &Hash, version: u64) -> Vec<u8> {
+    key(Kind::Value, &[hash.as_bytes(), &(!version).to_be_bytes()])
+}
+
+/// The version in the key of a value.
+pub(super) fn value_version(table: &Table, key: &[u8]) -> Result<u64, StorageError> {
+    let version = key.get(1 + HASH_BYTES..).and_then(|version| version.try_into().ok());
+    version.map(|version| !u64::from_be_bytes(version)).ok_or_else(|| table.corrupt())
+}
+
+/// All keys of one kind.
+pub(super) fn all(kind: Kind) -> std::ops::Range<Vec<u8>> {
+    vec![kind as u8]..vec![kind as u8 + 1]
+}
+
+/// Writes a long row.
+pub(super) fn put(table: &Table, key: &[u8], bytes: &[u8]) -> Result<(), StorageError> {
+    if bytes.len() <= PIECE_BYTES {
+        let mut head = Vec::with_capacity(1 + bytes.len());
+        head.push(IN_HEAD);
+        head.extend_from_slice(bytes);
+        return table.insert(key, &head);
+    }
+    if bytes.len() > LONG_BYTES_MAX {
+        let what = "row of the ledger";
+        return Err(StorageError::Length { what, bytes: bytes.len(), max_bytes: LONG_BYTES_MAX });
+    }
+    for (number, piece) in (0_u32..).zip(bytes.chunks(PIECE_BYTES)) {
+        table.insert(&piece_key(key, number), piece)?;
+    }
+    let mut head = vec![IN_PIECES];
+    head.extend_from_slice(&(bytes.len() as u64).to_be_bytes());
+    table.insert(key, &head)
+}
+
+/// Reads a long row.
+pub(super) fn get(table: &Table, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
+    match table.get(key)? {
+        None => Ok(None),
+        Some(head) => assemble(table, key, &head).map(Some),
+    }
+}
+
+/// The bytes of the long row with this head.
+pub(super) fn assemble(table: &Table, key: &[u8], head: &[u8]) -> Result<Vec<u8>, StorageError> {
+    let Some(len) = len_in_pieces(table, head)? else {
+        return Ok(head[1..].to_vec());
+    };
+    let mut bytes = Vec::with_capacity(len);
+    for number in 0_u32.. {
+        if bytes.len() >= len {
+            break;
+        }
+        let piece = table.get(&piece_key(key, number))?.ok_or_else(|| table.corrupt())?;
+        if piece.is_empty() {
+            return Err(table.corrupt());
+        }
+        bytes.extend_from_slice(&piece);
+    }
+    if bytes.len() == len { Ok(bytes) } else { Err(table.corrupt()) }
+}
+
+/// Removes a long row.
+pub(super) fn remove(table: &Table, key: &[u8]) -> Result<(), StorageError> {
+    let Some(head) = table.get(key)? else {
+        return Ok(());
+    };
+    if len_in_pieces(table, &head)?.is_some() {
+        remove_pieces(table, key)?;
+    }
+    table.remove(key).map(drop)
+}
+
+/// Removes whatever there is of a row whose writing may have stopped half way.
+pub(super) fn remove_unfinished(table: &Table, key: &[u8]) -> Result<(), StorageError> {
+    remove_pieces(table, key)?;
+    table.remove(key).map(drop)
+}
+
+fn remove_pieces(table: &Table, key: &[u8]) -> Result<(), StorageError> {
+    let pieces = piece_key(key, 0)..=piece_key(key, u32::MAX);
+    for piece in keys(table, pieces)? {
+        table.remove(&piece)?;
+    }
+    Ok(())
+}
+
+/// The keys of a range, which is known to be short.
+pub(super) fn keys(
+    table: &Table,
+    range: impl std::ops::RangeBounds<Vec<u8>>,
+) -> Result<Vec<Value>, StorageError> {
+    table.range(range).map(|row| row.map(|(key, _)| key)).collect()
+}
+
+/// The length of a long row whose bytes are in pieces; none if they are in the head.
+fn len_in_pieces(table: &Table, head: &[u8]) -> Result<Option<usize>, StorageError> {
+    match head.split_first() {
+        Some((&IN_HEAD, _)) => Ok(None),
+        Some((&IN_PIECES, len)) => {
+            let len = len.try_into().ok().map(u64::from_be_bytes);
+            let len = len.and_then(|len| usize::try_from(len).ok());
+            match len.filter(|len| *len <= LONG_BYTES_MAX) {
+                Some(len) => Ok(Some(len)),
+                None => Err(table.corrupt()),
+            }
+        }
+        _ => Err(table.corrupt()),
+    }
+}
+
+/// The length in the key keeps the pieces of one row apart from those of any other.
+fn piece_key(head: &[u8], number: u32) -> Vec<u8> {
+    let len = u32::try_from(head.len()).expect("keys are short");
+    key(Kind::Piece, &[&len.to_be_bytes(), head, &number.to_be_bytes()])
+}
