@@ -19,7 +19,7 @@ use floe_protocol::{
     message::{InvalidReason, Limits, NodeStatus, Refusal, Request, Response, StatusAnswer},
 };
 use prometheus_client::registry::Registry;
-use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
+use tokio::{task::JoinHandle, time::timeout};
 
 use super::*;
 
@@ -53,7 +53,7 @@ fn config(seed: u8) -> NetworkConfig {
 /// A running network and what it was asked.
 struct Peer {
     network: Network,
-    events: mpsc::Receiver<Event>,
+    inbound: Inbound,
     task: JoinHandle<()>,
     registry: Registry,
 }
@@ -61,8 +61,8 @@ struct Peer {
 impl Peer {
     async fn start(config: NetworkConfig) -> Self {
         let mut registry = Registry::default();
-        let (network, events, task) = start(config, &mut registry).await.unwrap();
-        Self { network, events, task, registry }
+        let (network, inbound, task) = start(config, &mut registry).await.unwrap();
+        Self { network, inbound, task, registry }
     }
 
     fn address(&self) -> Multiaddr {
@@ -76,24 +76,24 @@ impl Peer {
         self.network.add_addresses(node, addresses).await;
     }
 
-    async fn event(&mut self) -> Event {
-        timeout(DEADLINE, self.events.recv()).await.unwrap().unwrap()
-    }
-
-    /// The next request, which must be one.
+    /// The next request.
     async fn asked(&mut self) -> (NodeId, Request, ReplyHandle) {
-        match self.event().await {
-            Event::Request { peer, request, reply } => (peer, request, reply),
-            Event::Announcement { .. } => panic!("an announcement"),
+        let request = timeout(DEADLINE, self.inbound.requests.recv()).await.unwrap().unwrap();
+        (request.peer, request.request, request.reply)
+    }
+
+    fn gossip(&mut self, topic: Topic) -> &mut mpsc::Receiver<GossipMessage> {
+        match topic {
+            Topic::Announcements => &mut self.inbound.announcements,
+            Topic::Transactions => &mut self.inbound.transactions,
+            Topic::Consensus => &mut self.inbound.consensus,
+            Topic::Headers => &mut self.inbound.headers,
         }
     }
 
-    /// The next announcement, which must be one.
-    async fn heard(&mut self) -> (NodeId, Vec<u8>, VerdictHandle) {
-        match self.event().await {
-            Event::Announcement { from, bytes, verdict } => (from, bytes, verdict),
-            Event::Request { .. } => panic!("a request"),
-        }
+    /// The next message on a topic.
+    async fn heard(&mut self, topic: Topic) -> GossipMessage {
+        timeout(DEADLINE, self.gossip(topic).recv()).await.unwrap().unwrap()
     }
 
     /// Waits until the view of the peers is as wished.

@@ -324,7 +324,7 @@ async fn payloads_beyond_the_bytes_under_way_wait_their_turn() {
         for _ in 0..3 {
             let (_, _, reply) = b.asked().await;
             // No second one comes while the first is not answered.
-            assert!(b.events.try_recv().is_err());
+            assert!(b.inbound.requests.try_recv().is_err());
             reply.reply(Response::Certified);
         }
     };
@@ -345,8 +345,10 @@ async fn a_stopped_network_says_so_and_its_peers_notice() {
     let stopped = handle.request(node(2), Request::NodeStatus).await;
     assert_eq!(stopped, Err(RequestError::Stopped));
     assert_eq!(handle.find(node(2)).await, Err(FindError::Stopped));
-    let announced = handle.announce(vec![1]).await;
+    let announced = handle.publish(Topic::Headers, vec![1]).await;
     assert_eq!(announced, Err(AnnounceError::Stopped));
+    let at_once = handle.try_publish(Topic::Consensus, vec![1]);
+    assert_eq!(at_once, Err(AnnounceError::Stopped));
     timeout(DEADLINE, handle.shutdown()).await.unwrap();
 }
 
