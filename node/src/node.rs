@@ -104,48 +104,9 @@ impl Node {
 
         let (view_sender, view) = watch::channel(Arc::new(view));
         let cancel = CancellationToken::new();
-        let mut services = JoinSet::new();
-        let Inbound { requests, announcements, transactions, consensus, headers } = inbound;
-        let (ledger, ledger_thread) = start_ledger(
-            &mut services,
-            ledger::Args {
-                chain,
-                keys: keys.clone(),
-                network: network.clone(),
-                consensus,
-                timeouts: config.timeouts,
-                cancel: cancel.clone(),
-            },
-        )?;
-        let (queries, queries_receiver) = mpsc::channel(QUERIES_MAX);
-        services.spawn(queries::run(queries::Args {
-            ledger: ledger.clone(),
-            queries: queries_receiver,
-            cancel: cancel.clone(),
-        }));
-        services.spawn(transactions::run(transactions::Args {
-            ledger: ledger.clone(),
-            transactions,
-            cancel: cancel.clone(),
-        }));
-        services.spawn(block_sync::run(block_sync::Args {
-            ledger: ledger.clone(),
-            network: network.clone(),
-            headers,
-            cancel: cancel.clone(),
-        }));
-        services.spawn(storage_node::run(storage_node::Args {
-            view: view.clone(),
-            keys,
-            store: store.clone(),
-            network: network.clone(),
-            requests,
-            announcements,
-            queries,
-            limits: config.service,
-            cancel: cancel.clone(),
-        }));
-        services.spawn(address_book::run(store.clone(), network.clone(), cancel.clone()));
+        let parts = Parts { config, keys, store: store.clone(), network: network.clone(), chain };
+        let (services, ledger, ledger_thread) =
+            spawn_services(parts, inbound, view.clone(), &cancel)?;
         tracing::info!(node = %id, addresses = ?network.listen_addresses(), "node is up");
         Ok(NodeHandle {
             id,
@@ -238,6 +199,67 @@ impl NodeHandle {
             Err(error) => tracing::error!(%error, "shutdown interrupted"),
         }
     }
+}
+
+/// What the services share.
+struct Parts {
+    config: NodeConfig,
+    keys: NodeKeys,
+    store: Store,
+    network: Network,
+    chain: Chain,
+}
+
+fn spawn_services(
+    parts: Parts,
+    inbound: Inbound,
+    view: watch::Receiver<Arc<LedgerView>>,
+    cancel: &CancellationToken,
+) -> Result<(JoinSet<()>, Ledger, LedgerThread), NodeError> {
+    let Parts { config, keys, store, network, chain } = parts;
+    let mut services = JoinSet::new();
+    let Inbound { requests, announcements, transactions, consensus, headers } = inbound;
+    let (ledger, ledger_thread) = start_ledger(
+        &mut services,
+        ledger::Args {
+            chain,
+            keys: keys.clone(),
+            network: network.clone(),
+            consensus,
+            timeouts: config.timeouts,
+            cancel: cancel.clone(),
+        },
+    )?;
+    let (queries, queries_receiver) = mpsc::channel(QUERIES_MAX);
+    services.spawn(queries::run(queries::Args {
+        ledger: ledger.clone(),
+        queries: queries_receiver,
+        cancel: cancel.clone(),
+    }));
+    services.spawn(transactions::run(transactions::Args {
+        ledger: ledger.clone(),
+        transactions,
+        cancel: cancel.clone(),
+    }));
+    services.spawn(block_sync::run(block_sync::Args {
+        ledger: ledger.clone(),
+        network: network.clone(),
+        headers,
+        cancel: cancel.clone(),
+    }));
+    services.spawn(storage_node::run(storage_node::Args {
+        view,
+        keys,
+        store: store.clone(),
+        network: network.clone(),
+        requests,
+        announcements,
+        queries,
+        limits: config.service,
+        cancel: cancel.clone(),
+    }));
+    services.spawn(address_book::run(store.clone(), network.clone(), cancel.clone()));
+    Ok((services, ledger, ledger_thread))
 }
 
 /// Starts the ledger's thread, and a task that ends when it does.

@@ -48,6 +48,7 @@ pub(crate) struct Args {
 /// Runs until cancelled or until the ledger has stopped.
 pub(crate) async fn run(args: Args) {
     let Args { ledger, network, mut headers, cancel } = args;
+    let mut missing = ledger.missing();
     let mut sync = BlockSync { ledger, network, asked: 0, ahead: None };
     let mut asking = interval(ASKING_INTERVAL);
     asking.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -57,6 +58,7 @@ pub(crate) async fn run(args: Args) {
             () = cancel.cancelled() => return,
             Some(event) = headers.recv() => { sync.on_header(event).await; Ok(()) }
             _ = asking.tick() => sync.ask().await,
+            Ok(()) = missing.changed() => sync.ask().await,
             () = wait(due) => sync.catch_up().await,
         };
         if let Err(LedgerStopped) = result {

@@ -20,6 +20,7 @@ use std::{io, sync::Arc, thread};
 
 use floe_protocol::{
     consensus::Timeouts,
+    index::Height,
     ledger::{
         Block, BlockEvents, State, SystemOperation, Timestamp, TransactionId, VerifiedTransaction,
     },
@@ -88,7 +89,7 @@ pub(crate) enum Command {
     },
     /// Take a verified system operation into the mempool.
     InsertSystem {
-        operation: SystemOperation,
+        operation: Box<SystemOperation>,
         spread: bool,
         reply: oneshot::Sender<Result<(), MempoolError>>,
     },
@@ -104,6 +105,8 @@ pub struct Ledger {
     commands: mpsc::Sender<Command>,
     state: watch::Receiver<Arc<State>>,
     committed: broadcast::Sender<Arc<CommittedBlock>>,
+    /// The last height that was decided without its block.
+    missing: watch::Receiver<Height>,
     store: Arc<LedgerStore>,
 }
 
@@ -123,6 +126,11 @@ impl Ledger {
     #[must_use]
     pub fn committed(&self) -> broadcast::Receiver<Arc<CommittedBlock>> {
         self.committed.subscribe()
+    }
+
+    /// Tells of heights that were decided before their block has come.
+    pub(crate) fn missing(&self) -> watch::Receiver<Height> {
+        self.missing.clone()
     }
 
     /// What is on disk.
@@ -152,6 +160,7 @@ impl Ledger {
         operation: SystemOperation,
         spread: bool,
     ) -> Result<Result<(), MempoolError>, LedgerStopped> {
+        let operation = Box::new(operation);
         self.ask(|reply| Command::InsertSystem { operation, spread, reply }).await
     }
 
@@ -215,11 +224,18 @@ pub(crate) fn start(args: Args) -> io::Result<Started> {
     let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
     let (state, state_receiver) = watch::channel(Arc::new(args.chain.state.clone()));
     let (committed, _) = broadcast::channel(COMMITTED_MAX);
+    let (missing, missing_receiver) = watch::channel(Height::new(0));
     let store = Arc::clone(&args.chain.store);
-    let ledger = Ledger { commands, state: state_receiver, committed: committed.clone(), store };
+    let ledger = Ledger {
+        commands,
+        state: state_receiver,
+        committed: committed.clone(),
+        missing: missing_receiver,
+        store,
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let (ended, end) = oneshot::channel();
-    let listeners = driver::Listeners { state, committed };
+    let listeners = driver::Listeners { state, committed, missing };
     let cancel = args.cancel.clone();
     let thread = thread::Builder::new().name("floe-ledger".into()).spawn(move || {
         let result = runtime.block_on(Driver::new(args, listeners).run(receiver));

@@ -28,7 +28,7 @@ pub(crate) struct Args {
 /// What a message holds, once verified.
 enum Content {
     Transactions(Vec<Arc<VerifiedTransaction>>),
-    System(SystemOperation),
+    System(Box<SystemOperation>),
 }
 
 /// Runs until cancelled or until the ledger has stopped.
@@ -67,7 +67,7 @@ async fn on_message(
         Content::Transactions(transactions) => {
             ledger.insert(transactions, false).await?.iter().any(of_use)
         }
-        Content::System(operation) => of_use(&ledger.insert_system(operation, false).await?),
+        Content::System(operation) => of_use(&ledger.insert_system(*operation, false).await?),
     };
     if forward {
         verdict.accept();
@@ -91,7 +91,7 @@ fn verify(chain: &ChainId, bytes: &[u8]) -> Option<Content> {
         LedgerAnnouncement::System(operation) => match operation {
             SystemOperation::ReportEquivocation { equivocation } => {
                 equivocation.verify(chain).ok()?;
-                Some(Content::System(operation))
+                Some(Content::System(Box::new(operation)))
             }
         },
         LedgerAnnouncement::NewHeader(_) => None,

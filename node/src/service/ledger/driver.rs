@@ -68,6 +68,7 @@ pub(crate) enum Fault {
 pub(super) struct Listeners {
     pub(super) state: watch::Sender<Arc<State>>,
     pub(super) committed: broadcast::Sender<Arc<CommittedBlock>>,
+    pub(super) missing: watch::Sender<Height>,
 }
 
 /// The thread's state.
@@ -94,8 +95,6 @@ pub(super) struct Driver {
     abstains: u32,
     /// Blocks being committed that came from others, not from votes.
     syncing: bool,
-    /// The vote journal is being replayed: nothing is to be written to it.
-    replaying: bool,
 }
 
 impl Driver {
@@ -120,7 +119,6 @@ impl Driver {
             sweep: false,
             abstains,
             syncing: false,
-            replaying: false,
             chain,
             keys,
             network,
@@ -193,7 +191,6 @@ impl Driver {
         let (journal, abstain) = self.journal_of(height)?;
         self.executed.clear();
         self.others_began = false;
-        self.replaying = !journal.is_empty();
         let start = Start {
             height,
             committee: Arc::clone(self.chain.state.committee()),
@@ -201,9 +198,7 @@ impl Driver {
             journal,
             abstain,
         };
-        let result = self.feed(Input::Start(start));
-        self.replaying = false;
-        result.map(drop)
+        self.feed(Input::Start(start)).map(drop)
     }
 
     /// The entries to replay at `height`, and whether the node must stay silent there.
@@ -263,6 +258,9 @@ impl Driver {
                     });
                 }
             }
+            Output::Missing { height, .. } => {
+                self.listeners.missing.send_replace(height);
+            }
             Output::NextHeight => self.others_began = true,
             Output::Verdict(_) => {}
         }
@@ -273,7 +271,6 @@ impl Driver {
         let height = self.chain.state.next_height();
         if let Some(journal) = &mut self.chain.journal
             && journal.height() == height
-            && !self.replaying
         {
             journal.append(height, &entry.to_bytes()).map_err(ChainError::from)?;
         }
@@ -431,13 +428,13 @@ impl Driver {
             Command::Insert { transactions, spread, reply } => {
                 let mut results = Vec::with_capacity(transactions.len());
                 for transaction in transactions {
-                    results.push(self.insert(transaction, spread)?);
+                    results.push(self.insert(&transaction, spread)?);
                 }
                 // The asker may have gone; the transactions stay.
                 drop(reply.send(results));
             }
             Command::InsertSystem { operation, spread, reply } => {
-                let _ = reply.send(self.insert_system(operation, spread));
+                let _ = reply.send(self.insert_system(*operation, spread));
             }
             Command::Synced(synced) => self.on_synced(synced)?,
             Command::Stats(reply) => drop(reply.send(self.mempool.stats())),
@@ -447,7 +444,7 @@ impl Driver {
 
     fn insert(
         &mut self,
-        transaction: Arc<VerifiedTransaction>,
+        transaction: &Arc<VerifiedTransaction>,
         spread: bool,
     ) -> Result<Result<(), MempoolError>, Fault> {
         let sender = transaction.transaction().sender;
@@ -455,10 +452,10 @@ impl Driver {
         let account = account.map_err(ChainError::from)?;
         let facts = AccountFacts { nonce: account.nonce, balance: account.balance };
         let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let inserted = self.mempool.insert(now_ms, Arc::clone(&transaction), facts);
+        let inserted = self.mempool.insert(now_ms, Arc::clone(transaction), facts);
         if inserted.is_ok()
             && spread
-            && let Some(full) = self.outbox.add(&transaction)
+            && let Some(full) = self.outbox.add(transaction)
         {
             self.spread(full);
         }
