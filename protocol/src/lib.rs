@@ -4,7 +4,8 @@
 //! ([`blob`]), placed on the shards of a [`committee`], registered ([`registration`]), stored and
 //! confirmed by its holders ([`certificate`]), and read back from any `k1` of them ([`transfer`]).
 //! What peers say to each other is in [`message`], what a network starts from in [`genesis`],
-//! what everyone agrees on in [`ledger`], and what waits for a block in [`mempool`].
+//! what everyone agrees on in [`ledger`], what of it a peer without blocks can verify in [`light`],
+//! and what waits for a block in [`mempool`].
 //!
 //! ```text
 //!   bft  index  hash ── merkle ── blob ── encoding ── inconsistency
