@@ -4,8 +4,8 @@
 //! ([`blob`]), placed on the shards of a [`committee`], registered ([`registration`]), stored and
 //! confirmed by its holders ([`certificate`]), and read back from any `k1` of them ([`transfer`]).
 //! What peers say to each other is in [`message`], what a network starts from in [`genesis`], what
-//! everyone agrees on in [`ledger`], how in [`consensus`], and what waits for a block in
-//! [`mempool`].
+//! everyone agrees on in [`ledger`], how in [`consensus`], what waits for a block in [`mempool`],
+//! and how those who hold nothing check it all in [`light`].
 //!
 //! ```text
 //!   bft  index  hash ── merkle ── blob ── encoding ── inconsistency

@@ -101,6 +101,9 @@ pub enum LightError {
     /// A final header excludes the trusted root.
     #[error("the final header of height {0} excludes the trusted root: one of the two is forged")]
     ExcludesRoot(Height),
+    /// The answer is of another height than asked, or does not have one proof per key.
+    #[error("the answer is not one to what was asked")]
+    OtherAnswer,
     /// The state proof proves nothing.
     #[error(transparent)]
     Proof(#[from] StateProofError),

@@ -300,6 +300,33 @@ fn false_facts_are_refused() {
 }
 
 #[test]
+fn an_answer_has_one_proof_per_key_at_the_height_that_was_asked() {
+    let chain = chain(0);
+    let mut client = from_genesis(&network());
+    let keys = [Key::Account(account(0)), Key::Registration(RegistrationId::new([7; 32]))];
+    let prove = |key: &Key| StateProof::new(&chain.store, 1, key).unwrap();
+    let proofs = keys.each_ref().map(prove);
+    let first = || certified(&chain, 1);
+    let height = Some(Height::new(1));
+    for (name, asked, proofs) in [
+        ("another height", (Some(Height::new(2)), &keys[..]), &proofs[..]),
+        ("a proof missing", (height, &keys[..]), &proofs[..1]),
+        ("a proof too many", (height, &keys[..1]), &proofs[..]),
+    ] {
+        let answer = client.facts(asked, first(), proofs, at(0));
+        assert_eq!(answer, Err(LightError::OtherAnswer), "{name}");
+    }
+    let swapped = [proofs[1].clone(), proofs[0].clone()];
+    let answer = client.facts((None, &keys), first(), &swapped, at(0));
+    assert!(matches!(answer, Err(LightError::Proof(_))));
+    for asked in [None, height] {
+        let (header, records) = client.facts((asked, &keys), first(), &proofs, at(0)).unwrap();
+        assert_eq!(Some(&header), client.newest());
+        assert!(matches!(records[..], [Some(Record::Account(_)), None]), "{records:?}");
+    }
+}
+
+#[test]
 fn before_the_first_block_facts_are_proven_by_the_genesis() {
     let chain = Chain::new(&network());
     let state = VerifiedState::genesis(&network()).unwrap();

@@ -781,6 +781,7 @@ fn messages_are_those_of_the_golden_vectors() {
             Response::BlobStatus(answer) => format!("blob_status {:?}", answer.status.state),
             Response::Sliver { .. } => "sliver".into(),
             Response::NodeStatus(_) => "node_status".into(),
+            Response::Ledger(answer) => format!("ledger {}", answer.kind().name()),
             Response::Refused(refusal) => format!("refused: {refusal}"),
         };
         let frame = response.clone().into_frame().unwrap();

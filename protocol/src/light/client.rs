@@ -12,7 +12,7 @@ use crate::{
     hash::{Domain, Hash},
     index::{Epoch, Height},
     keys::ChainId,
-    ledger::{BlockHash, SignedTransaction, Timestamp, TransactionId},
+    ledger::{BlockHash, Key, Record, SignedTransaction, StateProof, Timestamp, TransactionId},
 };
 
 /// Most committees kept, whatever the unbonding period.
@@ -205,6 +205,31 @@ impl LightClient {
         let verified = VerifiedHeader::new(certified, hash);
         self.check_fit(&verified, followed)?;
         Ok(verified)
+    }
+
+    /// Accepts the header of an answer to [`LedgerRequest::Facts`] and checks that the proofs are
+    /// of `keys`, one each. Gives the records in their order.
+    ///
+    /// # Errors
+    /// [`LightError::OtherAnswer`] if the header is of another height than `height`, or proofs are
+    /// missing or too many; [`LightError::Proof`], or as [`Self::accept`].
+    ///
+    /// [`LedgerRequest::Facts`]: crate::message::LedgerRequest::Facts
+    pub fn facts(
+        &mut self,
+        (height, keys): (Option<Height>, &[Key]),
+        certified: CertifiedHeader,
+        proofs: &[StateProof],
+        now: Timestamp,
+    ) -> Result<(VerifiedHeader, Vec<Option<Record>>), LightError> {
+        let asked = height.is_none_or(|height| height == certified.header.height);
+        if !asked || keys.len() != proofs.len() {
+            return Err(LightError::OtherAnswer);
+        }
+        let verified = self.accept(certified, now)?;
+        let records = keys.iter().zip(proofs).map(|(key, proof)| verified.fact(key, proof));
+        let records = records.collect::<Result<_, _>>()?;
+        Ok((verified, records))
     }
 
     /// Checks that a transaction is in a block, and gives both.

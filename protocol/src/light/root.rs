@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::LightError;
 use crate::{
     committee::Committee,
+    hash::Domain,
     index::Height,
     keys::ChainId,
     ledger::{BlockHash, Header, Timestamp},
@@ -55,10 +56,10 @@ impl Checkpoint {
         if header.hash() != root.hash || header.height != root.height || header.time != root.time {
             return Err(LightError::OtherHeader);
         }
-        let committee = Committee::from_bytes(&self.committee)?;
-        if committee.hash() != header.next_committee {
+        if Domain::Committee.hash(&[&self.committee]) != header.next_committee {
             return Err(LightError::OtherCommittee);
         }
+        let committee = Committee::from_bytes(&self.committee)?;
         if committee.epoch() != header.epoch && committee.epoch() != header.epoch.plus(1) {
             return Err(LightError::OtherCommittee);
         }
