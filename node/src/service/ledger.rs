@@ -22,12 +22,13 @@ use floe_protocol::{
     consensus::Timeouts,
     index::Height,
     ledger::{
-        Block, BlockEvents, State, SystemOperation, Timestamp, TransactionId, VerifiedTransaction,
+        Account, AccountId, Block, BlockEvents, ReadError, State, SystemOperation, Timestamp,
+        TransactionId, VerifiedTransaction,
     },
     mempool::{MempoolError, MempoolStats},
     vote::CommitCertificate,
 };
-use floe_storage::LedgerStore;
+use floe_storage::{LedgerStore, StorageError};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -126,6 +127,26 @@ impl Ledger {
     #[must_use]
     pub fn committed(&self) -> broadcast::Receiver<Arc<CommittedBlock>> {
         self.committed.subscribe()
+    }
+
+    /// The block of a height with what makes it final, if this node has it. Blocks: it reads the
+    /// disk.
+    ///
+    /// # Errors
+    /// [`StorageError`], always fatal.
+    pub fn block(
+        &self,
+        height: Height,
+    ) -> Result<Option<(Block, CommitCertificate)>, StorageError> {
+        Ok(self.store.block(height)?.zip(self.store.certificate(height)?))
+    }
+
+    /// An account after the tip of `state`. Blocks: it reads the disk.
+    ///
+    /// # Errors
+    /// [`ReadError`], always fatal.
+    pub fn account(&self, state: &State, id: &AccountId) -> Result<Account, ReadError> {
+        state.account(self.store.as_ref(), id)
     }
 
     /// Tells of heights that were decided before their block has come.
