@@ -15,12 +15,13 @@
 //! invalid messages and for breaking the router's rules. A few invalid messages within a minute
 //! silence their sender; honest relays never send one, since they judge before they pass on.
 //!
-//! Memory. What waits for one peer is bounded by number only (`gossip_queue_max`), so a peer that
-//! reads nothing holds at most 128 messages: 2 MiB in a network of full blocks, where most are
-//! votes and transactions, and 8 MiB if it asks for the largest ones on purpose. What does not fit
-//! is dropped, as is what waits longer than [`PUBLISH_PATIENCE`] or [`FORWARD_PATIENCE`]; votes
-//! are sent again and blocks are synced, so nothing is lost for good. What awaits its verdict is
-//! bounded by number and bytes, topic by topic, so that one topic cannot crowd out another.
+//! Memory. What waits for one peer is bounded by number only (`gossip_queue_max`): a peer that reads
+//! nothing holds 128 messages, which is 6 MiB of parts of blocks, or 8 MiB if it asks for the
+//! longest messages on purpose. What does not fit is dropped, and what has waited longer than
+//! [`PUBLISH_PATIENCE`] or [`FORWARD_PATIENCE`] when its turn comes; votes are sent again and blocks
+//! are synced, so nothing is lost for good. What awaits its verdict is bounded by number and bytes,
+//! topic by topic, so that one topic cannot crowd out another.
+//!
 //! Deliberately not here: what a message means, and when it is worth to be sent again.
 
 use std::{collections::HashSet, time::Duration};
