@@ -3,8 +3,9 @@
 //!
 //! Own messages go to every connected subscriber at once, accepted ones at once to the peers of
 //! the topic's mesh: nothing that is new waits for the heartbeat. At the heartbeat (1 s) peers
-//! outside of the mesh are told ids of the last three, and a message is kept for five: so long it
-//! can be asked for, and so long a verdict has time to come.
+//! outside of the mesh are told the ids of the last [`HISTORY_TOLD`] heartbeats, so that they ask
+//! for what they missed; a message is kept for [`HISTORY_KEPT`]: so long it can be asked for, and
+//! so long a verdict has time to come.
 //!
 //! Ids of messages are hashes of topic and content, so one certificate or transaction that several
 //! nodes send travels once, and who sends it again within a minute is not heard. On the consensus
@@ -14,16 +15,25 @@
 //! invalid messages and for breaking the router's rules. A few invalid messages within a minute
 //! silence their sender; honest relays never send one, since they judge before they pass on.
 //!
-//! Memory. What waits for one peer is bounded by number only (`gossip_queue_max`), so a peer that
-//! reads nothing holds at most 128 messages: 2 MiB in a network of full blocks, where most are
-//! votes and transactions, and 8 MiB if it asks for the largest ones on purpose. What does not fit
-//! is dropped, as is what waits longer than [`PUBLISH_PATIENCE`] or [`FORWARD_PATIENCE`]; votes
-//! are sent again and blocks are synced, so nothing is lost for good. What awaits its verdict is
-//! bounded by number and bytes, topic by topic, so that one topic cannot crowd out another.
+//! Memory. What waits for one peer is bounded by number only (`gossip_queue_max`): a peer that reads
+//! nothing holds 128 messages, which is 6 MiB of parts of blocks, or 8 MiB if it asks for the
+//! longest messages on purpose. What does not fit is dropped, and what has waited longer than
+//! [`PUBLISH_PATIENCE`] or [`FORWARD_PATIENCE`] when its turn comes; votes are sent again and blocks
+//! are synced, so nothing is lost for good. What awaits its verdict is bounded by number and bytes,
+//! topic by topic, so that one topic cannot crowd out another.
+//!
+//! Deliberately not here: what a message means, and when it is worth to be sent again.
 
 use std::{collections::HashSet, time::Duration};
 
-use floe_protocol::{hash::Hash, message::MAX_ANNOUNCEMENT_BYTES};
+use floe_protocol::{
+    consensus::MAX_MESSAGE_BYTES,
+    hash::Hash,
+    message::{
+        MAX_ANNOUNCEMENT_BYTES,
+        ledger::{MAX_HEADER_ANNOUNCEMENT_BYTES, MAX_TRANSACTIONS_ANNOUNCEMENT_BYTES},
+    },
+};
 use libp2p::{
     gossipsub::{
         Behaviour, ConfigBuilder, IdentTopic, IdentityTransform, Message, MessageAuthenticity,
@@ -73,9 +83,19 @@ const RULES: [Rules; Topic::COUNT] = [
         by_sequence: false,
         mesh: (6, 5, 12),
     },
-    Rules { word: "transactions", max_bytes: 64 << 10, by_sequence: false, mesh: (6, 4, 8) },
-    Rules { word: "consensus", max_bytes: 64 << 10, by_sequence: true, mesh: (4, 3, 6) },
-    Rules { word: "headers", max_bytes: 32 << 10, by_sequence: false, mesh: (6, 5, 12) },
+    Rules {
+        word: "transactions",
+        max_bytes: MAX_TRANSACTIONS_ANNOUNCEMENT_BYTES,
+        by_sequence: false,
+        mesh: (6, 4, 8),
+    },
+    Rules { word: "consensus", max_bytes: MAX_MESSAGE_BYTES, by_sequence: true, mesh: (4, 3, 6) },
+    Rules {
+        word: "headers",
+        max_bytes: MAX_HEADER_ANNOUNCEMENT_BYTES,
+        by_sequence: false,
+        mesh: (6, 5, 12),
+    },
 ];
 
 impl Topic {
@@ -142,6 +162,12 @@ const ID_BYTES: usize = 20;
 const CONTROL_IDS_MAX: usize = 1_000;
 /// Bytes of control messages in one frame.
 const CONTROL_BYTES_MAX: usize = CONTROL_IDS_MAX * (ID_BYTES + 2) + ENVELOPE_BYTES;
+/// Time between two looks at meshes and scores, which is when ids of messages are told.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Heartbeats for which a message is kept. This is memory: all bytes of so many seconds.
+const HISTORY_KEPT: usize = 5;
+/// Heartbeats for which the id of a message is told.
+const HISTORY_TOLD: usize = 3;
 /// How long own messages, and those of others, may wait for a peer before they are dropped.
 const PUBLISH_PATIENCE: Duration = Duration::from_secs(5);
 const FORWARD_PATIENCE: Duration = Duration::from_secs(1);
@@ -190,6 +216,10 @@ pub(super) fn behaviour(config: &NetworkConfig, key: &Keypair) -> Result<Gossip,
         .message_id_fn(move |message| id(message, by_sequence.contains(&message.topic)))
         .flood_publish(true)
         .max_transmit_size(config.limits.gossip_frame_bytes)
+        .heartbeat_interval(HEARTBEAT)
+        .heartbeat_initial_delay(Duration::ZERO)
+        .history_length(HISTORY_KEPT)
+        .history_gossip(HISTORY_TOLD)
         .max_control_messages_sent(CONTROL_IDS_MAX)
         .max_control_message_size(CONTROL_BYTES_MAX)
         .connection_handler_queue_len(config.limits.gossip_queue_max)

@@ -164,6 +164,7 @@ fn response_to(request: &Request) -> Response {
         },
         Request::Certify { .. } => Response::Refused(Refusal::Invalid(InvalidReason::Certificate)),
         Request::BlobStatus { .. } => Response::Refused(Refusal::NotFound),
+        Request::Ledger(_) => Response::Refused(Refusal::Unavailable),
         Request::ReadSliver { .. } => {
             Response::Sliver { proof: proof(), sliver: vec![9; 3 << 20].into() }
         }

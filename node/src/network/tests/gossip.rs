@@ -1,5 +1,12 @@
 //! Gossip among nodes in a clique and in a line.
 
+use futures::StreamExt;
+use libp2p::{
+    SwarmBuilder,
+    gossipsub::{Behaviour, Config, IdentTopic, MessageAuthenticity},
+    noise, tcp, yamux,
+};
+
 use super::*;
 
 /// A node that knows the given ones.
@@ -155,23 +162,35 @@ async fn messages_have_a_limit_by_topic_and_need_a_listener() {
 
 #[tokio::test]
 async fn bursts_of_the_largest_messages_arrive_whole() {
-    let a = Peer::start(config(1)).await;
-    let mut b = node_beside(2, &[&a]).await;
-    publish(&a, Topic::Consensus, b"first").await;
-    b.heard(Topic::Consensus).await.verdict.accept();
+    const LONGEST: Topic = Topic::Transactions;
+    // As tight as it may be: what follows a message is read together with its end.
+    let tight = |seed| {
+        let mut config = config(seed);
+        config.limits.gossip_frame_bytes = crate::network::gossip::FRAME_BYTES_MIN;
+        config
+    };
+    let a = Peer::start(tight(1)).await;
+    let mut b = tight(2);
+    b.bootstrap = vec![a.address()];
+    let mut b = Peer::start(b).await;
+    publish(&a, LONGEST, b"first").await;
+    b.heard(LONGEST).await.verdict.accept();
     for round in 0..5_u8 {
         for part in 0..24 {
-            let mut bytes = vec![round; Topic::Consensus.max_bytes() - usize::from(part)];
+            let mut bytes = vec![round; LONGEST.max_bytes() - usize::from(part)];
             bytes[0] = part;
-            a.network.publish(Topic::Consensus, bytes).await.unwrap();
+            a.network.publish(LONGEST, bytes).await.unwrap();
         }
         for part in 0..24 {
-            let heard = b.heard(Topic::Consensus).await;
+            let heard = b.heard(LONGEST).await;
             assert_eq!((heard.bytes[0], heard.bytes[1]), (part, round));
             heard.verdict.accept();
         }
     }
-    assert_eq!(a.count("network_gossip_dropped_total"), 0);
+    let mut too_tight = tight(3);
+    too_tight.limits.gossip_frame_bytes -= 1;
+    let refused = start(too_tight, &mut Registry::default()).await;
+    assert!(matches!(refused, Err(NetworkError::Gossip(_))));
 }
 
 #[tokio::test]
@@ -364,4 +383,74 @@ async fn a_full_queue_of_own_messages_is_busy_and_votes_have_their_own() {
     assert_eq!(network.try_publish(Topic::Transactions, vec![2]), Err(AnnounceError::Busy));
     assert_eq!(network.try_publish(Topic::Consensus, vec![3]), Ok(()));
     assert_eq!(network.try_publish(Topic::Consensus, vec![4]), Err(AnnounceError::Busy));
+}
+
+/// A stranger that has said to listen to a topic, but reads nothing from then on.
+async fn deaf_listener(peer: &Peer, topic: Topic) -> libp2p::Swarm<Behaviour> {
+    let key = Keypair::ed25519_from_bytes([9; 32]).unwrap();
+    let author = MessageAuthenticity::Signed(key.clone());
+    let name = format!("/floe/{}/{}/1", chain().short(), topic.word());
+    let mut gossip = Behaviour::new(author, Config::default()).unwrap();
+    gossip.subscribe(&IdentTopic::new(name)).unwrap();
+    let mut swarm = SwarmBuilder::with_existing_identity(key)
+        .with_tokio()
+        .with_tcp(tcp::Config::default(), noise::Config::new, yamux::Config::default)
+        .unwrap()
+        .with_behaviour(|_| gossip)
+        .unwrap()
+        .with_swarm_config(|swarm| swarm.with_idle_connection_timeout(DEADLINE))
+        .build();
+    swarm.dial(peer.address()).unwrap();
+    let listens = async {
+        loop {
+            tokio::select! {
+                () = publish(peer, topic, b"first") => break,
+                _ = swarm.select_next_some() => {}
+            }
+        }
+    };
+    timeout(DEADLINE, listens).await.unwrap();
+    swarm
+}
+
+#[tokio::test]
+async fn a_peer_that_reads_nothing_loses_messages_and_holds_up_nobody() {
+    const MESSAGES: u16 = 500;
+    let mut config = config(1);
+    config.limits.gossip_queue_max = 32;
+    let a = Peer::start(config).await;
+    let _deaf = deaf_listener(&a, Topic::Consensus).await;
+    let mut b = node_beside(2, &[&a]).await;
+    // Until b listens too.
+    let reached = async {
+        loop {
+            publish(&a, Topic::Consensus, b"next").await;
+            tokio::task::yield_now().await;
+            if b.inbound.consensus.try_recv().is_ok() {
+                break;
+            }
+        }
+    };
+    timeout(DEADLINE, reached).await.unwrap();
+    for i in 0..MESSAGES {
+        let mut bytes = vec![7; 40 << 10];
+        bytes[..2].copy_from_slice(&i.to_le_bytes());
+        a.network.publish(Topic::Consensus, bytes.clone()).await.unwrap();
+        loop {
+            let heard = b.heard(Topic::Consensus).await;
+            heard.verdict.accept();
+            if heard.bytes != b"next" {
+                assert_eq!(heard.bytes, bytes);
+                break;
+            }
+        }
+    }
+    // What the deaf one holds is its queue and what the streams take.
+    let lost = gossiped(&a, "messages", Topic::Consensus, "out") - 200;
+    let dropped = async {
+        while a.count("network_gossip_dropped_total") < lost {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(DEADLINE, dropped).await.unwrap();
 }
