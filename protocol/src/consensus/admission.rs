@@ -102,23 +102,23 @@ impl Replica {
     /// A precommit for a recent block is worth keeping, everything else of the past is not.
     fn admit_late(&mut self, message: &ConsensusMessage) -> Verdict {
         let ConsensusMessage::Vote(vote) = message else { return Verdict::Ignore };
-        if self.late.wants(&vote.vote).is_none() {
+        if !self.recent.wants(&vote.vote) {
             return Verdict::Ignore;
         }
         if !vote.verify(self.chain()) {
             return Verdict::Reject;
         }
-        self.late.add(&vote.vote, vote.signature);
+        self.recent.add(&vote.vote, vote.signature);
         Verdict::Forward
     }
 
     /// A vote of the height just decided: counted as present, or as a contradiction.
     fn admit_after_decision(&mut self, vote: &SignedVote) -> Result<Verdict, Fault> {
-        let wanted = self.late.wants(&vote.vote).is_some();
+        let wanted = self.recent.wants(&vote.vote);
         let Some(running) = self.running() else { return Ok(Verdict::Ignore) };
         let verdict = running.admit_vote(*vote, false)?;
         if wanted && verdict == Verdict::Forward {
-            self.late.add(&vote.vote, vote.signature);
+            self.recent.add(&vote.vote, vote.signature);
         }
         Ok(verdict)
     }

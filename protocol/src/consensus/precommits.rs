@@ -88,19 +88,18 @@ struct Decided {
     height: Height,
     committee: Arc<Committee>,
     block: BlockHash,
-    /// Positions in the certificate.
-    certified: Vec<u16>,
-    /// By position: round and signature.
-    late: BTreeMap<u16, (u32, Signature)>,
+    /// By position: round and signature. Those of this node's certificate too: the one that the
+    /// next block records may be another.
+    known: BTreeMap<u16, (u32, Signature)>,
 }
 
-/// Precommits for recent blocks that their certificates do not hold.
+/// Precommits for the blocks of recent heights.
 #[derive(Debug, Default)]
-pub(super) struct LatePrecommits {
+pub(super) struct RecentPrecommits {
     heights: VecDeque<Decided>,
 }
 
-impl LatePrecommits {
+impl RecentPrecommits {
     /// Starts collecting for a height just decided.
     pub(super) fn decided(
         &mut self,
@@ -109,28 +108,29 @@ impl LatePrecommits {
         precommits: &Precommits,
     ) {
         let (height, block) = (certificate.height, certificate.block);
-        let certified: Vec<_> = certificate.signatures.iter().map(|s| s.position).collect();
-        let mut late = BTreeMap::new();
-        for (round, position, signature) in precommits.for_block(block) {
-            if !certified.contains(&position) {
-                late.entry(position).or_insert((round, signature));
-            }
+        let mut known = BTreeMap::new();
+        for CommitSignature { position, signature } in &certificate.signatures {
+            known.insert(*position, (certificate.round, *signature));
         }
-        self.heights.push_back(Decided { height, committee, block, certified, late });
+        for (round, position, signature) in precommits.for_block(block) {
+            known.entry(position).or_insert((round, signature));
+        }
+        self.heights.push_back(Decided { height, committee, block, known });
         while self.heights.len() as u64 > LATE_PRECOMMIT_HEIGHTS {
             self.heights.pop_front();
         }
     }
 
-    /// The committee of a recent height, if a precommit like this is still missing there.
-    pub(super) fn wants(&self, vote: &Vote) -> Option<&Arc<Committee>> {
-        let decided = self.heights.iter().find(|decided| decided.height == vote.height)?;
-        let position = decided.committee.position(&vote.voter)?;
-        let shards = decided.committee.members()[position].weight();
-        let position = u16::try_from(position).ok()?;
-        let known = decided.certified.contains(&position) || decided.late.contains_key(&position);
-        let fits = vote.kind == VoteKind::Precommit && vote.block == Some(decided.block);
-        (fits && shards > 0 && !known).then_some(&decided.committee)
+    /// Whether a precommit like this is still missing for a recent block.
+    pub(super) fn wants(&self, vote: &Vote) -> bool {
+        let recent = self.heights.iter().find(|decided| decided.height == vote.height);
+        let Some(Decided { committee, block, known, .. }) = recent else { return false };
+        let Some(position) = committee.position(&vote.voter) else { return false };
+        let is_known = u16::try_from(position).is_ok_and(|position| known.contains_key(&position));
+        vote.kind == VoteKind::Precommit
+            && vote.block == Some(*block)
+            && committee.members()[position].weight() > 0
+            && !is_known
     }
 
     /// Keeps a verified precommit that was wanted.
@@ -139,20 +139,63 @@ impl LatePrecommits {
         let Some(decided) = decided else { return };
         let Some(position) = decided.committee.position(&vote.voter) else { return };
         let position = u16::try_from(position).expect("at most 65,536 members");
-        decided.late.entry(position).or_insert((vote.round, signature));
+        decided.known.entry(position).or_insert((vote.round, signature));
     }
 
-    /// All of them, by ascending height and position.
-    pub(super) fn all(&self) -> Vec<LatePrecommit> {
-        let mut all = Vec::new();
-        for Decided { height, late, .. } in &self.heights {
-            all.extend(late.iter().map(|(position, (round, signature))| LatePrecommit {
-                height: *height,
-                round: *round,
-                position: *position,
-                signature: *signature,
-            }));
+    /// Those that are not recorded, by ascending height and position.
+    pub(super) fn unrecorded(
+        &self,
+        is_recorded: impl Fn(Height, u16) -> bool,
+    ) -> Vec<LatePrecommit> {
+        let mut late = Vec::new();
+        for Decided { height, known, .. } in &self.heights {
+            for (position, (round, signature)) in known {
+                if !is_recorded(*height, *position) {
+                    let (height, round, position) = (*height, *round, *position);
+                    late.push(LatePrecommit { height, round, position, signature: *signature });
+                }
+            }
         }
-        all
+        late
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{hash::Hash, test_support};
+
+    #[test]
+    fn what_is_kept_after_decisions_is_bounded() {
+        let committee = Arc::new(test_support::committee(4, 4));
+        let block = BlockHash::new(Hash::new([1; 32]));
+        let mut recent = RecentPrecommits::default();
+        let vote = |height, member: usize| Vote {
+            height: Height::new(height),
+            round: 0,
+            kind: VoteKind::Precommit,
+            block: Some(block),
+            voter: committee.members()[member].node,
+        };
+        for height in 1..=150 {
+            let signatures = vec![CommitSignature { position: 1, signature: signature() }];
+            let height = Height::new(height);
+            let certificate = CommitCertificate { height, round: 0, block, signatures };
+            recent.decided(Arc::clone(&committee), &certificate, &Precommits::default());
+        }
+        assert!(!recent.wants(&vote(50, 0)), "too old");
+        assert!(recent.wants(&vote(51, 0)));
+        assert!(!recent.wants(&vote(51, 1)), "known from the certificate");
+        assert!(!recent.wants(&vote(151, 0)), "not decided");
+        assert!(!recent.wants(&Vote { block: None, ..vote(51, 0) }));
+        assert!(!recent.wants(&Vote { kind: VoteKind::Prevote, ..vote(51, 0) }));
+        recent.add(&vote(51, 0), signature());
+        assert!(!recent.wants(&vote(51, 0)));
+        assert_eq!(recent.unrecorded(|_, _| false).len(), 101);
+        assert_eq!(recent.unrecorded(|_, position| position == 1).len(), 1);
+    }
+
+    fn signature() -> Signature {
+        Signature::new([0; 64])
     }
 }

@@ -19,7 +19,7 @@ use super::{
     error::Fault,
     event::{Input, Output, Start, Verdict},
     host::Host,
-    precommits::LatePrecommits,
+    precommits::RecentPrecommits,
 };
 use crate::{
     index::Height,
@@ -35,7 +35,7 @@ pub struct Replica {
     config: Config,
     pub(super) running: Option<Running>,
     pub(super) early: EarlyMessages,
-    pub(super) late: LatePrecommits,
+    pub(super) recent: RecentPrecommits,
     /// Seen after the last commit.
     equivocations: Vec<Equivocation>,
     stopped: bool,
@@ -71,7 +71,7 @@ impl Replica {
             config,
             running: None,
             early: EarlyMessages::default(),
-            late: LatePrecommits::default(),
+            recent: RecentPrecommits::default(),
             equivocations: Vec::new(),
             stopped: false,
         }
@@ -120,12 +120,12 @@ impl Replica {
         self.running.as_ref().map(|running| running.host.validators.proposer(round).node)
     }
 
-    /// Precommits for recent blocks that are not in the certificates this replica knows, by
-    /// ascending height and position: for the next commit record, which leaves out those that an
-    /// earlier one holds.
+    /// The precommits known for recent blocks that no block records yet, by ascending height and
+    /// committee position: for the next commit record. `is_recorded` is the ledger's word, and
+    /// true for the certificate that the same commit record begins with.
     #[must_use]
-    pub fn late_precommits(&self) -> Vec<LatePrecommit> {
-        self.late.all()
+    pub fn late_precommits(&self, is_recorded: impl Fn(Height, u16) -> bool) -> Vec<LatePrecommit> {
+        self.recent.unrecorded(is_recorded)
     }
 
     fn handle_input(&mut self, now: Now, input: Input) -> Result<Vec<Output>, Fault> {
@@ -169,7 +169,7 @@ impl Replica {
         let mut outputs: Vec<_> = verdict.map(Output::Verdict).into_iter().collect();
         let Some(running) = &mut self.running else { return Ok(outputs) };
         if let Some(certificate) = running.settle()? {
-            self.late.decided(
+            self.recent.decided(
                 Arc::clone(&running.host.committee),
                 &certificate,
                 &running.host.precommits,
