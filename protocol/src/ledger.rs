@@ -6,6 +6,8 @@
 //!
 //! Invariant: read-only and pure. A view answers for one moment; it never changes under a reader.
 
+#![deny(clippy::arithmetic_side_effects)]
+
 mod account;
 mod amount;
 mod block;

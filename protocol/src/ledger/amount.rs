@@ -41,7 +41,8 @@ impl Amount {
     /// `wal` WAL.
     #[must_use]
     pub const fn from_wal(wal: u64) -> Self {
-        Self(wal as u128 * Self::FROST_PER_WAL)
+        // It never saturates: 2^64 * 10^9 is below 2^94.
+        Self((wal as u128).saturating_mul(Self::FROST_PER_WAL))
     }
 
     /// The amount in FROST.

@@ -72,7 +72,7 @@ impl IndexEntry {
     /// The bytes that sort.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let latest_first = |number: u64| (u64::MAX - number).to_be_bytes();
+        let latest_first = |number: u64| (!number).to_be_bytes();
         match self {
             Self::Deadline(epoch, registration) => {
                 [&[1][..], &epoch.get().to_be_bytes(), registration.as_bytes()].concat()
@@ -91,7 +91,7 @@ impl IndexEntry {
             Self::Registered(node) => [&[5][..], node.as_bytes()].concat(),
             Self::History(account, height, position) => {
                 let height = latest_first(height.get());
-                let position = (u32::MAX - position).to_be_bytes();
+                let position = (!position).to_be_bytes();
                 [&[6][..], account.key().as_bytes(), &height, &position].concat()
             }
             Self::Staked(account, node) => {

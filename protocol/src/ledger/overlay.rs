@@ -7,7 +7,7 @@
 //! Invariant: every FROST that a block's records gain, others lose: [`Overlay::finish`] counts
 //! them all and refuses anything else, in release builds too.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Bound};
 
 use super::{
     Account, Blob, EpochRecord, IndexEntry, IndexRange, Key, LedgerRegistration, Name, Node,
@@ -21,6 +21,9 @@ use crate::{
     ledger::AccountId,
     registration::RegistrationId,
 };
+
+/// Entries of the index read at a time when only the first is wanted, but may have been removed.
+const FIRST_PAGE: usize = 8;
 
 /// A record that the block has looked at.
 #[derive(Debug)]
@@ -46,6 +49,9 @@ pub(super) struct Overlay<'a> {
     records: BTreeMap<Key, Slot>,
     /// Index entries added (true) or removed (false).
     index: BTreeMap<Vec<u8>, bool>,
+    /// By the start of a range, where its first entry can be: what the store holds before has been
+    /// removed. So whoever removes many, one by one, does not pass them all again each time.
+    first: BTreeMap<Vec<u8>, Vec<u8>>,
     /// Since the last savepoint.
     undo: Vec<Undo>,
 }
@@ -72,6 +78,7 @@ impl<'a> Overlay<'a> {
             parent: parent.map(Height::get),
             records: BTreeMap::new(),
             index: BTreeMap::new(),
+            first: BTreeMap::new(),
             undo: Vec::new(),
         }
     }
@@ -159,8 +166,49 @@ impl<'a> Overlay<'a> {
     }
 
     fn set_index(&mut self, entry: Vec<u8>, present: bool) {
+        if present {
+            self.rewind(&entry);
+        }
         let before = self.index.insert(entry.clone(), present);
         self.undo.push(Undo::Index(entry, before));
+    }
+
+    /// Looks for the first entry of a range from `entry` on again, if it was thought to be later.
+    fn rewind(&mut self, entry: &[u8]) {
+        // Ranges do not overlap: the last that starts before the entry is the only one to hold it.
+        let range = (Bound::Unbounded, Bound::Included(entry));
+        if let Some((_, first)) = self.first.range_mut::<[u8], _>(range).next_back()
+            && first.as_slice() > entry
+        {
+            *first = entry.to_vec();
+        }
+    }
+
+    /// The first entry of the index in `range`. Ranges asked for here do not overlap.
+    pub(super) fn first_index(&mut self, range: &IndexRange) -> Result<Option<Vec<u8>>, ReadError> {
+        let start = self.first.get(&range.start).unwrap_or(&range.start).clone();
+        let mut from = start.clone();
+        let stored = loop {
+            let page = match self.parent {
+                Some(_) => self.reader.index(&from..&range.end, FIRST_PAGE)?,
+                None => Vec::new(),
+            };
+            let living = page.iter().find(|entry| self.index.get(*entry) != Some(&false));
+            if let Some(entry) = living {
+                break Some(entry.clone());
+            }
+            match page.last() {
+                Some(last) if page.len() >= FIRST_PAGE => from = [last.as_slice(), &[0]].concat(),
+                Some(_) | None => break None,
+            }
+        };
+        let end = stored.as_ref().unwrap_or(&range.end);
+        let mut changed = self.index.range::<Vec<u8>, _>(&start..end);
+        let added = changed.find(|(_, present)| **present).map(|(entry, _)| entry.clone());
+        let first = added.or(stored);
+        let place = first.clone().unwrap_or_else(|| range.end.clone());
+        self.first.insert(range.start.clone(), place);
+        Ok(first)
     }
 
     /// At most `limit` entries of the index in `range`, ascending.
@@ -194,18 +242,21 @@ impl<'a> Overlay<'a> {
 
     /// Takes back everything since the last savepoint.
     pub(super) fn rollback(&mut self) {
+        let mut undone = Vec::new();
         for step in self.undo.drain(..).rev() {
             match step {
                 Undo::Record(key, before) => {
                     self.records.get_mut(&key).expect("it was written").now = *before;
                 }
-                Undo::Index(entry, Some(before)) => {
-                    self.index.insert(entry, before);
-                }
-                Undo::Index(entry, None) => {
-                    self.index.remove(&entry);
-                }
+                Undo::Index(entry, before) => undone.push((entry, before)),
             }
+        }
+        for (entry, before) in undone {
+            self.rewind(&entry);
+            match before {
+                Some(before) => self.index.insert(entry, before),
+                None => self.index.remove(&entry),
+            };
         }
     }
 
@@ -251,5 +302,75 @@ impl<'a> Overlay<'a> {
 
     fn damaged(&self, key: &Key) -> ReadError {
         ReadError(format!("the record under {key:?} is damaged or missing").into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+    use crate::ledger::MemoryStore;
+
+    fn entry(number: u8) -> IndexEntry {
+        let registration = RegistrationId::new([number / 2; 32]);
+        IndexEntry::CertifiedEnd(blob(number), Epoch::new(9), registration)
+    }
+
+    fn blob(number: u8) -> BlobId {
+        BlobId::new([number % 2; 32])
+    }
+
+    /// Of the entries of a blob, the first.
+    fn expected(model: &BTreeSet<u8>, of: u8) -> Option<Vec<u8>> {
+        let first = model.iter().find(|number| *number % 2 == of % 2);
+        first.map(|number| entry(*number).to_bytes())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn the_first_entry_is_found_whatever_was_added_removed_and_taken_back(
+            stored in vec(0..60_u8, 0..60),
+            steps in vec((0..5_u8, 0..60_u8), 0..120),
+        ) {
+            let mut store = MemoryStore::default();
+            let index_added = stored.iter().map(|number| entry(*number).to_bytes()).collect();
+            store.write(StateChange { index_added, ..StateChange::default() });
+            let mut overlay = Overlay::new(&store, Some(Height::new(0)));
+            let mut model: BTreeSet<u8> = stored.into_iter().collect();
+            let mut saved = model.clone();
+            for (kind, number) in steps {
+                match kind {
+                    0 => {
+                        overlay.add_index(entry(number));
+                        model.insert(number);
+                    }
+                    1 | 2 => {
+                        // The first more often than others, as the state does.
+                        let first = model.iter().find(|n| *n % 2 == number % 2).copied();
+                        let number = if kind == 1 { number } else { first.unwrap_or(number) };
+                        overlay.remove_index(entry(number));
+                        model.remove(&number);
+                    }
+                    3 if number < 20 => {
+                        overlay.rollback();
+                        model.clone_from(&saved);
+                    }
+                    3 => {
+                        overlay.savepoint();
+                        saved.clone_from(&model);
+                    }
+                    _ => {}
+                }
+                let range = IndexRange::certified_ends(&blob(number));
+                let first = overlay.first_index(&range).unwrap();
+                prop_assert_eq!(&first, &expected(&model, number));
+                prop_assert_eq!(overlay.index(&range, 1).unwrap().pop(), first);
+            }
+        }
     }
 }

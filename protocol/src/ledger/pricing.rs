@@ -16,8 +16,9 @@ pub fn billed_units(header: &BlobHeader) -> Result<u64, ConfigError> {
     let layout = header.layout()?;
     let config = layout.config();
     // Below 2^32 for every shape: a symbol has at most some 100 KiB, a pair some 6 MiB.
-    let pair = layout.primary_bytes() + layout.secondary_bytes() + PROOF_BYTES;
-    let units = (config.n() * pair).div_ceil(UNIT_BYTES);
+    let slivers = layout.primary_bytes().saturating_add(layout.secondary_bytes());
+    let pair = slivers.saturating_add(PROOF_BYTES);
+    let units = config.n().saturating_mul(pair).div_ceil(UNIT_BYTES);
     Ok(u64::try_from(units).expect("a few thousand at most"))
 }
 

@@ -253,15 +253,12 @@ impl Executor<'_> {
 
     /// The certified life of a blob after one of its certified registrations is gone.
     fn certified_now(
-        &self,
+        &mut self,
         blob: &BlobId,
         before: Option<Certified>,
     ) -> Result<Option<Certified>, Failure> {
-        let first = |range: &IndexRange| -> Result<Option<Vec<u8>>, Failure> {
-            Ok(self.overlay.index(range, 1)?.pop())
-        };
-        let latest = first(&IndexRange::certified_ends(blob))?;
-        let earliest = first(&IndexRange::certified(blob))?;
+        let latest = self.overlay.first_index(&IndexRange::certified_ends(blob))?;
+        let earliest = self.overlay.first_index(&IndexRange::certified(blob))?;
         let (Some(latest), Some(earliest), Some(before)) = (latest, earliest, before) else {
             return Ok(None);
         };
