@@ -300,7 +300,8 @@ impl Driver {
 
     fn propose(&mut self, round: u32) -> Result<Input, Fault> {
         let Chain { state, store, certificate, .. } = &self.chain;
-        let late = self.replica.late_precommits();
+        // All that are known: the state leaves out what a block records already.
+        let late = self.replica.late_precommits(|_, _| false);
         let record = state.commit_record(store.as_ref(), certificate.clone(), late);
         let proposal = Proposal {
             node: self.keys.node.public(),
