@@ -317,6 +317,8 @@ impl State {
                     }
                     next = candidates(Outcome::Taken);
                 }
+                // As where the bytes are used up: it waits for the next block.
+                Err(Failure::Refused(OperationError::BlockFull)) => break,
                 Err(Failure::Refused(error)) => {
                     next = candidates(Outcome::Refused(transaction.id(), &error));
                 }
@@ -404,6 +406,7 @@ impl State {
             height: self.next_height(),
             time,
             events: Vec::new(),
+            bls_work: 0,
         };
         match executor.commit_record(record, self.tip.hash, &self.previous) {
             Ok(()) => {}
