@@ -1,6 +1,8 @@
 //! The ledger on the real network: nodes agree on blocks, fall, come back and catch up, and whoever
 //! votes twice pays for it.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
