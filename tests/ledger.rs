@@ -82,7 +82,7 @@ async fn reached(cluster: &Cluster, node: usize, height: Height) -> (BlockHash, 
     let ledger = ledger(cluster, node);
     let mut state = ledger.state();
     let tip = timeout(DEADLINE, state.wait_for(|state| state.tip().height >= height)).await;
-    tip.unwrap_or_else(|_| panic!("node {node} does not reach {height}")).expect("it runs");
+    tip.expect("the node reaches the height in time").expect("it runs");
     let (block, _) = ledger.block(height).unwrap().expect("it is committed");
     (block.header.hash(), block.header.state_root)
 }
