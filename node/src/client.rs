@@ -8,6 +8,7 @@
 
 mod download;
 mod error;
+pub mod ledger;
 mod status;
 mod upload;
 
@@ -17,6 +18,7 @@ use floe_protocol::{
     encoding::EncodingConfig,
     genesis::NetworkFile,
     ledger::LedgerView,
+    light::{Checkpoint, LightClient, OldRoot, Start},
     message::{Limits, Request, Response},
     transfer::{DownloadConfig, UploadConfig},
 };
@@ -26,6 +28,7 @@ use tokio::{task::AbortHandle, time::timeout};
 pub use self::{
     download::{BlobReader, ReadOptions},
     error::{ConnectError, ReadError, StatusError, StoreError},
+    ledger::{LedgerClient, LedgerError},
     status::{MemberStatus, VerifiedStatus},
     upload::{StorePhase, StoreProgress, StoreReport},
 };
@@ -33,6 +36,7 @@ use crate::{
     key_file::generate_key_pair,
     network::{self, Multiaddr, Network, NetworkConfig, NetworkLimits, RequestError, Role},
     node::parse_bootstrap,
+    service::ledger::wall_clock,
 };
 
 /// Everything that a client is told when it starts.
@@ -50,6 +54,11 @@ pub struct ClientConfig {
     pub download_in_flight_bytes_max: usize,
     /// Limits of the network layer.
     pub limits: NetworkLimits,
+    /// A block that the user has from somebody trusted, to start from instead of the genesis.
+    pub checkpoint: Option<Checkpoint>,
+    /// Whether to start from a genesis or checkpoint although it is older than its committee can
+    /// be punished for. Only after telling the user what that means.
+    pub trust_genesis: bool,
 }
 
 impl ClientConfig {
@@ -63,7 +72,20 @@ impl ClientConfig {
             download: DownloadConfig::default(),
             download_in_flight_bytes_max: 32 << 20,
             limits: NetworkLimits::default(),
+            checkpoint: None,
+            trust_genesis: false,
         }
+    }
+
+    /// The light client that such a client starts with.
+    fn light(&self) -> Result<LightClient, ConnectError> {
+        let start = match &self.checkpoint {
+            Some(checkpoint) => Start::Checkpoint(Box::new(checkpoint.clone())),
+            // A network file does not say when the network was started.
+            None => Start::Genesis { started: None },
+        };
+        let old_root = if self.trust_genesis { OldRoot::Trust } else { OldRoot::Refuse };
+        Ok(LightClient::new(&self.network.genesis, &start, old_root, wall_clock())?)
     }
 }
 
@@ -73,16 +95,19 @@ pub struct Client {
     network: Network,
     view: Arc<LedgerView>,
     config: Arc<ClientConfig>,
+    ledger: LedgerClient,
     _events: Arc<AbortOnDrop>,
 }
 
-/// Ends the task that drains the network's events when the last client is gone.
+/// Ends the tasks that take the network's events when the last client is gone.
 #[derive(Debug)]
-struct AbortOnDrop(AbortHandle);
+struct AbortOnDrop([AbortHandle; 2]);
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
-        self.0.abort();
+        for task in &self.0 {
+            task.abort();
+        }
     }
 }
 
@@ -99,6 +124,7 @@ impl Client {
         if bootstrap.is_empty() {
             return Err(ConnectError::NoBootstrap);
         }
+        let light = config.light()?;
         let committee = view.committee();
         let network_config = NetworkConfig {
             key: generate_key_pair()?,
@@ -112,12 +138,16 @@ impl Client {
             limits: config.limits,
         };
         let mut registry = Registry::default();
-        let (network, mut inbound, _) = network::start(network_config, &mut registry).await?;
+        let (network, inbound, _) = network::start(network_config, &mut registry).await?;
         // A light peer is asked nothing; whatever arrives is dropped, which closes the stream.
-        let drain = tokio::spawn(async move { while inbound.requests.recv().await.is_some() {} });
-        let events = Arc::new(AbortOnDrop(drain.abort_handle()));
-        let client =
-            Self { network, view: Arc::new(view), config: Arc::new(config), _events: events };
+        let mut requests = inbound.requests;
+        let drain = tokio::spawn(async move { while requests.recv().await.is_some() {} });
+        let genesis = Arc::new(config.network.genesis.clone());
+        let (ledger, follow) =
+            LedgerClient::start(network.clone(), inbound.headers, genesis, light)?;
+        let events = Arc::new(AbortOnDrop([drain.abort_handle(), follow]));
+        let (view, config) = (Arc::new(view), Arc::new(config));
+        let client = Self { network, view, config, ledger, _events: events };
         client.wait_for_a_peer(&bootstrap).await?;
         Ok(client)
     }
@@ -139,6 +169,12 @@ impl Client {
     #[must_use]
     pub fn view(&self) -> &LedgerView {
         &self.view
+    }
+
+    /// The ledger: proven facts, listings, and transactions.
+    #[must_use]
+    pub const fn ledger(&self) -> &LedgerClient {
+        &self.ledger
     }
 
     /// The network's encoding.

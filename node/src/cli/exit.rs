@@ -6,7 +6,11 @@
 use std::{error::Error, fmt::Display, io, process::ExitCode};
 
 use floe_protocol::{
-    encoding::ConfigError, genesis::GenesisError, ledger::RegistrationError, message::Refusal,
+    encoding::ConfigError,
+    genesis::GenesisError,
+    ledger::RegistrationError,
+    light::{LightError, Unfit},
+    message::{Refusal, RefusedOperation, SubmitError},
     transfer::MemberFailure,
 };
 use floe_storage::OpenError;
@@ -15,7 +19,7 @@ use serde::{Serialize, Serializer, ser::SerializeStruct};
 use super::size::human_bytes;
 use crate::{
     ChainError, NodeError,
-    client::{ConnectError, ReadError, StatusError, StoreError},
+    client::{ConnectError, LedgerError, ReadError, StatusError, StoreError},
     key_file::KeyFileError,
     network::NetworkError,
 };
@@ -105,6 +109,21 @@ impl Failure {
             None => format!("{what} has more than {limit}"),
         };
         Self::new(Exit::Failed, "too_large", message).hint(TOO_LARGE)
+    }
+
+    /// What the ledger's refusal of a transaction means.
+    fn refused(refusal: SubmitError, text: String) -> Self {
+        match refusal {
+            SubmitError::Funds => Self::new(Exit::Refused, "funds", text)
+                .hint("`floe wallet balance` shows what there is"),
+            SubmitError::Full => Self::new(Exit::Temporary, "ledger_busy", text)
+                .hint("the ledger has much to do: try again in a moment"),
+            SubmitError::Refused(RefusedOperation::Price) => {
+                Self::new(Exit::Refused, "price", text)
+                    .hint("prices change with the epoch: ask for the price again")
+            }
+            _ => Self::new(Exit::Refused, "refused", text),
+        }
     }
 
     pub(super) fn unknown_writer(writer: impl Display) -> Self {
@@ -267,6 +286,60 @@ impl From<ConnectError> for Failure {
                 )
             }
             ConnectError::Cpu(_) => Self::new(Exit::Failed, "cpu", text),
+            ConnectError::Light(error) => error.into(),
+            ConnectError::Ledger(error) => error.into(),
+        }
+    }
+}
+
+impl From<LightError> for Failure {
+    fn from(error: LightError) -> Self {
+        let text = with_causes(&error);
+        match error {
+            LightError::Genesis(error) => error.into(),
+            LightError::TooOld { .. } => Self::new(Exit::Verification, "old_root", text).hint(
+                "pass a checkpoint that you have from somebody you trust with --trust-checkpoint \
+                 FILE (they make it with `floe info --checkpoint`), or insist with --trust-genesis",
+            ),
+            LightError::OtherChain | LightError::OtherHeader | LightError::OtherCommittee => {
+                Self::new(Exit::Verification, "bad_checkpoint", text)
+                    .hint("ask for the checkpoint again, and check --network")
+            }
+            LightError::Fork(_) => Self::new(Exit::Verification, "fork", text).hint(
+                "stop: more than a third of a committee has lied; show this to the operators",
+            ),
+            _ => Self::new(Exit::Verification, "unproven", text),
+        }
+    }
+}
+
+impl From<LedgerError> for Failure {
+    fn from(error: LedgerError) -> Self {
+        let text = with_causes(&error);
+        match error {
+            LedgerError::Trust(error) => error.into(),
+            LedgerError::Unfit { unfit: Unfit::Clock { .. }, .. } => {
+                Self::new(Exit::Failed, "clock", text).hint("set this machine's clock")
+            }
+            LedgerError::Unfit { .. } => {
+                Self::new(Exit::Temporary, "old_header", text).hint(LOOK_AT_HEALTH)
+            }
+            LedgerError::NoAnswer { .. } => {
+                Self::new(Exit::Temporary, "no_answer", text).hint(LOOK_AT_HEALTH)
+            }
+            LedgerError::Funds { .. } => Self::new(Exit::Refused, "funds", text).hint(
+                "have WAL sent to the account (`floe wallet address`), or take some with `floe \
+                 faucet` where the network has one",
+            ),
+            LedgerError::Refused { refusal, .. } => Self::refused(refusal, text),
+            LedgerError::Expired(_) | LedgerError::Displaced { .. } => {
+                Self::new(Exit::Temporary, "not_committed", text).hint("try again")
+            }
+            LedgerError::Unsettled { id, .. } => Self::new(Exit::Temporary, "unsettled", text)
+                .hint(format!("look later with `floe ledger tx {id}` before trying again")),
+            LedgerError::Overflow => Self::usage("amount", text),
+            LedgerError::Thread(error) => Self::io("cannot start a thread", &error),
+            LedgerError::Stopped => Self::new(Exit::Failed, "stopped", text),
         }
     }
 }

@@ -5,9 +5,11 @@ use floe_protocol::{
     encoding::{ConfigError, UnsupportedCpu},
     genesis::GenesisError,
     ledger::RegistrationError,
+    light::LightError,
     transfer::{MemberFailure, SliverFault},
 };
 
+use super::LedgerError;
 use crate::{key_file::KeyFileError, network::NetworkError};
 
 /// Why a client did not join.
@@ -39,6 +41,12 @@ pub enum ConnectError {
     /// The processor cannot run the erasure code.
     #[error(transparent)]
     Cpu(#[from] UnsupportedCpu),
+    /// What to start from cannot be trusted.
+    #[error(transparent)]
+    Light(#[from] LightError),
+    /// The ledger cannot be followed.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
 }
 
 /// Why a blob was not stored.

@@ -1,0 +1,165 @@
+//! The client's side of the ledger: proven facts, listings, and transactions with receipts.
+//!
+//! It drives the pure light client of [`floe_protocol::light`] over the network. Committees are
+//! followed from the genesis or a checkpoint; the newest header is asked of members that weigh
+//! more than all faulty ones together, or comes by gossip; every fact is proven against it, absence
+//! included; every receipt is an inclusion proof. So any node can be asked, and none is believed:
+//! one that lies is caught, not asked again, and replaced.
+//!
+//! ```text
+//!   facts, listing, submit ── asker ──► network (one node after the other)
+//!            │                  └─────► keeper: a thread that owns the light client, and verifies
+//!            └── rounds: a task that finds the newest header, and hears of it by gossip
+//! ```
+//!
+//! Invariants: writes and balances refuse headers older than a minute; a transaction is signed
+//! again only when it is proven that its first form can never be committed, so nothing is paid
+//! twice; after a receipt every fact is of its height or later.
+
+mod asker;
+mod error;
+mod facts;
+mod keeper;
+mod listing;
+mod rounds;
+mod submit;
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use floe_protocol::{
+    committee::Committee,
+    genesis::Genesis,
+    keys::{ChainId, NodeId},
+    ledger::LedgerParameters,
+    light::{Checkpoint, Fitness, LightClient, Newest, VerifiedHeader},
+};
+use tokio::{sync::mpsc, task::AbortHandle};
+
+use self::{
+    asker::Asker,
+    keeper::Keeper,
+    rounds::{Found, Rounds},
+};
+pub use self::{
+    error::{LedgerError, NodeFault},
+    facts::{Proven, Quote},
+    listing::{HistoryItem, VerifiedBlock},
+    submit::Receipt,
+};
+use crate::{
+    network::{GossipMessage, Network},
+    service::ledger::wall_clock,
+};
+
+/// The ledger, as a light peer knows it. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct LedgerClient {
+    chain: ChainId,
+    parameters: LedgerParameters,
+    asker: Asker,
+    rounds: Rounds,
+}
+
+/// What a fact is wanted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To decide something by it: a header older than a minute is refused.
+    Decide,
+    /// To read a blob: an older header will do, with a warning.
+    Read,
+}
+
+impl LedgerClient {
+    /// Starts the thread that verifies and the task that looks for headers. The task ends when it
+    /// is aborted.
+    pub(super) fn start(
+        network: Network,
+        headers: mpsc::Receiver<GossipMessage>,
+        genesis: Arc<Genesis>,
+        light: LightClient,
+    ) -> Result<(Self, AbortHandle), LedgerError> {
+        let (chain, parameters) = (*light.chain(), genesis.ledger);
+        let asker = Asker::new(network, Keeper::start(light, genesis)?);
+        let (rounds, task) = Rounds::start(asker.clone(), headers);
+        Ok((Self { chain, parameters, asker, rounds }, task))
+    }
+
+    /// The network.
+    #[must_use]
+    pub const fn chain(&self) -> &ChainId {
+        &self.chain
+    }
+
+    /// The rules of the ledger.
+    #[must_use]
+    pub const fn parameters(&self) -> &LedgerParameters {
+        &self.parameters
+    }
+
+    /// The committee of the running epoch, as far as it has been followed.
+    #[must_use]
+    pub fn committee(&self) -> Arc<Committee> {
+        self.asker.keeper().view().committee
+    }
+
+    /// The newest verified header, without asking anybody.
+    #[must_use]
+    pub fn known_header(&self) -> Option<VerifiedHeader> {
+        self.asker.keeper().view().newest
+    }
+
+    /// Nodes that were caught lying, which are not asked again.
+    #[must_use]
+    pub fn liars(&self) -> BTreeSet<NodeId> {
+        self.asker.liars()
+    }
+
+    /// The newest header: asks members until some that weigh more than all faulty ones together
+    /// have answered, or three seconds are over; not more often than every two seconds.
+    ///
+    /// # Errors
+    /// [`LedgerError::Trust`], [`LedgerError::Stopped`]. That nobody answered is in the result.
+    pub async fn newest(&self) -> Result<Newest, LedgerError> {
+        Ok(self.rounds.newest().await?.newest)
+    }
+
+    /// A root of trust to pass on to others, or to start from next time.
+    ///
+    /// # Errors
+    /// [`LedgerError`]. Nothing before the first block.
+    pub async fn checkpoint(&self) -> Result<Option<Checkpoint>, LedgerError> {
+        self.fresh(Purpose::Decide).await?;
+        if let Some(checkpoint) = self.asker.keeper().checkpoint().await? {
+            return Ok(Some(checkpoint));
+        }
+        if self.known_header().is_none() {
+            return Ok(None);
+        }
+        // The newest header is the last of its epoch: its hand-over says who comes next.
+        let asker = &self.asker;
+        asker.question("the next committee", |node| asker.follow(node)).await?;
+        asker.keeper().checkpoint().await
+    }
+
+    /// The newest header, new enough for a purpose.
+    async fn fresh(
+        &self,
+        purpose: Purpose,
+    ) -> Result<(Option<VerifiedHeader>, Fitness), LedgerError> {
+        let Found { newest, answered, faults, .. } = self.rounds.newest().await?;
+        let now = wall_clock();
+        let fitness = newest.for_read(now);
+        match (fitness, purpose) {
+            (Fitness::Old(unfit), Purpose::Decide) => {
+                let nodes = self.committee().members().len();
+                Err(LedgerError::Unfit { unfit, answered, nodes, faults })
+            }
+            // Nothing at all is known, not even that there is no block yet.
+            (Fitness::Old(unfit), Purpose::Read) if newest.header.is_none() => {
+                let nodes = self.committee().members().len();
+                Err(LedgerError::Unfit { unfit, answered, nodes, faults })
+            }
+            _ => Ok((newest.header, fitness)),
+        }
+    }
+}
