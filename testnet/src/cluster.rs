@@ -124,7 +124,8 @@ impl Cluster {
     pub fn env_line(&self) -> String {
         let network = shell_word(&self.files.network());
         let writer = shell_word(&self.files.writer_key());
-        format!("export FLOE_NETWORK={network} FLOE_WRITER_KEY={writer}")
+        let wallet = shell_word(&self.files.wallet());
+        format!("export FLOE_NETWORK={network} FLOE_WRITER_KEY={writer} FLOE_WALLET={wallet}")
     }
 
     /// A node that runs in this process.

@@ -17,8 +17,13 @@ use floe_node::{
     Client,
     cli::size::human_bytes,
     client::{ReadOptions, StoreProgress, StoreReport},
+    key_file,
 };
-use floe_protocol::{blob::BlobId, encoding::EncodingConfig};
+use floe_protocol::{
+    blob::BlobId,
+    encoding::EncodingConfig,
+    ledger::{AccountId, Amount, Operation, Supply},
+};
 use serde::Serialize;
 use tokio::sync::watch;
 
@@ -33,6 +38,8 @@ const SHARDS: u16 = 64;
 /// Node 0, through which the others joined, is one of them.
 const STOPPED: [usize; 4] = [0, 2, 3, 5];
 const GENERATED_BYTES: usize = 32 << 20;
+/// What one wallet pays another.
+const PAID: Amount = Amount::from_wal(5);
 
 /// What to show.
 #[derive(Clone, Debug, clap::Args)]
@@ -60,7 +67,21 @@ struct DemoReport {
     shards_left: u16,
     shards_to_read: u16,
     identical: bool,
+    payment: Payment,
     steps: Vec<Step>,
+}
+
+/// A transfer between two wallets, and where all WAL is before and after it. Everything proven.
+#[derive(Debug, Serialize)]
+struct Payment {
+    amount: Amount,
+    fee: Amount,
+    payer_before: Amount,
+    payer_after: Amount,
+    payee_before: Amount,
+    payee_after: Amount,
+    supply: Supply,
+    genesis_supply: Amount,
 }
 
 /// One thing that was done.
@@ -126,7 +147,8 @@ pub(crate) async fn run(args: &DemoArgs) -> anyhow::Result<()> {
     let all_connected = |_: &Cluster| "all connected with each other".to_owned();
     let mut cluster = steps.run(("start the nodes", None), start, all_connected).await?;
 
-    let (stored, demonstrated) = demonstrate(&mut steps, &mut cluster, &file).await?;
+    let demonstrated = Box::pin(demonstrate(&mut steps, &mut cluster, &file)).await?;
+    let (stored, demonstrated, payment) = demonstrated;
     cluster.shutdown().await.context("the swarm did not stop in order")?;
     let report = DemoReport {
         blob: stored.blob,
@@ -139,6 +161,7 @@ pub(crate) async fn run(args: &DemoArgs) -> anyhow::Result<()> {
         shards_left: demonstrated.shards_left,
         shards_to_read: demonstrated.shards_to_read,
         identical: true,
+        payment,
         steps: steps.done,
     };
     if args.json {
@@ -161,7 +184,7 @@ async fn demonstrate(
     steps: &mut Steps,
     cluster: &mut Cluster,
     file: &Bytes,
-) -> anyhow::Result<(StoreReport, Left)> {
+) -> anyhow::Result<(StoreReport, Left, Payment)> {
     let bytes = Some(file.len() as u64);
     let client = cluster.client().await?;
     let confirmed = |report: &StoreReport| {
@@ -192,7 +215,51 @@ async fn demonstrate(
     steps.run(("start them again", None), restart, rejoined).await?;
     let read = read_back(cluster, stored.blob, file);
     steps.run(("read it once more", bytes), read, identical).await?;
-    Ok((stored, left))
+    let told = |payment: &Payment| {
+        format!(
+            "{} for a fee of {}; all WAL together is what it was at genesis",
+            payment.amount, payment.fee
+        )
+    };
+    let payment = steps.run(("pay another wallet", None), pay(cluster), told).await?;
+    steps.line("payer", "", "", &format!("{} -> {}", payment.payer_before, payment.payer_after));
+    steps.line("payee", "", "", &format!("{} -> {}", payment.payee_before, payment.payee_after));
+    let Supply { balances, stakes, buckets, burned } = payment.supply;
+    let sum = format!(
+        "{balances} in wallets + {stakes} staked + {buckets} paid for epochs + {burned} burned = {}",
+        payment.genesis_supply
+    );
+    steps.line("all WAL", "", "", &sum);
+    Ok((stored, left, payment))
+}
+
+/// Pays from the swarm's wallet, which the genesis has funded, to a new one.
+async fn pay(cluster: &Cluster) -> anyhow::Result<Payment> {
+    let client = cluster.client().await?;
+    let ledger = client.ledger();
+    let payer = AccountId::new(cluster.wallet().public());
+    let payee = AccountId::new(key_file::generate_key_pair()?.public());
+    let payer_before = ledger.balance(payer).await?.value;
+    let payee_before = ledger.balance(payee).await?.value;
+    let transfer = Operation::Transfer { to: payee, amount: PAID };
+    let receipt = ledger.submit(vec![transfer], cluster.wallet()).await?;
+    let payer_after = ledger.balance(payer).await?.value;
+    let payee_after = ledger.balance(payee).await?.value;
+    let summary = ledger.summary().await?.value.context("every state has a summary")?;
+    let genesis_supply = cluster.network().genesis.supply()?;
+    client.shutdown().await;
+    ensure!(payee_after == PAID, "{payee_after} arrived, not {PAID}");
+    ensure!(summary.supply.total() == Some(genesis_supply), "WAL was made or lost");
+    Ok(Payment {
+        amount: PAID,
+        fee: receipt.fee,
+        payer_before,
+        payer_after,
+        payee_before,
+        payee_after,
+        supply: summary.supply,
+        genesis_supply,
+    })
 }
 
 async fn stop_nodes(steps: &mut Steps, cluster: &mut Cluster) -> anyhow::Result<Left> {

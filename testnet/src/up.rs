@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
+use floe_protocol::ledger::AccountId;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
@@ -86,7 +87,13 @@ fn announce(args: &UpArgs, cluster: &Cluster) {
         status.n_shards,
         status.dir.display()
     ));
-    report::note("point `floe` at them by running this line in a shell:\n");
+    let account = AccountId::new(cluster.wallet().public());
+    let genesis = &cluster.network().genesis;
+    let funded = genesis.accounts.iter().find(|funded| funded.account == account);
+    if let Some(funded) = funded {
+        report::note(&format!("the wallet {account} has {} from the genesis", funded.balance));
+    }
+    report::note("point `floe` at nodes and wallet by running this line in a shell:\n");
     report::line(&cluster.env_line());
     report::note(
         "\n`floe-testnet status|stop N|start N|kill N` from another shell; Ctrl-C stops all",

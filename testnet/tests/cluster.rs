@@ -119,5 +119,5 @@ fn check_env_line(line: &str, dir: &Path) {
     let dir = dir.display();
     let expected =
         format!("export FLOE_NETWORK={dir}/network.json FLOE_WRITER_KEY={dir}/writer.key");
-    assert_eq!(line, expected);
+    assert_eq!(line, format!("{expected} FLOE_WALLET={dir}/wallet.key"));
 }

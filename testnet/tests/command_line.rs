@@ -76,7 +76,10 @@ async fn up_takes_commands(mode: &[&str]) {
     let words: Vec<_> = line.split(' ').collect();
     let network = words[1].strip_prefix("FLOE_NETWORK=").unwrap();
     let writer = words[2].strip_prefix("FLOE_WRITER_KEY=").unwrap();
-    assert!(Path::new(network).exists() && Path::new(writer).exists(), "{line}");
+    let wallet = words[3].strip_prefix("FLOE_WALLET=").unwrap();
+    for file in [network, writer, wallet] {
+        assert!(Path::new(file).exists(), "{line}");
+    }
 
     let status = json(&run(home, &["status", "--json"]).await);
     assert_eq!(status["running_shards"], 7);
