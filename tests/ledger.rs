@@ -1,6 +1,8 @@
 //! The ledger on the real network: nodes agree on blocks, fall, come back and catch up, and whoever
 //! votes twice pays for it.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -80,7 +82,7 @@ async fn reached(cluster: &Cluster, node: usize, height: Height) -> (BlockHash, 
     let ledger = ledger(cluster, node);
     let mut state = ledger.state();
     let tip = timeout(DEADLINE, state.wait_for(|state| state.tip().height >= height)).await;
-    tip.unwrap_or_else(|_| panic!("node {node} does not reach {height}")).expect("it runs");
+    tip.expect("the node reaches the height in time").expect("it runs");
     let (block, _) = ledger.block(height).unwrap().expect("it is committed");
     (block.header.hash(), block.header.state_root)
 }

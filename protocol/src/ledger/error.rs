@@ -46,6 +46,9 @@ pub enum OperationError {
         /// What it needs.
         needed: Amount,
     },
+    /// The block has no room for more of what costs much to check: a later one has.
+    #[error("the block has no room for more certificates and node keys")]
+    BlockFull,
     /// An amount exceeds what an amount can be.
     #[error("amount out of range")]
     Overflow,

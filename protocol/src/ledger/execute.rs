@@ -6,7 +6,7 @@
 //!
 //! Invariants: a transaction happens whole or not at all; amounts are computed with checks; the
 //! supply is what it was at genesis, counted again after each block; what one block can cost is
-//! bounded by its bytes and by [`SWEEP_MAX`].
+//! bounded by its bytes, by [`SWEEP_MAX`], and in BLS checks by [`BLS_WORK_MAX`].
 
 mod blobs;
 mod commit_record;
@@ -15,9 +15,9 @@ mod staking;
 mod sweep;
 
 use super::{
-    AccountId, Amount, Event, IndexEntry, Key, Operation, OperationError, Parameters, Record,
-    SystemOperation, Timestamp, TransactionId, VerifiedTransaction, error::Failure,
-    overlay::Overlay,
+    AccountId, Amount, Event, IndexEntry, Key, MAX_OPERATIONS, Operation, OperationError,
+    Parameters, Record, SystemOperation, Timestamp, TransactionId, VerifiedTransaction,
+    error::Failure, overlay::Overlay,
 };
 use crate::{
     committee::Committee,
@@ -27,6 +27,16 @@ use crate::{
 
 pub use self::sweep::SWEEP_MAX;
 pub(super) use self::{commit_record::RecordFailure, staking::new_node};
+
+/// Work that one block may cause by BLS keys and signatures, where reading a signer's key is 1 and
+/// takes some 40 microseconds: without a bound, a block of nothing else would take longer to
+/// execute than its round lasts. Enough for any one transaction, or it could never be included.
+const BLS_WORK_MAX: usize = 20_480;
+/// Work of checking one signature.
+const BLS_CHECK: usize = 32;
+/// Work of registering a node: two checks of a key that nobody has checked before.
+const BLS_IDENTITY: usize = 80;
+const _: () = assert!(BLS_WORK_MAX >= MAX_OPERATIONS * (BLS_CHECK + 256));
 
 /// The place of an operation: it names what the operation makes.
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +57,8 @@ pub(super) struct Executor<'a> {
     pub(super) time: Timestamp,
     /// Events of the current group.
     pub(super) events: Vec<Event>,
+    /// Work by BLS so far.
+    pub(super) bls_work: usize,
 }
 
 impl Executor<'_> {
@@ -62,9 +74,11 @@ impl Executor<'_> {
         position: u32,
     ) -> Result<Vec<Event>, Failure> {
         self.overlay.savepoint();
+        let bls_work = self.bls_work;
         match self.apply(transaction, position) {
             Ok(()) => Ok(std::mem::take(&mut self.events)),
             Err(failure) => {
+                self.bls_work = bls_work;
                 self.overlay.rollback();
                 self.events.clear();
                 Err(failure)
@@ -152,6 +166,16 @@ impl Executor<'_> {
                 Err(failure)
             }
         }
+    }
+
+    /// Takes a part of what this block may spend on BLS.
+    fn spend_bls(&mut self, work: usize) -> Result<(), Failure> {
+        let work = self.bls_work.saturating_add(work);
+        if work > BLS_WORK_MAX {
+            return Err(OperationError::BlockFull.into());
+        }
+        self.bls_work = work;
+        Ok(())
     }
 
     fn transfer(&mut self, from: AccountId, to: AccountId, amount: Amount) -> Result<(), Failure> {

@@ -9,31 +9,24 @@
 //! Invariants: pure and deterministic: the same blocks give the same roots on every node; a block
 //! is refused whole or accepted whole; nothing a block can hold makes this panic.
 
+mod next_block;
+
 use std::sync::Arc;
 
 use super::{
-    Account, AccountId, Block, BlockError, BlockEvents, BlockHash, Body, CommitRecord, Header, Key,
-    LatePrecommit, MAX_BLOCK_BYTES, OperationError, Parameters, ReadError, SYSTEM_BYTES,
-    StateChange, StateReader, Summary, SystemOperation, Timestamp, TransactionId,
-    VerifiedTransaction, beacon_message,
-    error::Failure,
-    execute::{Executor, RecordFailure},
-    genesis_beacon, next_beacon,
-    overlay::Overlay,
+    Account, AccountId, BlockHash, CommitRecord, Header, Key, LatePrecommit, OperationError,
+    Parameters, ReadError, StateReader, Summary, SystemOperation, Timestamp, VerifiedTransaction,
+    error::Failure, execute::Executor, genesis_beacon, overlay::Overlay,
 };
 use crate::{
     committee::Committee,
     hash::Hash,
     index::{Epoch, Height},
-    keys::{BlsKeyPair, BlsSignature, ChainId, NodeId},
+    keys::ChainId,
     vote::CommitCertificate,
 };
 
-/// Most transactions that a proposer puts into a block: what all nodes can execute well within a
-/// proposal's time. Not a rule for blocks, which are bounded by their bytes.
-const PROPOSED_TRANSACTIONS_MAX: usize = 1_500;
-/// Room that a proposer leaves for header and commit record, in bytes.
-const RECORD_BYTES: usize = 64 << 10;
+pub use self::next_block::{Executed, Outcome, Proposal};
 
 /// The last block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,47 +54,6 @@ pub struct State {
     /// Of the tip's height.
     previous: Arc<Committee>,
     summary: Summary,
-}
-
-/// What a proposer adds of its own.
-#[derive(Clone, Debug)]
-pub struct Proposal<'a> {
-    /// Its node key.
-    pub node: NodeId,
-    /// Its BLS key, for the beacon.
-    pub bls: &'a BlsKeyPair,
-    /// The round.
-    pub round: u32,
-    /// Its clock.
-    pub now: Timestamp,
-    /// The parent's certificate and late precommits.
-    pub commit_record: CommitRecord,
-}
-
-/// What became of a candidate that a proposer was offered.
-#[derive(Debug)]
-pub enum Outcome<'a> {
-    /// There was none before.
-    First,
-    /// It is in the block.
-    Taken,
-    /// The state refuses it now.
-    Refused(TransactionId, &'a OperationError),
-}
-
-/// A block that has been executed on top of a state.
-#[derive(Clone, Debug)]
-pub struct Executed {
-    /// Its hash.
-    pub hash: BlockHash,
-    /// What it changes.
-    pub change: StateChange,
-    /// What happened.
-    pub events: BlockEvents,
-    /// The ids of its transactions, in order.
-    pub transactions: Vec<TransactionId>,
-    /// The state after it.
-    pub next: State,
 }
 
 /// A genesis or a store from which no state can be made.
@@ -318,6 +270,7 @@ impl State {
             height: self.next_height(),
             time,
             events: Vec::new(),
+            bls_work: 0,
         }
     }
 
@@ -328,176 +281,6 @@ impl State {
     pub fn account(&self, reader: &dyn StateReader, id: &AccountId) -> Result<Account, ReadError> {
         Overlay::new(reader, Some(self.tip.height)).account(id)
     }
-
-    /// Judges `block` as the next one. `known` tells which transactions need no check of their
-    /// signature any more. Who may propose, and whether the time is near, is consensus' business.
-    ///
-    /// # Errors
-    /// [`BlockError`]: the block is refused, or the store failed.
-    pub fn execute(
-        &self,
-        reader: &dyn StateReader,
-        block: &Block,
-        known: &dyn Fn(&TransactionId) -> bool,
-    ) -> Result<Executed, BlockError> {
-        let header = &block.header;
-        self.check_header(header)?;
-        let transactions = self.check_body(block, known)?;
-        let mut run = self.begin(reader, header.time, &block.body.commit_record)?;
-        for (position, operation) in block.body.system.iter().enumerate() {
-            run.system(operation).map_err(|failure| operation_error(position, failure))?;
-        }
-        for (position, transaction) in transactions.iter().enumerate() {
-            run.transaction(transaction).map_err(|failure| operation_error(position, failure))?;
-        }
-        let origin = Origin {
-            round: header.round,
-            proposer: header.proposer,
-            beacon_signature: header.beacon_signature,
-        };
-        let executed = run.finish(self, &block.body, origin)?;
-        let computed = &executed.header;
-        for (field, same) in [
-            ("state root", computed.state_root == header.state_root),
-            ("events root", computed.events_root == header.events_root),
-            ("next committee", computed.next_committee == header.next_committee),
-            ("hash", computed == header),
-        ] {
-            if !same {
-                return Err(BlockError::Header(field));
-            }
-        }
-        Ok(executed.executed)
-    }
-
-    /// Makes the next block of what is offered. `candidates` is told what became of the last one
-    /// and gives the next.
-    ///
-    /// # Errors
-    /// [`BlockError`]: the commit record is wrong, or the store failed.
-    pub fn propose(
-        &self,
-        reader: &dyn StateReader,
-        proposal: Proposal<'_>,
-        system: &[SystemOperation],
-        candidates: &mut dyn FnMut(Outcome<'_>) -> Option<Arc<VerifiedTransaction>>,
-    ) -> Result<(Block, Executed), BlockError> {
-        let time = proposal.now.max(self.tip.time.plus_ms(1));
-        let mut body = Body { commit_record: proposal.commit_record, ..Body::default() };
-        let mut run = self.begin(reader, time, &body.commit_record)?;
-        let mut room = SYSTEM_BYTES;
-        for operation in system {
-            let bytes = borsh::to_vec(operation).expect("writing to memory").len();
-            let Some(rest) = room.checked_sub(bytes) else { break };
-            match run.system(operation) {
-                Ok(()) => {
-                    room = rest;
-                    body.system.push(*operation);
-                }
-                Err(Failure::Refused(_)) => {}
-                Err(Failure::Read(error)) => return Err(error.into()),
-            }
-        }
-        let mut room = MAX_BLOCK_BYTES - SYSTEM_BYTES - RECORD_BYTES;
-        let mut next = candidates(Outcome::First);
-        while let Some(transaction) = next.take() {
-            let Some(rest) = room.checked_sub(transaction.bytes()) else { break };
-            match run.transaction(&transaction) {
-                Ok(()) => {
-                    room = rest;
-                    body.transactions.push(transaction.signed().clone());
-                    if body.transactions.len() >= PROPOSED_TRANSACTIONS_MAX {
-                        break;
-                    }
-                    next = candidates(Outcome::Taken);
-                }
-                Err(Failure::Refused(error)) => {
-                    next = candidates(Outcome::Refused(transaction.id(), &error));
-                }
-                Err(Failure::Read(error)) => return Err(error.into()),
-            }
-        }
-        let height = self.next_height();
-        let beacon = beacon_message(&self.chain, &self.tip.beacon, height);
-        let origin = Origin {
-            round: proposal.round,
-            proposer: proposal.node,
-            beacon_signature: proposal.bls.sign(&beacon),
-        };
-        let done = run.finish(self, &body, origin)?;
-        Ok((Block { header: done.header, body }, done.executed))
-    }
-
-    fn check_header(&self, header: &Header) -> Result<(), BlockError> {
-        let expected = self.next_height();
-        if header.height != expected {
-            return Err(BlockError::Height { height: header.height, expected });
-        }
-        let proposer = self.committee.member(&header.proposer);
-        let proposer = proposer.filter(|member| member.weight() > 0);
-        let proposer = proposer.ok_or(BlockError::Header("proposer"))?;
-        for (field, right) in [
-            ("parent", header.parent == self.tip.hash),
-            ("time", header.time > self.tip.time),
-            ("epoch", header.epoch == self.committee.epoch()),
-            ("beacon", header.beacon == next_beacon(&self.tip.beacon, &header.beacon_signature)),
-        ] {
-            if !right {
-                return Err(BlockError::Header(field));
-            }
-        }
-        let message = beacon_message(&self.chain, &self.tip.beacon, header.height);
-        if !proposer.bls_key.verify(&message, &header.beacon_signature) {
-            return Err(BlockError::Header("beacon signature"));
-        }
-        Ok(())
-    }
-
-    /// Checks that the body is the header's, its size, and each transaction on its own.
-    fn check_body(
-        &self,
-        block: &Block,
-        known: &dyn Fn(&TransactionId) -> bool,
-    ) -> Result<Vec<VerifiedTransaction>, BlockError> {
-        let body = &block.body;
-        let bytes = |value: &dyn Fn() -> std::io::Result<usize>| value().unwrap_or(usize::MAX);
-        let transactions = bytes(&|| borsh::object_length(&body.transactions));
-        let system = bytes(&|| borsh::object_length(&body.system));
-        if bytes(&|| borsh::object_length(block)) > MAX_BLOCK_BYTES
-            || transactions > MAX_BLOCK_BYTES - SYSTEM_BYTES
-            || system > SYSTEM_BYTES
-        {
-            return Err(BlockError::TooLarge);
-        }
-        if body.commit_record.hash() != block.header.commit_record {
-            return Err(BlockError::Header("commit record"));
-        }
-        if body.transactions_root(&self.chain) != block.header.transactions_root {
-            return Err(BlockError::Header("transactions root"));
-        }
-        let transactions = body.transactions.iter().enumerate();
-        transactions
-            .map(|(position, signed)| {
-                let checked = signed.clone().verify_unless(&self.chain, known);
-                checked.map_err(|error| BlockError::Transaction { position, error })
-            })
-            .collect()
-    }
-
-    fn begin<'a>(
-        &'a self,
-        reader: &'a dyn StateReader,
-        time: Timestamp,
-        record: &CommitRecord,
-    ) -> Result<Run<'a>, BlockError> {
-        let mut executor = self.executor(reader, time);
-        match executor.commit_record(record, self.tip.hash, &self.previous) {
-            Ok(()) => {}
-            Err(RecordFailure::Refused(error)) => return Err(error.into()),
-            Err(RecordFailure::Read(error)) => return Err(error.into()),
-        }
-        Ok(Run { executor, events: BlockEvents::default(), transactions: Vec::new() })
-    }
 }
 
 fn judged<T>(result: Result<T, Failure>) -> Result<Result<(), OperationError>, ReadError> {
@@ -505,103 +288,5 @@ fn judged<T>(result: Result<T, Failure>) -> Result<Result<(), OperationError>, R
         Ok(_) => Ok(Ok(())),
         Err(Failure::Refused(error)) => Ok(Err(error)),
         Err(Failure::Read(error)) => Err(error),
-    }
-}
-
-fn operation_error(position: usize, failure: Failure) -> BlockError {
-    match failure {
-        Failure::Refused(error) => BlockError::Operation { position, error },
-        Failure::Read(error) => error.into(),
-    }
-}
-
-/// A block on its way through the executor.
-struct Run<'a> {
-    executor: Executor<'a>,
-    events: BlockEvents,
-    transactions: Vec<TransactionId>,
-}
-
-/// What a header says of its making.
-#[derive(Clone, Copy)]
-struct Origin {
-    round: u32,
-    proposer: NodeId,
-    beacon_signature: BlsSignature,
-}
-
-/// A block's header as execution computes it, and the rest.
-struct Finished {
-    header: Header,
-    executed: Executed,
-}
-
-impl Run<'_> {
-    fn system(&mut self, operation: &SystemOperation) -> Result<(), Failure> {
-        let events = self.executor.system(operation)?;
-        self.events.groups.push(events);
-        Ok(())
-    }
-
-    fn transaction(&mut self, transaction: &VerifiedTransaction) -> Result<(), Failure> {
-        let position = u32::try_from(self.transactions.len()).expect("blocks are bounded");
-        let events = self.executor.transaction(transaction, position)?;
-        self.events.groups.push(events);
-        self.transactions.push(transaction.id());
-        Ok(())
-    }
-
-    fn finish(
-        mut self,
-        state: &State,
-        body: &Body,
-        origin: Origin,
-    ) -> Result<Finished, BlockError> {
-        let Origin { round, proposer, beacon_signature } = origin;
-        let next_committee = self.end_of_block()?;
-        let summary = self.executor.overlay.summary()?;
-        let (height, time) = (self.executor.height, self.executor.time);
-        let (state_root, change) = self.executor.overlay.finish(height)?;
-        let committee = next_committee.map_or_else(|| Arc::clone(&state.committee), Arc::new);
-        let header = Header {
-            height,
-            round,
-            time,
-            parent: state.tip.hash,
-            commit_record: body.commit_record.hash(),
-            epoch: state.committee.epoch(),
-            proposer,
-            transactions_root: body.transactions_root(&state.chain),
-            state_root,
-            events_root: self.events.root(),
-            beacon: next_beacon(&state.tip.beacon, &beacon_signature),
-            beacon_signature,
-            next_committee: committee.hash(),
-        };
-        let (hash, beacon) = (header.hash(), header.beacon);
-        let next = State {
-            chain: state.chain,
-            parameters: Arc::clone(&state.parameters),
-            tip: Tip { height, hash, time, beacon, state_root },
-            committee,
-            previous: Arc::clone(&state.committee),
-            summary,
-        };
-        let (events, transactions) = (self.events, self.transactions);
-        Ok(Finished { header, executed: Executed { hash, change, events, transactions, next } })
-    }
-
-    /// What a block does after its last transaction.
-    fn end_of_block(&mut self) -> Result<Option<Committee>, BlockError> {
-        let ours = |failure: Failure| match failure {
-            Failure::Read(error) => error,
-            // Nothing here depends on what a block says, so a refusal is a damaged store.
-            Failure::Refused(error) => ReadError(error.into()),
-        };
-        self.executor.sweep().map_err(ours)?;
-        let committee = self.executor.tick().map_err(ours)?;
-        self.executor.settle_supply().map_err(ours)?;
-        self.events.groups.push(std::mem::take(&mut self.executor.events));
-        Ok(committee)
     }
 }

@@ -339,3 +339,43 @@ fn a_state_is_loaded_only_from_the_store_that_holds_it() {
     let sender = id(&account_key(0));
     assert_eq!(super::account(&chain, &sender).nonce, 3);
 }
+
+#[test]
+fn a_block_checks_a_bounded_number_of_certificates() {
+    let mut chain = chain();
+    // What fits are 8 transactions of 64 certificates with four signers each.
+    let senders: Vec<_> = (0..8).chain([0]).map(account_key).collect();
+    let mut signed = Vec::new();
+    for (i, key) in senders.iter().enumerate() {
+        let operations = vec![super::register(super::header(1), 1, true); 64];
+        let registered = chain.sign(key, operations);
+        let name = registered.id(&chain.id());
+        chain.commit(&[registered]);
+        let certify = (0..64).map(|index| {
+            let registration = name.registration(&chain.id(), index);
+            super::certify(&chain, registration, &super::header(1))
+        });
+        signed.push((i, certify.collect::<Vec<_>>()));
+    }
+    let expires = chain.now.plus_ms(60_000);
+    let transactions: Vec<_> = signed
+        .into_iter()
+        .map(|(i, operations)| {
+            let mut transaction = chain.sign(&senders[i], operations).transaction;
+            // The last sender is the first once more.
+            transaction.nonce += u64::from(i == 8);
+            Transaction { expires, ..transaction }.sign(&chain.id(), &senders[i])
+        })
+        .collect();
+    let (block, _, left_out) = propose(&chain, &[], &transactions);
+    assert_eq!(block.body.transactions, transactions[..8]);
+    assert_eq!(left_out, [], "the last one waits");
+    let body = Body { transactions: transactions.clone(), ..block.body.clone() };
+    let full = resealed(&chain, Block { body, ..block.clone() });
+    let error = refused(&chain, &full);
+    let block_full =
+        matches!(error, BlockError::Operation { position: 8, error: OperationError::BlockFull });
+    assert!(block_full, "{error:?}");
+    chain.apply(&block).unwrap();
+    chain.commit(&transactions[8..]);
+}

@@ -297,7 +297,7 @@ fn index(store: &MemoryStore) -> BTreeSet<Vec<u8>> {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        failure_persistence: None, cases: 48, ..ProptestConfig::default()
+        failure_persistence: None, cases: 24, ..ProptestConfig::default()
     })]
 
     #[test]

@@ -106,6 +106,9 @@ pub(crate) struct Node {
     pub(crate) executed: Vec<BlockHash>,
 }
 
+/// Whether a message from one replica to another arrives.
+pub(crate) type Filter = Box<dyn FnMut(usize, usize, &ConsensusMessage) -> bool>;
+
 /// A vote's place and what was voted there.
 type Votes = BTreeMap<(usize, Height, u32, VoteKind), Option<BlockHash>>;
 
@@ -123,7 +126,7 @@ pub(crate) struct World {
     pub(crate) proposed: BTreeMap<(usize, Height, u32), BlockHash>,
     pub(crate) decided: BTreeMap<Height, BlockHash>,
     /// Drops what it says true for: sender, receiver, message.
-    pub(crate) filter: Box<dyn FnMut(usize, usize, &ConsensusMessage) -> bool>,
+    pub(crate) filter: Filter,
     pub(crate) crashes: u64,
     pub(crate) pace_ms: u64,
     pub(crate) handled: u64,

@@ -1,6 +1,6 @@
 //! Registrations of blobs: paid, certified, extended, deleted, given away; and names.
 
-use super::{Executor, Origin};
+use super::{BLS_CHECK, Executor, Origin};
 use crate::{
     blob::{BlobHeader, BlobId},
     certificate::Certificate,
@@ -89,6 +89,8 @@ impl Executor<'_> {
             return Err(OperationError::BlobInvalid.into());
         }
         // Last, since it costs a pairing: everything that a stranger can get wrong comes before.
+        let signers = certificate.signers(self.committee).count();
+        self.spend_bls(BLS_CHECK.saturating_add(signers))?;
         certificate.verify(self.committee, self.chain)?;
 
         let (epoch, end, time) = (self.epoch(), registration.end, self.time);

@@ -6,7 +6,7 @@
 
 use ethnum::U256;
 
-use super::Executor;
+use super::{BLS_IDENTITY, Executor};
 use crate::{
     committee::Committee,
     index::{Epoch, Height},
@@ -82,6 +82,7 @@ impl Executor<'_> {
         {
             return Err(OperationError::KeyTaken.into());
         }
+        self.spend_bls(BLS_IDENTITY)?;
         if !identity.verify(self.chain, &operator) {
             return Err(OperationError::Identity.into());
         }

@@ -137,6 +137,8 @@ impl From<&OperationError> for SubmitError {
             E::Fee { min, .. } => return Self::Fee { min: *min },
             E::Funds { .. } => return Self::Funds,
             E::Overflow => R::Overflow,
+            // One transaction alone always fits a block.
+            E::BlockFull => return Self::Full,
             E::NoNode | E::KeyTaken | E::Identity => R::Node,
             E::NotOwner { .. } => R::NotOwner,
             E::Jail => R::Jail,
