@@ -13,24 +13,32 @@ mod blob_id;
 mod blob_status;
 mod config;
 mod exit;
+mod faucet;
 mod genesis;
 mod health;
 mod info;
 mod input;
 mod interrupt;
 mod key;
+mod ledger;
+mod list_blobs;
 mod manual;
+mod name;
 mod node;
+mod operation;
 mod out_file;
 mod output;
 mod peers;
 mod progress;
 mod range;
 mod read;
+mod receipt;
 mod session;
 mod settings;
 pub mod size;
+mod stake;
 mod store;
+mod wallet;
 
 use std::{ffi::OsString, future::Future, path::PathBuf, process::ExitCode};
 
@@ -41,7 +49,7 @@ use self::{
     interrupt::Interrupts,
     output::Output,
     progress::ProgressMode,
-    session::Session,
+    session::{Session, TrustFlags},
     settings::{Flags, Settings},
 };
 use crate::telemetry::{self, LogFormat, LogLevel};
@@ -54,11 +62,12 @@ Exit codes:
   3    not found
   4    verification failed
   5    temporary: try again
-  6    refused (permission, quota)
+  6    refused (funds, permission, quota)
   130  interrupted
 
 Environment (flags win over it, and it over the configuration file: see floe config show --help):
   FLOE_NETWORK     as --network
+  FLOE_WALLET      as --wallet
   FLOE_WRITER_KEY  as --writer-key
   FLOE_PROGRESS    as --progress
   FLOE_LOG         log filter, as RUST_LOG
@@ -88,6 +97,15 @@ struct Globals {
     /// The key file of the writer who stores
     #[arg(long, global = true, value_name = "FILE")]
     writer_key: Option<PathBuf>,
+    /// The key file of the account that pays [default: floe/wallet.key below ~/.config]
+    #[arg(long, global = true, value_name = "FILE")]
+    wallet: Option<PathBuf>,
+    /// A checkpoint from somebody you trust (floe info --checkpoint) to start from
+    #[arg(long, global = true, value_name = "FILE")]
+    trust_checkpoint: Option<PathBuf>,
+    /// Start from a genesis or checkpoint even if it is too old to be safe
+    #[arg(long, global = true)]
+    trust_genesis: bool,
     /// Print one JSON object per result, and errors as {"error":{…}}
     #[arg(long, global = true)]
     json: bool,
@@ -116,6 +134,25 @@ enum Command {
     Info(info::InfoArgs),
     /// Ask every storage node how it is, and whether reads and writes are possible
     Health(health::HealthArgs),
+    /// Make a wallet, show what an account has, and send WAL
+    #[command(subcommand)]
+    Wallet(wallet::WalletCommand),
+    /// Take WAL from a test network's faucet
+    Faucet(faucet::FaucetArgs),
+    /// List the blobs of an account, and until when they are stored
+    ListBlobs(list_blobs::ListBlobsArgs),
+    /// Give blobs names, and look names up
+    #[command(subcommand)]
+    Name(name::NameCommand),
+    /// Put WAL into a storage node's pool
+    Stake(stake::StakeArgs),
+    /// Take WAL out of a storage node's pool
+    Unstake(stake::UnstakeArgs),
+    /// Collect WAL that was unstaked long enough ago
+    Withdraw(stake::WithdrawArgs),
+    /// Look at the ledger: status, blocks, transactions, accounts
+    #[command(subcommand)]
+    Ledger(ledger::LedgerCommand),
     /// Run a storage node
     #[command(subcommand)]
     Node(node::NodeCommand),
@@ -152,8 +189,9 @@ fn execute(globals: Globals, command: Command, output: Output, resume: &str) -> 
     if let Err(failure) = start_log(&globals, &command) {
         return output.failure(&failure);
     }
-    let Globals { network, writer_key, progress, .. } = globals;
-    let flags = Flags { network, writer_key, progress };
+    let Globals { network, writer_key, wallet, trust_checkpoint, progress, .. } = globals;
+    let trust = TrustFlags { checkpoint: trust_checkpoint, genesis: globals.trust_genesis };
+    let flags = Flags { network, writer_key, wallet, progress };
     let settings = match &command {
         // Whatever is wrong with the user's files, these work.
         Command::Completions(_) | Command::Man(_) => Settings::from_flags(flags),
@@ -169,7 +207,7 @@ fn execute(globals: Globals, command: Command, output: Output, resume: &str) -> 
         mode => mode,
     };
     let after_interrupt = command.after_interrupt(resume);
-    let session = Session { settings, progress, output, after_interrupt };
+    let session = Session { settings, progress, output, trust, after_interrupt };
     command.execute(&session).unwrap_or_else(|failure| session.output.failure(&failure))
 }
 
@@ -186,6 +224,12 @@ impl Command {
                 format!("what was sent counts, resume with the same input: {command_line}")
             }
             Self::Store(_) => format!("what was sent counts, resume with: {command_line}"),
+            Self::Wallet(wallet::WalletCommand::Send(_))
+            | Self::Faucet(_)
+            | Self::Stake(_)
+            | Self::Unstake(_) => {
+                "it may have been sent: look with `floe wallet history` before sending again".into()
+            }
             _ => format!("begin again with: {command_line}"),
         }
     }
@@ -206,6 +250,19 @@ impl Command {
                 interruptible(session, blob_status::run(session, arguments))
             }
             Self::Health(arguments) => interruptible(session, health::run(session, arguments)),
+            Self::Wallet(command) if command.is_local() => wallet::run_local(session, &command),
+            Self::Wallet(command) => interruptible(session, wallet::run(session, command)),
+            Self::Faucet(arguments) => interruptible(session, faucet::run(session, arguments)),
+            Self::ListBlobs(arguments) => {
+                interruptible(session, list_blobs::run(session, arguments))
+            }
+            Self::Name(command) => interruptible(session, name::run(session, command)),
+            Self::Stake(arguments) => interruptible(session, stake::stake(session, arguments)),
+            Self::Unstake(arguments) => interruptible(session, stake::unstake(session, arguments)),
+            Self::Withdraw(arguments) => {
+                interruptible(session, stake::withdraw(session, arguments))
+            }
+            Self::Ledger(command) => interruptible(session, ledger::run(session, command)),
             Self::Config(command) => config::run(session, &command),
             Self::Completions(arguments) => manual::completions(&session.output, &arguments),
             Self::Man(arguments) => manual::man(&session.output, &arguments),

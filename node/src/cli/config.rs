@@ -13,11 +13,12 @@ use super::{
 };
 
 const AFTER_HELP: &str = "\
-A flag beats the environment (FLOE_NETWORK, FLOE_WRITER_KEY, FLOE_PROGRESS), which beats the
-configuration file, which beats the default. The file is floe/config.toml below $XDG_CONFIG_HOME, or
-else below ~/.config. Paths in it start at the file's directory:
+A flag beats the environment (FLOE_NETWORK, FLOE_WALLET, FLOE_WRITER_KEY, FLOE_PROGRESS), which
+beats the configuration file, which beats the default. The file is floe/config.toml below
+$XDG_CONFIG_HOME, or else below ~/.config. Paths in it start at the file's directory:
 
   network = \"network.json\"
+  wallet = \"wallet.key\"
   writer_key = \"~/floe/writer.key\"
   progress = \"never\"
 
@@ -55,6 +56,7 @@ struct ShownSettings<'a> {
     file_exists: bool,
     network: Setting<Option<String>>,
     writer_key: Setting<Option<String>>,
+    wallet: Setting<Option<String>>,
     progress: &'a Setting<ProgressMode>,
 }
 
@@ -69,6 +71,7 @@ impl<'a> ShownSettings<'a> {
             file_exists: settings.file_exists,
             network: path(&settings.network),
             writer_key: path(&settings.writer_key),
+            wallet: path(&settings.wallet),
             progress: &settings.progress,
         }
     }
@@ -76,7 +79,12 @@ impl<'a> ShownSettings<'a> {
 
 impl fmt::Display for ShownSettings<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (name, setting) in [("network", &self.network), ("writer_key", &self.writer_key)] {
+        let paths = [
+            ("network", &self.network),
+            ("writer_key", &self.writer_key),
+            ("wallet", &self.wallet),
+        ];
+        for (name, setting) in paths {
             match &setting.value {
                 Some(value) => writeln!(f, "{name:<11} {value}  ({})", setting.origin)?,
                 None => writeln!(f, "{name:<11} not set")?,

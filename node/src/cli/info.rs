@@ -6,7 +6,9 @@
 use std::fmt;
 
 use clap::Args;
-use floe_protocol::{bft, committee::Committee, genesis::NetworkFile, message::Limits};
+use floe_protocol::{
+    bft, committee::Committee, genesis::NetworkFile, light::Checkpoint, message::Limits,
+};
 use serde::Serialize;
 
 use super::{
@@ -21,8 +23,12 @@ Reads the network file, then lists the members that are connected or answer. Whi
 down, and with --offline, the file's facts are shown alone; in JSON peers is null then. The exit code is 0
 either way: `floe health` judges.
 
+--checkpoint prints a root of trust for others, whose clients then need not go back to the genesis:
+they pass it with --trust-checkpoint. They trust you with it, so give it on a way that they trust.
+
 Examples:
   floe info
+  floe info --checkpoint > root.json
   floe info --offline
   floe info --json | jq .shards_lost_for_reads_max";
 
@@ -33,11 +39,17 @@ pub(super) struct InfoArgs {
     /// Read the network file only, and connect with nobody
     #[arg(long)]
     offline: bool,
+    /// Print a checkpoint to pass on: the newest proven header and its committee
+    #[arg(long, conflicts_with = "offline")]
+    checkpoint: bool,
 }
 
 /// Runs `floe info`.
 pub(super) async fn run(session: &Session, arguments: InfoArgs) -> Result<Exit, Failure> {
     let network = session.network()?;
+    if arguments.checkpoint {
+        return print_checkpoint(session, network).await;
+    }
     let committee = network.genesis.committee()?;
     let mut info = NetworkInfo::new(&network, &committee);
     if !arguments.offline {
@@ -50,6 +62,33 @@ pub(super) async fn run(session: &Session, arguments: InfoArgs) -> Result<Exit, 
     }
     session.output.result(&info, &info.chain_id)?;
     Ok(Exit::Done)
+}
+
+/// Prints a root of trust. Whoever takes it trusts whoever gave it, and nobody else.
+async fn print_checkpoint(session: &Session, network: NetworkFile) -> Result<Exit, Failure> {
+    let client = session.connect(network).await?;
+    let checkpoint = client.ledger().checkpoint().await?;
+    client.shutdown().await;
+    let Some(checkpoint) = checkpoint else {
+        let message = "the ledger has no block yet";
+        return Err(
+            Failure::new(Exit::Temporary, "no_block", message).hint("try again in a moment")
+        );
+    };
+    let printed = PrintedCheckpoint(checkpoint);
+    session.output.result(&printed, printed.0.root.hash)?;
+    Ok(Exit::Done)
+}
+
+/// A checkpoint: the same object for people and scripts, as it goes into a file.
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+struct PrintedCheckpoint(Checkpoint);
+
+impl fmt::Display for PrintedCheckpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&serde_json::to_string_pretty(&self.0).map_err(|_| fmt::Error)?)
+    }
 }
 
 /// The result.

@@ -1,8 +1,12 @@
 //! What commands share: the options that all of them know, and what is opened by them.
 
-use std::{ffi::OsString, fs, io};
+use std::{
+    ffi::OsString,
+    fs, io,
+    path::{Path, PathBuf},
+};
 
-use floe_protocol::{genesis::NetworkFile, keys::KeyPair};
+use floe_protocol::{genesis::NetworkFile, keys::KeyPair, ledger::AccountId, light::Checkpoint};
 
 use super::{
     exit::{Exit, Failure},
@@ -10,7 +14,20 @@ use super::{
     progress::ProgressMode,
     settings::Settings,
 };
-use crate::{Client, client::ClientConfig, key_file};
+use crate::{
+    Client,
+    client::ClientConfig,
+    key_file::{self, KeyFileError},
+};
+
+/// What trust in the ledger starts from, as far as the user says.
+#[derive(Debug, Default)]
+pub(super) struct TrustFlags {
+    /// A checkpoint of somebody trusted.
+    pub(super) checkpoint: Option<PathBuf>,
+    /// Whether an old root will do.
+    pub(super) genesis: bool,
+}
 
 /// The options that all commands know.
 #[derive(Debug)]
@@ -19,6 +36,7 @@ pub(super) struct Session {
     /// When to show progress, with everything considered.
     pub(super) progress: ProgressMode,
     pub(super) output: Output,
+    pub(super) trust: TrustFlags,
     /// What to do after an interruption.
     pub(super) after_interrupt: String,
 }
@@ -62,9 +80,60 @@ impl Session {
         }
     }
 
+    /// Where the wallet's key is or would be.
+    pub(super) fn wallet_path(&self) -> Result<&Path, Failure> {
+        self.settings.wallet.value.as_deref().ok_or_else(|| {
+            Failure::usage("no_wallet", "no wallet was named, and there is no home directory")
+                .hint("name its file with --wallet FILE, FLOE_WALLET or in the configuration file")
+        })
+    }
+
+    /// Reads the wallet's key.
+    pub(super) fn wallet(&self) -> Result<KeyPair, Failure> {
+        let path = self.wallet_path()?;
+        key_file::open_wallet(path).map_err(|error| match error {
+            KeyFileError::NotFound { .. } => {
+                Failure::usage("no_wallet", format!("no wallet at {}", path.display())).hint(
+                    "make one with `floe wallet new`, or name another with --wallet FILE or \
+                     FLOE_WALLET",
+                )
+            }
+            error => error.into(),
+        })
+    }
+
+    /// An account, or the wallet's.
+    pub(super) fn account_or_own(&self, account: Option<AccountId>) -> Result<AccountId, Failure> {
+        match account {
+            Some(account) => Ok(account),
+            None => Ok(AccountId::new(self.wallet()?.public())),
+        }
+    }
+
     /// Joins the network.
     pub(super) async fn connect(&self, network: NetworkFile) -> Result<Client, Failure> {
-        Ok(Client::connect(ClientConfig::new(network)).await?)
+        let mut config = ClientConfig::new(network);
+        config.checkpoint = self.checkpoint()?;
+        config.trust_genesis = self.trust.genesis;
+        if self.trust.genesis {
+            self.output.warning(
+                "--trust-genesis: a committee that has left long ago could show a ledger that \
+                 never was, and nothing could be taken from it for that",
+            );
+        }
+        Ok(Client::connect(config).await?)
+    }
+
+    /// Reads the checkpoint that the user trusts.
+    fn checkpoint(&self) -> Result<Option<Checkpoint>, Failure> {
+        let Some(path) = &self.trust.checkpoint else { return Ok(None) };
+        let text = fs::read_to_string(path)
+            .map_err(|error| Failure::io(format_args!("checkpoint {}", path.display()), &error))?;
+        serde_json::from_str(&text).map(Some).map_err(|error| {
+            let message = format!("{} is no checkpoint: {error}", path.display());
+            Failure::new(Exit::Failed, "bad_checkpoint", message)
+                .hint("checkpoints are made by `floe info --checkpoint`")
+        })
     }
 }
 

@@ -20,6 +20,9 @@ use super::{
     progress::ProgressMode,
 };
 
+/// The wallet's key file beside the configuration file, unless another one is named.
+const WALLET_FILE: &str = "wallet.key";
+
 /// Where a value comes from, the strongest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -53,6 +56,7 @@ pub(super) struct Setting<T> {
 pub(super) struct Flags {
     pub(super) network: Option<PathBuf>,
     pub(super) writer_key: Option<PathBuf>,
+    pub(super) wallet: Option<PathBuf>,
     pub(super) progress: Option<ProgressMode>,
 }
 
@@ -65,6 +69,8 @@ pub(super) struct Settings {
     pub(super) file_exists: bool,
     pub(super) network: Setting<Option<PathBuf>>,
     pub(super) writer_key: Setting<Option<PathBuf>>,
+    /// None only if there is no home directory.
+    pub(super) wallet: Setting<Option<PathBuf>>,
     pub(super) progress: Setting<ProgressMode>,
 }
 
@@ -74,6 +80,7 @@ pub(super) struct Settings {
 struct ConfigFile {
     network: Option<PathBuf>,
     writer_key: Option<PathBuf>,
+    wallet: Option<PathBuf>,
     progress: Option<ProgressMode>,
 }
 
@@ -101,12 +108,19 @@ impl Settings {
             None => None,
         };
         let file_exists = found.is_some();
-        let ConfigFile { network, writer_key, progress } = found.unwrap_or_default();
+        let ConfigFile { network, writer_key, wallet, progress } = found.unwrap_or_default();
         let path_of = |value: Option<PathBuf>| {
             let dir = file.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
             value.map(|value| path_in_file(&value, dir, home.as_deref()))
         };
         let (network, writer_key) = (path_of(network), path_of(writer_key));
+        let mut wallet =
+            strongest(flags.wallet, variable("FLOE_WALLET").map(PathBuf::from), path_of(wallet))
+                .optional();
+        if wallet.value.is_none() {
+            let dir = file.as_deref().and_then(Path::parent);
+            wallet.value = dir.map(|dir| dir.join(WALLET_FILE));
+        }
         let path = |name| variable(name).map(PathBuf::from);
         let progress_variable = match variable("FLOE_PROGRESS") {
             Some(value) => Some(parse_progress(&value)?),
@@ -115,6 +129,7 @@ impl Settings {
         Ok(Self {
             network: strongest(flags.network, path("FLOE_NETWORK"), network).optional(),
             writer_key: strongest(flags.writer_key, path("FLOE_WRITER_KEY"), writer_key).optional(),
+            wallet,
             progress: strongest(flags.progress, progress_variable, progress).or_default(),
             file,
             file_exists,
@@ -165,7 +180,8 @@ fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, Failure> {
         let line = before.map_or(1, |before| before.matches('\n').count() + 1);
         let message = format!("{}, line {line}: {}", path.display(), error.message().trim());
         Failure::new(Exit::Failed, "bad_config", message).hint(
-            "the file may set network = \"FILE\", writer_key = \"FILE\" and progress = \"WHEN\"",
+            "the file may set network = \"FILE\", wallet = \"FILE\", writer_key = \"FILE\" and \
+             progress = \"WHEN\"",
         )
     })
 }
@@ -224,9 +240,19 @@ mod tests {
         let settings = resolve(Flags::default(), &[config, empty]).unwrap();
         assert_eq!(settings.network, from("/file", Origin::File));
 
-        fs::remove_file(file).unwrap();
+        fs::remove_file(&file).unwrap();
         let settings = resolve(Flags::default(), &[config, empty]).unwrap();
         assert_eq!(settings.network, Setting { value: None, origin: Origin::Default });
+        let wallet = Setting {
+            value: file.parent().map(|dir| dir.join("wallet.key")),
+            origin: Origin::Default,
+        };
+        assert_eq!(settings.wallet, wallet);
+        let flag = Flags { wallet: Some("/w".into()), ..Flags::default() };
+        let named = ("FLOE_WALLET", Path::new("/v"));
+        assert_eq!(resolve(flag, &[config, named]).unwrap().wallet, from("/w", Origin::Flag));
+        let settings_of_variable = resolve(Flags::default(), &[config, named]).unwrap();
+        assert_eq!(settings_of_variable.wallet, from("/v", Origin::Environment));
         let auto = Setting { value: ProgressMode::Auto, origin: Origin::Default };
         assert_eq!((settings.progress, settings.file_exists), (auto, false));
     }

@@ -1,0 +1,437 @@
+//! `floe ledger`: a small explorer. Everything that it shows is proven.
+
+use std::fmt;
+
+use clap::{Args, Subcommand};
+use floe_protocol::{
+    index::Height,
+    keys::NodeId,
+    ledger::{AccountId, Amount, Pool, Prices, Stake, Summary, Supply, Timestamp, TransactionId},
+};
+use serde::Serialize;
+
+use super::{
+    exit::{Exit, Failure},
+    list_blobs::begins,
+    operation::{Happened, any, happened},
+    receipt::{age_ms, human_moment},
+    session::Session,
+};
+use crate::{
+    Client,
+    client::ledger::{HistoryItem, Proven, VerifiedBlock},
+};
+
+/// Transactions that are shown of an account.
+const LATEST_MAX: usize = 5;
+
+const STATUS_HELP: &str = "\
+Where the ledger stands: the newest header, the running epoch, prices, and where all WAL is. The
+exit code is 5 if no header younger than a minute can be had.
+
+Examples:
+  floe ledger status
+  floe ledger status --json | jq .height";
+
+const BLOCK_HELP: &str = "\
+Examples:
+  floe ledger block 42
+  floe ledger block 42 --json | jq .transactions";
+
+const TX_HELP: &str = "\
+The exit code is 3 if the nodes asked do not know it: it may still be on its way.
+
+Examples:
+  floe ledger tx ID";
+
+const ACCOUNT_HELP: &str = "\
+What an account has: balance, stakes with what they are worth, registrations, and its latest
+transactions.
+
+Examples:
+  floe ledger account wal1…
+  floe ledger account";
+
+/// Commands that look at the ledger.
+#[derive(Debug, Subcommand)]
+pub(super) enum LedgerCommand {
+    /// Show where the ledger stands
+    Status(StatusArgs),
+    /// Show a block
+    Block(BlockArgs),
+    /// Show a transaction
+    Tx(TxArgs),
+    /// Show an account
+    Account(AccountArgs),
+}
+
+/// Arguments of `floe ledger status`.
+#[derive(Debug, Args)]
+#[command(after_help = STATUS_HELP)]
+pub(super) struct StatusArgs {}
+
+/// Arguments of `floe ledger block`.
+#[derive(Debug, Args)]
+#[command(after_help = BLOCK_HELP)]
+pub(super) struct BlockArgs {
+    /// The block's height
+    height: u64,
+}
+
+/// Arguments of `floe ledger tx`.
+#[derive(Debug, Args)]
+#[command(after_help = TX_HELP)]
+pub(super) struct TxArgs {
+    /// The transaction
+    id: TransactionId,
+}
+
+/// Arguments of `floe ledger account`.
+#[derive(Debug, Args)]
+#[command(after_help = ACCOUNT_HELP)]
+pub(super) struct AccountArgs {
+    /// The account [default: the wallet's]
+    account: Option<AccountId>,
+}
+
+/// Runs `floe ledger`.
+pub(super) async fn run(session: &Session, command: LedgerCommand) -> Result<Exit, Failure> {
+    let account = match &command {
+        LedgerCommand::Account(arguments) => Some(session.account_or_own(arguments.account)?),
+        _ => None,
+    };
+    let client = session.connect(session.network()?).await?;
+    match (command, account) {
+        (LedgerCommand::Block(arguments), _) => block(session, &client, &arguments).await?,
+        (LedgerCommand::Tx(arguments), _) => transaction(session, &client, &arguments).await?,
+        (LedgerCommand::Account(_), Some(id)) => account_of(session, &client, id).await?,
+        (LedgerCommand::Status(_) | LedgerCommand::Account(_), _) => {
+            status(session, &client).await?;
+        }
+    }
+    client.shutdown().await;
+    Ok(Exit::Done)
+}
+
+async fn status(session: &Session, client: &Client) -> Result<(), Failure> {
+    let ledger = client.ledger();
+    let proven = ledger.summary().await?;
+    let committee = ledger.committee();
+    let Some(summary) = proven.value else {
+        return Err(Failure::new(Exit::Verification, "unproven", "the state has no summary"));
+    };
+    let next = summary.epoch.plus(1);
+    let status = Status {
+        chain_id: ledger.chain().to_string(),
+        height: proven.height().get(),
+        block: proven.header.as_ref().map(|header| header.hash().to_string()),
+        state_root: proven.header.as_ref().map(|header| header.header().state_root.to_string()),
+        time_ms: proven.time().map(Timestamp::ms),
+        age_ms: proven.time().map(age_ms),
+        epoch: summary.epoch.get(),
+        epoch_ends_ms: begins(next, &summary, ledger.parameters()).map(Timestamp::ms),
+        members: committee.members().len(),
+        certifications: summary.certifications,
+        prices: summary.prices.into(),
+        supply: SupplyShown::new(&summary),
+    };
+    session.output.result(&status, status.height)
+}
+
+async fn block(session: &Session, client: &Client, arguments: &BlockArgs) -> Result<(), Failure> {
+    let height = Height::new(arguments.height);
+    let ledger = client.ledger();
+    let Some(found) = ledger.block(height).await? else {
+        let newest = ledger.known_header().map_or(0, |header| header.header().height.get());
+        let message = format!("no block {height}: the newest one is {newest}");
+        return Err(Failure::new(Exit::NotFound, "not_found", message)
+            .hint("the first block is 1; `floe ledger status` shows the newest"));
+    };
+    let shown = BlockShown::new(client, &found);
+    session.output.result(&shown, &shown.block)
+}
+
+async fn transaction(
+    session: &Session,
+    client: &Client,
+    arguments: &TxArgs,
+) -> Result<(), Failure> {
+    let id = arguments.id;
+    let Some(item) = client.ledger().transaction(id).await? else {
+        let message = format!("no transaction {id} has been committed");
+        return Err(Failure::new(Exit::NotFound, "not_found", message)
+            .hint("one that was sent a moment ago may still be on its way; one that has expired never comes"));
+    };
+    let shown = TransactionShown { what: any(&item), block: item.header.hash().to_string() };
+    session.output.result(&shown, &shown.what.transaction)
+}
+
+async fn account_of(session: &Session, client: &Client, id: AccountId) -> Result<(), Failure> {
+    let ledger = client.ledger();
+    let proven = ledger.account(id).await?;
+    let latest = ledger.history(id, None, LATEST_MAX).await?;
+    let registrations = ledger.registrations(id).await?.value.len();
+    let mut stakes = Vec::new();
+    for (node, stake) in ledger.stakes(id).await?.value {
+        let pool = ledger.node(node).await?.value.map(|node| node.pool);
+        stakes.push(StakeShown::new(node, &stake, pool.as_ref()));
+    }
+    let shown = AccountShown::new(id, &proven, (stakes, registrations, &latest));
+    session.output.result(&shown, shown.balance_frost)
+}
+
+#[derive(Debug, Serialize)]
+struct Status {
+    chain_id: String,
+    height: u64,
+    block: Option<String>,
+    state_root: Option<String>,
+    time_ms: Option<u64>,
+    age_ms: Option<u64>,
+    epoch: u64,
+    /// About when the next one begins.
+    epoch_ends_ms: Option<u64>,
+    members: usize,
+    certifications: u64,
+    prices: PricesShown,
+    supply: SupplyShown,
+}
+
+#[derive(Debug, Serialize)]
+struct PricesShown {
+    storage_frost_per_unit_epoch: Amount,
+    write_frost_per_unit: Amount,
+    capacity_units: u64,
+}
+
+impl From<Prices> for PricesShown {
+    fn from(prices: Prices) -> Self {
+        Self {
+            storage_frost_per_unit_epoch: prices.storage,
+            write_frost_per_unit: prices.write,
+            capacity_units: prices.capacity_units,
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct SupplyShown {
+    total_frost: Option<Amount>,
+    balances_frost: Amount,
+    stakes_frost: Amount,
+    buckets_frost: Amount,
+    burned_frost: Amount,
+}
+
+impl SupplyShown {
+    fn new(summary: &Summary) -> Self {
+        let Supply { balances, stakes, buckets, burned } = summary.supply;
+        Self {
+            total_frost: summary.supply.total(),
+            balances_frost: balances,
+            stakes_frost: stakes,
+            buckets_frost: buckets,
+            burned_frost: burned,
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "chain id    {}", self.chain_id)?;
+        let moment = |ms: u64| human_moment(Timestamp::from_ms(ms));
+        match (&self.block, self.time_ms, self.age_ms) {
+            (Some(block), Some(time), Some(age)) => {
+                writeln!(
+                    f,
+                    "height      {}, {} s old ({})",
+                    self.height,
+                    age / 1_000,
+                    moment(time)
+                )?;
+                writeln!(f, "block       {block}")?;
+            }
+            _ => writeln!(f, "height      0: no block yet")?,
+        }
+        if let Some(root) = &self.state_root {
+            writeln!(f, "state root  {root}")?;
+        }
+        write!(f, "epoch       {}", self.epoch)?;
+        if let Some(end) = self.epoch_ends_ms {
+            write!(f, ", ends about {}", moment(end))?;
+        }
+        let PricesShown { storage_frost_per_unit_epoch, write_frost_per_unit, capacity_units } =
+            &self.prices;
+        writeln!(f, "\ncommittee   {} members", self.members)?;
+        writeln!(
+            f,
+            "prices      {storage_frost_per_unit_epoch} a unit and epoch, {write_frost_per_unit} \
+             a unit written; {capacity_units} units"
+        )?;
+        writeln!(f, "certified   {} blobs so far", self.certifications)?;
+        let SupplyShown { total_frost, balances_frost, stakes_frost, buckets_frost, burned_frost } =
+            &self.supply;
+        let total = total_frost.unwrap_or_default();
+        write!(
+            f,
+            "supply      {total} = balances {balances_frost} + stakes {stakes_frost} + paid for \
+             epochs {buckets_frost} + burned {burned_frost}"
+        )
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct BlockShown {
+    height: u64,
+    block: String,
+    parent: String,
+    time_ms: u64,
+    round: u32,
+    epoch: u64,
+    proposer: NodeId,
+    state_root: String,
+    transactions_root: String,
+    next_committee: String,
+    /// Shards of the members whose precommits certify it; null for blocks of past epochs.
+    signed_shards: Option<u16>,
+    system_operations: usize,
+    transactions: Vec<Happened>,
+}
+
+impl BlockShown {
+    fn new(client: &Client, found: &VerifiedBlock) -> Self {
+        let (header, body) = (&found.block.header, &found.block.body);
+        let chain = client.ledger().chain();
+        let transactions = (0..).zip(&body.transactions).map(|(position, signed)| {
+            let (id, transaction) = (signed.id(chain), signed.clone());
+            any(&HistoryItem { header: *header, position, id, transaction })
+        });
+        Self {
+            height: header.height.get(),
+            block: found.hash.to_string(),
+            parent: header.parent.to_string(),
+            time_ms: header.time.ms(),
+            round: header.round,
+            epoch: header.epoch.get(),
+            proposer: header.proposer,
+            state_root: header.state_root.to_string(),
+            transactions_root: header.transactions_root.to_string(),
+            next_committee: header.next_committee.to_string(),
+            signed_shards: found.signed_shards,
+            system_operations: body.system.len(),
+            transactions: transactions.collect(),
+        }
+    }
+}
+
+impl fmt::Display for BlockShown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let moment = human_moment(Timestamp::from_ms(self.time_ms));
+        writeln!(f, "block         {} at height {}", self.block, self.height)?;
+        writeln!(f, "parent        {}", self.parent)?;
+        writeln!(f, "time          {moment}, epoch {}, round {}", self.epoch, self.round)?;
+        writeln!(f, "proposer      {}", self.proposer)?;
+        if let Some(shards) = self.signed_shards {
+            writeln!(f, "signed by     members with {shards} shards")?;
+        }
+        writeln!(f, "state root    {}", self.state_root)?;
+        write!(f, "transactions  {}", self.transactions.len())?;
+        for transaction in &self.transactions {
+            write!(f, "\n{transaction}")?;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct TransactionShown {
+    #[serde(flatten)]
+    what: Happened,
+    block: String,
+}
+
+impl fmt::Display for TransactionShown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Happened { transaction, sender, nonce, fee_frost, height, position, .. } = &self.what;
+        writeln!(f, "transaction  {transaction}")?;
+        writeln!(f, "block        {} at height {height}, position {position}", self.block)?;
+        writeln!(f, "sender       {sender}, nonce {nonce}, fee {fee_frost}")?;
+        write!(f, "{}", self.what)
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct StakeShown {
+    node: NodeId,
+    shares: String,
+    worth_frost: Option<Amount>,
+    /// Parts on their way out: the first epoch in which each can be withdrawn.
+    unbonding_until: Vec<u64>,
+}
+
+impl StakeShown {
+    fn new(node: NodeId, stake: &Stake, pool: Option<&Pool>) -> Self {
+        Self {
+            node,
+            shares: stake.shares.to_string(),
+            worth_frost: pool.and_then(|pool| pool.worth(stake.shares)),
+            unbonding_until: stake.unbonding.iter().map(|part| part.until.get()).collect(),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct AccountShown {
+    account: AccountId,
+    exists: bool,
+    balance_frost: Amount,
+    /// Transactions that it has sent.
+    nonce: u64,
+    height: u64,
+    registrations: usize,
+    stakes: Vec<StakeShown>,
+    latest: Vec<Happened>,
+}
+
+impl AccountShown {
+    fn new(
+        account: AccountId,
+        proven: &Proven<Option<floe_protocol::ledger::Account>>,
+        (stakes, registrations, latest): (Vec<StakeShown>, usize, &[HistoryItem]),
+    ) -> Self {
+        let record = proven.value.unwrap_or_default();
+        Self {
+            account,
+            exists: proven.value.is_some(),
+            balance_frost: record.balance,
+            nonce: record.nonce,
+            height: proven.height().get(),
+            registrations,
+            stakes,
+            latest: latest.iter().map(|item| happened(item, &account)).collect(),
+        }
+    }
+}
+
+impl fmt::Display for AccountShown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "account  {}", self.account)?;
+        if !self.exists {
+            return write!(f, "the ledger does not know it: nothing was ever sent to it");
+        }
+        writeln!(f, "balance  {}, proven by block {}", self.balance_frost, self.height)?;
+        writeln!(f, "sent     {} transactions", self.nonce)?;
+        write!(f, "blobs    {} registrations", self.registrations)?;
+        for StakeShown { node, shares, worth_frost, unbonding_until } in &self.stakes {
+            let worth = worth_frost.unwrap_or_default();
+            write!(f, "\nstake    {worth} ({shares} shares) with node {node}")?;
+            if let Some(until) = unbonding_until.first() {
+                write!(f, "; a part is free in epoch {until}")?;
+            }
+        }
+        for transaction in &self.latest {
+            write!(f, "\n{transaction}")?;
+        }
+        Ok(())
+    }
+}

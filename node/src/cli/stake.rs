@@ -1,0 +1,237 @@
+//! `floe stake`, `floe unstake`, `floe withdraw`: WAL into a node's pool and out again.
+
+use std::fmt;
+
+use clap::Args;
+use floe_protocol::{
+    keys::NodeId,
+    ledger::{AccountId, Amount, Operation, Pool, Stake},
+};
+use serde::Serialize;
+
+use super::{
+    exit::{Exit, Failure},
+    receipt::{parse_amount, submit},
+    session::Session,
+};
+use crate::client::LedgerClient;
+
+const STAKE_HELP: &str = "\
+Stake earns with the node and is slashed with it. It counts from the next selection of a committee
+on. `floe ledger account` shows what is staked; `floe info` lists the nodes.
+
+Examples:
+  floe stake NODE 100
+  floe stake NODE 100 WAL --json";
+
+const UNSTAKE_HELP: &str = "\
+What is taken out is paid after the unbonding period, with `floe withdraw`; until then it can still
+be slashed. An amount is rounded up to whole shares.
+
+Examples:
+  floe unstake NODE 40 WAL
+  floe unstake NODE --all
+  floe unstake NODE --shares 40000000";
+
+const WITHDRAW_HELP: &str = "\
+Pays what has been unstaked for long enough.
+
+Examples:
+  floe withdraw NODE";
+
+/// Arguments of `floe stake`.
+#[derive(Debug, Args)]
+#[command(after_help = STAKE_HELP)]
+pub(super) struct StakeArgs {
+    /// The node
+    node: NodeId,
+    /// How much
+    #[arg(num_args = 1..=2, required = true)]
+    amount: Vec<String>,
+}
+
+/// Arguments of `floe unstake`.
+#[derive(Debug, Args)]
+#[command(after_help = UNSTAKE_HELP)]
+pub(super) struct UnstakeArgs {
+    /// The node
+    node: NodeId,
+    /// How much, by what it is worth now
+    #[arg(num_args = 1..=2, required_unless_present_any = ["all", "shares"])]
+    amount: Vec<String>,
+    /// Everything
+    #[arg(long, conflicts_with_all = ["amount", "shares"])]
+    all: bool,
+    /// So many shares of the node's pool
+    #[arg(long, value_name = "N", conflicts_with = "amount")]
+    shares: Option<u128>,
+}
+
+/// Arguments of `floe withdraw`.
+#[derive(Debug, Args)]
+#[command(after_help = WITHDRAW_HELP)]
+pub(super) struct WithdrawArgs {
+    /// The node
+    node: NodeId,
+}
+
+/// Runs `floe stake`.
+pub(super) async fn stake(session: &Session, arguments: StakeArgs) -> Result<Exit, Failure> {
+    let StakeArgs { node, amount } = arguments;
+    let amount = parse_amount(&amount)?;
+    let key = session.wallet()?;
+    let client = session.connect(session.network()?).await?;
+    known_node(client.ledger(), node).await?;
+    let operation = Operation::Stake { node, amount };
+    let what = Staked { node, amount_frost: amount };
+    let exit = submit(session, client.ledger(), (operation, &key), what).await?;
+    client.shutdown().await;
+    Ok(exit)
+}
+
+/// Runs `floe unstake`.
+pub(super) async fn unstake(session: &Session, arguments: UnstakeArgs) -> Result<Exit, Failure> {
+    let node = arguments.node;
+    let amount = match arguments.amount.as_slice() {
+        [] => None,
+        words => Some(parse_amount(words)?),
+    };
+    let key = session.wallet()?;
+    let client = session.connect(session.network()?).await?;
+    let ledger = client.ledger();
+    let pool = known_node(ledger, node).await?;
+    let own = own_stake(ledger, AccountId::new(key.public()), node).await?;
+    let shares = match (amount, arguments.shares) {
+        (Some(amount), _) => shares_worth(&pool, amount, own.shares).ok_or_else(|| {
+            let worth = pool.worth(own.shares).unwrap_or_default();
+            let message = format!("the account's stake with this node is worth {worth} only");
+            Failure::new(Exit::Refused, "stake", message).hint("take all of it with --all")
+        })?,
+        (None, Some(shares)) => shares,
+        (None, None) => own.shares,
+    };
+    if shares == 0 {
+        let message = "nothing is staked with this node";
+        return Err(Failure::new(Exit::Refused, "stake", message));
+    }
+    let worth = pool.worth(shares).unwrap_or_default();
+    let unbonding_epochs = ledger.parameters().unbonding_epochs;
+    let what = Unstaked { node, shares: shares.to_string(), worth_frost: worth, unbonding_epochs };
+    let operation = Operation::Unstake { node, shares };
+    let exit = submit(session, ledger, (operation, &key), what).await?;
+    client.shutdown().await;
+    Ok(exit)
+}
+
+/// Runs `floe withdraw`.
+pub(super) async fn withdraw(session: &Session, arguments: WithdrawArgs) -> Result<Exit, Failure> {
+    let WithdrawArgs { node } = arguments;
+    let key = session.wallet()?;
+    let client = session.connect(session.network()?).await?;
+    let ledger = client.ledger();
+    let own = own_stake(ledger, AccountId::new(key.public()), node).await?;
+    let epoch = ledger.summary().await?.value.map(|summary| summary.epoch);
+    let first = own.unbonding.first();
+    if first.is_none_or(|first| epoch.is_some_and(|epoch| epoch < first.until)) {
+        let failure = Failure::new(Exit::Refused, "unbonding", "nothing to withdraw yet");
+        return Err(match first {
+            Some(first) => failure.hint(format!("the next part is free in epoch {}", first.until)),
+            None => failure.hint("`floe unstake` takes WAL out of a node's pool first"),
+        });
+    }
+    let operation = Operation::Withdraw { node };
+    let exit = submit(session, ledger, (operation, &key), Withdrawn { node }).await?;
+    client.shutdown().await;
+    Ok(exit)
+}
+
+async fn known_node(ledger: &LedgerClient, node: NodeId) -> Result<Pool, Failure> {
+    let Some(record) = ledger.node(node).await?.value else {
+        return Err(Failure::new(Exit::NotFound, "not_found", format!("no storage node {node}"))
+            .hint("`floe info` lists the members"));
+    };
+    Ok(record.pool)
+}
+
+async fn own_stake(
+    ledger: &LedgerClient,
+    account: AccountId,
+    node: NodeId,
+) -> Result<Stake, Failure> {
+    Ok(ledger.stake(account, node).await?.value.unwrap_or_default())
+}
+
+/// The fewest of `own` shares that are worth `amount`.
+fn shares_worth(pool: &Pool, amount: Amount, own: u128) -> Option<u128> {
+    let enough = |shares: u128| pool.worth(shares).is_some_and(|worth| worth >= amount);
+    if !enough(own) {
+        return None;
+    }
+    let (mut too_few, mut enough_at) = (0, own);
+    while enough_at - too_few > 1 {
+        let middle = too_few + (enough_at - too_few) / 2;
+        if enough(middle) { enough_at = middle } else { too_few = middle }
+    }
+    Some(enough_at)
+}
+
+#[derive(Debug, Serialize)]
+struct Staked {
+    node: NodeId,
+    amount_frost: Amount,
+}
+
+impl fmt::Display for Staked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "staked {} with node {}", self.amount_frost, self.node)
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Unstaked {
+    node: NodeId,
+    shares: String,
+    worth_frost: Amount,
+    unbonding_epochs: u32,
+}
+
+impl fmt::Display for Unstaked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { node, shares, worth_frost, unbonding_epochs } = self;
+        writeln!(f, "took {shares} shares worth {worth_frost} out of node {node}")?;
+        write!(f, "floe withdraw {node} pays it once {unbonding_epochs} whole epochs are over")
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Withdrawn {
+    node: NodeId,
+}
+
+impl fmt::Display for Withdrawn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "withdrew what node {} owed", self.node)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fewest_shares_that_are_worth_an_amount_are_found() {
+        let pool = Pool { stake: Amount::from_wal(300), shares: 100_000_000_000 };
+        for wal in [1, 7, 99, 299] {
+            let amount = Amount::from_wal(wal);
+            let shares = shares_worth(&pool, amount, pool.shares).unwrap();
+            assert!(pool.worth(shares).unwrap() >= amount, "{wal}");
+            assert!(pool.worth(shares - 1).unwrap() < amount, "{wal}");
+        }
+        assert_eq!(
+            shares_worth(&pool, Amount::from_wal(2), 1_000),
+            None,
+            "not so many of one's own"
+        );
+        assert_eq!(shares_worth(&pool, Amount::from_wal(2), 0), None);
+    }
+}
