@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a helper of a test fails as the test does")]
 
+#[path = "common/program.rs"]
+mod program;
+
 use std::{
     ffi::OsStr,
     fs,
@@ -10,90 +13,16 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::OnceLock,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use floe_testnet::Cluster;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use self::program::{Run, finish, program};
+
 const UNKNOWN_ID: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
-
-/// The program, built if it is not there or older than its sources.
-fn program() -> &'static Path {
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
-        // target/PROFILE/deps/cli-HASH
-        let test = std::env::current_exe().unwrap();
-        let profile_dir = test.parent().unwrap().parent().unwrap();
-        let program = profile_dir.join("floe");
-        let built = fs::metadata(&program).and_then(|metadata| metadata.modified()).ok();
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let sources = ["protocol/src", "storage/src", "node/src"].map(|dir| root.join(dir));
-        let changed = sources.iter().map(|dir| last_change(dir)).max().unwrap();
-        if built.is_none_or(|built| built < changed) {
-            let profile = match profile_dir.file_name().and_then(OsStr::to_str).unwrap() {
-                "debug" => "dev",
-                other => other,
-            };
-            let status = Command::new(env!("CARGO"))
-                .args(["build", "-p", "floe-node", "--bin", "floe", "--profile", profile])
-                .arg("--target-dir")
-                .arg(profile_dir.parent().unwrap())
-                .current_dir(root)
-                .status();
-            assert!(status.unwrap().success(), "the program does not build");
-        }
-        program
-    })
-}
-
-fn last_change(path: &Path) -> SystemTime {
-    if !path.is_dir() {
-        return fs::metadata(path).unwrap().modified().unwrap();
-    }
-    let entries = fs::read_dir(path).unwrap();
-    entries.map(|entry| last_change(&entry.unwrap().path())).max().unwrap_or(SystemTime::UNIX_EPOCH)
-}
-
-/// How a run of the program ended.
-struct Run {
-    code: i32,
-    stdout: Vec<u8>,
-    stderr: String,
-}
-
-impl Run {
-    fn text(&self) -> String {
-        String::from_utf8(self.stdout.clone()).unwrap().trim().to_owned()
-    }
-
-    fn json(&self) -> Value {
-        serde_json::from_slice(&self.stdout).unwrap_or_else(|_| panic!("{}", self.describe()))
-    }
-
-    fn expect(self, code: i32) -> Self {
-        assert_eq!(self.code, code, "{}", self.describe());
-        self
-    }
-
-    /// Expects an error object with these values and all four fields.
-    fn expect_error(self, exit: i32, code: &str, retryable: bool) -> Self {
-        let run = self.expect(exit);
-        let error = &run.json()["error"];
-        assert_eq!(error["code"], code, "{}", run.describe());
-        assert_eq!(error["retryable"], retryable, "{}", run.describe());
-        assert!(error["message"].as_str().is_some_and(|message| !message.is_empty()));
-        assert!(error.as_object().unwrap().contains_key("hint"));
-        run
-    }
-
-    fn describe(&self) -> String {
-        let stdout = String::from_utf8_lossy(&self.stdout);
-        format!("exit {}\nstdout: {stdout:.500}\nstderr: {:.2000}", self.code, self.stderr)
-    }
-}
 
 /// A place to call the program from.
 struct Home {
@@ -169,15 +98,6 @@ impl Home {
         let entries = fs::read_dir(&self.dir).unwrap();
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
         names.filter(|name| name.contains(".part")).count()
-    }
-}
-
-fn finish(child: Child) -> Run {
-    let output = child.wait_with_output().unwrap();
-    Run {
-        code: output.status.code().unwrap_or(-1),
-        stdout: output.stdout,
-        stderr: String::from_utf8(output.stderr).unwrap(),
     }
 }
 

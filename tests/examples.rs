@@ -2,14 +2,23 @@
 
 #![expect(dead_code, unreachable_pub, reason = "examples have a main of their own")]
 
+#[path = "../examples/light_client.rs"]
+mod light_client;
 #[path = "../examples/recover_sliver.rs"]
 mod recover_sliver;
 #[path = "../examples/run_node.rs"]
 mod run_node;
 #[path = "../examples/store_and_read.rs"]
 mod store_and_read;
+#[path = "../examples/transfer.rs"]
+mod transfer;
 #[path = "../examples/verify_certificate.rs"]
 mod verify_certificate;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn light_client() {
+    light_client::run().await.unwrap();
+}
 
 #[test]
 fn recover_sliver() {
@@ -24,6 +33,11 @@ async fn run_node() {
 #[tokio::test(flavor = "multi_thread")]
 async fn store_and_read() {
     store_and_read::run().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn transfer() {
+    transfer::run().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -23,12 +23,15 @@ mod keeper;
 mod listing;
 mod rounds;
 mod submit;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use floe_protocol::{
     committee::Committee,
     genesis::Genesis,
+    index::Height,
     keys::{ChainId, NodeId},
     ledger::LedgerParameters,
     light::{Checkpoint, Fitness, LightClient, Newest, VerifiedHeader},
@@ -121,6 +124,14 @@ impl LedgerClient {
     /// [`LedgerError::Trust`], [`LedgerError::Stopped`]. That nobody answered is in the result.
     pub async fn newest(&self) -> Result<Newest, LedgerError> {
         Ok(self.rounds.newest().await?.newest)
+    }
+
+    /// Waits until a header of `height` or later has come, by gossip or by whatever else is asked.
+    ///
+    /// # Errors
+    /// [`LedgerError::Stopped`].
+    pub async fn reached(&self, height: Height) -> Result<VerifiedHeader, LedgerError> {
+        self.asker.keeper().reached(height).await
     }
 
     /// A root of trust to pass on to others, or to start from next time.

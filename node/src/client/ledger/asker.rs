@@ -12,7 +12,7 @@ use std::{
     collections::BTreeSet,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -38,6 +38,8 @@ pub(super) const HEDGE: Duration = Duration::from_millis(500);
 const QUESTION_MAX: Duration = Duration::from_secs(12);
 /// How long to wait before nodes that were behind or busy are asked again.
 const AGAIN: Duration = Duration::from_millis(50);
+/// The golden part of 2^64: multiples of it fill the circle evenly.
+const TURN_STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 /// Batches of hand-overs that are followed at a time: more epochs than anybody waits for.
 const HANDOVER_BATCHES_MAX: usize = 4_096;
 
@@ -47,7 +49,7 @@ pub(super) struct Asker {
     network: Network,
     keeper: Keeper,
     liars: Arc<watch::Sender<BTreeSet<NodeId>>>,
-    turn: Arc<AtomicUsize>,
+    turn: Arc<AtomicU64>,
 }
 
 /// What was wrong with each node's answer to one question.
@@ -101,13 +103,14 @@ pub(super) enum Unanswered {
 
 impl Asker {
     pub(super) fn new(network: Network, keeper: Keeper) -> Self {
-        let first = network.local_node().as_bytes()[0];
+        let key = network.local_node();
+        let first = key.as_bytes().first_chunk().copied().unwrap_or_default();
         Self {
             network,
             keeper,
             liars: Arc::new(watch::Sender::new(BTreeSet::new())),
             // Clients draw their keys: each starts with another node.
-            turn: Arc::new(AtomicUsize::new(first.into())),
+            turn: Arc::new(AtomicU64::new(u64::from_le_bytes(first))),
         }
     }
 
@@ -126,7 +129,9 @@ impl Asker {
         let connected = self.network.peers().borrow().connected.keys().copied().collect::<Vec<_>>();
         let liars = self.liars.borrow();
         let mut members: Vec<_> = committee.members().iter().map(|member| member.node).collect();
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        // Its upper half is spread evenly, whatever pattern questions come in.
+        let turn = self.turn.fetch_add(TURN_STEP, Ordering::Relaxed) >> 32;
+        let turn = usize::try_from(turn).unwrap_or(usize::MAX);
         let first = turn.checked_rem(members.len()).unwrap_or(0);
         members.rotate_left(first);
         members.sort_by_key(|node| !connected.contains(node));

@@ -16,6 +16,7 @@ use std::{
 use floe_protocol::{
     committee::Committee,
     genesis::Genesis,
+    index::Height,
     ledger::{AccountId, SignedTransaction, TransactionId},
     light::{
         CertifiedHeader, Checkpoint, Inclusion, LightClient, LightError, VerifiedHeader,
@@ -139,6 +140,15 @@ impl Keeper {
     /// What is known now.
     pub(super) fn view(&self) -> LightView {
         self.view.borrow().clone()
+    }
+
+    /// Waits for a header of `height` or later.
+    pub(super) async fn reached(&self, height: Height) -> Result<VerifiedHeader, LedgerError> {
+        let later = |header: &VerifiedHeader| header.header().height >= height;
+        let mut view = self.view.clone();
+        let reached = view.wait_for(|view| view.newest.as_ref().is_some_and(later)).await;
+        let newest = reached.map_err(|_| LedgerError::Stopped)?.newest.clone();
+        newest.ok_or(LedgerError::Stopped)
     }
 
     async fn run<T: Send + 'static>(

@@ -268,7 +268,7 @@ impl LedgerClient {
     }
 
     /// An account in the newest state of one node, and the header that proves it.
-    async fn newest_account(
+    pub(super) async fn newest_account(
         &self,
         node: NodeId,
         account: AccountId,
