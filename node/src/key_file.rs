@@ -104,11 +104,8 @@ impl NodeKeys {
         if path.exists() {
             return Err(KeyFileError::Exists { path: path.to_owned() });
         }
-        match VoteJournal::create(journal_dir(path)) {
-            // Of a creation that was interrupted before the key was written.
-            Err(JournalError::Exists { .. }) => {}
-            created => drop(created?),
-        }
+        // Closed again: the node opens it when it runs.
+        drop(VoteJournal::create_for_new_key(journal_dir(path), self.node.public())?);
         let node_seed = hex(self.node.seed());
         write_new(path, &KeyFile::Node { node_seed, bls_seed: hex(self.bls.seed()) })
     }

@@ -11,6 +11,9 @@
 //! anything: the first entry that does not match ends the journal, and it was never sent. Within
 //! the flushed part it is damage, and an error.
 //!
+//! It names the node, and the network once it is bound to one, so that the votes of another are
+//! never taken for one's own.
+//!
 //! Invariants: entries that were flushed come back until [`VoteJournal::start`] of a higher
 //! height returns; heights never go back. A sector is written whole or not at all. After a failed
 //! write or flush nothing more is written or called durable.
@@ -22,7 +25,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use floe_protocol::{hash::Domain, index::Height};
+use floe_protocol::{
+    hash::{Domain, HASH_BYTES},
+    index::Height,
+    keys::{ChainId, NodeId},
+};
 
 use crate::{marker, opening};
 
@@ -34,12 +41,14 @@ pub const JOURNAL_BYTES_MAX: u64 = 64 << 20;
 /// File name within the directory.
 const FILE: &str = "votes";
 const MAGIC: &[u8; 8] = b"floevote";
-const FORMAT_VERSION: u32 = 1;
+const FORMAT_VERSION: u32 = 2;
 /// The head has a sector of its own.
 const HEAD_BYTES: usize = 512;
 /// Where the first entry goes.
 const FIRST: u64 = HEAD_BYTES as u64;
 const CHECKSUM_BYTES: usize = 16;
+/// The network of a journal that was not bound to one yet: keys are made before networks.
+const UNBOUND: [u8; HASH_BYTES] = [0; HASH_BYTES];
 const ENTRY_HEAD_BYTES: usize = 4 + CHECKSUM_BYTES;
 /// A file is made shorter only beyond this: overwriting costs less than growing again.
 const KEPT_BYTES: u64 = 4 << 20;
@@ -66,6 +75,17 @@ pub enum JournalError {
     Exists {
         /// The file.
         path: PathBuf,
+    },
+    /// It is another node's, or about another network.
+    #[error(
+        "vote journal {path} belongs to another {whose}: use the node's own directory, or remove \
+         the file if that node or network is no more"
+    )]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// Another node or another network.
+        whose: &'static str,
     },
     /// What was flushed does not read.
     #[error("vote journal {path} is damaged at byte {offset}: the node must abstain")]
@@ -99,6 +119,9 @@ pub enum JournalError {
 pub struct VoteJournal {
     path: PathBuf,
     file: File,
+    node: NodeId,
+    /// The network; zeros before the journal is bound to one.
+    chain: [u8; HASH_BYTES],
     height: Height,
     /// Where the next entry goes.
     end: u64,
@@ -108,11 +131,27 @@ pub struct VoteJournal {
 }
 
 impl VoteJournal {
-    /// Creates the journal of a node that never said anything, in `dir`, durably.
+    /// Creates the journal of a `node` whose key was just made, in `dir`, durably. What is there
+    /// was left by another node, and goes.
+    ///
+    /// # Errors
+    /// [`JournalError::Io`].
+    pub fn create_for_new_key(dir: &Path, node: NodeId) -> Result<Self, JournalError> {
+        let path = dir.join(FILE);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(JournalError::Io { path, source })
+            }
+            Ok(()) | Err(_) => Self::create(dir, node),
+        }
+    }
+
+    /// Creates the journal of a node that has said nothing at the heights to come, in `dir`,
+    /// durably.
     ///
     /// # Errors
     /// [`JournalError::Exists`] if there is one; [`JournalError::Io`].
-    pub fn create(dir: &Path) -> Result<Self, JournalError> {
+    pub fn create(dir: &Path, node: NodeId) -> Result<Self, JournalError> {
         let path = dir.join(FILE);
         let failed = |source| JournalError::Io { path: path.clone(), source };
         opening::create(dir).map_err(failed)?;
@@ -122,23 +161,23 @@ impl VoteJournal {
         let new = dir.join(format!("{FILE}.new"));
         File::create(&new)
             .and_then(|mut file| {
-                file.write_all(&head(Height::new(0), FIRST))?;
+                file.write_all(&head(&node, &UNBOUND, Height::new(0), FIRST))?;
                 file.sync_all()?;
                 fs::rename(&new, &path)?;
                 File::open(marker::parent(&path))?.sync_all()
             })
             .map_err(failed)?;
         let gone = || io::Error::from(io::ErrorKind::NotFound);
-        Self::open(dir)?.ok_or_else(|| failed(gone()))
+        Self::open(dir, node)?.ok_or_else(|| failed(gone()))
     }
 
     /// Opens the journal in `dir`, and cuts off what a crash left of entries that were never
     /// flushed. None if there is no journal: the node must abstain.
     ///
     /// # Errors
-    /// [`JournalError::Damaged`] if what was flushed does not read; [`JournalError::Locked`];
-    /// [`JournalError::Io`].
-    pub fn open(dir: &Path) -> Result<Option<Self>, JournalError> {
+    /// [`JournalError::Damaged`] if what was flushed does not read; [`JournalError::Foreign`] if it
+    /// is another node's; [`JournalError::Locked`]; [`JournalError::Io`].
+    pub fn open(dir: &Path, node: NodeId) -> Result<Option<Self>, JournalError> {
         let path = dir.join(FILE);
         let file = match File::options().read(true).write(true).open(&path) {
             Ok(file) => file,
@@ -151,7 +190,9 @@ impl VoteJournal {
             Err(TryLockError::Error(source)) => return Err(JournalError::Io { path, source }),
         }
         let height = Height::new(0);
-        let mut journal = Self { path, file, height, end: 0, flushed: 0, stopped: false };
+        let chain = UNBOUND;
+        let mut journal =
+            Self { path, file, node, chain, height, end: 0, flushed: 0, stopped: false };
         journal.recover()?;
         Ok(Some(journal))
     }
@@ -162,7 +203,11 @@ impl VoteJournal {
             return Err(self.damaged(JOURNAL_BYTES_MAX));
         }
         let bytes = self.read(0, bytes)?;
-        (self.height, self.flushed) = parse_head(&bytes).ok_or_else(|| self.damaged(0))?;
+        let head = parse_head(&bytes).ok_or_else(|| self.damaged(0))?;
+        if head.node != self.node {
+            return Err(JournalError::Foreign { path: self.path.clone(), whose: "node" });
+        }
+        (self.chain, self.height, self.flushed) = (head.chain, head.height, head.flushed);
         let mut offset = FIRST;
         while let Some(entry) = entry_at(self.height, offset, &bytes) {
             offset += (ENTRY_HEAD_BYTES + entry.len()) as u64;
@@ -178,6 +223,23 @@ impl VoteJournal {
             .map_err(|e| self.io(e))?;
         self.flushed = offset;
         Ok(())
+    }
+
+    /// Binds a new journal to a network, durably, or checks that it is bound to this one.
+    ///
+    /// # Errors
+    /// [`JournalError::Foreign`] if it is about another network; others are fatal.
+    pub fn bind(&mut self, chain: &ChainId) -> Result<(), JournalError> {
+        self.check_running()?;
+        if self.chain == *chain.as_bytes() {
+            return Ok(());
+        }
+        if self.chain != UNBOUND {
+            return Err(JournalError::Foreign { path: self.path.clone(), whose: "network" });
+        }
+        self.chain = *chain.as_bytes();
+        let bound = self.write_head(self.flushed).and_then(|()| self.file.sync_data());
+        self.done(bound)
     }
 
     /// The height that the entries are about; 0 in a new journal.
@@ -276,7 +338,7 @@ impl VoteJournal {
     }
 
     fn write_head(&self, flushed: u64) -> io::Result<()> {
-        self.file.write_all_at(&head(self.height, flushed), 0)
+        self.file.write_all_at(&head(&self.node, &self.chain, self.height, flushed), 0)
     }
 
     const fn check_running(&self) -> Result<(), JournalError> {
@@ -298,24 +360,35 @@ impl VoteJournal {
     }
 }
 
-/// Magic, version, height, bytes that are durable, checksum.
-fn head(height: Height, flushed: u64) -> Vec<u8> {
+/// Magic, version, height, bytes that are durable, node, chain, checksum.
+fn head(node: &NodeId, chain: &[u8; HASH_BYTES], height: Height, flushed: u64) -> Vec<u8> {
     let mut head = MAGIC.to_vec();
     head.extend_from_slice(&FORMAT_VERSION.to_be_bytes());
     head.extend_from_slice(&height.get().to_be_bytes());
     head.extend_from_slice(&flushed.to_be_bytes());
+    head.extend_from_slice(node.as_bytes());
+    head.extend_from_slice(chain);
     let checksum = checksum(height, 0, &head);
     head.extend_from_slice(&checksum);
     head.resize(HEAD_BYTES, 0);
     head
 }
 
-/// Height and durable bytes.
-fn parse_head(bytes: &[u8]) -> Option<(Height, u64)> {
+/// What a head says.
+struct Head {
+    node: NodeId,
+    chain: [u8; HASH_BYTES],
+    height: Height,
+    flushed: u64,
+}
+
+fn parse_head(bytes: &[u8]) -> Option<Head> {
     let read = bytes.get(..HEAD_BYTES)?;
     let number = |at: usize| Some(u64::from_be_bytes(read.get(at..at + 8)?.try_into().ok()?));
     let (height, flushed) = (Height::new(number(12)?), number(20)?);
-    (read == head(height, flushed)).then_some((height, flushed))
+    let node = NodeId::new(read.get(28..60)?.try_into().ok()?);
+    let chain = read.get(60..92)?.try_into().ok()?;
+    (read == head(&node, &chain, height, flushed)).then_some(Head { node, chain, height, flushed })
 }
 
 /// The entry at `offset`, if there is one and it matches.

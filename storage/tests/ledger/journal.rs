@@ -2,7 +2,11 @@
 
 use std::{fs, os::unix::fs::FileExt, path::PathBuf};
 
-use floe_protocol::index::Height;
+use floe_protocol::{
+    hash::Hash,
+    index::Height,
+    keys::{ChainId, NodeId},
+};
 use floe_storage::{ENTRY_BYTES_MAX, JournalError, VoteJournal};
 
 use crate::common::{Home, Random};
@@ -12,15 +16,16 @@ fn file(home: &Home) -> PathBuf {
 }
 
 fn open(home: &Home) -> VoteJournal {
-    VoteJournal::open(home.path()).unwrap().unwrap()
+    VoteJournal::open(home.path(), NODE).unwrap().unwrap()
 }
 
+const NODE: NodeId = NodeId::new([7; 32]);
 const FIVE: Height = Height::new(5);
 const SIX: Height = Height::new(6);
 
 /// Entries of height 5: as many flushed as asked, then others that are not.
 fn journal(home: &Home, flushed: usize, more: usize) -> Vec<Vec<u8>> {
-    let mut journal = VoteJournal::create(home.path()).unwrap();
+    let mut journal = VoteJournal::create(home.path(), NODE).unwrap();
     journal.start(FIVE).unwrap();
     let mut random = Random(9);
     let entries: Vec<_> = (0..flushed + more).map(|n| random.bytes(n as u64 * 7 % 50)).collect();
@@ -36,15 +41,15 @@ fn journal(home: &Home, flushed: usize, more: usize) -> Vec<Vec<u8>> {
 #[test]
 fn a_missing_journal_is_not_an_empty_one() {
     let home = Home::new();
-    assert!(VoteJournal::open(home.path()).unwrap().is_none());
-    let journal = VoteJournal::create(home.path()).unwrap();
+    assert!(VoteJournal::open(home.path(), NODE).unwrap().is_none());
+    let journal = VoteJournal::create(home.path(), NODE).unwrap();
     assert_eq!(journal.entries().unwrap(), (Height::new(0), vec![]));
-    assert!(matches!(VoteJournal::create(home.path()), Err(JournalError::Exists { .. })));
-    assert!(matches!(VoteJournal::open(home.path()), Err(JournalError::Locked { .. })));
+    assert!(matches!(VoteJournal::create(home.path(), NODE), Err(JournalError::Exists { .. })));
+    assert!(matches!(VoteJournal::open(home.path(), NODE), Err(JournalError::Locked { .. })));
     drop(journal);
     assert_eq!(open(&home).entries().unwrap(), (Height::new(0), vec![]));
     fs::remove_file(file(&home)).unwrap();
-    assert!(VoteJournal::open(home.path()).unwrap().is_none());
+    assert!(VoteJournal::open(home.path(), NODE).unwrap().is_none());
 }
 
 #[test]
@@ -108,7 +113,7 @@ fn a_flipped_bit_is_an_error_where_it_was_flushed_and_the_end_where_it_was_not()
         let mut bytes = whole.clone();
         bytes[place] ^= 1 << (place % 8);
         fs::write(file(&image), &bytes).unwrap();
-        match VoteJournal::open(image.path()) {
+        match VoteJournal::open(image.path(), NODE) {
             Ok(journal) => {
                 assert!(place >= flushed_end, "damage at {place} went unseen");
                 let (_, found) = journal.unwrap().entries().unwrap();
@@ -123,7 +128,7 @@ fn a_flipped_bit_is_an_error_where_it_was_flushed_and_the_end_where_it_was_not()
     }
     for cut in 0..flushed_end {
         fs::write(file(&home), &whole[..cut]).unwrap();
-        let error = VoteJournal::open(home.path()).unwrap_err();
+        let error = VoteJournal::open(home.path(), NODE).unwrap_err();
         assert!(matches!(error, JournalError::Damaged { .. }), "cut at {cut}: {error}");
     }
 }
@@ -162,7 +167,7 @@ fn a_crash_while_a_height_starts_leaves_the_old_or_the_new_one() {
 #[test]
 fn a_journal_has_a_largest_entry_and_a_largest_size() {
     let home = Home::new();
-    let mut journal = VoteJournal::create(home.path()).unwrap();
+    let mut journal = VoteJournal::create(home.path(), NODE).unwrap();
     journal.start(FIVE).unwrap();
     let body = vec![3; ENTRY_BYTES_MAX];
     let error = journal.append(FIVE, &[&body[..], &[0]].concat()).unwrap_err();
@@ -187,4 +192,31 @@ fn a_journal_has_a_largest_entry_and_a_largest_size() {
     journal.flush().unwrap();
     drop(journal);
     assert_eq!(open(&home).entries().unwrap(), (SIX, vec![b"vote".to_vec()]));
+}
+
+#[test]
+fn the_journal_of_another_node_or_network_is_refused() {
+    let home = Home::new();
+    let mut journal = VoteJournal::create(home.path(), NODE).unwrap();
+    let (chain, other) = (ChainId::new(Hash::new([1; 32])), ChainId::new(Hash::new([2; 32])));
+    journal.bind(&chain).unwrap();
+    journal.start(FIVE).unwrap();
+    journal.append(FIVE, b"vote").unwrap();
+    journal.flush().unwrap();
+    let refused = journal.bind(&other);
+    assert!(matches!(refused, Err(JournalError::Foreign { whose: "network", .. })), "{refused:?}");
+    drop(journal);
+
+    let stranger = NodeId::new([8; 32]);
+    let refused = VoteJournal::open(home.path(), stranger);
+    assert!(matches!(refused, Err(JournalError::Foreign { whose: "node", .. })), "{refused:?}");
+    let mut journal = open(&home);
+    assert!(journal.bind(&other).is_err());
+    journal.bind(&chain).unwrap();
+    assert_eq!(journal.entries().unwrap(), (FIVE, vec![b"vote".to_vec()]));
+    drop(journal);
+
+    // A key that was just made has never voted, whatever lies in its directory.
+    let fresh = VoteJournal::create_for_new_key(home.path(), stranger).unwrap();
+    assert_eq!(fresh.entries().unwrap(), (Height::new(0), Vec::new()));
 }

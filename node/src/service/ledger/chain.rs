@@ -85,7 +85,10 @@ impl Chain {
                 (state, Some(store.certificate(height)?.ok_or_else(damaged)?))
             }
         };
-        let journal = VoteJournal::open(journal_dir)?;
+        let mut journal = VoteJournal::open(journal_dir, config.node)?;
+        if let Some(journal) = &mut journal {
+            journal.bind(state.chain())?;
+        }
         Ok(Self { store, state, certificate, journal, journal_dir: journal_dir.to_owned() })
     }
 

@@ -13,8 +13,8 @@ use floe_protocol::{
     },
     index::Height,
     ledger::{
-        AccountId, Block, BlockError, BlockHash, Executed, Outcome, Proposal, State,
-        SystemOperation, TransactionId, VerifiedTransaction,
+        AccountId, Block, BlockError, BlockHash, CommitRecord, Executed, Outcome, Proposal, State,
+        SystemOperation, Timestamp, TransactionId, VerifiedTransaction,
     },
     light::CertifiedHeader,
     mempool::{AccountFacts, Mempool, MempoolConfig, MempoolError},
@@ -35,6 +35,10 @@ use crate::{
     network::{GossipMessage, Network, Topic, VerdictHandle},
 };
 
+/// How far the time of a block may be from a clock.
+const CLOCK_SKEW_MS: u64 = 10_000;
+/// Executed blocks of one height that are kept: a faulty proposer may send more.
+const EXECUTED_MAX: usize = 4;
 /// Live commits after which a node that lost its journal votes again.
 const COMMITS_BEFORE_VOTING: u32 = 2;
 
@@ -55,9 +59,15 @@ pub(crate) enum Fault {
         /// Why.
         error: BlockError,
     },
+    /// A proposed block cannot be judged, because the store failed.
+    #[error("cannot execute a block: {0}")]
+    Execute(BlockError),
     /// No block can be built on the state.
     #[error("cannot build a block: {0}")]
     Build(BlockError),
+    /// The replica speaks although there is no vote journal.
+    #[error("a vote was to be sent without a vote journal")]
+    NoJournal,
     /// The vote journal holds what is no entry.
     #[error("the vote journal holds an entry that is none")]
     JournalEntry,
@@ -84,6 +94,8 @@ pub(super) struct Driver {
     pace: Pace,
     outbox: Outbox,
     started: Instant,
+    /// When that was by the wall clock.
+    born: Timestamp,
     /// Blocks of the running height that were executed here.
     executed: BTreeMap<BlockHash, Executed>,
     /// When the last height ended.
@@ -93,6 +105,8 @@ pub(super) struct Driver {
     sweep: bool,
     /// Commits that a node without a journal has yet to see; 0 if it votes.
     abstains: u32,
+    /// Follows the running height without a word.
+    silent: bool,
     /// Blocks being committed that came from others, not from votes.
     syncing: bool,
 }
@@ -113,11 +127,13 @@ impl Driver {
             pace: Pace::new(&chain.state.parameters().ledger),
             outbox: Outbox::default(),
             started: Instant::now(),
+            born: wall_clock(),
             executed: BTreeMap::new(),
             last_commit: Duration::ZERO,
             others_began: true,
             sweep: false,
             abstains,
+            silent: true,
             syncing: false,
             chain,
             keys,
@@ -144,7 +160,7 @@ impl Driver {
                     Some(command) => self.on_command(command)?,
                     None => return Ok(()),
                 },
-                () = tokio::time::sleep_until(wake) => self.on_tick()?,
+                () = tokio::time::sleep_until(wake) => self.on_tick(),
             }
         }
     }
@@ -155,6 +171,11 @@ impl Driver {
 
     /// Begins the next height if it is time, and sends what waited for company.
     fn settle(&mut self) -> Result<(), Fault> {
+        // Every turn, not only when nothing else waits: a flood must not stop the clock.
+        let now = self.started.elapsed();
+        if self.replica.next_deadline().is_some_and(|deadline| deadline <= now) {
+            self.feed(Input::Tick)?;
+        }
         if self.begins_at().is_some_and(|at| at <= self.started.elapsed()) {
             self.begin_height()?;
         }
@@ -179,7 +200,7 @@ impl Driver {
         }
         let reasons = Reasons {
             work: !self.mempool.is_idle() || self.sweep,
-            others_began: self.others_began || self.syncing,
+            others_began: self.others_began,
             epoch_deadline: self.chain.state.epoch_deadline(),
         };
         let Now { monotonic, wall } = self.now();
@@ -189,6 +210,7 @@ impl Driver {
     fn begin_height(&mut self) -> Result<(), Fault> {
         let height = self.chain.state.next_height();
         let (journal, abstain) = self.journal_of(height)?;
+        self.silent = abstain;
         self.executed.clear();
         self.others_began = false;
         let start = Start {
@@ -205,7 +227,9 @@ impl Driver {
     fn journal_of(&mut self, height: Height) -> Result<(Vec<JournalEntry>, bool), Fault> {
         let fault = |error| Fault::from(ChainError::from(error));
         if self.chain.journal.is_none() && self.abstains == 0 {
-            let journal = VoteJournal::create(&self.chain.journal_dir).map_err(fault)?;
+            let node = self.keys.node.public();
+            let mut journal = VoteJournal::create(&self.chain.journal_dir, node).map_err(fault)?;
+            journal.bind(self.chain.state.chain()).map_err(fault)?;
             self.chain.journal = Some(journal);
             tracing::info!(%height, "this node votes again, with a new vote journal");
         }
@@ -228,12 +252,25 @@ impl Driver {
 
     /// Gives the replica an input, does what it wants, and so on until it is quiet.
     fn feed(&mut self, input: Input) -> Result<Option<Verdict>, Fault> {
+        self.feed_and_tell(input, None)
+    }
+
+    /// [`Self::feed`]; the verdict on a message from gossip is told as soon as it is known, since
+    /// what the message leads to may take its time.
+    fn feed_and_tell(
+        &mut self,
+        input: Input,
+        mut handle: Option<VerdictHandle>,
+    ) -> Result<Option<Verdict>, Fault> {
         let mut verdict = None;
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
             for output in self.replica.handle(self.now(), input)? {
                 if let Output::Verdict(judged) = output {
                     verdict.get_or_insert(judged);
+                    if let Some(handle) = handle.take() {
+                        tell(handle, judged);
+                    }
                 } else {
                     inputs.extend(self.act(output)?);
                 }
@@ -268,13 +305,13 @@ impl Driver {
     }
 
     fn journal(&mut self, entry: &JournalEntry) -> Result<(), Fault> {
-        let height = self.chain.state.next_height();
-        if let Some(journal) = &mut self.chain.journal
-            && journal.height() == height
-        {
-            journal.append(height, &entry.to_bytes()).map_err(ChainError::from)?;
+        if self.silent {
+            // It only follows: nothing of it leaves, so nothing has to be remembered.
+            return Ok(());
         }
-        Ok(())
+        let height = self.chain.state.next_height();
+        let journal = self.chain.journal.as_mut().ok_or(Fault::NoJournal)?;
+        Ok(journal.append(height, &entry.to_bytes()).map_err(ChainError::from)?)
     }
 
     fn flush(&mut self) -> Result<(), Fault> {
@@ -303,12 +340,26 @@ impl Driver {
         // All that are known: the state leaves out what a block records already.
         let late = self.replica.late_precommits(|_, _| false);
         let record = state.commit_record(store.as_ref(), certificate.clone(), late);
+        let record = record.map_err(|error| Fault::Build(error.into()))?;
+        match self.build(round, record) {
+            Err(Fault::Build(error)) if !error.is_fatal() => {
+                // Late precommits are a courtesy: without them there is nothing to get wrong.
+                tracing::error!(%error, "late precommits are left out");
+                let parent = self.chain.certificate.clone();
+                self.build(round, CommitRecord { parent, late: Vec::new() })
+            }
+            built => built,
+        }
+    }
+
+    fn build(&mut self, round: u32, commit_record: CommitRecord) -> Result<Input, Fault> {
+        let Chain { state, store, .. } = &self.chain;
         let proposal = Proposal {
             node: self.keys.node.public(),
             bls: &self.keys.bls,
             round,
             now: wall_clock(),
-            commit_record: record.map_err(|error| Fault::Build(error.into()))?,
+            commit_record,
         };
         let system: Vec<_> = self.mempool.system_candidates().copied().collect();
         let mut candidates = self.mempool.candidates();
@@ -334,7 +385,7 @@ impl Driver {
         for operation in system.iter().filter(|operation| !block.body.system.contains(operation)) {
             self.mempool.refused_system(operation);
         }
-        self.executed.insert(executed.hash, executed);
+        self.keep(executed);
         Ok(Input::Proposed { round, block: Box::new(block) })
     }
 
@@ -342,9 +393,7 @@ impl Driver {
         let hash = block.header.hash();
         let validity = match self.executed_of(hash, block) {
             Ok(_) => Validity::Valid,
-            Err(error) if error.is_fatal() => {
-                return Err(Fault::Decided { height: block.header.height, error });
-            }
+            Err(error) if error.is_fatal() => return Err(Fault::Execute(error)),
             Err(error) => {
                 let proposer = block.header.proposer;
                 tracing::warn!(%hash, %proposer, %error, "invalid block");
@@ -354,12 +403,20 @@ impl Driver {
         Ok(Input::Executed { block: hash, validity })
     }
 
+    /// Keeps what a block changes until it is decided. What does not fit is executed again.
+    fn keep(&mut self, executed: Executed) {
+        while self.executed.len() >= EXECUTED_MAX {
+            self.executed.pop_first();
+        }
+        self.executed.insert(executed.hash, executed);
+    }
+
     fn executed_of(&mut self, hash: BlockHash, block: &Block) -> Result<&Executed, BlockError> {
         if !self.executed.contains_key(&hash) {
             let Chain { state, store, .. } = &self.chain;
             let known = |id: &TransactionId| self.mempool.get(id).is_some();
             let executed = state.execute(store.as_ref(), block, &known)?;
-            self.executed.insert(hash, executed);
+            self.keep(executed);
         }
         Ok(&self.executed[&hash])
     }
@@ -377,7 +434,9 @@ impl Driver {
         };
         self.chain.commit(block, certificate, executed)?;
         self.last_commit = self.started.elapsed();
-        if !self.syncing {
+        // Only blocks that were made since this process started: older ones may be played to it
+        // again by anybody, and it may have voted on them.
+        if !self.syncing && block.header.time > self.born.plus_ms(CLOCK_SKEW_MS) {
             self.abstains = self.abstains.saturating_sub(1);
         }
         let state = &self.chain.state;
@@ -393,7 +452,7 @@ impl Driver {
         self.mempool.committed(block.header.time, &committed.transactions, &senders);
         self.mempool.committed_system(&block.body.system);
         tracing::debug!(%height, transactions = committed.transactions.len(), "block committed");
-        if block.header.proposer == self.keys.node.public() {
+        if block.header.proposer == self.keys.node.public() && !self.syncing {
             let certificate = committed.certificate.clone();
             let header = CertifiedHeader { header: block.header, certificate };
             self.announce(Topic::Headers, &LedgerAnnouncement::NewHeader(Box::new(header)));
@@ -410,18 +469,12 @@ impl Driver {
             verdict.reject();
             return Ok(());
         };
-        let judged = self.feed(Input::Message(message))?;
-        tell(verdict, judged);
-        Ok(())
+        self.feed_and_tell(Input::Message(message), Some(verdict)).map(drop)
     }
 
-    fn on_tick(&mut self) -> Result<(), Fault> {
-        let now = self.now().monotonic;
+    fn on_tick(&mut self) {
+        let now = self.started.elapsed();
         self.mempool.expire(u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
-        if self.replica.next_deadline().is_some_and(|deadline| deadline <= now) {
-            self.feed(Input::Tick)?;
-        }
-        Ok(())
     }
 
     fn on_command(&mut self, command: Command) -> Result<(), Fault> {
@@ -501,15 +554,17 @@ impl Driver {
             }
         }
         self.syncing = false;
+        // Others are ahead: there is no reason to wait at this height.
+        self.others_began = true;
         let _ = reply.send(taken);
         Ok(())
     }
 }
 
-fn tell(handle: VerdictHandle, verdict: Option<Verdict>) {
+fn tell(handle: VerdictHandle, verdict: Verdict) {
     match verdict {
-        Some(Verdict::Forward) => handle.accept(),
-        Some(Verdict::Ignore) | None => handle.ignore(),
-        Some(Verdict::Reject) => handle.reject(),
+        Verdict::Forward => handle.accept(),
+        Verdict::Ignore => handle.ignore(),
+        Verdict::Reject => handle.reject(),
     }
 }
