@@ -6,7 +6,8 @@
 //!
 //! A value of any length goes into one *long row*: a head that says how long it is, with the
 //! bytes in it if they are few, else in pieces under keys of their own. The pieces are written
-//! before their head and removed before it, so that a head has all its pieces.
+//! before their head and removed after it: whoever finds a head finds its pieces, unless the row
+//! is removed at the same time.
 
 use floe_protocol::hash::{HASH_BYTES, Hash};
 
@@ -27,12 +28,12 @@ const IN_PIECES: u8 = 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Kind {
-    /// The height of the newest block.
+    /// The height of the newest block, and that of the row with the owner's bytes about it.
     Tip = 0,
-    /// The owner's own bytes about the tip, by height.
+    /// The owner's own bytes, by the first height that they are about.
     TipBytes = 1,
-    /// What an unfinished commit writes, by height and number: see `journal.rs`.
-    Journal = 2,
+    /// The version that the merge in progress leads to: see `merge.rs`.
+    Merging = 2,
     /// Headers by height.
     Header = 3,
     /// Bodies by height.
@@ -45,24 +46,22 @@ pub(super) enum Kind {
     Transaction = 7,
     /// Height of the last block by epoch.
     EpochEnd = 8,
-    /// Nodes of the authenticated map that are in no pack, by their key.
+    /// Nodes of the authenticated map by their key.
     Node = 9,
     /// Values by key hash and inverted version.
     Value = 10,
     /// The sorted index: keys alone.
     Index = 11,
-    /// Values that may go once a version is old, by version and number.
-    StaleValues = 12,
+    /// Rows that go once no reader needs them, by checkpoint and number.
+    Stale = 12,
     /// Pieces of long rows, by the key of their head and number.
     Piece = 13,
-    /// Nodes of the authenticated map by the key of the last one: see `nodes.rs`.
-    Pack = 14,
-    /// Nodes that may go once a version is old, by version and number.
-    StaleNodes = 15,
-    /// The first version whose nodes are not swept.
-    Swept = 16,
+    /// The version that the state on disk is at.
+    Checkpoint = 14,
+    /// Changes of the index that a checkpoint brings, by checkpoint and number.
+    IndexChanges = 15,
     /// Layouts of committees by epoch, but for the first.
-    Committee = 17,
+    Committee = 16,
 }
 
 /// The key of a row.
@@ -88,8 +87,22 @@ pub(super) fn part(kind: Kind, number: u64, part: u32) -> Vec<u8> {
 
 /// The number in a key of [`numbered`] or [`part`].
 pub(super) fn number(table: &Table, key: &[u8]) -> Result<u64, StorageError> {
-    let number = key.get(1..9).and_then(|number| number.try_into().ok());
-    number.map(u64::from_be_bytes).ok_or_else(|| table.corrupt())
+    number_of(table, key.get(1..9).unwrap_or_default())
+}
+
+/// A number in eight bytes.
+pub(super) fn number_of(table: &Table, bytes: &[u8]) -> Result<u64, StorageError> {
+    bytes.try_into().map(u64::from_be_bytes).map_err(|_| table.corrupt())
+}
+
+/// The key of a node. The tree's keys begin with their version in little-endian order; in
+/// big-endian order those of one merge lie together.
+pub(super) fn node(node: &[u8]) -> Vec<u8> {
+    let mut key = key(Kind::Node, &[node]);
+    if let Some(version) = key.get_mut(1..9) {
+        version.reverse();
+    }
+    key
 }
 
 /// The key of a value.
@@ -155,18 +168,16 @@ pub(super) fn assemble(table: &Table, key: &[u8], head: &[u8]) -> Result<Vec<u8>
     if bytes.len() == len { Ok(bytes) } else { Err(table.corrupt()) }
 }
 
-/// Removes a long row.
+/// Removes a long row that nobody asks for any more. Interrupted, it is repeated with
+/// [`remove_unfinished`].
 pub(super) fn remove(table: &Table, key: &[u8]) -> Result<(), StorageError> {
-    let Some(head) = table.get(key)? else {
-        return Ok(());
-    };
-    if len_in_pieces(table, &head)?.is_some() {
-        remove_pieces(table, key)?;
+    match table.take(key)? {
+        Some(head) if len_in_pieces(table, &head)?.is_some() => remove_pieces(table, key),
+        _ => Ok(()),
     }
-    table.remove(key).map(drop)
 }
 
-/// Removes whatever there is of a row whose writing may have stopped half way.
+/// Removes whatever there is of a row whose writing or removal may have stopped half way.
 pub(super) fn remove_unfinished(table: &Table, key: &[u8]) -> Result<(), StorageError> {
     remove_pieces(table, key)?;
     table.remove(key).map(drop)

@@ -1,0 +1,238 @@
+//! The newest versions of the state, in memory: what a reader looks at before the disk.
+//!
+//! Each commit adds a [`Layer`]. Its bytes are shared by the maps in which readers search and by
+//! the merges that take layers to disk. A layer stays after it was merged, so that its version can
+//! still be read; whole merges leave together, oldest first.
+//!
+//! The *floor* is the newest version whose layer and all before it may be gone. It is always a
+//! version to which a merge led, so that the disk holds all that was alive at it, until the floor
+//! moves on. A read at a version is answered by the newest change up to that version in memory, or
+//! else by the disk as of the floor.
+//!
+//! Invariant: memory holds every change above the floor. Changes at or below it may be there
+//! still, but then all later ones are, so the newest that is found is the right one.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    ops::{Bound, Range},
+    sync::Arc,
+};
+
+use floe_protocol::{
+    hash::Hash,
+    index::Height,
+    ledger::{BlockHash, StateChange, TransactionId, VersionedValue},
+};
+
+/// What one entry costs beside its bytes, in maps and allocations.
+const ENTRY_BYTES: usize = 96;
+
+/// Bytes that several owners share.
+pub(super) type Shared = Arc<[u8]>;
+
+/// What one version changes.
+#[derive(Debug)]
+pub(super) struct Layer {
+    pub(super) version: u64,
+    /// What it takes in memory, about.
+    pub(super) bytes: usize,
+    pub(super) nodes: Vec<(Shared, Shared)>,
+    pub(super) values: Vec<(Hash, Option<Shared>)>,
+    pub(super) stale_nodes: Vec<Box<[u8]>>,
+    pub(super) stale_values: Vec<(Hash, u64)>,
+    /// Entries of the index that are there from here on, or not.
+    pub(super) index: Vec<(Shared, bool)>,
+    /// The hash of its block; genesis has none.
+    pub(super) hash: Option<BlockHash>,
+    pub(super) transactions: Vec<TransactionId>,
+}
+
+impl Layer {
+    pub(super) fn new(
+        change: &StateChange,
+        hash: Option<BlockHash>,
+        transactions: &[TransactionId],
+    ) -> Self {
+        let nodes = change.nodes.iter().map(|(key, node)| (shared(key), shared(node)));
+        let values = change.values.iter();
+        let values = values.map(|(key, value)| (*key, value.as_deref().map(Arc::from)));
+        // An entry that leaves and enters stays.
+        let removed = change.index_removed.iter().map(|entry| (shared(entry), false));
+        let added = change.index_added.iter().map(|entry| (shared(entry), true));
+        let mut layer = Self {
+            version: change.version,
+            bytes: 0,
+            nodes: nodes.collect(),
+            values: values.collect(),
+            stale_nodes: change.stale_nodes.iter().map(|key| key.as_slice().into()).collect(),
+            stale_values: change.stale_values.clone(),
+            index: removed.chain(added).collect(),
+            hash,
+            transactions: transactions.to_vec(),
+        };
+        layer.bytes = layer.count_bytes();
+        layer
+    }
+
+    fn count_bytes(&self) -> usize {
+        let nodes = self.nodes.iter().map(|(key, node)| key.len() + node.len() + ENTRY_BYTES);
+        let values = self.values.iter();
+        let values = values.map(|(_, value)| value.as_ref().map_or(0, |v| v.len()) + ENTRY_BYTES);
+        let stale = self.stale_nodes.iter().map(|key| key.len() + ENTRY_BYTES / 4);
+        let index = self.index.iter().map(|(entry, _)| entry.len() + ENTRY_BYTES);
+        let fixed = self.stale_values.len() + self.transactions.len() + 1;
+        nodes.chain(values).chain(stale).chain(index).sum::<usize>() + fixed * ENTRY_BYTES
+    }
+}
+
+fn shared(bytes: &[u8]) -> Shared {
+    bytes.into()
+}
+
+/// The values of a key with their versions, oldest first.
+type Versions = VecDeque<(u64, Option<Shared>)>;
+
+/// The layers, and what readers search.
+#[derive(Debug)]
+pub(super) struct Memory {
+    /// The version of the state; none before genesis.
+    pub(super) tip: Option<u64>,
+    pub(super) floor: u64,
+    layers: VecDeque<Arc<Layer>>,
+    /// Versions above the floor to which merges led, oldest first.
+    checkpoints: VecDeque<u64>,
+    bytes: usize,
+    nodes: HashMap<Shared, Shared>,
+    values: HashMap<Hash, Versions>,
+    /// The newest change of each entry, and its version.
+    index: BTreeMap<Shared, (u64, bool)>,
+    hashes: HashMap<BlockHash, u64>,
+    transactions: HashMap<TransactionId, (u64, u32)>,
+}
+
+impl Memory {
+    /// Nothing above the version that the disk is at.
+    pub(super) fn new(checkpoint: Option<u64>) -> Self {
+        Self {
+            tip: checkpoint,
+            floor: checkpoint.unwrap_or(0),
+            layers: VecDeque::new(),
+            checkpoints: VecDeque::new(),
+            bytes: 0,
+            nodes: HashMap::new(),
+            values: HashMap::new(),
+            index: BTreeMap::new(),
+            hashes: HashMap::new(),
+            transactions: HashMap::new(),
+        }
+    }
+
+    /// Adds the next version.
+    pub(super) fn push(&mut self, layer: Arc<Layer>) {
+        let version = layer.version;
+        self.nodes.extend(layer.nodes.iter().cloned());
+        for (key, value) in &layer.values {
+            self.values.entry(*key).or_default().push_back((version, value.clone()));
+        }
+        for (entry, is_there) in &layer.index {
+            self.index.insert(Arc::clone(entry), (version, *is_there));
+        }
+        self.hashes.extend(layer.hash.map(|hash| (hash, version)));
+        let places = layer.transactions.iter().zip(0_u32..);
+        self.transactions.extend(places.map(|(id, position)| (*id, (version, position))));
+        self.bytes += layer.bytes;
+        self.layers.push_back(layer);
+        self.tip = Some(version);
+    }
+
+    /// The layers above `from` up to `to`.
+    pub(super) fn layers(&self, from: u64, to: u64) -> Vec<Arc<Layer>> {
+        let layers = self.layers.iter().filter(|layer| (from + 1..=to).contains(&layer.version));
+        layers.cloned().collect()
+    }
+
+    /// The disk is at `version`.
+    pub(super) fn merged(&mut self, version: u64) {
+        self.checkpoints.push_back(version);
+    }
+
+    /// Moves the floor to the next checkpoint, if enough is kept above it; where it then is.
+    pub(super) fn raise_floor(&mut self, versions_min: u64, bytes_min: usize) -> Option<u64> {
+        let next = *self.checkpoints.front()?;
+        let below = self.layers.iter().take_while(|layer| layer.version <= next);
+        let bytes = self.bytes - below.map(|layer| layer.bytes).sum::<usize>();
+        let versions = self.tip?.saturating_sub(next);
+        if versions < versions_min && bytes < bytes_min {
+            return None;
+        }
+        self.floor = next;
+        self.checkpoints.pop_front()
+    }
+
+    /// Drops the oldest layer, if it is at or below the floor; whether it did. One at a time, so
+    /// that readers need not wait for all of them.
+    pub(super) fn drop_oldest(&mut self) -> bool {
+        let Some(layer) = self.layers.pop_front_if(|layer| layer.version <= self.floor) else {
+            return false;
+        };
+        for (key, _) in &layer.nodes {
+            self.nodes.remove(key);
+        }
+        for (key, _) in &layer.values {
+            if let Some(versions) = self.values.get_mut(key) {
+                versions.pop_front_if(|(version, _)| *version <= layer.version);
+                if versions.is_empty() {
+                    self.values.remove(key);
+                }
+            }
+        }
+        for (entry, _) in &layer.index {
+            if self.index.get(entry).is_some_and(|(version, _)| *version == layer.version) {
+                self.index.remove(entry);
+            }
+        }
+        if let Some(hash) = &layer.hash {
+            self.hashes.remove(hash);
+        }
+        for id in &layer.transactions {
+            self.transactions.remove(id);
+        }
+        self.bytes -= layer.bytes;
+        true
+    }
+
+    pub(super) fn node(&self, key: &[u8]) -> Option<Vec<u8>> {
+        self.nodes.get(key).map(|node| node.to_vec())
+    }
+
+    /// The newest value up to `version`.
+    pub(super) fn value(&self, key: &Hash, version: u64) -> Option<VersionedValue> {
+        let versions = self.values.get(key)?;
+        let newest = versions.iter().rev().find(|(found, _)| *found <= version);
+        newest.map(|(version, value)| (*version, value.as_ref().map(|value| value.to_vec())))
+    }
+
+    /// What is known of the index in `range`, ascending, up to `limit` entries that are there:
+    /// nothing behind those is among the first `limit`.
+    pub(super) fn index(&self, range: &Range<&[u8]>, limit: usize) -> Vec<(Shared, bool)> {
+        let bounds = (Bound::Included(range.start), Bound::Excluded(range.end));
+        let mut entries = Vec::new();
+        let mut there = 0;
+        for (entry, (_, is_there)) in self.index.range::<[u8], _>(bounds) {
+            if there == limit {
+                break;
+            }
+            there += usize::from(*is_there);
+            entries.push((Arc::clone(entry), *is_there));
+        }
+        entries
+    }
+
+    pub(super) fn height_of(&self, hash: &BlockHash) -> Option<Height> {
+        self.hashes.get(hash).copied().map(Height::new)
+    }
+
+    pub(super) fn transaction(&self, id: &TransactionId) -> Option<(Height, u32)> {
+        self.transactions.get(id).map(|(height, position)| (Height::new(*height), *position))
+    }
+}
