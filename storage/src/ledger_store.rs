@@ -20,12 +20,13 @@
 //! Invariants: heights follow one another; memory is bounded, commits wait for merges; what does
 //! not read is an error that stops the node, never a gap. Nothing is verified here, and no block
 //! is judged. `blocks.rs` has the blocks, `memory.rs` the layers, `merge.rs` the order of writes,
-//! `state.rs` reads and the thread.
+//! `runs.rs` the state on disk, `state.rs` reads and the thread.
 
 mod blocks;
 mod memory;
 mod merge;
 mod rows;
+mod runs;
 mod state;
 
 use std::{
@@ -48,7 +49,7 @@ use floe_protocol::{
     vote::CommitCertificate,
 };
 
-use self::{blocks::Blocks, memory::Layer, rows::Kind, state::States};
+use self::{blocks::Blocks, memory::Layer, merge::Disk, rows::Kind, state::States};
 use crate::{
     OpenError, StorageError, StoreConfig,
     opening::{self, Opened},
@@ -231,14 +232,13 @@ impl LedgerStore {
         let table = opening::table(&database, dir, schema::LEDGER)?;
         let failed = |error| opening::storage_error(dir, error);
         let blocks = Blocks::recover(table.clone()).map_err(failed)?;
-        let recovered = merge::recover(&table).map_err(failed)?;
-        if recovered.checkpoint.is_some() != blocks.height().is_some()
-            || recovered.checkpoint.max(recovered.forced) > blocks.height()
-        {
+        let disk = Disk::recover(table.clone()).map_err(failed)?;
+        let (checkpoint, tip) = (disk.checkpoint, blocks.height());
+        if checkpoint.is_some() != tip.is_some() || checkpoint > tip {
             return Err(failed(table.corrupt()));
         }
         database.flush().map_err(failed)?;
-        let states = Arc::new(States::new(table, database, recovered, config.limits()));
+        let states = Arc::new(States::new(table, database, disk, config.limits()));
         let shared = Arc::clone(&states);
         let merger = thread::Builder::new()
             .name("floe-merger".into())
@@ -256,10 +256,10 @@ impl LedgerStore {
         if self.blocks.height().is_some() || change.version != 0 {
             return Err(out_of_order(change.version, self.blocks.height()));
         }
-        self.states.write_genesis(Layer::new(change, None, &[]))?;
+        let runs = self.states.write_genesis(Layer::new(change, None, &[]))?;
         self.blocks.write_tip(0, tip)?;
         self.states.database.flush()?;
-        self.states.show_genesis();
+        self.states.show_genesis(runs);
         self.blocks.publish(0, tip);
         Ok(())
     }

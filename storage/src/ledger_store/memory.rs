@@ -24,6 +24,8 @@ use floe_protocol::{
     ledger::{BlockHash, StateChange, TransactionId, VersionedValue},
 };
 
+use super::{merge::Runs, runs::Run};
+
 /// What one entry costs beside its bytes, in maps and allocations.
 const ENTRY_BYTES: usize = 96;
 
@@ -39,7 +41,6 @@ pub(super) struct Layer {
     pub(super) nodes: Vec<(Shared, Shared)>,
     pub(super) values: Vec<(Hash, Option<Shared>)>,
     pub(super) stale_nodes: Vec<Box<[u8]>>,
-    pub(super) stale_values: Vec<(Hash, u64)>,
     /// Entries of the index that are there from here on, or not.
     pub(super) index: Vec<(Shared, bool)>,
     /// The hash of its block; genesis has none.
@@ -65,7 +66,6 @@ impl Layer {
             nodes: nodes.collect(),
             values: values.collect(),
             stale_nodes: change.stale_nodes.iter().map(|key| key.as_slice().into()).collect(),
-            stale_values: change.stale_values.clone(),
             index: removed.chain(added).collect(),
             hash,
             transactions: transactions.to_vec(),
@@ -80,7 +80,7 @@ impl Layer {
         let values = values.map(|(_, value)| value.as_ref().map_or(0, |v| v.len()) + ENTRY_BYTES);
         let stale = self.stale_nodes.iter().map(|key| key.len() + ENTRY_BYTES / 4);
         let index = self.index.iter().map(|(entry, _)| entry.len() + ENTRY_BYTES);
-        let fixed = self.stale_values.len() + self.transactions.len() + 1;
+        let fixed = self.transactions.len() + 1;
         nodes.chain(values).chain(stale).chain(index).sum::<usize>() + fixed * ENTRY_BYTES
     }
 }
@@ -99,8 +99,10 @@ pub(super) struct Memory {
     pub(super) tip: Option<u64>,
     pub(super) floor: u64,
     layers: VecDeque<Arc<Layer>>,
-    /// Versions above the floor to which merges led, oldest first.
-    checkpoints: VecDeque<u64>,
+    /// Versions above the floor to which merges led, with their runs, oldest first.
+    checkpoints: VecDeque<(u64, Runs)>,
+    /// The disk as of the floor.
+    runs: Arc<Runs>,
     bytes: usize,
     nodes: HashMap<Shared, Shared>,
     values: HashMap<Hash, Versions>,
@@ -112,12 +114,13 @@ pub(super) struct Memory {
 
 impl Memory {
     /// Nothing above the version that the disk is at.
-    pub(super) fn new(checkpoint: Option<u64>) -> Self {
+    pub(super) fn new(checkpoint: Option<u64>, runs: Runs) -> Self {
         Self {
             tip: checkpoint,
             floor: checkpoint.unwrap_or(0),
             layers: VecDeque::new(),
             checkpoints: VecDeque::new(),
+            runs: Arc::new(runs),
             bytes: 0,
             nodes: HashMap::new(),
             values: HashMap::new(),
@@ -152,21 +155,40 @@ impl Memory {
     }
 
     /// The disk is at `version`.
-    pub(super) fn merged(&mut self, version: u64) {
-        self.checkpoints.push_back(version);
+    pub(super) fn merged(&mut self, version: u64, runs: Runs) {
+        self.checkpoints.push_back((version, runs));
     }
 
-    /// Moves the floor to the next checkpoint, if enough is kept above it; where it then is.
-    pub(super) fn raise_floor(&mut self, versions_min: u64, bytes_min: usize) -> Option<u64> {
-        let next = *self.checkpoints.front()?;
+    /// The disk as of the floor. Its runs stay for as long as they are held.
+    pub(super) fn runs(&self) -> Arc<Runs> {
+        Arc::clone(&self.runs)
+    }
+
+    /// A compaction put one run in the place of some.
+    pub(super) fn compacted(&mut self, old: &[Arc<Run>], new: Option<&Arc<Run>>) {
+        let mut runs = Runs::clone(&self.runs);
+        runs.replace(old, new);
+        self.runs = Arc::new(runs);
+    }
+
+    /// Moves the floor to the next checkpoint, if enough is kept above it; whether it did.
+    pub(super) fn raise_floor(&mut self, versions_min: u64, bytes_min: usize) -> bool {
+        let Some(next) = self.checkpoints.front().map(|(version, _)| *version) else {
+            return false;
+        };
         let below = self.layers.iter().take_while(|layer| layer.version <= next);
         let bytes = self.bytes - below.map(|layer| layer.bytes).sum::<usize>();
-        let versions = self.tip?.saturating_sub(next);
+        let versions = self.tip.unwrap_or(0).saturating_sub(next);
         if versions < versions_min && bytes < bytes_min {
-            return None;
+            return false;
         }
-        self.floor = next;
-        self.checkpoints.pop_front()
+        if let Some((floor, newer)) = self.checkpoints.pop_front() {
+            let mut runs = Runs::clone(&self.runs);
+            runs.extend(&newer);
+            self.runs = Arc::new(runs);
+            self.floor = floor;
+        }
+        true
     }
 
     /// Drops the oldest layer, if it is at or below the floor; whether it did. One at a time, so

@@ -1,286 +1,273 @@
-//! A merge: what takes the state on disk from one version to a later one.
+//! What the state on disk consists of: runs, and the row that says which of them count.
 //!
-//! Blocks are durable before their state, and can be executed again. So a merge need not end: what
-//! a crash leaves of it is completed by the same merge, which the owner's second execution of the
-//! same blocks makes. It consists of these steps, in this order, since sled's log is recovered up
-//! to some point:
+//! The *checkpoint* row names a version and the runs that hold its state, oldest first. Blocks are
+//! durable before their state, and can be executed again, so nothing else has to be durable:
 //!
-//! 1. the version that it leads to: after a crash the next merge leads there, too, and writes over
-//!    what this one left;
-//! 2. what versions above the old checkpoint brought and is alive at the new one: nodes, the newest
-//!    value of each key, transactions. All have keys that no reader of the old checkpoint asks for;
-//! 3. two lists: rows on disk that are stale from here on, and net changes of the index;
-//! 4. the new checkpoint, and a flush: from here on a start finds this version;
-//! 5. the changes of the index, which has no versions. A start makes them again.
+//! - A merge of the versions above the checkpoint writes a run of what they brought and is alive
+//!   at the newest of them (nodes, the newest value of each key, the index, and deletions of what
+//!   was on disk), then the checkpoint row, then flushes.
+//! - A compaction writes a run in place of some others, then the checkpoint row with the same
+//!   version, then flushes, then removes those others.
 //!
-//! Stale rows go when the floor (`memory.rs`) has reached the checkpoint that lists them, again in
-//! an order that can be repeated: rows, then list.
+//! sled's log is recovered up to some point, so a start finds a checkpoint with all its runs. It
+//! removes the runs that the row does not name.
 //!
-//! Invariants: between steps 1 and 4 the old state reads as before, index included; the removal of
-//! a key is itself removed after the value that it hides.
+//! There are two families of runs: the state, and the names (block hashes and transaction ids),
+//! which only grow and should not be copied whenever stale state is thrown out.
+//!
+//! Invariant: a compaction takes part in runs at or below the floor (`memory.rs`) alone: above it,
+//! replaced values are still read.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use borsh::{BorshDeserialize, BorshSerialize};
-use floe_protocol::hash::Hash;
+use floe_protocol::{hash::Hash, ledger::VersionedValue};
 
 use super::{
     memory::{Layer, Shared},
     rows::{self, Kind},
+    runs::{self, Compaction, Run, Writer},
 };
-use crate::{StorageError, database::Table};
+use crate::{
+    StorageError,
+    database::{Database, Table},
+};
 
-/// Bytes of entries in one row of a list.
-const PART_BYTES: usize = 8 << 10;
-/// Last byte of a value: the key was removed.
-const ABSENT: u8 = 0;
-/// Last byte of a value that is there.
-const PRESENT: u8 = 1;
+/// So many runs of one size become one.
+const FAN_IN: usize = 8;
+/// The smallest size.
+const TIER_BYTES: u64 = 1 << 20;
 
-/// One write of a merge.
-#[derive(Clone, Debug)]
-pub(super) enum Step {
-    /// Writes a row of any length.
-    Put(Vec<u8>, Bytes),
-    /// Writes a row of few bytes as it is.
-    Set(Vec<u8>, Vec<u8>),
-    /// Removes such a row.
-    Remove(Vec<u8>),
-    /// All before it is to be durable before anything behind it is written.
-    Flush,
+/// Runs by family, oldest first.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Runs {
+    pub(super) state: Vec<Arc<Run>>,
+    pub(super) names: Vec<Arc<Run>>,
 }
 
-/// The bytes of a row.
-#[derive(Clone, Debug)]
-pub(super) enum Bytes {
-    Node(Shared),
-    Value(Option<Shared>),
-    Place(Vec<u8>),
-}
-
-impl Step {
-    /// Makes the write; whether it is the flush, which is left to the caller.
-    pub(super) fn apply(&self, table: &Table) -> Result<bool, StorageError> {
-        match self {
-            Self::Put(key, Bytes::Node(bytes)) => rows::put(table, key, bytes)?,
-            Self::Put(key, Bytes::Place(bytes)) => rows::put(table, key, bytes)?,
-            Self::Put(key, Bytes::Value(value)) => rows::put(table, key, &value_row(value))?,
-            Self::Set(key, bytes) => table.insert(key, bytes)?,
-            Self::Remove(key) => table.remove(key).map(drop)?,
-            Self::Flush => return Ok(true),
-        }
-        Ok(false)
-    }
-}
-
-fn value_row(value: &Option<Shared>) -> Vec<u8> {
-    match value {
-        Some(value) => [value, &[PRESENT][..]].concat(),
-        None => vec![ABSENT],
-    }
-}
-
-/// The value in a row.
-pub(super) fn parse_value(
-    table: &Table,
-    mut row: Vec<u8>,
-) -> Result<Option<Vec<u8>>, StorageError> {
-    match row.pop() {
-        Some(PRESENT) => Ok(Some(row)),
-        Some(ABSENT) if row.is_empty() => Ok(None),
-        _ => Err(table.corrupt()),
-    }
-}
-
-/// What the layers above a checkpoint come to.
-#[derive(Debug, Default)]
-pub(super) struct Plan {
-    to: u64,
-    /// New rows in key order.
-    rows: Vec<(Vec<u8>, Bytes)>,
-    /// Rows on disk that go, in the order in which they do.
-    stale: Vec<Vec<u8>>,
-    /// Net changes of the index, in its order.
-    index: Vec<(Shared, bool)>,
-}
-
-impl Plan {
-    /// The plan of a merge of `layers`, which are all those above `from` up to `to`. Above nothing
-    /// (`from` is none) there is only genesis.
-    pub(super) fn new(layers: &[Arc<Layer>], from: Option<u64>, to: u64) -> Self {
-        let mut plan = Self { to, ..Self::default() };
-        plan.add_nodes(layers);
-        plan.add_values(layers, from);
-        layers.iter().for_each(|layer| plan.add_names(layer));
-        let changes: HashMap<_, _> =
-            layers.iter().flat_map(|layer| layer.index.iter().cloned()).collect();
-        plan.index = changes.into_iter().collect();
-        plan.index.sort_unstable();
-        plan.rows.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-        plan
+impl Runs {
+    pub(super) fn extend(&mut self, newer: &Self) {
+        self.state.extend_from_slice(&newer.state);
+        self.names.extend_from_slice(&newer.names);
     }
 
-    fn add_nodes(&mut self, layers: &[Arc<Layer>]) {
-        let nodes = layers.iter().flat_map(|layer| &layer.nodes);
-        let mut alive: HashMap<&[u8], &Shared> = nodes.map(|(key, node)| (&**key, node)).collect();
-        for key in layers.iter().flat_map(|layer| &layer.stale_nodes) {
-            if alive.remove(&**key).is_none() {
-                self.stale.push(rows::node(key));
+    /// Puts one run in the place of some neighbours.
+    pub(super) fn replace(&mut self, old: &[Arc<Run>], new: Option<&Arc<Run>>) {
+        for runs in [&mut self.state, &mut self.names] {
+            let first = old.first().and_then(|old| runs.iter().position(|run| run.id == old.id));
+            if let Some(first) = first {
+                runs.splice(first..first + old.len(), new.cloned());
             }
         }
-        let alive = alive.into_iter();
-        self.rows.extend(alive.map(|(key, node)| (rows::node(key), Bytes::Node(Arc::clone(node)))));
-        self.stale.sort_unstable();
     }
 
-    fn add_values(&mut self, layers: &[Arc<Layer>], from: Option<u64>) {
-        let mut newest: HashMap<&Hash, (u64, &Option<Shared>)> = HashMap::new();
-        for layer in layers {
-            newest.extend(layer.values.iter().map(|(key, value)| (key, (layer.version, value))));
+    /// What is to be compacted, and whether nothing is below it.
+    fn crowded(&self) -> Option<(Vec<Arc<Run>>, bool)> {
+        // As much above the oldest run as in it: about half of both is stale.
+        if let Some((oldest, newer)) = self.state.split_first()
+            && !newer.is_empty()
+            && newer.iter().map(|run| run.bytes).sum::<u64>() >= oldest.bytes
+        {
+            return Some((self.state.clone(), true));
         }
-        // Stale ones that are on disk; and keys whose newest value is stale, as they were removed.
-        let (mut on_disk, mut removed) = (HashSet::new(), HashSet::new());
-        let mut stale = Vec::new();
-        for (key, version) in layers.iter().flat_map(|layer| &layer.stale_values) {
-            if from.is_some_and(|from| *version <= from) {
-                on_disk.insert(key);
-                stale.push(rows::value(key, *version));
-            } else if newest.get(key).is_some_and(|(newest, _)| newest == version) {
-                removed.insert(key);
-            }
-        }
-        stale.sort_unstable();
-        self.stale.extend(stale);
-        for (key, (version, value)) in newest {
-            let row = rows::value(key, version);
-            if value.is_none() && removed.contains(key) {
-                if !on_disk.contains(key) {
-                    continue;
+        [&self.state, &self.names].into_iter().find_map(|runs| {
+            let first = (1..u64::BITS).map_while(|tier| TIER_BYTES.checked_shl(3 * tier));
+            let small = first.map(|bytes_max| {
+                let newest = runs.iter().rev().take_while(|run| run.bytes < bytes_max);
+                runs.len() - newest.count()
+            });
+            let mut small = small.take(20).filter(|first| runs.len() - first >= FAN_IN);
+            small.next().map(|first| (runs[first..].to_vec(), first == 0))
+        })
+    }
+}
+
+/// The checkpoint row.
+#[derive(BorshSerialize, BorshDeserialize)]
+struct Checkpoint {
+    version: u64,
+    state: Vec<u64>,
+    names: Vec<u64>,
+}
+
+/// The state on disk, for those who change it.
+#[derive(Debug)]
+pub(super) struct Disk {
+    table: Table,
+    /// The version; none before genesis.
+    pub(super) checkpoint: Option<u64>,
+    pub(super) runs: Runs,
+    next_id: u64,
+}
+
+impl Disk {
+    /// Reads the checkpoint, and removes what it does not name.
+    pub(super) fn recover(table: Table) -> Result<Self, StorageError> {
+        let row = table.get(&rows::key(Kind::Checkpoint, &[]))?;
+        let row = row.map(|row| borsh::from_slice(&row)).transpose();
+        let row: Option<Checkpoint> = row.map_err(|_| table.corrupt())?;
+        let checkpoint = row.as_ref().map(|row| row.version);
+        let (state, names) = row.map(|row| (row.state, row.names)).unwrap_or_default();
+        let ids = [&state[..], &names].concat();
+        runs::remove_others(&table, &ids)?;
+        let load = |ids: Vec<u64>| -> Result<Vec<Arc<Run>>, StorageError> {
+            ids.into_iter().map(|id| Run::load(&table, id).map(Arc::new)).collect()
+        };
+        let runs = Runs { state: load(state)?, names: load(names)? };
+        let next_id = ids.into_iter().max().map_or(0, |id| id + 1);
+        Ok(Self { table, checkpoint, runs, next_id })
+    }
+
+    fn new_id(&mut self) -> u64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        id
+    }
+
+    /// Merges layers, which are all those above the checkpoint up to a version; their runs.
+    /// Durable when this returns.
+    pub(super) fn merge(
+        &mut self,
+        database: &Database,
+        layers: &[Arc<Layer>],
+        to: u64,
+    ) -> Result<Runs, StorageError> {
+        let mut new = Runs::default();
+        let (state, names) = (state_entries(layers), name_entries(layers));
+        for (entries, runs) in [(state, &mut new.state), (names, &mut new.names)] {
+            let mut writer = Writer::new(self.table.clone(), self.new_id(), entries.len() as u64);
+            for (key, value) in &entries {
+                match value {
+                    Some(value) => writer.push(key, Some(&value.bytes()))?,
+                    None => writer.push(key, None)?,
                 }
-                // Last of all: it hides what goes before it.
-                self.stale.push(row.clone());
             }
-            self.rows.push((row, Bytes::Value(value.clone())));
+            runs.extend(writer.finish()?);
         }
+        self.runs.extend(&new);
+        self.checkpoint = Some(to);
+        self.write_checkpoint(to)?;
+        database.flush()?;
+        Ok(new)
     }
 
-    fn add_names(&mut self, layer: &Layer) {
+    /// The next compaction among `runs`, which are those at or below the floor.
+    pub(super) fn compaction(&mut self, runs: &Runs) -> Result<Option<Compaction>, StorageError> {
+        let Some((runs, has_oldest)) = runs.crowded() else {
+            return Ok(None);
+        };
+        let id = self.new_id();
+        Compaction::new(&self.table, runs, id, has_oldest).map(Some)
+    }
+
+    /// Puts a compacted run in the place of `old`, durably.
+    pub(super) fn replace(
+        &mut self,
+        database: &Database,
+        old: &[Arc<Run>],
+        new: Option<&Arc<Run>>,
+    ) -> Result<(), StorageError> {
+        self.runs.replace(old, new);
+        if let Some(version) = self.checkpoint {
+            self.write_checkpoint(version)?;
+        }
+        database.flush()
+    }
+
+    fn write_checkpoint(&self, version: u64) -> Result<(), StorageError> {
+        let ids = |runs: &[Arc<Run>]| runs.iter().map(|run| run.id).collect();
+        let (state, names) = (ids(&self.runs.state), ids(&self.runs.names));
+        let row = borsh::to_vec(&Checkpoint { version, state, names }).expect("writing to memory");
+        self.table.insert(&rows::key(Kind::Checkpoint, &[]), &row)
+    }
+}
+
+/// What a key of a run holds.
+enum Bytes<'a> {
+    Same(&'a Shared),
+    Value(u64, &'a Shared),
+    Place(Vec<u8>),
+    Nothing,
+}
+
+impl Bytes<'_> {
+    fn bytes(&self) -> std::borrow::Cow<'_, [u8]> {
+        match self {
+            Self::Same(bytes) => (&bytes[..]).into(),
+            Self::Value(version, bytes) => [&version.to_be_bytes()[..], bytes].concat().into(),
+            Self::Place(bytes) => (&bytes[..]).into(),
+            Self::Nothing => (&[][..]).into(),
+        }
+    }
+}
+
+/// A key, and what it holds; none if it is deleted.
+type PlannedEntry<'a> = (Vec<u8>, Option<Bytes<'a>>);
+
+/// What layers come to, in key order.
+fn state_entries(layers: &[Arc<Layer>]) -> Vec<PlannedEntry<'_>> {
+    let nodes = layers.iter().flat_map(|layer| &layer.nodes);
+    let mut alive: HashMap<&[u8], &Shared> = nodes.map(|(key, node)| (&**key, node)).collect();
+    let mut entries = Vec::with_capacity(alive.len());
+    for key in layers.iter().flat_map(|layer| &layer.stale_nodes) {
+        if alive.remove(&**key).is_none() {
+            entries.push((rows::node(key), None));
+        }
+    }
+    entries.extend(alive.into_iter().map(|(key, node)| (rows::node(key), Some(Bytes::Same(node)))));
+
+    let mut newest: HashMap<&Hash, (u64, Option<&Shared>)> = HashMap::new();
+    let mut index: HashMap<&Shared, bool> = HashMap::new();
+    for layer in layers {
+        let values = layer.values.iter();
+        newest.extend(values.map(|(key, value)| (key, (layer.version, value.as_ref()))));
+        index.extend(layer.index.iter().map(|(entry, is_there)| (entry, *is_there)));
+    }
+    entries.extend(newest.into_iter().map(|(key, (version, value))| {
+        (rows::value(key), value.map(|value| Bytes::Value(version, value)))
+    }));
+    entries.extend(index.into_iter().map(|(entry, is_there)| {
+        (rows::key(Kind::Index, &[entry]), is_there.then_some(Bytes::Nothing))
+    }));
+    entries.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+    entries.dedup_by(|(a, _), (b, _)| a == b);
+    entries
+}
+
+/// The names of the layers' blocks, in key order.
+fn name_entries(layers: &[Arc<Layer>]) -> Vec<PlannedEntry<'static>> {
+    let mut entries = Vec::new();
+    for layer in layers {
         let height = layer.version.to_be_bytes();
         let hash = layer.hash.map(|hash| rows::key(Kind::Hash, &[hash.hash().as_bytes()]));
-        self.rows.extend(hash.map(|row| (row, Bytes::Place(height.to_vec()))));
+        entries.extend(hash.map(|key| (key, Some(Bytes::Place(height.to_vec())))));
         for (position, id) in (0_u32..).zip(&layer.transactions) {
             let place = [&height[..], &position.to_be_bytes()].concat();
-            let row = rows::key(Kind::Transaction, &[id.hash().as_bytes()]);
-            self.rows.push((row, Bytes::Place(place)));
+            let key = rows::key(Kind::Transaction, &[id.hash().as_bytes()]);
+            entries.push((key, Some(Bytes::Place(place))));
         }
     }
-
-    /// All writes in their order.
-    pub(super) fn steps(self) -> impl Iterator<Item = Step> {
-        let to = self.to.to_be_bytes().to_vec();
-        let merging = Step::Set(rows::key(Kind::Merging, &[]), to.clone());
-        let puts = self.rows.into_iter().map(|(key, bytes)| Step::Put(key, bytes));
-        let set =
-            move |kind| move |(part, bytes)| Step::Set(rows::part(kind, self.to, part), bytes);
-        let stale = (0..).zip(parts(&self.stale)).map(set(Kind::Stale));
-        let changes: Vec<_> = self.index.iter().map(|(entry, there)| (&**entry, *there)).collect();
-        let changes = parts(&changes);
-        let lists = 0..u32::try_from(changes.len()).expect("memory is bounded");
-        let changes = (0..).zip(changes).map(set(Kind::IndexChanges));
-        let checkpoint = Step::Set(rows::key(Kind::Checkpoint, &[]), to);
-        let index = self.index.into_iter().map(|(entry, there)| index_step(&entry, there));
-        let lists =
-            lists.map(move |part| Step::Remove(rows::part(Kind::IndexChanges, self.to, part)));
-        std::iter::once(merging)
-            .chain(puts)
-            .chain(stale)
-            .chain(changes)
-            .chain([checkpoint, Step::Flush])
-            .chain(index)
-            .chain(lists)
-    }
+    entries.sort_by(|(a, _), (b, _)| a.cmp(b));
+    entries.dedup_by(|(a, _), (b, _)| a == b);
+    entries
 }
 
-fn index_step(entry: &[u8], is_there: bool) -> Step {
-    let row = rows::key(Kind::Index, &[entry]);
-    if is_there { Step::Set(row, Vec::new()) } else { Step::Remove(row) }
+/// The value in an entry.
+pub(super) fn parse_value(table: &Table, bytes: &[u8]) -> Result<VersionedValue, StorageError> {
+    let (version, value) = bytes.split_first_chunk().ok_or_else(|| table.corrupt())?;
+    Ok((u64::from_be_bytes(*version), Some(value.to_vec())))
 }
 
-/// Where the state on disk is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Recovered {
-    /// Its version; none before genesis.
-    pub(super) checkpoint: Option<u64>,
-    /// The version to which the next merge must lead.
-    pub(super) forced: Option<u64>,
-}
-
-/// Reads where the state on disk is, and makes what its last merge may have left to do.
-pub(super) fn recover(table: &Table) -> Result<Recovered, StorageError> {
-    let checkpoint = version_in(table, Kind::Checkpoint)?;
-    let merging = version_in(table, Kind::Merging)?;
-    let mut lists = Vec::new();
-    for row in table.range(rows::all(Kind::IndexChanges)) {
-        let (key, list) = row?;
-        if Some(rows::number(table, &key)?) == checkpoint {
-            for (entry, is_there) in entries::<(Vec<u8>, bool)>(table, &list)? {
-                index_step(&entry, is_there).apply(table)?;
-            }
-        }
-        lists.push(key);
-    }
-    // All of it was read: what is left of a list never hides what it began.
-    for list in lists {
-        table.remove(&list)?;
-    }
-    let unfinished = checkpoint.map_or(0, |checkpoint| checkpoint + 1);
-    let lists = rows::numbered(Kind::Stale, unfinished)..rows::key(Kind::Piece, &[]);
-    for list in rows::keys(table, lists)? {
-        table.remove(&list)?;
-    }
-    Ok(Recovered { checkpoint, forced: merging.filter(|to| checkpoint.is_none_or(|at| *to > at)) })
-}
-
-fn version_in(table: &Table, kind: Kind) -> Result<Option<u64>, StorageError> {
-    let row = rows::key(kind, &[]);
-    table.get(&row)?.map(|version| rows::number_of(table, &version)).transpose()
-}
-
-/// Removes what is stale at `floor`, with the lists that name it. `again`: an earlier removal may
-/// have stopped half way.
-pub(super) fn remove_stale(table: &Table, floor: u64, again: bool) -> Result<(), StorageError> {
-    let lists = rows::numbered(Kind::Stale, 0)..=rows::part(Kind::Stale, floor, u32::MAX);
-    for list in table.range(lists) {
-        let (list, stale) = list?;
-        for row in entries::<Vec<u8>>(table, &stale)? {
-            if again { rows::remove_unfinished(table, &row)? } else { rows::remove(table, &row)? }
-        }
-        table.remove(&list)?;
-    }
-    Ok(())
-}
-
-/// Entries in as many rows as their bytes need. Each is read alone.
-fn parts<T: BorshSerialize>(entries: &[T]) -> Vec<Vec<u8>> {
-    let mut parts: Vec<Vec<u8>> = Vec::new();
-    for entry in entries {
-        let bytes = borsh::to_vec(entry).expect("writing to memory");
-        match parts.last_mut() {
-            Some(last) if last.len() + bytes.len() <= PART_BYTES => last.extend_from_slice(&bytes),
-            _ => parts.push(bytes),
+/// What the newest of `runs` that has a key says of it.
+pub(super) fn get(
+    table: &Table,
+    runs: &[Arc<Run>],
+    key: &[u8],
+) -> Result<Option<Vec<u8>>, StorageError> {
+    for run in runs.iter().rev() {
+        if let Some(value) = run.get(table, key)? {
+            return Ok(value);
         }
     }
-    parts
-}
-
-/// The entries of a row of [`parts`].
-fn entries<T: BorshDeserialize>(table: &Table, mut bytes: &[u8]) -> Result<Vec<T>, StorageError> {
-    let mut entries = Vec::new();
-    while !bytes.is_empty() {
-        entries.push(T::deserialize(&mut bytes).map_err(|_| table.corrupt())?);
-    }
-    Ok(entries)
+    Ok(None)
 }

@@ -1,15 +1,14 @@
 //! Rows of the ledger's table: one byte that says what a row is, then a key in byte order.
 //!
 //! Everything lies in one table, since sled keeps a log per database and memory per page. Numbers
-//! are big-endian, but the versions of a value are inverted: the newest one that is not above a
-//! version is the first row at or behind it.
+//! are big-endian. The state has no rows of its own: its keys are those of entries in runs.
 //!
 //! A value of any length goes into one *long row*: a head that says how long it is, with the
 //! bytes in it if they are few, else in pieces under keys of their own. The pieces are written
 //! before their head and removed after it: whoever finds a head finds its pieces, unless the row
 //! is removed at the same time.
 
-use floe_protocol::hash::{HASH_BYTES, Hash};
+use floe_protocol::hash::Hash;
 
 use crate::{
     StorageError,
@@ -17,7 +16,7 @@ use crate::{
 };
 
 /// Bytes of a long row in its head, or in one piece.
-pub(super) const PIECE_BYTES: usize = 4 << 10;
+const PIECE_BYTES: usize = 4 << 10;
 /// The longest long row: above a block, a certificate, and any record of the state.
 const LONG_BYTES_MAX: usize = 64 << 20;
 
@@ -32,36 +31,34 @@ pub(super) enum Kind {
     Tip = 0,
     /// The owner's own bytes, by the first height that they are about.
     TipBytes = 1,
-    /// The version that the merge in progress leads to: see `merge.rs`.
-    Merging = 2,
     /// Headers by height.
     Header = 3,
     /// Bodies by height.
     Body = 4,
     /// Commit certificates by height.
     Certificate = 5,
-    /// Heights by block hash.
+    /// Heights by block hash, in runs.
     Hash = 6,
-    /// Height and position by transaction id.
+    /// Height and position by transaction id, in runs.
     Transaction = 7,
     /// Height of the last block by epoch.
     EpochEnd = 8,
-    /// Nodes of the authenticated map by their key.
+    /// Nodes of the authenticated map by their key, in runs.
     Node = 9,
-    /// Values by key hash and inverted version.
+    /// Versions and values by key hash, in runs.
     Value = 10,
-    /// The sorted index: keys alone.
+    /// The sorted index, in runs: keys alone.
     Index = 11,
-    /// Rows that go once no reader needs them, by checkpoint and number.
-    Stale = 12,
     /// Pieces of long rows, by the key of their head and number.
     Piece = 13,
-    /// The version that the state on disk is at.
+    /// The version that the state on disk is at, and its runs: see `merge.rs`.
     Checkpoint = 14,
-    /// Changes of the index that a checkpoint brings, by checkpoint and number.
-    IndexChanges = 15,
+    /// Chunks of runs by run and number: see `runs.rs`.
+    Chunk = 15,
     /// Layouts of committees by epoch, but for the first.
     Committee = 16,
+    /// What is known of a run, by its id.
+    Run = 17,
 }
 
 /// The key of a row.
@@ -105,15 +102,14 @@ pub(super) fn node(node: &[u8]) -> Vec<u8> {
     key
 }
 
-/// The key of a value.
-pub(super) fn value(hash: &Hash, version: u64) -> Vec<u8> {
-    key(Kind::Value, &[hash.as_bytes(), &(!version).to_be_bytes()])
+/// Whether it is the key of a node.
+pub(super) fn is_node(key: &[u8]) -> bool {
+    key.first() == Some(&(Kind::Node as u8))
 }
 
-/// The version in the key of a value.
-pub(super) fn value_version(table: &Table, key: &[u8]) -> Result<u64, StorageError> {
-    let version = key.get(1 + HASH_BYTES..).and_then(|version| version.try_into().ok());
-    version.map(|version| !u64::from_be_bytes(version)).ok_or_else(|| table.corrupt())
+/// The key of a value.
+pub(super) fn value(hash: &Hash) -> Vec<u8> {
+    key(Kind::Value, &[hash.as_bytes()])
 }
 
 /// All keys of one kind.
@@ -150,7 +146,7 @@ pub(super) fn get(table: &Table, key: &[u8]) -> Result<Option<Vec<u8>>, StorageE
 }
 
 /// The bytes of the long row with this head.
-pub(super) fn assemble(table: &Table, key: &[u8], head: &[u8]) -> Result<Vec<u8>, StorageError> {
+fn assemble(table: &Table, key: &[u8], head: &[u8]) -> Result<Vec<u8>, StorageError> {
     let Some(len) = len_in_pieces(table, head)? else {
         return Ok(head[1..].to_vec());
     };

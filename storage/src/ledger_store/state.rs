@@ -1,20 +1,18 @@
 //! The state as readers see it: memory over disk, and the thread that takes one to the other.
 //!
-//! A reader looks into memory, then, without any lock, at the disk as of the floor that it saw. If
-//! the floor has moved meanwhile, rows may have gone, and it looks again. So each read is exact,
-//! and a read below the floor is refused. What a merge writes does not disturb readers: its rows
-//! have versions above the floor. The index has no versions; there memory overrules the disk entry
-//! by entry, and a reader looks again if a merge began to apply what was younger than its look.
+//! A reader looks into memory, then, without any lock, into the runs of the floor that it saw there.
+//! Runs never change, and stay while a reader holds them. So every read is exact, whatever is
+//! committed, merged and compacted meanwhile, and a read below the floor is refused. The index has
+//! no versions of its own; there memory overrules the runs entry by entry.
 //!
 //! Commits hand layers to the *merger*, a thread that ends with the store. It merges when much is
 //! unmerged, when nobody has committed for a while, or when it is told to; then it moves the floor
-//! as far as memory is to shrink and removes what was stale there.
+//! as far as memory is to shrink. Between merges it compacts runs below the floor, in small steps.
 
 use std::{
     ops::Range,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-        atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -28,13 +26,17 @@ use floe_protocol::{
 use super::{
     Limits, NoSuchVersion,
     memory::{Layer, Memory},
-    merge::{self, Plan, Recovered},
+    merge::{self, Disk, Runs},
     rows::{self, Kind},
+    runs::{Compaction, Merged, Run},
 };
 use crate::{
     StorageError,
     database::{Database, Table},
 };
+
+/// Entries that a compaction goes through before the merger looks for other work.
+const COMPACTED_ENTRIES: usize = 2_000;
 
 /// What commits, readers and the merger share.
 #[derive(Debug)]
@@ -43,8 +45,8 @@ pub(super) struct States {
     pub(super) database: Database,
     limits: Limits,
     memory: RwLock<Memory>,
-    /// The newest version whose changes of the index may be on disk.
-    indexed: AtomicU64,
+    /// Locked by the merger while it works, and for genesis.
+    disk: Mutex<Disk>,
     progress: Mutex<Progress>,
     /// Told when `progress` changes.
     changed: Condvar,
@@ -58,8 +60,6 @@ struct Progress {
     /// The version in memory.
     tip: u64,
     unmerged_bytes: usize,
-    /// The version to which the next merge must lead.
-    forced: Option<u64>,
     /// Merge at least up to it.
     asked: u64,
     committed_at: Instant,
@@ -70,11 +70,10 @@ struct Progress {
 }
 
 impl Progress {
-    /// How far the next merge leads; none if there is nothing, or too little after a crash.
+    /// How far the next merge leads; none if there is nothing to merge.
     fn target(&self) -> Option<u64> {
         let checkpoint = self.checkpoint?;
-        let target = self.forced.unwrap_or(self.tip);
-        (target > checkpoint && target <= self.tip && !self.failed).then_some(target)
+        (self.tip > checkpoint && !self.failed).then_some(self.tip)
     }
 
     fn due(&self, limits: &Limits) -> Option<u64> {
@@ -90,18 +89,11 @@ impl Progress {
 }
 
 impl States {
-    pub(super) fn new(
-        table: Table,
-        database: Database,
-        recovered: Recovered,
-        limits: Limits,
-    ) -> Self {
-        let tip = recovered.checkpoint.unwrap_or(0);
+    pub(super) fn new(table: Table, database: Database, disk: Disk, limits: Limits) -> Self {
         let progress = Progress {
-            checkpoint: recovered.checkpoint,
-            tip,
+            checkpoint: disk.checkpoint,
+            tip: disk.checkpoint.unwrap_or(0),
             unmerged_bytes: 0,
-            forced: recovered.forced,
             asked: 0,
             committed_at: Instant::now(),
             works: true,
@@ -112,11 +104,15 @@ impl States {
             table,
             database,
             limits,
-            memory: RwLock::new(Memory::new(recovered.checkpoint)),
-            indexed: AtomicU64::new(tip),
+            memory: RwLock::new(Memory::new(disk.checkpoint, disk.runs.clone())),
+            disk: Mutex::new(disk),
             progress: Mutex::new(progress),
             changed: Condvar::new(),
         }
+    }
+
+    fn disk(&self) -> MutexGuard<'_, Disk> {
+        self.disk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn memory(&self) -> RwLockReadGuard<'_, Memory> {
@@ -174,15 +170,14 @@ impl States {
         }
     }
 
-    /// Writes genesis. The caller flushes, then shows it.
-    pub(super) fn write_genesis(&self, layer: Layer) -> Result<(), StorageError> {
-        let plan = Plan::new(&[Arc::new(layer)], None, 0);
-        plan.steps().try_for_each(|step| step.apply(&self.table).map(drop))
+    /// Writes genesis, durably; its runs. The caller writes the tip, then shows it.
+    pub(super) fn write_genesis(&self, layer: Layer) -> Result<Runs, StorageError> {
+        self.disk().merge(&self.database, &[Arc::new(layer)], 0)
     }
 
-    /// Shows genesis, which is durable.
-    pub(super) fn show_genesis(&self) {
-        *self.memory_mut() = Memory::new(Some(0));
+    /// Shows genesis.
+    pub(super) fn show_genesis(&self, runs: Runs) {
+        *self.memory_mut() = Memory::new(Some(0), runs);
         self.progress().checkpoint = Some(0);
     }
 
@@ -229,25 +224,47 @@ impl States {
     }
 
     fn run(&self) -> Result<(), StorageError> {
-        // What an earlier process listed and may have begun to remove.
-        merge::remove_stale(&self.table, self.memory().floor, true)?;
-        while let Some((from, to)) = self.next_merge() {
-            self.merge(from, to)?;
-            self.shrink()?;
+        let mut compaction: Option<Compaction> = None;
+        // Compacted away, but a reader may hold them.
+        let mut old: Vec<Arc<Run>> = Vec::new();
+        loop {
+            for run in old.extract_if(.., |run| Arc::strong_count(run) == 1) {
+                run.remove(&self.table)?;
+            }
+            match self.next_work(compaction.is_some()) {
+                Work::Stop => return Ok(()),
+                Work::Merge(from, to) => self.merge(from, to)?,
+                Work::Other => {
+                    let more = compaction.as_mut().map(|running| running.step(COMPACTED_ENTRIES));
+                    if more.transpose()? == Some(false)
+                        && let Some(ended) = compaction.take()
+                    {
+                        old.extend(self.end_compaction(ended)?);
+                    }
+                }
+            }
+            if compaction.is_none() {
+                let runs = self.memory().runs();
+                compaction = self.disk().compaction(&runs)?;
+            }
         }
-        Ok(())
     }
 
-    /// Waits for the next merge; none when the store ends.
-    fn next_merge(&self) -> Option<(u64, u64)> {
+    /// Waits for a merge, unless there is something else to do.
+    fn next_work(&self, has_other: bool) -> Work {
         let mut progress = self.progress();
         loop {
-            progress.works = progress.due(&self.limits).is_some();
-            if let Some(to) = progress.due(&self.limits) {
-                return progress.checkpoint.map(|from| (from, to));
+            let due = progress.due(&self.limits);
+            progress.works = due.is_some() || has_other;
+            if let (Some(from), Some(to)) = (progress.checkpoint, due) {
+                return Work::Merge(from, to);
             }
             if progress.stopping {
-                return None;
+                // A compaction is begun anew at the next start.
+                return Work::Stop;
+            }
+            if has_other {
+                return Work::Other;
             }
             self.changed.notify_all();
             let waits = progress.target().is_some();
@@ -258,44 +275,41 @@ impl States {
 
     fn merge(&self, from: u64, to: u64) -> Result<(), StorageError> {
         let layers = self.memory().layers(from, to);
-        for step in Plan::new(&layers, Some(from), to).steps() {
-            if step.apply(&self.table)? {
-                self.database.flush()?;
-                self.indexed.store(to, Ordering::SeqCst);
-            }
-        }
+        let runs = self.disk().merge(&self.database, &layers, to)?;
         let merged: usize = layers.iter().map(|layer| layer.bytes).sum();
         tracing::debug!(from, to, bytes = merged, "state merged");
-        self.memory_mut().merged(to);
+        drop(layers);
+        self.memory_mut().merged(to, runs);
+        let Limits { state_heights, state_bytes, .. } = self.limits;
+        while self.memory_mut().raise_floor(state_heights, state_bytes) {
+            while self.memory_mut().drop_oldest() {}
+        }
         let mut progress = self.progress();
         progress.checkpoint = Some(to);
-        progress.forced = None;
         progress.unmerged_bytes -= merged;
         self.changed.notify_all();
         Ok(())
     }
 
-    /// Moves the floor from checkpoint to checkpoint while more than enough is in memory, and
-    /// removes what no reader can ask for any more.
-    fn shrink(&self) -> Result<(), StorageError> {
-        let Limits { state_heights, state_bytes, .. } = self.limits;
-        loop {
-            // Not in the condition of a loop, which would hold the lock in its body.
-            let floor = self.memory_mut().raise_floor(state_heights, state_bytes);
-            let Some(floor) = floor else {
-                return Ok(());
-            };
-            while self.memory_mut().drop_oldest() {}
-            merge::remove_stale(&self.table, floor, false)?;
-        }
+    /// Makes the compacted run count; the runs that it replaces.
+    fn end_compaction(&self, ended: Compaction) -> Result<Vec<Arc<Run>>, StorageError> {
+        let (old, new) = ended.finish()?;
+        self.disk().replace(&self.database, &old, new.as_ref())?;
+        self.memory_mut().compacted(&old, new.as_ref());
+        tracing::debug!(runs = old.len(), bytes = new.map_or(0, |run| run.bytes), "runs compacted");
+        Ok(old)
     }
 
     pub(super) fn height_of(&self, hash: &BlockHash) -> Result<Option<Height>, StorageError> {
-        if let Some(height) = self.memory().height_of(hash) {
-            return Ok(Some(height));
-        }
-        let row = rows::key(Kind::Hash, &[hash.hash().as_bytes()]);
-        let height = rows::get(&self.table, &row)?;
+        let runs = {
+            let memory = self.memory();
+            if let Some(height) = memory.height_of(hash) {
+                return Ok(Some(height));
+            }
+            memory.runs()
+        };
+        let key = rows::key(Kind::Hash, &[hash.hash().as_bytes()]);
+        let height = merge::get(&self.table, &runs.names, &key)?;
         let height = height.map(|height| rows::number_of(&self.table, &height)).transpose()?;
         Ok(height.map(Height::new))
     }
@@ -304,11 +318,15 @@ impl States {
         &self,
         id: &TransactionId,
     ) -> Result<Option<(Height, u32)>, StorageError> {
-        if let Some(place) = self.memory().transaction(id) {
-            return Ok(Some(place));
-        }
-        let row = rows::key(Kind::Transaction, &[id.hash().as_bytes()]);
-        let Some(place) = rows::get(&self.table, &row)? else {
+        let runs = {
+            let memory = self.memory();
+            if let Some(place) = memory.transaction(id) {
+                return Ok(Some(place));
+            }
+            memory.runs()
+        };
+        let key = rows::key(Kind::Transaction, &[id.hash().as_bytes()]);
+        let Some(place) = merge::get(&self.table, &runs.names, &key)? else {
             return Ok(None);
         };
         let (height, position) = place.split_first_chunk().ok_or_else(|| self.table.corrupt())?;
@@ -318,22 +336,14 @@ impl States {
     }
 
     pub(super) fn read_node(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
-        loop {
-            let floor = {
-                let memory = self.memory();
-                if memory.tip.is_none() {
-                    return Ok(None);
-                }
-                if let Some(node) = memory.node(key) {
-                    return Ok(Some(node));
-                }
-                memory.floor
-            };
-            let found = rows::get(&self.table, &rows::node(key));
-            if self.memory().floor == floor {
-                return found;
+        let runs = {
+            let memory = self.memory();
+            if let Some(node) = memory.node(key) {
+                return Ok(Some(node));
             }
-        }
+            memory.runs()
+        };
+        merge::get(&self.table, &runs.state, &rows::node(key))
     }
 
     pub(super) fn read_value(
@@ -341,41 +351,22 @@ impl States {
         key: &Hash,
         version: u64,
     ) -> Result<Option<VersionedValue>, ReadError> {
-        loop {
-            let floor = {
-                let memory = self.memory();
-                let Some(tip) = memory.tip else {
-                    return Ok(None);
-                };
-                if version < memory.floor {
-                    let oldest = memory.floor;
-                    return Err(ReadError(NoSuchVersion { version, oldest }.into()));
-                }
-                if let Some(value) = memory.value(key, version.min(tip)) {
-                    return Ok(Some(value));
-                }
-                memory.floor
-            };
-            let found = self.value_on_disk(key, floor);
-            if self.memory().floor == floor {
-                return found.map_err(|error| ReadError(error.into()));
+        let runs = {
+            let memory = self.memory();
+            let oldest = memory.floor;
+            if version < oldest {
+                return Err(ReadError(NoSuchVersion { version, oldest }.into()));
             }
-        }
-    }
-
-    fn value_on_disk(
-        &self,
-        key: &Hash,
-        version: u64,
-    ) -> Result<Option<VersionedValue>, StorageError> {
-        let range = rows::value(key, version)..=rows::value(key, 0);
-        let Some(newest) = self.table.range(range).next() else {
-            return Ok(None);
+            if let Some(value) = memory.value(key, version) {
+                return Ok(Some(value));
+            }
+            memory.runs()
         };
-        let (row, head) = newest?;
-        let version = rows::value_version(&self.table, &row)?;
-        let value = rows::assemble(&self.table, &row, &head)?;
-        merge::parse_value(&self.table, value).map(|value| Some((version, value)))
+        let value = merge::get(&self.table, &runs.state, &rows::value(key));
+        let value = value.and_then(|value| {
+            value.map(|value| merge::parse_value(&self.table, &value)).transpose()
+        });
+        value.map_err(|error| ReadError(error.into()))
     }
 
     pub(super) fn read_index(
@@ -386,32 +377,26 @@ impl States {
         if range.start >= range.end || limit == 0 {
             return Ok(Vec::new());
         }
-        loop {
-            let (tip, known) = {
-                let memory = self.memory();
-                let Some(tip) = memory.tip else {
-                    return Ok(Vec::new());
-                };
-                (tip, memory.index(range, limit))
-            };
-            let found = self.index_over(range, limit, &known);
-            if self.indexed.load(Ordering::SeqCst) <= tip {
-                return found;
+        let (runs, known) = {
+            let memory = self.memory();
+            (memory.runs(), memory.index(range, limit))
+        };
+        let end = rows::key(Kind::Index, &[range.end]);
+        let start = rows::key(Kind::Index, &[range.start]);
+        let mut stored = Merged::new(&self.table, &runs.state, &start)?;
+        let mut next_stored = || -> Result<Option<Vec<u8>>, StorageError> {
+            while let Some(((key, value), _)) = stored.next()? {
+                if key >= end {
+                    return Ok(None);
+                }
+                if value.is_some() {
+                    return Ok(Some(key[1..].to_vec()));
+                }
             }
-        }
-    }
-
-    /// The entries on disk and `known`, which overrules them.
-    fn index_over(
-        &self,
-        range: &Range<&[u8]>,
-        limit: usize,
-        known: &[(Arc<[u8]>, bool)],
-    ) -> Result<Vec<Vec<u8>>, StorageError> {
-        let keys = rows::key(Kind::Index, &[range.start])..rows::key(Kind::Index, &[range.end]);
-        let mut stored = self.table.range(keys).map(|row| row.map(|(key, _)| key[1..].to_vec()));
+            Ok(None)
+        };
         let mut known = known.iter().peekable();
-        let mut next = stored.next().transpose()?;
+        let mut next = next_stored()?;
         let mut entries = Vec::new();
         while entries.len() < limit {
             let from_memory = match (&next, known.peek()) {
@@ -422,10 +407,10 @@ impl States {
             };
             if !from_memory {
                 entries.extend(next.take());
-                next = stored.next().transpose()?;
+                next = next_stored()?;
             } else if let Some((entry, is_there)) = known.next() {
                 if next.as_deref() == Some(&**entry) {
-                    next = stored.next().transpose()?;
+                    next = next_stored()?;
                 }
                 if *is_there {
                     entries.push(entry.to_vec());
@@ -434,4 +419,13 @@ impl States {
         }
         Ok(entries)
     }
+}
+
+/// What the merger does next.
+enum Work {
+    /// Merge the versions above the first up to the second.
+    Merge(u64, u64),
+    /// Go on with what else there is.
+    Other,
+    Stop,
 }

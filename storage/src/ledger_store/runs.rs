@@ -1,0 +1,356 @@
+//! Runs: what one merge wrote, sorted and packed.
+//!
+//! A row for each small entry costs sled far more than its bytes: most lie on a page of their own
+//! that has to be read, and written again. So the entries of a merge, some thousands, go into a
+//! *run*: in key order, packed into chunks of a few KiB under keys that follow one another. A run
+//! is never changed. An entry may say that its key is deleted; the newest run that has a key
+//! decides. Of every run its *fences* (the first key of each chunk) and a filter of its keys stay
+//! in memory, so that a look-up reads one chunk of one run, nearly always.
+//!
+//! *Compaction* makes one run of several neighbours, and leaves out what newer ones of them
+//! deleted or replaced. Deletions go when the oldest run takes part.
+//!
+//! Invariants: keys of a run ascend and differ. A run is written to its end before anything names
+//! it. Its rows go when nobody holds it any more: [`Arc`] counts the readers.
+
+use std::sync::Arc;
+
+use borsh::{BorshDeserialize, BorshSerialize};
+
+use super::rows::{self, Kind};
+use crate::{StorageError, database::Table};
+
+/// Bytes of entries in one chunk; a longer entry has a chunk of its own.
+const CHUNK_BYTES: usize = 4 << 10;
+/// Lengths of key and value.
+const ENTRY_HEAD_BYTES: usize = 8;
+/// In place of the value's length: the key is deleted.
+const DELETED: u32 = u32::MAX;
+/// Bits of the filter for each key, and how many of them a key sets: one key in a hundred that is
+/// not there passes.
+const FILTER_BITS: u64 = 10;
+const FILTER_HASHES: u64 = 6;
+
+/// A key and its value; none if it is deleted.
+pub(super) type Entry = (Vec<u8>, Option<Vec<u8>>);
+
+/// A filter of keys: what it does not know is not there.
+#[derive(Debug, BorshSerialize, BorshDeserialize)]
+struct Filter(Vec<u64>);
+
+impl Filter {
+    fn new(keys_max: u64) -> Self {
+        let words = (keys_max * FILTER_BITS).div_ceil(64).max(1);
+        Self(vec![0; usize::try_from(words).expect("fits in memory")])
+    }
+
+    /// Word and bit of each hash of a key.
+    fn places(&self, key: &[u8]) -> impl Iterator<Item = (usize, u64)> + use<> {
+        // FNV-1a, then two halves that count as independent.
+        let hash = key.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        let hash = (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let (first, step) = (hash, hash.rotate_left(32) | 1);
+        let bits = self.0.len() as u64 * 64;
+        (0..FILTER_HASHES).map(move |n| {
+            let bit = first.wrapping_add(step.wrapping_mul(n)) % bits;
+            (usize::try_from(bit / 64).expect("below the length"), 1 << (bit % 64))
+        })
+    }
+
+    fn insert(&mut self, key: &[u8]) {
+        for (word, bit) in self.places(key) {
+            self.0[word] |= bit;
+        }
+    }
+
+    fn may_have(&self, key: &[u8]) -> bool {
+        self.places(key).all(|(word, bit)| self.0[word] & bit != 0)
+    }
+}
+
+/// What is known of a run without its chunks, and is kept in a row of its own.
+#[derive(Debug, BorshSerialize, BorshDeserialize)]
+pub(super) struct Run {
+    pub(super) id: u64,
+    /// Of all entries.
+    pub(super) bytes: u64,
+    keys: u64,
+    fences: Vec<Vec<u8>>,
+    filter: Filter,
+}
+
+impl Run {
+    /// Reads what [`Writer::finish`] wrote.
+    pub(super) fn load(table: &Table, id: u64) -> Result<Self, StorageError> {
+        let run = rows::get(table, &rows::numbered(Kind::Run, id))?;
+        let run: Option<Self> = run.and_then(|run| borsh::from_slice(&run).ok());
+        run.filter(|run| run.id == id && !run.filter.0.is_empty()).ok_or_else(|| table.corrupt())
+    }
+
+    /// What the run says of a key: its value, or that it is deleted; none if it has no such key.
+    pub(super) fn get(
+        &self,
+        table: &Table,
+        key: &[u8],
+    ) -> Result<Option<Option<Vec<u8>>>, StorageError> {
+        if !self.filter.may_have(key) {
+            return Ok(None);
+        }
+        let Some(chunk) = self.chunk_of(key) else {
+            return Ok(None);
+        };
+        let chunk = read_chunk(table, self.id, chunk)?;
+        let mut rest = &chunk[..];
+        while !rest.is_empty() {
+            let (found, value) = split_entry(table, &mut rest)?;
+            if found >= key {
+                return Ok((found == key).then(|| value.map(<[u8]>::to_vec)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The last chunk that begins at or before `key`.
+    fn chunk_of(&self, key: &[u8]) -> Option<usize> {
+        self.fences.partition_point(|fence| fence.as_slice() <= key).checked_sub(1)
+    }
+
+    /// Removes the rows. What a crash leaves of them is removed at the next start.
+    pub(super) fn remove(&self, table: &Table) -> Result<(), StorageError> {
+        remove_rows(table, self.id)
+    }
+}
+
+/// Removes whatever there is of a run. The chunks go last: they tell a start of it.
+fn remove_rows(table: &Table, id: u64) -> Result<(), StorageError> {
+    rows::remove_unfinished(table, &rows::numbered(Kind::Run, id))?;
+    let chunks = rows::numbered(Kind::Chunk, id)..=rows::part(Kind::Chunk, id, u32::MAX);
+    for chunk in table.range(chunks) {
+        // Few are longer than a row.
+        rows::remove(table, &chunk?.0)?;
+    }
+    Ok(())
+}
+
+/// Removes all runs but these, which a crash left.
+pub(super) fn remove_others(table: &Table, ids: &[u64]) -> Result<(), StorageError> {
+    let mut next = 0;
+    loop {
+        let chunks = rows::numbered(Kind::Chunk, next)..rows::all(Kind::Chunk).end;
+        let Some(first) = table.range(chunks).next() else {
+            return Ok(());
+        };
+        let id = rows::number(table, &first?.0)?;
+        if !ids.contains(&id) {
+            remove_rows(table, id)?;
+        }
+        next = id.saturating_add(1);
+    }
+}
+
+fn read_chunk(table: &Table, run: u64, chunk: usize) -> Result<Vec<u8>, StorageError> {
+    let number = u32::try_from(chunk).map_err(|_| table.corrupt())?;
+    let row = rows::part(Kind::Chunk, run, number);
+    rows::get(table, &row)?.ok_or_else(|| table.corrupt())
+}
+
+fn split_entry<'a>(
+    table: &Table,
+    rest: &mut &'a [u8],
+) -> Result<(&'a [u8], Option<&'a [u8]>), StorageError> {
+    let parse = |rest: &'a [u8]| {
+        let (key_len, rest) = rest.split_first_chunk()?;
+        let (value_len, rest) = rest.split_first_chunk()?;
+        let key_len = usize::try_from(u32::from_be_bytes(*key_len)).ok()?;
+        let (key, rest) = rest.split_at_checked(key_len)?;
+        match u32::from_be_bytes(*value_len) {
+            DELETED => Some((key, None, rest)),
+            len => {
+                let (value, rest) = rest.split_at_checked(usize::try_from(len).ok()?)?;
+                Some((key, Some(value), rest))
+            }
+        }
+    };
+    let (key, value, behind) = parse(rest).ok_or_else(|| table.corrupt())?;
+    *rest = behind;
+    Ok((key, value))
+}
+
+/// Writes a run, in the order of its keys.
+#[derive(Debug)]
+pub(super) struct Writer {
+    table: Table,
+    run: Run,
+    chunk: Vec<u8>,
+}
+
+impl Writer {
+    pub(super) fn new(table: Table, id: u64, keys_max: u64) -> Self {
+        let filter = Filter::new(keys_max);
+        let run = Run { id, bytes: 0, keys: 0, fences: Vec::new(), filter };
+        Self { table, run, chunk: Vec::with_capacity(CHUNK_BYTES) }
+    }
+
+    pub(super) fn push(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), StorageError> {
+        let bytes = ENTRY_HEAD_BYTES + key.len() + value.map_or(0, <[u8]>::len);
+        if self.chunk.len() + bytes > CHUNK_BYTES {
+            self.write_chunk()?;
+        }
+        if self.chunk.is_empty() {
+            self.run.fences.push(key.to_vec());
+        }
+        let len = |bytes: &[u8]| u32::try_from(bytes.len()).expect("far below 4 GiB");
+        self.chunk.extend_from_slice(&len(key).to_be_bytes());
+        self.chunk.extend_from_slice(&value.map_or(DELETED, len).to_be_bytes());
+        self.chunk.extend_from_slice(key);
+        self.chunk.extend_from_slice(value.unwrap_or_default());
+        self.run.filter.insert(key);
+        self.run.keys += 1;
+        self.run.bytes += bytes as u64;
+        Ok(())
+    }
+
+    fn write_chunk(&mut self) -> Result<(), StorageError> {
+        if self.chunk.is_empty() {
+            return Ok(());
+        }
+        let number = u32::try_from(self.run.fences.len() - 1).expect("far below 16 TiB");
+        rows::put(&self.table, &rows::part(Kind::Chunk, self.run.id, number), &self.chunk)?;
+        self.chunk.clear();
+        Ok(())
+    }
+
+    /// Writes the rest; none if there was no entry.
+    pub(super) fn finish(mut self) -> Result<Option<Arc<Run>>, StorageError> {
+        self.write_chunk()?;
+        if self.run.keys == 0 {
+            return Ok(None);
+        }
+        let run = borsh::to_vec(&self.run).expect("writing to memory");
+        rows::put(&self.table, &rows::numbered(Kind::Run, self.run.id), &run)?;
+        Ok(Some(Arc::new(self.run)))
+    }
+}
+
+/// The entries of one run, from some key on.
+#[derive(Debug)]
+struct Cursor {
+    run: Arc<Run>,
+    /// The chunk to read next.
+    chunk: usize,
+    /// What is left of the one before.
+    bytes: Vec<u8>,
+    at: usize,
+    /// The entry that comes next.
+    head: Option<Entry>,
+}
+
+impl Cursor {
+    fn new(table: &Table, run: Arc<Run>, from: &[u8]) -> Result<Self, StorageError> {
+        let chunk = run.chunk_of(from).unwrap_or(0);
+        let mut cursor = Self { run, chunk, bytes: Vec::new(), at: 0, head: None };
+        cursor.advance(table)?;
+        while cursor.head.as_ref().is_some_and(|(key, _)| key.as_slice() < from) {
+            cursor.advance(table)?;
+        }
+        Ok(cursor)
+    }
+
+    fn advance(&mut self, table: &Table) -> Result<(), StorageError> {
+        if self.at == self.bytes.len() {
+            if self.chunk == self.run.fences.len() {
+                self.head = None;
+                return Ok(());
+            }
+            self.bytes = read_chunk(table, self.run.id, self.chunk)?;
+            self.chunk += 1;
+            self.at = 0;
+        }
+        let mut rest = self.bytes.get(self.at..).unwrap_or_default();
+        let (key, value) = split_entry(table, &mut rest)?;
+        self.head = Some((key.to_vec(), value.map(<[u8]>::to_vec)));
+        self.at = self.bytes.len() - rest.len();
+        Ok(())
+    }
+}
+
+/// The entries of several runs in one order, each key once, as the newest run has it.
+#[derive(Debug)]
+pub(super) struct Merged {
+    table: Table,
+    /// Newest first.
+    cursors: Vec<Cursor>,
+}
+
+impl Merged {
+    /// Entries of `runs`, oldest first, from a key on.
+    pub(super) fn new(table: &Table, runs: &[Arc<Run>], from: &[u8]) -> Result<Self, StorageError> {
+        let cursors = runs.iter().rev().map(|run| Cursor::new(table, Arc::clone(run), from));
+        Ok(Self { table: table.clone(), cursors: cursors.collect::<Result<_, _>>()? })
+    }
+
+    /// The next entry, deletions included, and how many runs have its key.
+    pub(super) fn next(&mut self) -> Result<Option<(Entry, usize)>, StorageError> {
+        let heads = self.cursors.iter().filter_map(|cursor| cursor.head.as_ref());
+        let Some(key) = heads.map(|(key, _)| key).min().cloned() else {
+            return Ok(None);
+        };
+        let mut newest = None;
+        let mut found = 0;
+        for cursor in &mut self.cursors {
+            if cursor.head.as_ref().is_some_and(|(head, _)| *head == key) {
+                let entry = cursor.head.take();
+                newest = newest.or(entry);
+                found += 1;
+                cursor.advance(&self.table)?;
+            }
+        }
+        Ok(newest.map(|entry| (entry, found)))
+    }
+}
+
+/// The making of one run of several.
+#[derive(Debug)]
+pub(super) struct Compaction {
+    /// Oldest first.
+    pub(super) runs: Vec<Arc<Run>>,
+    merged: Merged,
+    writer: Writer,
+    /// Nothing is below: deletions delete nothing more.
+    has_oldest: bool,
+}
+
+impl Compaction {
+    pub(super) fn new(
+        table: &Table,
+        runs: Vec<Arc<Run>>,
+        id: u64,
+        has_oldest: bool,
+    ) -> Result<Self, StorageError> {
+        let keys = runs.iter().map(|run| run.keys).sum();
+        let merged = Merged::new(table, &runs, &[])?;
+        Ok(Self { runs, merged, writer: Writer::new(table.clone(), id, keys), has_oldest })
+    }
+
+    /// Goes through so many entries; whether there may be more.
+    pub(super) fn step(&mut self, entries: usize) -> Result<bool, StorageError> {
+        for _ in 0..entries {
+            let Some(((key, value), found)) = self.merged.next()? else {
+                return Ok(false);
+            };
+            // A node is made once and deleted once, so it needs no deletion below.
+            let is_gone = self.has_oldest || (found > 1 && rows::is_node(&key));
+            if value.is_some() || !is_gone {
+                self.writer.push(&key, value.as_deref())?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// What has become of the runs; none if nothing is left of them.
+    pub(super) fn finish(self) -> Result<(Vec<Arc<Run>>, Option<Arc<Run>>), StorageError> {
+        Ok((self.runs, self.writer.finish()?))
+    }
+}
