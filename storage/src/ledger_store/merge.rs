@@ -7,7 +7,7 @@
 //!   at the newest of them (nodes, the newest value of each key, the index, and deletions of what
 //!   was on disk), then the checkpoint row, then flushes.
 //! - A compaction writes a run in place of some others, then the checkpoint row with the same
-//!   version, then flushes, then removes those others.
+//!   version, then flushes, then gives back what those others took.
 //!
 //! sled's log is recovered up to some point, so a start finds a checkpoint with all its runs. It
 //! removes the runs that the row does not name.
@@ -26,7 +26,7 @@ use floe_protocol::{hash::Hash, ledger::VersionedValue};
 use super::{
     memory::{Layer, Shared},
     rows::{self, Kind},
-    runs::{self, Compaction, Run, Writer},
+    runs::{self, Compaction, Run, Slots, Writer},
 };
 use crate::{
     StorageError,
@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// So many runs of one size become one.
-const FAN_IN: usize = 8;
+const FAN_IN: usize = 16;
 /// The smallest size.
 const TIER_BYTES: u64 = 1 << 20;
 
@@ -71,7 +71,7 @@ impl Runs {
             return Some((self.state.clone(), true));
         }
         [&self.state, &self.names].into_iter().find_map(|runs| {
-            let first = (1..u64::BITS).map_while(|tier| TIER_BYTES.checked_shl(3 * tier));
+            let first = (1..u64::BITS).map_while(|tier| TIER_BYTES.checked_shl(4 * tier));
             let small = first.map(|bytes_max| {
                 let newest = runs.iter().rev().take_while(|run| run.bytes < bytes_max);
                 runs.len() - newest.count()
@@ -97,6 +97,7 @@ pub(super) struct Disk {
     /// The version; none before genesis.
     pub(super) checkpoint: Option<u64>,
     pub(super) runs: Runs,
+    slots: Slots,
     next_id: u64,
 }
 
@@ -115,7 +116,8 @@ impl Disk {
         };
         let runs = Runs { state: load(state)?, names: load(names)? };
         let next_id = ids.into_iter().max().map_or(0, |id| id + 1);
-        Ok(Self { table, checkpoint, runs, next_id })
+        let slots = Slots::beside(runs.state.iter().chain(&runs.names));
+        Ok(Self { table, checkpoint, runs, slots, next_id })
     }
 
     fn new_id(&mut self) -> u64 {
@@ -135,7 +137,8 @@ impl Disk {
         let mut new = Runs::default();
         let (state, names) = (state_entries(layers), name_entries(layers));
         for (entries, runs) in [(state, &mut new.state), (names, &mut new.names)] {
-            let mut writer = Writer::new(self.table.clone(), self.new_id(), entries.len() as u64);
+            let (table, slots) = (self.table.clone(), self.slots.clone());
+            let mut writer = Writer::new(table, slots, self.new_id(), entries.len() as u64);
             for (key, value) in &entries {
                 match value {
                     Some(value) => writer.push(key, Some(&value.bytes()))?,
@@ -153,11 +156,18 @@ impl Disk {
 
     /// The next compaction among `runs`, which are those at or below the floor.
     pub(super) fn compaction(&mut self, runs: &Runs) -> Result<Option<Compaction>, StorageError> {
-        let Some((runs, has_oldest)) = runs.crowded() else {
+        let Some(crowded) = runs.crowded() else {
             return Ok(None);
         };
         let id = self.new_id();
-        Compaction::new(&self.table, runs, id, has_oldest).map(Some)
+        Compaction::new(&self.table, crowded, self.slots.clone(), id).map(Some)
+    }
+
+    /// Gives back what a run took that nobody needs any more.
+    pub(super) fn remove(&self, run: &Run) -> Result<(), StorageError> {
+        run.remove(&self.table)?;
+        self.slots.free(run);
+        Ok(())
     }
 
     /// Puts a compacted run in the place of `old`, durably.

@@ -8,6 +8,8 @@
 //! before their head and removed after it: whoever finds a head finds its pieces, unless the row
 //! is removed at the same time.
 
+use std::collections::BTreeSet;
+
 use floe_protocol::hash::Hash;
 
 use crate::{
@@ -53,8 +55,8 @@ pub(super) enum Kind {
     Piece = 13,
     /// The version that the state on disk is at, and its runs: see `merge.rs`.
     Checkpoint = 14,
-    /// Chunks of runs by run and number: see `runs.rs`.
-    Chunk = 15,
+    /// Bytes of chunks of runs by slot: see `runs.rs`.
+    Slot = 15,
     /// Layouts of committees by epoch, but for the first.
     Committee = 16,
     /// What is known of a run, by its id.
@@ -77,12 +79,7 @@ pub(super) fn numbered(kind: Kind, number: u64) -> Vec<u8> {
     key(kind, &[&number.to_be_bytes()])
 }
 
-/// The key of part `part` of a list that belongs to `number`.
-pub(super) fn part(kind: Kind, number: u64, part: u32) -> Vec<u8> {
-    key(kind, &[&number.to_be_bytes(), &part.to_be_bytes()])
-}
-
-/// The number in a key of [`numbered`] or [`part`].
+/// The number in a key of [`numbered`].
 pub(super) fn number(table: &Table, key: &[u8]) -> Result<u64, StorageError> {
     number_of(table, key.get(1..9).unwrap_or_default())
 }
@@ -100,6 +97,17 @@ pub(super) fn node(node: &[u8]) -> Vec<u8> {
         version.reverse();
     }
     key
+}
+
+/// The keys of the long rows of a numbered kind, and of those that only have pieces.
+pub(super) fn keys_of_long_rows(table: &Table, kind: Kind) -> Result<Vec<Vec<u8>>, StorageError> {
+    let head = numbered(kind, 0);
+    let (first, last) = (piece_key(&head, 0), piece_key(&numbered(kind, u64::MAX), u32::MAX));
+    let heads = keys(table, all(kind))?.into_iter().map(|key| key.to_vec());
+    let pieces = keys(table, first..=last)?;
+    let pieces = pieces.iter().filter_map(|key| key.get(5..5 + head.len())).map(<[u8]>::to_vec);
+    let keys: BTreeSet<Vec<u8>> = heads.chain(pieces).collect();
+    Ok(keys.into_iter().collect())
 }
 
 /// Whether it is the key of a node.

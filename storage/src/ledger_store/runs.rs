@@ -2,26 +2,34 @@
 //!
 //! A row for each small entry costs sled far more than its bytes: most lie on a page of their own
 //! that has to be read, and written again. So the entries of a merge, some thousands, go into a
-//! *run*: in key order, packed into chunks of a few KiB under keys that follow one another. A run
-//! is never changed. An entry may say that its key is deleted; the newest run that has a key
+//! *run*: in key order, packed into chunks of a few KiB. A run is never changed. An entry may say that its key is deleted; the newest run that has a key
 //! decides. Of every run its *fences* (the first key of each chunk) and a filter of its keys stay
 //! in memory, so that a look-up reads one chunk of one run, nearly always.
 //!
 //! *Compaction* makes one run of several neighbours, and leaves out what newer ones of them
 //! deleted or replaced. Deletions go when the oldest run takes part.
 //!
+//! Chunks lie in numbered *slots*, rows that are written over and never removed: removals cost sled
+//! as much as writes, and their space hardly comes back. Which slots are free follows from the runs
+//! that count.
+//!
 //! Invariants: keys of a run ascend and differ. A run is written to its end before anything names
-//! it. Its rows go when nobody holds it any more: [`Arc`] counts the readers.
+//! it. Its slots are free when nothing on disk names it and nobody holds it: [`Arc`] counts the
+//! readers.
 
-use std::sync::Arc;
+use std::{
+    collections::BTreeSet,
+    ops::Range,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
 use super::rows::{self, Kind};
 use crate::{StorageError, database::Table};
 
-/// Bytes of entries in one chunk; a longer entry has a chunk of its own.
-const CHUNK_BYTES: usize = 4 << 10;
+/// Bytes of a slot, and of entries in one chunk; a longer entry has a chunk of its own.
+const SLOT_BYTES: usize = 4 << 10;
 /// Lengths of key and value.
 const ENTRY_HEAD_BYTES: usize = 8;
 /// In place of the value's length: the key is deleted.
@@ -31,8 +39,44 @@ const DELETED: u32 = u32::MAX;
 const FILTER_BITS: u64 = 10;
 const FILTER_HASHES: u64 = 6;
 
-/// A key and its value; none if it is deleted.
-pub(super) type Entry = (Vec<u8>, Option<Vec<u8>>);
+/// The slots, for those who write runs.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Slots(Arc<Mutex<Free>>);
+
+#[derive(Debug, Default)]
+struct Free {
+    below: BTreeSet<u32>,
+    /// This one and all behind it.
+    from: u32,
+}
+
+impl Slots {
+    /// The slots that no run has.
+    pub(super) fn beside<'a>(runs: impl Iterator<Item = &'a Arc<Run>>) -> Self {
+        let taken: BTreeSet<u32> = runs.flat_map(|run| run.slots()).collect();
+        let from = taken.last().map_or(0, |last| last + 1);
+        let below = (0..from).filter(|slot| !taken.contains(slot)).collect();
+        Self(Arc::new(Mutex::new(Free { below, from })))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Free> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Neighbours share pages, so the first ones come first.
+    fn take(&self) -> u32 {
+        let mut free = self.lock();
+        free.below.pop_first().unwrap_or_else(|| {
+            free.from += 1;
+            free.from - 1
+        })
+    }
+
+    /// Gives the slots of a run back.
+    pub(super) fn free(&self, run: &Run) {
+        self.lock().below.extend(run.slots());
+    }
+}
 
 /// A filter of keys: what it does not know is not there.
 #[derive(Debug, BorshSerialize, BorshDeserialize)]
@@ -77,8 +121,18 @@ pub(super) struct Run {
     /// Of all entries.
     pub(super) bytes: u64,
     keys: u64,
-    fences: Vec<Vec<u8>>,
+    fences: Vec<Fence>,
     filter: Filter,
+}
+
+/// Where a chunk is.
+#[derive(Debug, BorshSerialize, BorshDeserialize)]
+struct Fence {
+    /// Its first key.
+    key: Vec<u8>,
+    slot: u32,
+    /// Where it goes on, if it is a longer one.
+    more: Vec<u32>,
 }
 
 impl Run {
@@ -101,7 +155,7 @@ impl Run {
         let Some(chunk) = self.chunk_of(key) else {
             return Ok(None);
         };
-        let chunk = read_chunk(table, self.id, chunk)?;
+        let chunk = self.read_chunk(table, chunk)?;
         let mut rest = &chunk[..];
         while !rest.is_empty() {
             let (found, value) = split_entry(table, &mut rest)?;
@@ -114,46 +168,41 @@ impl Run {
 
     /// The last chunk that begins at or before `key`.
     fn chunk_of(&self, key: &[u8]) -> Option<usize> {
-        self.fences.partition_point(|fence| fence.as_slice() <= key).checked_sub(1)
+        self.fences.partition_point(|fence| fence.key.as_slice() <= key).checked_sub(1)
     }
 
-    /// Removes the rows. What a crash leaves of them is removed at the next start.
+    fn slots(&self) -> impl Iterator<Item = u32> {
+        self.fences.iter().flat_map(|fence| [fence.slot].into_iter().chain(fence.more.clone()))
+    }
+
+    fn read_chunk(&self, table: &Table, chunk: usize) -> Result<Vec<u8>, StorageError> {
+        let fence = self.fences.get(chunk).ok_or_else(|| table.corrupt())?;
+        let mut bytes = Vec::with_capacity(SLOT_BYTES * (1 + fence.more.len()));
+        for slot in [fence.slot].iter().chain(&fence.more) {
+            let row = table.get(&slot_row(*slot))?.ok_or_else(|| table.corrupt())?;
+            bytes.extend_from_slice(&row);
+        }
+        Ok(bytes)
+    }
+
+    /// Removes what tells of the run. What a crash leaves of it is removed at the next start.
     pub(super) fn remove(&self, table: &Table) -> Result<(), StorageError> {
-        remove_rows(table, self.id)
+        rows::remove_unfinished(table, &rows::numbered(Kind::Run, self.id))
     }
 }
 
-/// Removes whatever there is of a run. The chunks go last: they tell a start of it.
-fn remove_rows(table: &Table, id: u64) -> Result<(), StorageError> {
-    rows::remove_unfinished(table, &rows::numbered(Kind::Run, id))?;
-    let chunks = rows::numbered(Kind::Chunk, id)..=rows::part(Kind::Chunk, id, u32::MAX);
-    for chunk in table.range(chunks) {
-        // Few are longer than a row.
-        rows::remove(table, &chunk?.0)?;
-    }
-    Ok(())
+fn slot_row(slot: u32) -> Vec<u8> {
+    rows::key(Kind::Slot, &[&slot.to_be_bytes()])
 }
 
 /// Removes all runs but these, which a crash left.
 pub(super) fn remove_others(table: &Table, ids: &[u64]) -> Result<(), StorageError> {
-    let mut next = 0;
-    loop {
-        let chunks = rows::numbered(Kind::Chunk, next)..rows::all(Kind::Chunk).end;
-        let Some(first) = table.range(chunks).next() else {
-            return Ok(());
-        };
-        let id = rows::number(table, &first?.0)?;
-        if !ids.contains(&id) {
-            remove_rows(table, id)?;
+    for row in rows::keys_of_long_rows(table, Kind::Run)? {
+        if !ids.contains(&rows::number(table, &row)?) {
+            rows::remove_unfinished(table, &row)?;
         }
-        next = id.saturating_add(1);
     }
-}
-
-fn read_chunk(table: &Table, run: u64, chunk: usize) -> Result<Vec<u8>, StorageError> {
-    let number = u32::try_from(chunk).map_err(|_| table.corrupt())?;
-    let row = rows::part(Kind::Chunk, run, number);
-    rows::get(table, &row)?.ok_or_else(|| table.corrupt())
+    Ok(())
 }
 
 fn split_entry<'a>(
@@ -182,24 +231,27 @@ fn split_entry<'a>(
 #[derive(Debug)]
 pub(super) struct Writer {
     table: Table,
+    slots: Slots,
     run: Run,
+    /// The first key of the chunk, and its bytes so far.
+    first: Vec<u8>,
     chunk: Vec<u8>,
 }
 
 impl Writer {
-    pub(super) fn new(table: Table, id: u64, keys_max: u64) -> Self {
+    pub(super) fn new(table: Table, slots: Slots, id: u64, keys_max: u64) -> Self {
         let filter = Filter::new(keys_max);
         let run = Run { id, bytes: 0, keys: 0, fences: Vec::new(), filter };
-        Self { table, run, chunk: Vec::with_capacity(CHUNK_BYTES) }
+        Self { table, slots, run, first: Vec::new(), chunk: Vec::with_capacity(SLOT_BYTES) }
     }
 
     pub(super) fn push(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), StorageError> {
         let bytes = ENTRY_HEAD_BYTES + key.len() + value.map_or(0, <[u8]>::len);
-        if self.chunk.len() + bytes > CHUNK_BYTES {
+        if self.chunk.len() + bytes > SLOT_BYTES {
             self.write_chunk()?;
         }
         if self.chunk.is_empty() {
-            self.run.fences.push(key.to_vec());
+            self.first = key.to_vec();
         }
         let len = |bytes: &[u8]| u32::try_from(bytes.len()).expect("far below 4 GiB");
         self.chunk.extend_from_slice(&len(key).to_be_bytes());
@@ -216,8 +268,14 @@ impl Writer {
         if self.chunk.is_empty() {
             return Ok(());
         }
-        let number = u32::try_from(self.run.fences.len() - 1).expect("far below 16 TiB");
-        rows::put(&self.table, &rows::part(Kind::Chunk, self.run.id, number), &self.chunk)?;
+        let mut slots = Vec::new();
+        for bytes in self.chunk.chunks(SLOT_BYTES) {
+            let slot = self.slots.take();
+            self.table.insert(&slot_row(slot), bytes)?;
+            slots.push(slot);
+        }
+        let key = std::mem::take(&mut self.first);
+        self.run.fences.push(Fence { key, slot: slots.remove(0), more: slots });
         self.chunk.clear();
         Ok(())
     }
@@ -240,37 +298,53 @@ struct Cursor {
     run: Arc<Run>,
     /// The chunk to read next.
     chunk: usize,
-    /// What is left of the one before.
+    /// The one before.
     bytes: Vec<u8>,
+    /// Where in it the entry behind the head begins.
     at: usize,
-    /// The entry that comes next.
-    head: Option<Entry>,
+    /// Where in it the key and the value of the head are, if there is one.
+    head: Option<(Range<usize>, Option<Range<usize>>)>,
+    /// The head was seen.
+    is_seen: bool,
 }
 
 impl Cursor {
     fn new(table: &Table, run: Arc<Run>, from: &[u8]) -> Result<Self, StorageError> {
         let chunk = run.chunk_of(from).unwrap_or(0);
-        let mut cursor = Self { run, chunk, bytes: Vec::new(), at: 0, head: None };
+        let bytes = Vec::new();
+        let mut cursor = Self { run, chunk, bytes, at: 0, head: None, is_seen: false };
         cursor.advance(table)?;
-        while cursor.head.as_ref().is_some_and(|(key, _)| key.as_slice() < from) {
+        while cursor.key().is_some_and(|key| key < from) {
             cursor.advance(table)?;
         }
         Ok(cursor)
     }
 
+    fn key(&self) -> Option<&[u8]> {
+        self.head.as_ref().map(|(key, _)| &self.bytes[key.clone()])
+    }
+
+    fn value(&self) -> Option<&[u8]> {
+        let (_, value) = self.head.as_ref()?;
+        value.clone().map(|value| &self.bytes[value])
+    }
+
     fn advance(&mut self, table: &Table) -> Result<(), StorageError> {
+        self.is_seen = false;
         if self.at == self.bytes.len() {
             if self.chunk == self.run.fences.len() {
                 self.head = None;
                 return Ok(());
             }
-            self.bytes = read_chunk(table, self.run.id, self.chunk)?;
+            self.bytes = self.run.read_chunk(table, self.chunk)?;
             self.chunk += 1;
             self.at = 0;
         }
-        let mut rest = self.bytes.get(self.at..).unwrap_or_default();
+        let mut rest = &self.bytes[self.at..];
         let (key, value) = split_entry(table, &mut rest)?;
-        self.head = Some((key.to_vec(), value.map(<[u8]>::to_vec)));
+        let start = self.at + ENTRY_HEAD_BYTES;
+        let end = start + key.len();
+        self.head = Some((start..end, value.map(|value| end..end + value.len())));
         self.at = self.bytes.len() - rest.len();
         Ok(())
     }
@@ -284,6 +358,16 @@ pub(super) struct Merged {
     cursors: Vec<Cursor>,
 }
 
+/// An entry of [`Merged`].
+#[derive(Debug)]
+pub(super) struct Entry<'a> {
+    pub(super) key: &'a [u8],
+    /// None: it is deleted.
+    pub(super) value: Option<&'a [u8]>,
+    /// How many runs have the key.
+    found: usize,
+}
+
 impl Merged {
     /// Entries of `runs`, oldest first, from a key on.
     pub(super) fn new(table: &Table, runs: &[Arc<Run>], from: &[u8]) -> Result<Self, StorageError> {
@@ -291,23 +375,30 @@ impl Merged {
         Ok(Self { table: table.clone(), cursors: cursors.collect::<Result<_, _>>()? })
     }
 
-    /// The next entry, deletions included, and how many runs have its key.
-    pub(super) fn next(&mut self) -> Result<Option<(Entry, usize)>, StorageError> {
-        let heads = self.cursors.iter().filter_map(|cursor| cursor.head.as_ref());
-        let Some(key) = heads.map(|(key, _)| key).min().cloned() else {
+    /// The next entry.
+    pub(super) fn next(&mut self) -> Result<Option<Entry<'_>>, StorageError> {
+        for cursor in self.cursors.iter_mut().filter(|cursor| cursor.is_seen) {
+            cursor.advance(&self.table)?;
+        }
+        // The first of equal ones, which is the newest.
+        let heads = self.cursors.iter().enumerate();
+        let heads = heads.filter_map(|(n, cursor)| Some((cursor.key()?, n)));
+        let Some((_, newest)) = heads.min() else {
             return Ok(None);
         };
-        let mut newest = None;
-        let mut found = 0;
-        for cursor in &mut self.cursors {
-            if cursor.head.as_ref().is_some_and(|(head, _)| *head == key) {
-                let entry = cursor.head.take();
-                newest = newest.or(entry);
-                found += 1;
-                cursor.advance(&self.table)?;
-            }
+        let (before, from) = self.cursors.split_at_mut(newest);
+        debug_assert!(before.iter().all(|cursor| !cursor.is_seen));
+        let Some((newest, older)) = from.split_first_mut() else {
+            return Ok(None);
+        };
+        newest.is_seen = true;
+        let mut found = 1;
+        for cursor in older.iter_mut().filter(|cursor| cursor.key() == newest.key()) {
+            cursor.is_seen = true;
+            found += 1;
         }
-        Ok(newest.map(|entry| (entry, found)))
+        let value = newest.value();
+        Ok(newest.key().map(|key| Entry { key, value, found }))
     }
 }
 
@@ -325,25 +416,25 @@ pub(super) struct Compaction {
 impl Compaction {
     pub(super) fn new(
         table: &Table,
-        runs: Vec<Arc<Run>>,
+        (runs, has_oldest): (Vec<Arc<Run>>, bool),
+        slots: Slots,
         id: u64,
-        has_oldest: bool,
     ) -> Result<Self, StorageError> {
         let keys = runs.iter().map(|run| run.keys).sum();
         let merged = Merged::new(table, &runs, &[])?;
-        Ok(Self { runs, merged, writer: Writer::new(table.clone(), id, keys), has_oldest })
+        Ok(Self { runs, merged, writer: Writer::new(table.clone(), slots, id, keys), has_oldest })
     }
 
     /// Goes through so many entries; whether there may be more.
     pub(super) fn step(&mut self, entries: usize) -> Result<bool, StorageError> {
         for _ in 0..entries {
-            let Some(((key, value), found)) = self.merged.next()? else {
+            let Some(Entry { key, value, found }) = self.merged.next()? else {
                 return Ok(false);
             };
             // A node is made once and deleted once, so it needs no deletion below.
-            let is_gone = self.has_oldest || (found > 1 && rows::is_node(&key));
+            let is_gone = self.has_oldest || (found > 1 && rows::is_node(key));
             if value.is_some() || !is_gone {
-                self.writer.push(&key, value.as_deref())?;
+                self.writer.push(key, value)?;
             }
         }
         Ok(true)

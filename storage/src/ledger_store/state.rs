@@ -229,7 +229,7 @@ impl States {
         let mut old: Vec<Arc<Run>> = Vec::new();
         loop {
             for run in old.extract_if(.., |run| Arc::strong_count(run) == 1) {
-                run.remove(&self.table)?;
+                self.disk().remove(&run)?;
             }
             match self.next_work(compaction.is_some()) {
                 Work::Stop => return Ok(()),
@@ -385,12 +385,12 @@ impl States {
         let start = rows::key(Kind::Index, &[range.start]);
         let mut stored = Merged::new(&self.table, &runs.state, &start)?;
         let mut next_stored = || -> Result<Option<Vec<u8>>, StorageError> {
-            while let Some(((key, value), _)) = stored.next()? {
-                if key >= end {
+            while let Some(entry) = stored.next()? {
+                if *entry.key >= *end {
                     return Ok(None);
                 }
-                if value.is_some() {
-                    return Ok(Some(key[1..].to_vec()));
+                if entry.value.is_some() {
+                    return Ok(Some(entry.key[1..].to_vec()));
                 }
             }
             Ok(None)
