@@ -207,7 +207,7 @@ fn paths(record: u64) -> Vec<Vec<u8>> {
 }
 
 fn node_key(version: u64, path: &[u8]) -> Vec<u8> {
-    [&version.to_be_bytes()[..], path].concat()
+    [&version.to_le_bytes()[..], path].concat()
 }
 
 fn random(seed: &[u64]) -> u64 {

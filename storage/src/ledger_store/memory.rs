@@ -9,6 +9,9 @@
 //! moves on. A read at a version is answered by the newest change up to that version in memory, or
 //! else by the disk as of the floor.
 //!
+//! The tree's node keys begin with the version that wrote the node, little-endian, which leads to
+//! its layer.
+//!
 //! Invariant: memory holds every change above the floor. Changes at or below it may be there
 //! still, but then all later ones are, so the newest that is found is the right one.
 
@@ -32,13 +35,57 @@ const ENTRY_BYTES: usize = 96;
 /// Bytes that several owners share.
 pub(super) type Shared = Arc<[u8]>;
 
+/// The nodes of one version: an allocation for each would cost more than all else.
+#[derive(Debug)]
+pub(super) struct Nodes {
+    bytes: Box<[u8]>,
+    /// Where key and node begin and the node ends, in the order of the keys.
+    places: Box<[[usize; 3]]>,
+}
+
+impl Nodes {
+    fn new(nodes: &[(Vec<u8>, Vec<u8>)]) -> Self {
+        let mut sorted: Vec<_> = nodes.iter().collect();
+        sorted.sort_unstable();
+        let len = nodes.iter().map(|(key, node)| key.len() + node.len()).sum();
+        let mut bytes = Vec::with_capacity(len);
+        let places = sorted.into_iter().map(|(key, node)| {
+            let start = bytes.len();
+            bytes.extend_from_slice(key);
+            bytes.extend_from_slice(node);
+            [start, start + key.len(), bytes.len()]
+        });
+        let places = places.collect();
+        Self { bytes: bytes.into_boxed_slice(), places }
+    }
+
+    fn entry(&self, [start, node, end]: [usize; 3]) -> (&[u8], &[u8]) {
+        (&self.bytes[start..node], &self.bytes[node..end])
+    }
+
+    fn get(&self, key: &[u8]) -> Option<&[u8]> {
+        let found = self.places.binary_search_by(|place| self.entry(*place).0.cmp(key));
+        found.ok().map(|place| self.entry(self.places[place]).1)
+    }
+
+    /// Keys and nodes, in the order of the keys.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.places.iter().map(|place| self.entry(*place))
+    }
+}
+
+/// The version that wrote a node: its key begins with it, in little-endian order.
+pub(super) fn node_version(key: &[u8]) -> Option<u64> {
+    key.first_chunk().map(|version| u64::from_le_bytes(*version))
+}
+
 /// What one version changes.
 #[derive(Debug)]
 pub(super) struct Layer {
     pub(super) version: u64,
     /// What it takes in memory, about.
     pub(super) bytes: usize,
-    pub(super) nodes: Vec<(Shared, Shared)>,
+    pub(super) nodes: Nodes,
     pub(super) values: Vec<(Hash, Option<Shared>)>,
     pub(super) stale_nodes: Vec<Box<[u8]>>,
     /// Entries of the index that are there from here on, or not.
@@ -54,7 +101,6 @@ impl Layer {
         hash: Option<BlockHash>,
         transactions: &[TransactionId],
     ) -> Self {
-        let nodes = change.nodes.iter().map(|(key, node)| (shared(key), shared(node)));
         let values = change.values.iter();
         let values = values.map(|(key, value)| (*key, value.as_deref().map(Arc::from)));
         // An entry that leaves and enters stays.
@@ -63,7 +109,7 @@ impl Layer {
         let mut layer = Self {
             version: change.version,
             bytes: 0,
-            nodes: nodes.collect(),
+            nodes: Nodes::new(&change.nodes),
             values: values.collect(),
             stale_nodes: change.stale_nodes.iter().map(|key| key.as_slice().into()).collect(),
             index: removed.chain(added).collect(),
@@ -75,13 +121,13 @@ impl Layer {
     }
 
     fn count_bytes(&self) -> usize {
-        let nodes = self.nodes.iter().map(|(key, node)| key.len() + node.len() + ENTRY_BYTES);
+        let nodes = self.nodes.bytes.len() + size_of_val(&*self.nodes.places);
         let values = self.values.iter();
         let values = values.map(|(_, value)| value.as_ref().map_or(0, |v| v.len()) + ENTRY_BYTES);
         let stale = self.stale_nodes.iter().map(|key| key.len() + ENTRY_BYTES / 4);
         let index = self.index.iter().map(|(entry, _)| entry.len() + ENTRY_BYTES);
         let fixed = self.transactions.len() + 1;
-        nodes.chain(values).chain(stale).chain(index).sum::<usize>() + fixed * ENTRY_BYTES
+        nodes + values.chain(stale).chain(index).sum::<usize>() + fixed * ENTRY_BYTES
     }
 }
 
@@ -104,7 +150,6 @@ pub(super) struct Memory {
     /// The disk as of the floor.
     runs: Arc<Runs>,
     bytes: usize,
-    nodes: HashMap<Shared, Shared>,
     values: HashMap<Hash, Versions>,
     /// The newest change of each entry, and its version.
     index: BTreeMap<Shared, (u64, bool)>,
@@ -122,7 +167,6 @@ impl Memory {
             checkpoints: VecDeque::new(),
             runs: Arc::new(runs),
             bytes: 0,
-            nodes: HashMap::new(),
             values: HashMap::new(),
             index: BTreeMap::new(),
             hashes: HashMap::new(),
@@ -133,7 +177,6 @@ impl Memory {
     /// Adds the next version.
     pub(super) fn push(&mut self, layer: Arc<Layer>) {
         let version = layer.version;
-        self.nodes.extend(layer.nodes.iter().cloned());
         for (key, value) in &layer.values {
             self.values.entry(*key).or_default().push_back((version, value.clone()));
         }
@@ -191,15 +234,10 @@ impl Memory {
         true
     }
 
-    /// Drops the oldest layer, if it is at or below the floor; whether it did. One at a time, so
-    /// that readers need not wait for all of them.
-    pub(super) fn drop_oldest(&mut self) -> bool {
-        let Some(layer) = self.layers.pop_front_if(|layer| layer.version <= self.floor) else {
-            return false;
-        };
-        for (key, _) in &layer.nodes {
-            self.nodes.remove(key);
-        }
+    /// Drops the oldest layer, if it is at or below the floor. One at a time, and to be freed by
+    /// the caller, so that readers need not wait for all of them.
+    pub(super) fn drop_oldest(&mut self) -> Option<Arc<Layer>> {
+        let layer = self.layers.pop_front_if(|layer| layer.version <= self.floor)?;
         for (key, _) in &layer.values {
             if let Some(versions) = self.values.get_mut(key) {
                 versions.pop_front_if(|(version, _)| *version <= layer.version);
@@ -220,11 +258,14 @@ impl Memory {
             self.transactions.remove(id);
         }
         self.bytes -= layer.bytes;
-        true
+        Some(layer)
     }
 
     pub(super) fn node(&self, key: &[u8]) -> Option<Vec<u8>> {
-        self.nodes.get(key).map(|node| node.to_vec())
+        let first = self.layers.front()?.version;
+        let place = node_version(key)?.checked_sub(first)?;
+        let layer = self.layers.get(usize::try_from(place).ok()?)?;
+        layer.nodes.get(key).map(<[u8]>::to_vec)
     }
 
     /// The newest value up to `version`.

@@ -18,13 +18,16 @@
 //! Invariant: a compaction takes part in runs at or below the floor (`memory.rs`) alone: above it,
 //! replaced values are still read.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use floe_protocol::{hash::Hash, ledger::VersionedValue};
 
 use super::{
-    memory::{Layer, Shared},
+    memory::{self, Layer, Shared},
     rows::{self, Kind},
     runs::{self, Compaction, Run, Slots, Writer},
 };
@@ -194,7 +197,7 @@ impl Disk {
 
 /// What a key of a run holds.
 enum Bytes<'a> {
-    Same(&'a Shared),
+    Node(&'a [u8]),
     Value(u64, &'a Shared),
     Place(Vec<u8>),
     Nothing,
@@ -203,7 +206,7 @@ enum Bytes<'a> {
 impl Bytes<'_> {
     fn bytes(&self) -> std::borrow::Cow<'_, [u8]> {
         match self {
-            Self::Same(bytes) => (&bytes[..]).into(),
+            Self::Node(bytes) => (*bytes).into(),
             Self::Value(version, bytes) => [&version.to_be_bytes()[..], bytes].concat().into(),
             Self::Place(bytes) => (&bytes[..]).into(),
             Self::Nothing => (&[][..]).into(),
@@ -216,15 +219,19 @@ type PlannedEntry<'a> = (Vec<u8>, Option<Bytes<'a>>);
 
 /// What layers come to, in key order.
 fn state_entries(layers: &[Arc<Layer>]) -> Vec<PlannedEntry<'_>> {
-    let nodes = layers.iter().flat_map(|layer| &layer.nodes);
-    let mut alive: HashMap<&[u8], &Shared> = nodes.map(|(key, node)| (&**key, node)).collect();
-    let mut entries = Vec::with_capacity(alive.len());
+    let first = layers.first().map(|layer| layer.version);
+    let mut entries = Vec::new();
+    let mut dead = HashSet::new();
     for key in layers.iter().flat_map(|layer| &layer.stale_nodes) {
-        if alive.remove(&**key).is_none() {
+        if memory::node_version(key) < first {
             entries.push((rows::node(key), None));
+        } else {
+            dead.insert(&**key);
         }
     }
-    entries.extend(alive.into_iter().map(|(key, node)| (rows::node(key), Some(Bytes::Same(node)))));
+    let nodes = layers.iter().flat_map(|layer| layer.nodes.iter());
+    let alive = nodes.filter(|(key, _)| !dead.contains(key));
+    entries.extend(alive.map(|(key, node)| (rows::node(key), Some(Bytes::Node(node)))));
 
     let mut newest: HashMap<&Hash, (u64, Option<&Shared>)> = HashMap::new();
     let mut index: HashMap<&Shared, bool> = HashMap::new();

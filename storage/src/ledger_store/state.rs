@@ -282,7 +282,12 @@ impl States {
         self.memory_mut().merged(to, runs);
         let Limits { state_heights, state_bytes, .. } = self.limits;
         while self.memory_mut().raise_floor(state_heights, state_bytes) {
-            while self.memory_mut().drop_oldest() {}
+            loop {
+                let dropped = self.memory_mut().drop_oldest();
+                if dropped.is_none() {
+                    break;
+                }
+            }
         }
         let mut progress = self.progress();
         progress.checkpoint = Some(to);

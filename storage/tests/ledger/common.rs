@@ -416,10 +416,7 @@ fn all_index(state: &impl StateReader) -> Vec<Vec<u8>> {
     all
 }
 
+/// As the tree's: the version comes first.
 fn node_key(version: u64, path: u64) -> Vec<u8> {
-    // A few without the version in front, as no pack takes them.
-    if path % 16 == 15 {
-        return [&path.to_be_bytes()[6..], &version.to_be_bytes()].concat();
-    }
-    [&version.to_be_bytes()[..], &path.to_be_bytes()[4..]].concat()
+    [&version.to_le_bytes()[..], &path.to_be_bytes()[4..]].concat()
 }
