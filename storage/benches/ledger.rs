@@ -75,7 +75,7 @@ fn run(config: &LedgerStoreConfig, blocks: u64) {
 
     let mut ids = transactions(0);
     let mut commits = Vec::new();
-    let (mut nodes, mut made) = (0, Duration::ZERO);
+    let (mut nodes, mut made, mut committed_in) = (0, Duration::ZERO, Duration::ZERO);
     let mut cpu_before = cpu_time();
     for height in 1..=blocks {
         let making = thread_cpu_time();
@@ -95,23 +95,26 @@ fn run(config: &LedgerStoreConfig, blocks: u64) {
             tip: &[1; 500],
         };
         made += thread_cpu_time() - making;
-        let start = Instant::now();
+        let (start, committing) = (Instant::now(), thread_cpu_time());
         store.commit(&committed).unwrap();
         commits.push(start.elapsed());
+        committed_in += thread_cpu_time() - committing;
         if height % REPORT_BLOCKS == 0 {
             let cpu = (cpu_time() - cpu_before).saturating_sub(made)
                 / u32::try_from(REPORT_BLOCKS).unwrap();
             println!(
-                "{height:7} RSS {:.1} MiB, disk {:.1} MiB, commit {}, {:.2?} of CPU a block, {} \
-                 nodes a block, {} versions to merge",
+                "{height:7} RSS {:.1} MiB, disk {:.1} MiB, commit {}, {:.2?} of CPU a block, \
+                 {:.2?} of it in commits, {} nodes a block, {} versions to merge",
                 rss_mib(),
                 disk_mib(dir),
                 quantiles(&mut commits),
                 cpu,
+                committed_in / u32::try_from(REPORT_BLOCKS).unwrap(),
                 nodes / REPORT_BLOCKS,
                 height - store.checkpoint().unwrap().get(),
             );
-            (nodes, made, cpu_before) = (0, Duration::ZERO, cpu_time());
+            (nodes, made, committed_in) = (0, Duration::ZERO, Duration::ZERO);
+            cpu_before = cpu_time();
             commits.clear();
         }
     }

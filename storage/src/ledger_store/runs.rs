@@ -402,11 +402,20 @@ impl Merged {
     }
 }
 
+/// A compaction that has ended.
+#[derive(Debug)]
+pub(super) struct Compacted {
+    /// The runs to be replaced, oldest first.
+    pub(super) old: Vec<Arc<Run>>,
+    /// What replaces them; none if nothing is left of them.
+    pub(super) new: Option<Arc<Run>>,
+}
+
 /// The making of one run of several.
 #[derive(Debug)]
 pub(super) struct Compaction {
     /// Oldest first.
-    pub(super) runs: Vec<Arc<Run>>,
+    runs: Vec<Arc<Run>>,
     merged: Merged,
     writer: Writer,
     /// Nothing is below: deletions delete nothing more.
@@ -440,8 +449,125 @@ impl Compaction {
         Ok(true)
     }
 
-    /// What has become of the runs; none if nothing is left of them.
-    pub(super) fn finish(self) -> Result<(Vec<Arc<Run>>, Option<Arc<Run>>), StorageError> {
-        Ok((self.runs, self.writer.finish()?))
+    /// What has become of the runs.
+    pub(super) fn finish(self) -> Result<Compacted, StorageError> {
+        Ok(Compacted { old: self.runs, new: self.writer.finish()? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::{StoreConfig, opening, schema};
+
+    type Entries = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+
+    fn table(home: &tempfile::TempDir) -> Table {
+        let node = floe_protocol::keys::NodeId::new([1; 32]);
+        let config = StoreConfig::new(home.path().join("l"), home.path().join("marker"), node);
+        let opened = opening::open(&config, &schema::LEDGER_STORE).unwrap();
+        opening::table(&opened.database, &config.dir, schema::LEDGER).unwrap()
+    }
+
+    /// Keys in the order of their numbers.
+    fn key(number: u64) -> Vec<u8> {
+        rows::numbered(Kind::Value, number * 7)
+    }
+
+    /// A run of every `step`th key, with values of many lengths, every third deleted.
+    fn run(table: &Table, slots: &Slots, id: u64, step: usize) -> (Arc<Run>, Entries) {
+        let mut writer = Writer::new(table.clone(), slots.clone(), id, 400);
+        let mut entries = Entries::new();
+        for number in (0..400).step_by(step) {
+            let len = if number % 50 == 0 { 2_500 } else { usize::try_from(number % 11).unwrap() };
+            let value = (number % 3 > 0).then(|| id.to_be_bytes().repeat(len));
+            writer.push(&key(number), value.as_deref()).unwrap();
+            entries.insert(key(number), value);
+        }
+        (writer.finish().unwrap().unwrap(), entries)
+    }
+
+    fn all(table: &Table, runs: &[Arc<Run>], from: &[u8]) -> Entries {
+        let mut merged = Merged::new(table, runs, from).unwrap();
+        let mut entries = Entries::new();
+        while let Some(entry) = merged.next().unwrap() {
+            entries.insert(entry.key.to_vec(), entry.value.map(<[u8]>::to_vec));
+        }
+        entries
+    }
+
+    #[test]
+    fn the_newest_run_decides_before_and_after_a_compaction() {
+        let home = tempfile::tempdir().unwrap();
+        let table = table(&home);
+        let slots = Slots::default();
+        let made = [(0, 1), (1, 2), (2, 5)].map(|(id, step)| run(&table, &slots, id, step));
+        let (runs, entries): (Vec<_>, Vec<_>) = made.into_iter().unzip();
+        let expected: Entries = entries.into_iter().flatten().collect();
+        assert_eq!(all(&table, &runs, &[]), expected);
+        let half = key(200);
+        let behind = expected.range(half.clone()..).map(|(k, v)| (k.clone(), v.clone()));
+        assert_eq!(all(&table, &runs, &half), behind.collect());
+        for has_oldest in [false, true] {
+            let crowded = (runs.clone(), has_oldest);
+            let mut compaction = Compaction::new(&table, crowded, slots.clone(), 9).unwrap();
+            while compaction.step(7).unwrap() {}
+            let compacted = compaction.finish().unwrap();
+            assert_eq!(compacted.old.len(), 3);
+            let new = compacted.new.unwrap();
+            let mut kept = expected.clone();
+            kept.retain(|_, value| value.is_some() || !has_oldest);
+            assert_eq!(all(&table, &[Arc::clone(&new)], &[]), kept);
+            for (key, value) in &kept {
+                assert_eq!(new.get(&table, key).unwrap().as_ref(), Some(value));
+            }
+            assert_eq!(new.get(&table, &[255]).unwrap(), None);
+            assert_eq!(new.get(&table, &[]).unwrap(), None);
+            let loaded = Run::load(&table, 9).unwrap();
+            assert_eq!(all(&table, &[Arc::new(loaded)], &[]), kept);
+        }
+    }
+
+    #[test]
+    fn a_node_that_was_deleted_needs_no_deletion() {
+        let home = tempfile::tempdir().unwrap();
+        let table = table(&home);
+        let slots = Slots::default();
+        let node = rows::node(&[1; 20]);
+        let write = |id, value: Option<&[u8]>| {
+            let mut writer = Writer::new(table.clone(), slots.clone(), id, 1);
+            writer.push(&node, value).unwrap();
+            writer.finish().unwrap().unwrap()
+        };
+        let crowded = (vec![write(0, Some(b"node")), write(1, None)], false);
+        let mut compaction = Compaction::new(&table, crowded, slots.clone(), 2).unwrap();
+        while compaction.step(1).unwrap() {}
+        assert!(compaction.finish().unwrap().new.is_none());
+        // A deletion alone stays: what it deletes may be below.
+        let crowded = (vec![write(3, None)], false);
+        let mut compaction = Compaction::new(&table, crowded, slots.clone(), 4).unwrap();
+        while compaction.step(1).unwrap() {}
+        assert!(compaction.finish().unwrap().new.is_some());
+    }
+
+    #[test]
+    fn slots_that_were_given_back_are_written_over() {
+        let home = tempfile::tempdir().unwrap();
+        let table = table(&home);
+        let slots = Slots::default();
+        let (first, _) = run(&table, &slots, 0, 2);
+        let (second, kept) = run(&table, &slots, 1, 5);
+        let taken: Vec<u32> = first.slots().collect();
+        assert!(taken.len() > 20 && taken.iter().all(|slot| second.slots().all(|s| s != *slot)));
+        let reopened = Slots::beside([&second].into_iter());
+        slots.free(&first);
+        for slots in [&slots, &reopened] {
+            let (third, entries) = run(&table, slots, 2, 2);
+            assert_eq!(third.slots().collect::<Vec<_>>(), taken);
+            assert_eq!(all(&table, &[third], &[]), entries);
+            assert_eq!(all(&table, &[Arc::clone(&second)], &[]), kept);
+        }
     }
 }

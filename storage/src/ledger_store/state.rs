@@ -28,7 +28,7 @@ use super::{
     memory::{Layer, Memory},
     merge::{self, Disk, Runs},
     rows::{self, Kind},
-    runs::{Compaction, Merged, Run},
+    runs::{Compacted, Compaction, Merged, Run},
 };
 use crate::{
     StorageError,
@@ -298,7 +298,7 @@ impl States {
 
     /// Makes the compacted run count; the runs that it replaces.
     fn end_compaction(&self, ended: Compaction) -> Result<Vec<Arc<Run>>, StorageError> {
-        let (old, new) = ended.finish()?;
+        let Compacted { old, new } = ended.finish()?;
         self.disk().replace(&self.database, &old, new.as_ref())?;
         self.memory_mut().compacted(&old, new.as_ref());
         tracing::debug!(runs = old.len(), bytes = new.map_or(0, |run| run.bytes), "runs compacted");

@@ -270,13 +270,12 @@ impl Chain {
     /// Executes the blocks above the checkpoint again, as a node does when it starts.
     pub(crate) fn replay(&self, store: &LedgerStore) {
         let Some((tip, _)) = store.tip().unwrap() else { return };
-        let mut at = usize::try_from(store.checkpoint().unwrap().get()).unwrap();
-        for step in &self.steps[at + 1..=usize::try_from(tip.get()).unwrap()] {
+        let checkpoint = usize::try_from(store.checkpoint().unwrap().get()).unwrap();
+        for at in checkpoint..usize::try_from(tip.get()).unwrap() {
             // What the next block is executed on.
             self.check_state(store, at);
             assert_eq!(all_index(store), all_index(&self.states[at]), "index at {at} of {tip}");
-            step.replay(store);
-            at += 1;
+            self.steps[at + 1].replay(store);
         }
     }
 
