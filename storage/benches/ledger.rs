@@ -1,10 +1,11 @@
 //! What committing a block costs: run it with `cargo bench -p floe-storage --bench ledger`.
 //! Compare the rows of one run, not absolutes.
 //!
-//! A state of 100,000 records, then 5,000 blocks of 100 transactions. Each block changes 250
-//! random records: it writes the nodes of the tree above them (some 900 of 300 bytes, with the
-//! stale lists that belong to them), the values, and an index of 50 entries. Once without and once
-//! with pruning; then reads.
+//! A state of 100,000 records, then 3,000 blocks of 100 transactions. Each block changes 250
+//! random records: it brings the nodes of the tree above them (some 900 of 300 bytes), the values,
+//! and 50 entries of an index. CPU is that of the whole process, the merging thread included, as
+//! long as commits run; the making of the blocks is taken off. Then what is left is merged, and
+//! read.
 
 #![expect(
     clippy::unwrap_used,
@@ -38,40 +39,49 @@ const CHANGES: u64 = 250;
 const INDEX_ENTRIES: u64 = 50;
 const NODE_BYTES: usize = 300;
 const VALUE_BYTES: usize = 80;
+/// Blocks between two lines of the report.
+const REPORT_BLOCKS: u64 = 1_000;
 /// Depths of inner nodes: 16^0 to 16^4 of them.
 const DEPTHS: u8 = 5;
 
 fn main() {
-    let blocks = std::env::var("BLOCKS").ok().and_then(|n| n.parse().ok()).unwrap_or(5_000);
-    for prune in [true, false] {
-        run(blocks, prune);
-    }
-}
-
-fn run(blocks: u64, prune: bool) {
+    let setting = |name| std::env::var(name).ok().and_then(|n| n.parse::<u64>().ok());
+    let blocks = setting("BLOCKS").unwrap_or(3_000);
     let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let dir = home.path().join("ledger");
     let mut config =
         LedgerStoreConfig::new(dir.clone(), home.path().join("marker"), NodeId::new([1; 32]));
-    if let Some(mib) = std::env::var("CACHE_MIB").ok().and_then(|n| n.parse::<u64>().ok()) {
+    if let Some(mib) = setting("CACHE_MIB") {
         config.cache_bytes = mib << 20;
     }
-    let store = LedgerStore::open(&config).unwrap();
+    if let Some(mib) = setting("MERGE_MIB") {
+        config.merge_bytes = usize::try_from(mib << 20).unwrap();
+    }
+    if let Some(mib) = setting("STATE_MIB") {
+        config.state_bytes = usize::try_from(mib << 20).unwrap();
+    }
+    run(&config, blocks);
+}
+
+fn run(config: &LedgerStoreConfig, blocks: u64) {
+    let dir = &config.dir;
+    let store = LedgerStore::open(config).unwrap();
     let mut tree = Tree::default();
     let records: BTreeSet<u64> = (0..RECORDS).collect();
     let start = Instant::now();
     store.commit_genesis(&tree.change(0, &records), &[0; 500]).unwrap();
-    println!("pruning: {prune}; genesis of {RECORDS} records: {:.2?}", start.elapsed());
-    println!("        RSS {:.1} MiB, disk {:.1} MiB", rss_mib(), disk_mib(&dir));
+    println!("genesis of {RECORDS} records: {:.2?}", start.elapsed());
+    println!("        RSS {:.1} MiB, disk {:.1} MiB", rss_mib(), disk_mib(dir));
 
     let mut ids = transactions(0);
-    let (mut commits, mut prunes) = (Vec::new(), Vec::new());
-    let mut nodes = 0;
-    let mut cpu = Duration::ZERO;
+    let mut commits = Vec::new();
+    let (mut nodes, mut made, mut committed_in) = (0, Duration::ZERO, Duration::ZERO);
+    let mut cpu_before = cpu_time();
     for height in 1..=blocks {
+        let making = thread_cpu_time();
         let records = (0..CHANGES).map(|n| random(&[height, n]) % RECORDS).collect::<BTreeSet<_>>();
         let change = tree.change(height, &records);
-        nodes += change.nodes.len();
+        nodes += change.nodes.len() as u64;
         let (block, transactions) = block(height);
         ids = transactions;
         let certificate = certificate(&block);
@@ -84,38 +94,39 @@ fn run(blocks: u64, prune: bool) {
             epoch_end: None,
             tip: &[1; 500],
         };
-        let cpu_before = cpu_time();
-        let start = Instant::now();
+        made += thread_cpu_time() - making;
+        let (start, committing) = (Instant::now(), thread_cpu_time());
         store.commit(&committed).unwrap();
         commits.push(start.elapsed());
-        if prune {
-            let start = Instant::now();
-            store.prune_step(1_500).unwrap();
-            prunes.push(start.elapsed());
-        }
-        cpu += cpu_time() - cpu_before;
-        if height % 1_000 == 0 {
+        committed_in += thread_cpu_time() - committing;
+        if height % REPORT_BLOCKS == 0 {
+            let cpu = (cpu_time() - cpu_before).saturating_sub(made)
+                / u32::try_from(REPORT_BLOCKS).unwrap();
             println!(
-                "{height:7} RSS {:.1} MiB, disk {:.1} MiB, commit {}, prune {}, {} nodes and \
-                 {:.2} ms of CPU a block",
+                "{height:7} RSS {:.1} MiB, disk {:.1} MiB, commit {}, {:.2?} of CPU a block, \
+                 {:.2?} of it in commits, {} nodes a block, {} versions to merge",
                 rss_mib(),
-                disk_mib(&dir),
+                disk_mib(dir),
                 quantiles(&mut commits),
-                quantiles(&mut prunes),
-                nodes / 1_000,
-                cpu.as_secs_f64(),
+                cpu,
+                committed_in / u32::try_from(REPORT_BLOCKS).unwrap(),
+                nodes / REPORT_BLOCKS,
+                height - store.checkpoint().unwrap().get(),
             );
-            (nodes, cpu) = (0, Duration::ZERO);
+            (nodes, made, committed_in) = (0, Duration::ZERO, Duration::ZERO);
+            cpu_before = cpu_time();
             commits.clear();
-            prunes.clear();
         }
     }
+    let start = Instant::now();
+    store.persist().unwrap();
+    println!("        the rest merged in {:.2?}, disk {:.1} MiB", start.elapsed(), disk_mib(dir));
     reads(&store, &tree, blocks, &ids);
     drop(store);
     let start = Instant::now();
-    let store = LedgerStore::open(&config).unwrap();
+    let store = LedgerStore::open(config).unwrap();
     println!("        reopened in {:.2?}, RSS {:.1} MiB", start.elapsed(), rss_mib());
-    assert_eq!(store.tip().unwrap().unwrap().0, Height::new(blocks));
+    assert_eq!(store.checkpoint(), Some(Height::new(blocks)));
 }
 
 fn reads(store: &LedgerStore, tree: &Tree, blocks: u64, ids: &[TransactionId]) {
@@ -199,7 +210,7 @@ fn paths(record: u64) -> Vec<Vec<u8>> {
 }
 
 fn node_key(version: u64, path: &[u8]) -> Vec<u8> {
-    [&version.to_be_bytes()[..], path].concat()
+    [&version.to_le_bytes()[..], path].concat()
 }
 
 fn random(seed: &[u64]) -> u64 {
@@ -270,7 +281,17 @@ fn quantiles(times: &mut [Duration]) -> String {
 
 /// Of all threads; ticks of 10 ms average out.
 fn cpu_time() -> Duration {
-    let stat = fs::read_to_string("/proc/self/stat").unwrap();
+    ticks("/proc/self/stat")
+}
+
+/// Of this thread, which makes the blocks.
+fn thread_cpu_time() -> Duration {
+    let stat = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    Duration::from_nanos(stat.split_whitespace().next().unwrap().parse().unwrap())
+}
+
+fn ticks(path: &str) -> Duration {
+    let stat = fs::read_to_string(path).unwrap();
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
     let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
     Duration::from_millis(10 * ticks)

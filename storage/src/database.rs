@@ -300,11 +300,16 @@ impl Table {
 
     /// Removes `key`; whether it was there.
     pub(crate) fn remove(&self, key: &[u8]) -> Result<bool, StorageError> {
+        Ok(self.take(key)?.is_some())
+    }
+
+    /// Removes `key`; what was there.
+    pub(crate) fn take(&self, key: &[u8]) -> Result<Option<Value>, StorageError> {
         self.state.check_running()?;
         // A removal may copy its page.
         let removed = self.tree.remove(key).and_then(|old| {
             self.state.throttle(&self.tree, VALUE_BYTES_MAX)?;
-            Ok(old.is_some())
+            Ok(old.map(Value))
         });
         removed.map_err(|error| write_error(self.name, &self.state, error))
     }

@@ -2,34 +2,42 @@
 //!
 //! A [`LedgerStore`] is a database of its own, in its own directory with its own marker, so that a
 //! block never waits behind slivers. Its owner executes a block against it, calls
-//! [`LedgerStore::commit`], and calls the block committed when that returns: block, certificate,
-//! state, index and tip are then on disk, whole. Anybody may read meanwhile.
+//! [`LedgerStore::commit`], and calls the block committed when that returns: block, certificate
+//! and tip are then on disk, whole.
 //!
-//! The state is kept under versions, which are heights, so a reader that names its version sees
-//! one state whatever is committed meanwhile, as long as the version is one of the last
-//! `state_heights`. What only older ones need, the owner removes in steps of bounded work
-//! ([`LedgerStore::prune_step`]). Blocks are kept. The index has no versions: it is the owner's.
+//! The state is written behind. Blocks can be executed again, so what one changes goes into memory
+//! and is readable at once; a thread of the store merges many versions into the disk together,
+//! which spares it all that lives for a few blocks only. The version that the disk is at is the
+//! [`LedgerStore::checkpoint`]. A store that was closed has it at the tip; after a crash the owner
+//! executes the blocks above it again and hands the changes to [`LedgerStore::replay`], before
+//! anything else. The same blocks must bring the same changes.
 //!
-//! Invariants: a crash leaves a commit whole or undone (`journal.rs` has the order of writes);
-//! heights follow one another; what does not read is an error that stops the node, never a gap.
-//! Nothing is verified here, and no block is judged.
+//! Readers name a version, which is a height, and see one state whatever is committed meanwhile.
+//! The last [`STATE_HEIGHTS`] heights can be read, or fewer where those are large; an older one is
+//! refused as [`NoSuchVersion`] (the tree finds no root for it). After a start it is the
+//! checkpoint and what follows. The index is that of the newest version, for the owner alone.
+//!
+//! Invariants: heights follow one another; memory is bounded, commits wait for merges; what does
+//! not read is an error that stops the node, never a gap. Nothing is verified here, and no block
+//! is judged. `blocks.rs` has the blocks, `memory.rs` the layers, `merge.rs` the order of writes,
+//! `runs.rs` the state on disk, `state.rs` reads and the thread.
 
-mod journal;
-mod nodes;
+mod blocks;
+mod memory;
+mod merge;
 mod rows;
+mod runs;
+mod state;
 
 use std::{
-    collections::BTreeSet,
     fs::File,
     ops::Range,
     path::PathBuf,
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread::{self, JoinHandle},
+    time::Duration,
 };
 
-use borsh::BorshDeserialize;
 use floe_protocol::{
     hash::Hash,
     index::{Epoch, Height},
@@ -41,31 +49,22 @@ use floe_protocol::{
     vote::CommitCertificate,
 };
 
-use self::{
-    journal::{Commit, Entry},
-    nodes::{Pace, Sweep},
-    rows::Kind,
-};
+use self::{blocks::Blocks, memory::Layer, merge::Disk, rows::Kind, state::States};
 use crate::{
     OpenError, StorageError, StoreConfig,
-    database::{Database, Table},
     opening::{self, Opened},
     schema,
 };
 
-/// Heights before the tip whose state can be read, by default.
-pub const STATE_HEIGHTS: u64 = 1_000;
+/// Heights before the tip whose state can be read, by default and unless they are large: see
+/// [`LedgerStoreConfig::state_bytes`].
+pub const STATE_HEIGHTS: u64 = 128;
 /// Memory for pages that a configuration gives by default.
 const CACHE_BYTES: u64 = 16 << 20;
-/// The tip of a store without genesis, in memory.
-const NO_TIP: u64 = u64::MAX;
+/// Commits wait when so much is not merged, as a multiple of what starts a merge.
+const UNMERGED_MAX: usize = 4;
 
-/// Last byte of a value: the key was removed.
-const ABSENT: u8 = 0;
-/// Last byte of a value that is there.
-const PRESENT: u8 = 1;
-
-/// Where a ledger's store lives.
+/// Where a ledger's store lives, and what it keeps in memory.
 #[derive(Clone, Debug)]
 pub struct LedgerStoreConfig {
     /// Directory of the database, not that of the slivers. Created if absent.
@@ -76,8 +75,16 @@ pub struct LedgerStoreConfig {
     pub node: NodeId,
     /// Memory for pages that were read or written.
     pub cache_bytes: u64,
-    /// Heights before the tip whose state can be read.
+    /// Heights before the tip that stay in memory, readable, unless `state_bytes` are enough.
     pub state_heights: u64,
+    /// Bytes of state that stay in memory, however few heights they are.
+    pub state_bytes: usize,
+    /// Heights that are merged into the disk together.
+    pub merge_heights: u64,
+    /// Bytes of state that are merged into the disk together, if they come first.
+    pub merge_bytes: usize,
+    /// How long nothing is committed before what there is is merged, in milliseconds.
+    pub idle_ms: u64,
     /// Start anew where the marker tells of a store that is not there.
     pub accept_empty: bool,
 }
@@ -92,9 +99,45 @@ impl LedgerStoreConfig {
             node,
             cache_bytes: CACHE_BYTES,
             state_heights: STATE_HEIGHTS,
+            state_bytes: 16 << 20,
+            merge_heights: 64,
+            merge_bytes: 8 << 20,
+            idle_ms: 3_000,
             accept_empty: false,
         }
     }
+
+    const fn limits(&self) -> Limits {
+        Limits {
+            state_heights: self.state_heights,
+            state_bytes: self.state_bytes,
+            merge_heights: self.merge_heights,
+            merge_bytes: self.merge_bytes,
+            unmerged_bytes_max: self.merge_bytes.saturating_mul(UNMERGED_MAX),
+            idle: Duration::from_millis(self.idle_ms),
+        }
+    }
+}
+
+/// What bounds the memory.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    state_heights: u64,
+    state_bytes: usize,
+    merge_heights: u64,
+    merge_bytes: usize,
+    unmerged_bytes_max: usize,
+    idle: Duration,
+}
+
+/// A version that is no longer kept: the cause of a [`ReadError`].
+#[derive(Debug, thiserror::Error, Clone, Copy, PartialEq, Eq)]
+#[error("the state at height {version} is not kept any more, the oldest is at {oldest}")]
+pub struct NoSuchVersion {
+    /// The version asked for.
+    pub version: u64,
+    /// The oldest that is kept.
+    pub oldest: u64,
 }
 
 /// Why a block was not committed.
@@ -150,21 +193,31 @@ pub struct StoredBlock {
     pub certificate: Vec<u8>,
 }
 
-/// A ledger on disk. Fields drop in order: table and database before the lock on their directory.
+/// A ledger on disk. Dropping it merges what is in memory. Fields drop in order: table and database
+/// before the lock on their directory.
 #[derive(Debug)]
 pub struct LedgerStore {
-    table: Table,
-    database: Database,
-    /// The newest height that is durable.
-    tip: AtomicU64,
-    /// Who changes the table holds it, and what a sweep has read so far.
-    writer: Mutex<Option<Sweep>>,
-    state_heights: u64,
+    blocks: Blocks,
+    states: Arc<States>,
+    /// Who commits holds it.
+    writer: Mutex<()>,
+    merger: Option<JoinHandle<()>>,
     _lock: File,
 }
 
+impl Drop for LedgerStore {
+    fn drop(&mut self) {
+        self.states.stop();
+        if let Some(merger) = self.merger.take() {
+            // A panic has been told already, and leaves what a crash leaves.
+            drop(merger.join());
+        }
+    }
+}
+
 impl LedgerStore {
-    /// Opens or creates a store, and ends or undoes the commit that a crash interrupted.
+    /// Opens or creates a store, and ends or undoes what a crash interrupted. If
+    /// [`Self::checkpoint`] is then below the tip, the owner replays the blocks between.
     ///
     /// # Errors
     /// [`OpenError`]: what is wrong with directory, database or marker, and what to do next.
@@ -178,17 +231,20 @@ impl LedgerStore {
         let Opened { database, lock } = opening::open(&store, &schema::LEDGER_STORE)?;
         let table = opening::table(&database, dir, schema::LEDGER)?;
         let failed = |error| opening::storage_error(dir, error);
-        let tip = journal::recover(&table).map_err(failed)?;
+        let blocks = Blocks::recover(table.clone()).map_err(failed)?;
+        let disk = Disk::recover(table.clone()).map_err(failed)?;
+        let (checkpoint, tip) = (disk.checkpoint, blocks.height());
+        if checkpoint.is_some() != tip.is_some() || checkpoint > tip {
+            return Err(failed(table.corrupt()));
+        }
         database.flush().map_err(failed)?;
-        let tip = AtomicU64::new(tip.unwrap_or(NO_TIP));
-        Ok(Self {
-            table,
-            database,
-            tip,
-            writer: Mutex::default(),
-            state_heights: config.state_heights,
-            _lock: lock,
-        })
+        let states = Arc::new(States::new(table, database, disk, config.limits()));
+        let shared = Arc::clone(&states);
+        let merger = thread::Builder::new()
+            .name("floe-merger".into())
+            .spawn(move || shared.run_merger())
+            .map_err(|source| failed(source.into()))?;
+        Ok(Self { blocks, states, writer: Mutex::default(), merger: Some(merger), _lock: lock })
     }
 
     /// Writes the state of genesis, durably.
@@ -197,71 +253,95 @@ impl LedgerStore {
     /// [`CommitError::OutOfOrder`] if it is there; others are fatal.
     pub fn commit_genesis(&self, change: &StateChange, tip: &[u8]) -> Result<(), CommitError> {
         let _writer = self.lock();
-        self.check_next(change.version, 0)?;
-        self.write(commit_of_state(change, tip)).map_err(CommitError::Storage)
-    }
-
-    /// Writes a block and all that it brings: whole, and durable when this returns.
-    ///
-    /// # Errors
-    /// [`CommitError::OutOfOrder`] if it is not the next block; others are fatal.
-    pub fn commit(&self, committed: &Committed<'_>) -> Result<(), CommitError> {
-        let _writer = self.lock();
-        let height = committed.block.header.height.get();
-        self.check_next(height, 1)?;
-        self.check_next(committed.change.version, 1)?;
-        let mut commit = commit_of_state(committed.change, committed.tip);
-        let bytes = |kind, bytes| (rows::numbered(kind, height), bytes);
-        let Block { header, body } = committed.block;
-        for (key, bytes) in [
-            bytes(Kind::Header, to_bytes(header)),
-            bytes(Kind::Body, to_bytes(body)),
-            bytes(Kind::Certificate, to_bytes(committed.certificate)),
-        ] {
-            commit.put(key, bytes);
+        if self.blocks.height().is_some() || change.version != 0 {
+            return Err(out_of_order(change.version, self.blocks.height()));
         }
-        let place = height.to_be_bytes();
-        commit.put(rows::key(Kind::Hash, &[committed.hash.hash().as_bytes()]), place.to_vec());
-        for (position, id) in (0_u32..).zip(committed.transactions) {
-            let place = [&place[..], &position.to_be_bytes()].concat();
-            commit.put(rows::key(Kind::Transaction, &[id.hash().as_bytes()]), place);
-        }
-        if let Some(EpochEnd { epoch, next_committee }) = committed.epoch_end {
-            commit.put(rows::numbered(Kind::EpochEnd, epoch.get()), place.to_vec());
-            let next = rows::numbered(Kind::Committee, epoch.plus(1).get());
-            commit.put(next, next_committee.to_vec());
-        }
-        self.write(commit).map_err(CommitError::Storage)
-    }
-
-    fn write(&self, commit: Commit) -> Result<(), StorageError> {
-        let height = commit.height();
-        commit.write(&self.table)?;
-        self.database.flush()?;
-        self.tip.store(height, Ordering::Release);
+        let runs = self.states.write_genesis(Layer::new(change, None, &[]))?;
+        self.blocks.write_tip(0, tip)?;
+        self.states.database.flush()?;
+        self.states.show_genesis(runs);
+        self.blocks.publish(0, tip);
         Ok(())
     }
 
-    fn check_next(&self, found: u64, first: u64) -> Result<(), CommitError> {
-        let expected = self.tip_height().map_or(0, |tip| tip + 1);
-        // Genesis is no block, and no block is genesis.
-        if found == expected && found.min(1) == first {
-            return Ok(());
+    /// Makes a block durable, and what it brings readable. Waits where merges fall behind.
+    ///
+    /// # Errors
+    /// [`CommitError::OutOfOrder`] if it is not the next block, or blocks are yet to be replayed;
+    /// others are fatal.
+    pub fn commit(&self, committed: &Committed<'_>) -> Result<(), CommitError> {
+        let _writer = self.lock();
+        let Committed { block, hash, change, transactions, tip, .. } = *committed;
+        let height = block.header.height.get();
+        for (found, expected) in [
+            (height, self.blocks.height()),
+            (change.version, self.blocks.height()),
+            (change.version, self.states.memory().tip),
+        ] {
+            check_next(found, expected)?;
         }
-        Err(CommitError::OutOfOrder { found, expected })
+        self.states.wait_for_room()?;
+        self.blocks.write(committed)?;
+        self.states.database.flush()?;
+        self.states.push(Layer::new(change, Some(hash), transactions));
+        self.blocks.publish(height, tip);
+        Ok(())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Sweep>> {
+    /// Takes what a block above the checkpoint brings, which is on disk already.
+    ///
+    /// # Errors
+    /// [`CommitError::OutOfOrder`] if it is not the next block, or no block at all; others are
+    /// fatal.
+    pub fn replay(
+        &self,
+        hash: BlockHash,
+        transactions: &[TransactionId],
+        change: &StateChange,
+    ) -> Result<(), CommitError> {
+        let _writer = self.lock();
+        let state = self.states.memory().tip;
+        check_next(change.version, state)?;
+        if !self.blocks.holds(change.version) {
+            return Err(out_of_order(change.version, state));
+        }
+        self.states.wait_for_room()?;
+        self.states.push(Layer::new(change, Some(hash), transactions));
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ()> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tip_height(&self) -> Option<u64> {
-        Some(self.tip.load(Ordering::Acquire)).filter(|tip| *tip != NO_TIP)
+    /// The height whose state is on disk, 0 for genesis; none before genesis.
+    #[must_use]
+    pub fn checkpoint(&self) -> Option<Height> {
+        self.states.checkpoint().map(Height::new)
     }
 
-    /// Whether `height` is committed.
-    fn holds(&self, height: u64) -> bool {
-        self.tip_height().is_some_and(|tip| height <= tip)
+    /// The oldest height whose state can be read; none before genesis.
+    #[must_use]
+    pub fn oldest_state(&self) -> Option<Height> {
+        let memory = self.states.memory();
+        memory.tip.map(|_| Height::new(memory.floor))
+    }
+
+    /// Waits until the disk is at `height`, if commits so far and the rules of merging lead there.
+    ///
+    /// # Errors
+    /// [`StorageError`], always fatal.
+    pub fn wait_for_checkpoint(&self, height: Height) -> Result<(), StorageError> {
+        self.states.wait_for_checkpoint(height.get())
+    }
+
+    /// Merges what is in memory, and waits until that is done and what became stale is removed.
+    /// Merges nothing while blocks are yet to be replayed.
+    ///
+    /// # Errors
+    /// [`StorageError`], always fatal.
+    pub fn persist(&self) -> Result<(), StorageError> {
+        self.states.persist()
     }
 
     /// The newest height, 0 for genesis, and what its owner left with it; none before genesis.
@@ -269,14 +349,7 @@ impl LedgerStore {
     /// # Errors
     /// [`StorageError`], always fatal.
     pub fn tip(&self) -> Result<Option<(Height, Vec<u8>)>, StorageError> {
-        // A commit takes away the bytes of the tip before.
-        let _writer = self.lock();
-        let Some(tip) = self.tip_height() else {
-            return Ok(None);
-        };
-        let bytes = rows::get(&self.table, &rows::numbered(Kind::TipBytes, tip))?;
-        let bytes = bytes.ok_or_else(|| self.table.corrupt())?;
-        Ok(Some((Height::new(tip), bytes)))
+        Ok(self.blocks.tip())
     }
 
     /// The block of a height; none above the tip, and none of genesis.
@@ -284,8 +357,8 @@ impl LedgerStore {
     /// # Errors
     /// [`StorageError`], always fatal.
     pub fn block(&self, height: Height) -> Result<Option<Block>, StorageError> {
-        let header = self.parsed(Kind::Header, height)?;
-        let body = self.parsed(Kind::Body, height)?;
+        let header = self.blocks.parsed(Kind::Header, height)?;
+        let body = self.blocks.parsed(Kind::Body, height)?;
         Ok(header.zip(body).map(|(header, body)| Block { header, body }))
     }
 
@@ -294,7 +367,7 @@ impl LedgerStore {
     /// # Errors
     /// [`StorageError`], always fatal.
     pub fn header(&self, height: Height) -> Result<Option<Header>, StorageError> {
-        self.parsed(Kind::Header, height)
+        self.blocks.parsed(Kind::Header, height)
     }
 
     /// Why the block of a height is final.
@@ -302,7 +375,7 @@ impl LedgerStore {
     /// # Errors
     /// [`StorageError`], always fatal.
     pub fn certificate(&self, height: Height) -> Result<Option<CommitCertificate>, StorageError> {
-        self.parsed(Kind::Certificate, height)
+        self.blocks.parsed(Kind::Certificate, height)
     }
 
     /// The height of a block.
@@ -310,7 +383,7 @@ impl LedgerStore {
     /// # Errors
     /// [`StorageError`], always fatal.
     pub fn height_of(&self, hash: &BlockHash) -> Result<Option<Height>, StorageError> {
-        self.height_at(&rows::key(Kind::Hash, &[hash.hash().as_bytes()]))
+        self.states.height_of(hash)
     }
 
     /// Height and position of a transaction.
@@ -318,14 +391,7 @@ impl LedgerStore {
     /// # Errors
     /// [`StorageError`], always fatal.
     pub fn transaction(&self, id: &TransactionId) -> Result<Option<(Height, u32)>, StorageError> {
-        let key = rows::key(Kind::Transaction, &[id.hash().as_bytes()]);
-        let Some(place) = rows::get(&self.table, &key)? else {
-            return Ok(None);
-        };
-        let (height, position) = place.split_first_chunk().ok_or_else(|| self.table.corrupt())?;
-        let position = position.try_into().map_err(|_| self.table.corrupt())?;
-        let place = (Height::new(u64::from_be_bytes(*height)), u32::from_be_bytes(position));
-        Ok(Some(place).filter(|(height, _)| self.holds(height.get())))
+        self.states.transaction(id)
     }
 
     /// The last block of an epoch that has ended.
@@ -333,7 +399,7 @@ impl LedgerStore {
     /// # Errors
     /// [`StorageError`], always fatal.
     pub fn epoch_end(&self, epoch: Epoch) -> Result<Option<Height>, StorageError> {
-        self.height_at(&rows::numbered(Kind::EpochEnd, epoch.get()))
+        self.blocks.epoch_end(epoch)
     }
 
     /// The layout of the committee of an epoch after the first, once the one before it has ended.
@@ -341,7 +407,7 @@ impl LedgerStore {
     /// # Errors
     /// [`StorageError`], always fatal.
     pub fn committee(&self, epoch: Epoch) -> Result<Option<Vec<u8>>, StorageError> {
-        rows::get(&self.table, &rows::numbered(Kind::Committee, epoch.get()))
+        self.blocks.committee(epoch)
     }
 
     /// Blocks from a height on, as many as `max_bytes` hold, but one at least if it is there.
@@ -349,183 +415,36 @@ impl LedgerStore {
     /// # Errors
     /// [`StorageError`], always fatal.
     pub fn blocks(&self, from: Height, max_bytes: usize) -> Result<Vec<StoredBlock>, StorageError> {
-        let mut blocks = Vec::new();
-        let mut bytes = 0;
-        for height in (from.get()..).map(Height::new) {
-            let Some(mut block) = self.bytes(Kind::Header, height)? else {
-                break;
-            };
-            let part = |kind| self.bytes(kind, height)?.ok_or_else(|| self.table.corrupt());
-            block.extend(part(Kind::Body)?);
-            let certificate = part(Kind::Certificate)?;
-            bytes += block.len() + certificate.len();
-            if bytes > max_bytes && !blocks.is_empty() {
-                break;
-            }
-            blocks.push(StoredBlock { block, certificate });
-        }
-        Ok(blocks)
+        self.blocks.blocks(from, max_bytes)
     }
+}
 
-    /// Removes what only states older than `state_heights` before the tip need: some
-    /// `max_entries` of it, or what else belongs together. How many it went through; 0 if nothing
-    /// is left to do. Interrupted anywhere, the next step goes on. Nodes go later than values, by
-    /// a part of `state_heights`.
-    ///
-    /// # Errors
-    /// [`StorageError`], always fatal.
-    pub fn prune_step(&self, max_entries: usize) -> Result<usize, StorageError> {
-        let mut sweep = self.lock();
-        let Some(oldest) = self.tip_height().and_then(|tip| tip.checked_sub(self.state_heights))
-        else {
-            return Ok(0);
-        };
-        let mut entries = self.prune_values(oldest, max_entries)?;
-        while entries < max_entries {
-            if sweep.is_none() {
-                *sweep = Sweep::next(&self.table, oldest, self.pace())?;
-            }
-            let Some(running) = sweep.as_mut() else {
-                break;
-            };
-            let (worked, ended) = running.step(&self.table, max_entries - entries)?;
-            entries += worked;
-            if ended {
-                *sweep = None;
-            }
-        }
-        Ok(entries)
+/// Checks that a height follows `before`, which is none before genesis.
+fn check_next(found: u64, before: Option<u64>) -> Result<(), CommitError> {
+    match before.map(|before| before + 1) {
+        Some(expected) if found == expected => Ok(()),
+        _ => Err(out_of_order(found, before)),
     }
+}
 
-    fn prune_values(&self, oldest: u64, max_entries: usize) -> Result<usize, StorageError> {
-        let lists =
-            rows::numbered(Kind::StaleValues, 0)..=rows::part(Kind::StaleValues, oldest, u32::MAX);
-        let mut removed = 0;
-        for list in self.table.range(lists) {
-            if removed >= max_entries {
-                break;
-            }
-            let (list, head) = list?;
-            let stale = rows::assemble(&self.table, &list, &head)?;
-            for (key, version) in journal::entries::<(Hash, u64)>(&self.table, &stale)? {
-                rows::remove(&self.table, &rows::value(&key, version))?;
-                removed += 1;
-            }
-            rows::remove(&self.table, &list)?;
-        }
-        Ok(removed)
-    }
-
-    /// A pass is worth its reading when a pack has lost most of its nodes.
-    fn pace(&self) -> Pace {
-        Pace { versions: (self.state_heights / 16).max(1), age: self.state_heights / 4 }
-    }
-
-    /// A row of a height's block.
-    fn bytes(&self, kind: Kind, height: Height) -> Result<Option<Vec<u8>>, StorageError> {
-        let height = height.get();
-        if height == 0 || !self.holds(height) {
-            return Ok(None);
-        }
-        match rows::get(&self.table, &rows::numbered(kind, height))? {
-            None => Err(self.table.corrupt()),
-            bytes => Ok(bytes),
-        }
-    }
-
-    fn parsed<T: BorshDeserialize>(
-        &self,
-        kind: Kind,
-        height: Height,
-    ) -> Result<Option<T>, StorageError> {
-        let Some(bytes) = self.bytes(kind, height)? else {
-            return Ok(None);
-        };
-        borsh::from_slice(&bytes).map(Some).map_err(|_| self.table.corrupt())
-    }
-
-    /// The height in a row.
-    fn height_at(&self, key: &[u8]) -> Result<Option<Height>, StorageError> {
-        let Some(height) = rows::get(&self.table, key)? else {
-            return Ok(None);
-        };
-        let height: [u8; 8] = height.try_into().map_err(|_| self.table.corrupt())?;
-        let height = u64::from_be_bytes(height);
-        Ok(Some(Height::new(height)).filter(|_| self.holds(height)))
-    }
-
-    fn read_value(&self, key: &Hash, version: u64) -> Result<Option<VersionedValue>, StorageError> {
-        let Some(tip) = self.tip_height() else {
-            return Ok(None);
-        };
-        let range = rows::value(key, version.min(tip))..=rows::value(key, 0);
-        let Some(newest) = self.table.range(range).next() else {
-            return Ok(None);
-        };
-        let (row, head) = newest?;
-        let version = rows::value_version(&self.table, &row)?;
-        let mut value = rows::assemble(&self.table, &row, &head)?;
-        match value.pop() {
-            Some(PRESENT) => Ok(Some((version, Some(value)))),
-            Some(ABSENT) if value.is_empty() => Ok(Some((version, None))),
-            _ => Err(self.table.corrupt()),
-        }
-    }
-
-    fn read_index(&self, range: &Range<&[u8]>, limit: usize) -> Result<Vec<Vec<u8>>, StorageError> {
-        if range.start >= range.end {
-            return Ok(Vec::new());
-        }
-        let keys = rows::key(Kind::Index, &[range.start])..rows::key(Kind::Index, &[range.end]);
-        let entries = self.table.range(keys).take(limit);
-        entries.map(|row| row.map(|(key, _)| key[1..].to_vec())).collect()
-    }
+fn out_of_order(found: u64, before: Option<u64>) -> CommitError {
+    CommitError::OutOfOrder { found, expected: before.map_or(0, |before| before + 1) }
 }
 
 impl StateReader for LedgerStore {
     fn node(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
-        nodes::get(&self.table, key).map_err(read_error)
+        self.states.read_node(key).map_err(read_error)
     }
 
     fn value(&self, key: &Hash, version: u64) -> Result<Option<VersionedValue>, ReadError> {
-        self.read_value(key, version).map_err(read_error)
+        self.states.read_value(key, version)
     }
 
     fn index(&self, range: Range<&[u8]>, limit: usize) -> Result<Vec<Vec<u8>>, ReadError> {
-        self.read_index(&range, limit).map_err(read_error)
+        self.states.read_index(&range, limit).map_err(read_error)
     }
 }
 
 fn read_error(error: StorageError) -> ReadError {
     ReadError(Box::new(error))
-}
-
-fn to_bytes<T: borsh::BorshSerialize>(value: &T) -> Vec<u8> {
-    borsh::to_vec(value).expect("writing to memory")
-}
-
-/// The rows of a change of the state, and of the tip.
-fn commit_of_state(change: &StateChange, tip: &[u8]) -> Commit {
-    let version = change.version;
-    let mut commit = Commit::new(version);
-    commit.put(rows::numbered(Kind::TipBytes, version), tip.to_vec());
-    nodes::put(&mut commit, &change.nodes);
-    for (key, value) in &change.values {
-        let bytes = match value {
-            Some(value) => [value, &[PRESENT][..]].concat(),
-            None => vec![ABSENT],
-        };
-        commit.put(rows::value(key, version), bytes);
-    }
-    commit.put_list(Kind::StaleNodes, &change.stale_nodes);
-    commit.put_list(Kind::StaleValues, &change.stale_values);
-    // An entry that leaves and enters stays. Each is then named once, and may be applied twice.
-    let added: BTreeSet<&Vec<u8>> = change.index_added.iter().collect();
-    for entry in change.index_removed.iter().filter(|entry| !added.contains(entry)) {
-        commit.index(Entry::Removed(entry.clone()));
-    }
-    for entry in added {
-        commit.index(Entry::Added(entry.clone()));
-    }
-    commit
 }

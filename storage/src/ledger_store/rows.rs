@@ -1,14 +1,16 @@
 //! Rows of the ledger's table: one byte that says what a row is, then a key in byte order.
 //!
 //! Everything lies in one table, since sled keeps a log per database and memory per page. Numbers
-//! are big-endian, but the versions of a value are inverted: the newest one that is not above a
-//! version is the first row at or behind it.
+//! are big-endian. The state has no rows of its own: its keys are those of entries in runs.
 //!
 //! A value of any length goes into one *long row*: a head that says how long it is, with the
 //! bytes in it if they are few, else in pieces under keys of their own. The pieces are written
-//! before their head and removed before it, so that a head has all its pieces.
+//! before their head and removed after it: whoever finds a head finds its pieces, unless the row
+//! is removed at the same time.
 
-use floe_protocol::hash::{HASH_BYTES, Hash};
+use std::collections::BTreeSet;
+
+use floe_protocol::hash::Hash;
 
 use crate::{
     StorageError,
@@ -16,7 +18,7 @@ use crate::{
 };
 
 /// Bytes of a long row in its head, or in one piece.
-pub(super) const PIECE_BYTES: usize = 4 << 10;
+const PIECE_BYTES: usize = 4 << 10;
 /// The longest long row: above a block, a certificate, and any record of the state.
 const LONG_BYTES_MAX: usize = 64 << 20;
 
@@ -27,42 +29,38 @@ const IN_PIECES: u8 = 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Kind {
-    /// The height of the newest block.
+    /// The height of the newest block, and that of the row with the owner's bytes about it.
     Tip = 0,
-    /// The owner's own bytes about the tip, by height.
+    /// The owner's own bytes, by the first height that they are about.
     TipBytes = 1,
-    /// What an unfinished commit writes, by height and number: see `journal.rs`.
-    Journal = 2,
     /// Headers by height.
     Header = 3,
     /// Bodies by height.
     Body = 4,
     /// Commit certificates by height.
     Certificate = 5,
-    /// Heights by block hash.
+    /// Heights by block hash, in runs.
     Hash = 6,
-    /// Height and position by transaction id.
+    /// Height and position by transaction id, in runs.
     Transaction = 7,
     /// Height of the last block by epoch.
     EpochEnd = 8,
-    /// Nodes of the authenticated map that are in no pack, by their key.
+    /// Nodes of the authenticated map by their key, in runs.
     Node = 9,
-    /// Values by key hash and inverted version.
+    /// Versions and values by key hash, in runs.
     Value = 10,
-    /// The sorted index: keys alone.
+    /// The sorted index, in runs: keys alone.
     Index = 11,
-    /// Values that may go once a version is old, by version and number.
-    StaleValues = 12,
     /// Pieces of long rows, by the key of their head and number.
     Piece = 13,
-    /// Nodes of the authenticated map by the key of the last one: see `nodes.rs`.
-    Pack = 14,
-    /// Nodes that may go once a version is old, by version and number.
-    StaleNodes = 15,
-    /// The first version whose nodes are not swept.
-    Swept = 16,
+    /// The version that the state on disk is at, and its runs: see `merge.rs`.
+    Checkpoint = 14,
+    /// Bytes of chunks of runs by slot: see `runs.rs`.
+    Slot = 15,
     /// Layouts of committees by epoch, but for the first.
-    Committee = 17,
+    Committee = 16,
+    /// What is known of a run, by its id.
+    Run = 17,
 }
 
 /// The key of a row.
@@ -81,26 +79,45 @@ pub(super) fn numbered(kind: Kind, number: u64) -> Vec<u8> {
     key(kind, &[&number.to_be_bytes()])
 }
 
-/// The key of part `part` of a list that belongs to `number`.
-pub(super) fn part(kind: Kind, number: u64, part: u32) -> Vec<u8> {
-    key(kind, &[&number.to_be_bytes(), &part.to_be_bytes()])
+/// The number in a key of [`numbered`].
+pub(super) fn number(table: &Table, key: &[u8]) -> Result<u64, StorageError> {
+    number_of(table, key.get(1..9).unwrap_or_default())
 }
 
-/// The number in a key of [`numbered`] or [`part`].
-pub(super) fn number(table: &Table, key: &[u8]) -> Result<u64, StorageError> {
-    let number = key.get(1..9).and_then(|number| number.try_into().ok());
-    number.map(u64::from_be_bytes).ok_or_else(|| table.corrupt())
+/// A number in eight bytes.
+pub(super) fn number_of(table: &Table, bytes: &[u8]) -> Result<u64, StorageError> {
+    bytes.try_into().map(u64::from_be_bytes).map_err(|_| table.corrupt())
+}
+
+/// The key of a node. The tree's keys begin with their version in little-endian order; in
+/// big-endian order those of one merge lie together.
+pub(super) fn node(node: &[u8]) -> Vec<u8> {
+    let mut key = key(Kind::Node, &[node]);
+    if let Some(version) = key.get_mut(1..9) {
+        version.reverse();
+    }
+    key
+}
+
+/// The keys of the long rows of a numbered kind, and of those that only have pieces.
+pub(super) fn keys_of_long_rows(table: &Table, kind: Kind) -> Result<Vec<Vec<u8>>, StorageError> {
+    let head = numbered(kind, 0);
+    let (first, last) = (piece_key(&head, 0), piece_key(&numbered(kind, u64::MAX), u32::MAX));
+    let heads = keys(table, all(kind))?.into_iter().map(|key| key.to_vec());
+    let pieces = keys(table, first..=last)?;
+    let pieces = pieces.iter().filter_map(|key| key.get(5..5 + head.len())).map(<[u8]>::to_vec);
+    let keys: BTreeSet<Vec<u8>> = heads.chain(pieces).collect();
+    Ok(keys.into_iter().collect())
+}
+
+/// Whether it is the key of a node.
+pub(super) fn is_node(key: &[u8]) -> bool {
+    key.first() == Some(&(Kind::Node as u8))
 }
 
 /// The key of a value.
-pub(super) fn value(hash: &Hash, version: u64) -> Vec<u8> {
-    key(Kind::Value, &[hash.as_bytes(), &(!version).to_be_bytes()])
-}
-
-/// The version in the key of a value.
-pub(super) fn value_version(table: &Table, key: &[u8]) -> Result<u64, StorageError> {
-    let version = key.get(1 + HASH_BYTES..).and_then(|version| version.try_into().ok());
-    version.map(|version| !u64::from_be_bytes(version)).ok_or_else(|| table.corrupt())
+pub(super) fn value(hash: &Hash) -> Vec<u8> {
+    key(Kind::Value, &[hash.as_bytes()])
 }
 
 /// All keys of one kind.
@@ -137,7 +154,7 @@ pub(super) fn get(table: &Table, key: &[u8]) -> Result<Option<Vec<u8>>, StorageE
 }
 
 /// The bytes of the long row with this head.
-pub(super) fn assemble(table: &Table, key: &[u8], head: &[u8]) -> Result<Vec<u8>, StorageError> {
+fn assemble(table: &Table, key: &[u8], head: &[u8]) -> Result<Vec<u8>, StorageError> {
     let Some(len) = len_in_pieces(table, head)? else {
         return Ok(head[1..].to_vec());
     };
@@ -155,18 +172,16 @@ pub(super) fn assemble(table: &Table, key: &[u8], head: &[u8]) -> Result<Vec<u8>
     if bytes.len() == len { Ok(bytes) } else { Err(table.corrupt()) }
 }
 
-/// Removes a long row.
+/// Removes a long row that nobody asks for any more. Interrupted, it is repeated with
+/// [`remove_unfinished`].
 pub(super) fn remove(table: &Table, key: &[u8]) -> Result<(), StorageError> {
-    let Some(head) = table.get(key)? else {
-        return Ok(());
-    };
-    if len_in_pieces(table, &head)?.is_some() {
-        remove_pieces(table, key)?;
+    match table.take(key)? {
+        Some(head) if len_in_pieces(table, &head)?.is_some() => remove_pieces(table, key),
+        _ => Ok(()),
     }
-    table.remove(key).map(drop)
 }
 
-/// Removes whatever there is of a row whose writing may have stopped half way.
+/// Removes whatever there is of a row whose writing or removal may have stopped half way.
 pub(super) fn remove_unfinished(table: &Table, key: &[u8]) -> Result<(), StorageError> {
     remove_pieces(table, key)?;
     table.remove(key).map(drop)

@@ -16,13 +16,13 @@ use floe_protocol::{
     },
     vote::CommitCertificate,
 };
-use floe_storage::{Committed, EpochEnd, LedgerStore, LedgerStoreConfig};
+use floe_storage::{Committed, EpochEnd, LedgerStore, LedgerStoreConfig, NoSuchVersion};
 use tempfile::TempDir;
 
 /// Heights of state that the tests keep.
 pub(crate) const STATE_HEIGHTS: u64 = 32;
-/// Nodes go so many heights later at most.
-const SWEEP_HEIGHTS: u64 = STATE_HEIGHTS / 4 + STATE_HEIGHTS / 16;
+/// Heights that are merged together where the store decides.
+pub(crate) const MERGE_HEIGHTS: u64 = 9;
 /// Keys of the state.
 pub(crate) const KEYS: u64 = 12;
 /// Paths of the tree.
@@ -51,8 +51,18 @@ impl Home {
         config_in(self.path())
     }
 
+    /// A store that merges as it likes.
     pub(crate) fn open(&self) -> LedgerStore {
         LedgerStore::open(&self.config()).unwrap()
+    }
+
+    /// A store that merges when it is told to or dropped, and whose files rest otherwise.
+    pub(crate) fn open_patient(&self) -> LedgerStore {
+        let config =
+            LedgerStoreConfig { merge_heights: u64::MAX, idle_ms: u64::MAX, ..self.config() };
+        let store = LedgerStore::open(&config).unwrap();
+        store.persist().unwrap();
+        store
     }
 }
 
@@ -60,6 +70,9 @@ pub(crate) fn config_in(home: &Path) -> LedgerStoreConfig {
     let node = NodeId::new([7; 32]);
     LedgerStoreConfig {
         state_heights: STATE_HEIGHTS,
+        state_bytes: usize::MAX,
+        merge_heights: MERGE_HEIGHTS,
+        merge_bytes: usize::MAX,
         cache_bytes: 4 << 20,
         ..LedgerStoreConfig::new(home.join("data/ledger"), home.join("key/marker"), node)
     }
@@ -128,6 +141,12 @@ impl Step {
         } else {
             store.commit(&self.committed()).unwrap();
         }
+    }
+
+    /// Hands the change of a block that is on disk to the store again.
+    pub(crate) fn replay(&self, store: &LedgerStore) {
+        let hash = self.block.header.hash();
+        store.replay(hash, &self.transactions, &self.change).unwrap();
     }
 
     pub(crate) fn committed(&self) -> Committed<'_> {
@@ -224,9 +243,14 @@ impl Chain {
             if self.random.below(3) == 0 {
                 let len = self.random.len();
                 let value = (self.random.below(5) > 0).then(|| self.random.bytes(len));
+                let removed = value.is_none();
                 change.values.push((key(number), value));
-                if let Some(old) = self.versions.insert(number, version) {
-                    change.stale_values.push((key(number), old));
+                let old = self.versions.remove(&number);
+                change.stale_values.extend(old.map(|old| (key(number), old)));
+                if removed {
+                    change.stale_values.push((key(number), version));
+                } else {
+                    self.versions.insert(number, version);
                 }
             }
         }
@@ -243,12 +267,25 @@ impl Chain {
         change
     }
 
+    /// Executes the blocks above the checkpoint again, as a node does when it starts.
+    pub(crate) fn replay(&self, store: &LedgerStore) {
+        let Some((tip, _)) = store.tip().unwrap() else { return };
+        let checkpoint = usize::try_from(store.checkpoint().unwrap().get()).unwrap();
+        for at in checkpoint..usize::try_from(tip.get()).unwrap() {
+            // What the next block is executed on.
+            self.check_state(store, at);
+            assert_eq!(all_index(store), all_index(&self.states[at]), "index at {at} of {tip}");
+            self.steps[at + 1].replay(store);
+        }
+    }
+
     /// Checks that the store holds exactly the first heights of this chain, up to the tip that it
     /// names; the tip.
     pub(crate) fn check(&self, store: &LedgerStore) -> Option<u64> {
         let tip = store.tip().unwrap();
         let Some((tip, bytes)) = tip else {
             assert_eq!(all_index(store), Vec::<Vec<u8>>::new());
+            assert_eq!((store.checkpoint(), store.oldest_state()), (None, None));
             return None;
         };
         let tip = usize::try_from(tip.get()).unwrap();
@@ -257,10 +294,7 @@ impl Chain {
             check_block(store, step, height > 0 && height <= tip);
         }
         assert_eq!(all_index(store), all_index(&self.states[tip]), "index at {tip}");
-        let oldest = tip.saturating_sub(usize::try_from(STATE_HEIGHTS).unwrap());
-        for version in oldest..=tip {
-            self.check_state(store, version);
-        }
+        self.check_states(store, tip);
         // What was not committed is not there, nor does asking for it show anything newer.
         let last = self.states.last().unwrap();
         for (node, _) in self.steps[tip + 1..].iter().flat_map(|step| &step.change.nodes) {
@@ -269,9 +303,24 @@ impl Chain {
         }
         for number in 0..KEYS {
             let found = store.value(&key(number), u64::MAX).unwrap();
-            assert_eq!(found, self.value(tip, number), "key {number} at {tip}");
+            assert_eq!(there(found), self.value(tip, number), "key {number} at {tip}");
         }
         Some(tip as u64)
+    }
+
+    /// Checks every version that can be read, and that others are refused.
+    fn check_states(&self, store: &LedgerStore, tip: usize) {
+        // Merges may go on meanwhile.
+        let oldest = || usize::try_from(store.oldest_state().unwrap().get()).unwrap();
+        for version in (0..=tip).rev() {
+            if version < oldest() {
+                let error = store.value(&key(0), version as u64).unwrap_err();
+                let error = error.0.downcast_ref::<NoSuchVersion>().unwrap();
+                assert_eq!(error.version, version as u64);
+            } else {
+                self.check_state(store, version);
+            }
+        }
     }
 
     pub(crate) fn value_at(&self, version: u64, number: u64) -> Option<VersionedValue> {
@@ -279,44 +328,59 @@ impl Chain {
     }
 
     fn value(&self, version: usize, number: u64) -> Option<VersionedValue> {
-        self.states[version].value(&key(number), version as u64).unwrap()
+        there(self.states[version].value(&key(number), version as u64).unwrap())
     }
 
     fn check_state(&self, store: &LedgerStore, version: usize) {
         for number in 0..KEYS {
-            let found = store.value(&key(number), version as u64).unwrap();
-            assert_eq!(found, self.value(version, number), "key {number} at {version}");
+            let found = store.value(&key(number), version as u64);
+            let oldest = store.oldest_state().unwrap().get();
+            match found {
+                Ok(found) => {
+                    assert_eq!(there(found), self.value(version, number), "{number} at {version}");
+                }
+                Err(error) => assert!(oldest > version as u64, "{number} at {version}: {error}"),
+            }
         }
-        for node in &self.nodes[version] {
-            let expected = self.states[version].node(node).unwrap();
+        self.check_nodes(store, version as u64);
+    }
+
+    /// Checks the nodes of a version, unless it goes meanwhile.
+    pub(crate) fn check_nodes(&self, store: &LedgerStore, version: u64) {
+        let at = usize::try_from(version).unwrap();
+        for node in &self.nodes[at] {
+            let expected = self.states[at].node(node).unwrap();
             assert!(expected.is_some());
-            assert_eq!(store.node(node).unwrap(), expected, "node {node:?} at {version}");
+            let found = store.node(node).unwrap();
+            if store.oldest_state().unwrap().get() <= version {
+                assert_eq!(found, expected, "node {node:?} at {version}");
+            }
         }
     }
 
-    /// Checks that a store that was pruned to the end holds what it must and nothing else.
+    /// Whether the index of a version is this one.
+    pub(crate) fn has_index(&self, version: u64, index: &[Vec<u8>]) -> bool {
+        let state = self.states.get(usize::try_from(version).unwrap());
+        state.is_some_and(|state| all_index(state) == index)
+    }
+
+    /// Checks that a store that rests holds what it must and nothing else.
     pub(crate) fn check_pruned(&self, store: &LedgerStore) {
-        let tip = self.check(store).unwrap();
-        let oldest = tip.saturating_sub(STATE_HEIGHTS);
-        let newest = self.states.last().unwrap();
-        let (mut pruned, mut swept) = (newest.clone(), newest.clone());
-        pruned.prune(oldest);
-        swept.prune(oldest.saturating_sub(SWEEP_HEIGHTS));
+        self.check(store).unwrap();
+        let mut kept = self.states.last().unwrap().clone();
+        kept.prune(store.oldest_state().unwrap().get());
         for (version, step) in (0..).zip(&self.steps) {
-            for (node, bytes) in &step.change.nodes {
+            for (node, _) in &step.change.nodes {
                 let found = store.node(node).unwrap();
-                if let Some(found) = &found {
-                    assert_eq!(found, bytes);
-                    assert!(swept.node(node).unwrap().is_some(), "{node:?} is left");
-                }
-                assert!(found.is_some() || pruned.node(node).unwrap().is_none(), "{node:?} lost");
-            }
-            for (key, _) in &step.change.values {
-                let found = store.value(key, version).unwrap();
-                assert_eq!(found, pruned.value(key, version).unwrap(), "at {version}");
+                assert_eq!(found, kept.node(node).unwrap(), "{node:?} of {version}");
             }
         }
     }
+}
+
+/// A key that was removed is as absent as one that never was.
+fn there(value: Option<VersionedValue>) -> Option<VersionedValue> {
+    value.filter(|(_, value)| value.is_some())
 }
 
 fn check_block(store: &LedgerStore, step: &Step, is_there: bool) {
@@ -351,10 +415,7 @@ fn all_index(state: &impl StateReader) -> Vec<Vec<u8>> {
     all
 }
 
+/// As the tree's: the version comes first.
 fn node_key(version: u64, path: u64) -> Vec<u8> {
-    // A few without the version in front, as no pack takes them.
-    if path % 16 == 15 {
-        return [&path.to_be_bytes()[6..], &version.to_be_bytes()].concat();
-    }
-    [&version.to_be_bytes()[..], &path.to_be_bytes()[4..]].concat()
+    [&version.to_le_bytes()[..], &path.to_be_bytes()[4..]].concat()
 }

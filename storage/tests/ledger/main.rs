@@ -7,4 +7,5 @@ mod common;
 mod crash;
 mod journal;
 mod model;
+mod replay;
 mod store;

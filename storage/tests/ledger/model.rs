@@ -1,21 +1,23 @@
-//! Random chains with pruning and restarts: the store says what the model in memory says.
+//! Random chains with merges, restarts and crashes: the store says what the model in memory says.
 
 use proptest::{collection::vec, prelude::*, test_runner::Config};
 
-use crate::common::{Chain, Home};
+use crate::common::{Chain, Home, copy};
 
 #[derive(Clone, Copy, Debug)]
 enum Action {
     Commit,
-    Prune(usize),
+    Merge,
     Reopen,
+    Crash,
 }
 
 fn action() -> impl Strategy<Value = Action> {
     prop_oneof![
-        6 => Just(Action::Commit),
-        3 => (1..200_usize).prop_map(Action::Prune),
+        20 => Just(Action::Commit),
+        3 => Just(Action::Merge),
         1 => Just(Action::Reopen),
+        1 => Just(Action::Crash),
     ]
 }
 
@@ -24,8 +26,8 @@ proptest! {
 
     #[test]
     fn the_store_agrees_with_memory(seed in any::<u64>(), actions in vec(action(), 1..140)) {
-        let home = Home::new();
-        let mut store = home.open();
+        let mut home = Home::new();
+        let mut store = home.open_patient();
         let mut chain = Chain::new(seed);
         prop_assert_eq!(chain.check(&store), None);
         for (number, action) in actions.into_iter().enumerate() {
@@ -34,20 +36,29 @@ proptest! {
                     chain.grow();
                     chain.steps.last().unwrap().commit(&store);
                 }
-                Action::Prune(max_entries) => {
-                    store.prune_step(max_entries).unwrap();
-                }
+                Action::Merge => store.persist().unwrap(),
                 Action::Reopen => {
                     drop(store);
-                    store = home.open();
+                    store = home.open_patient();
+                    // Nothing is left to replay.
+                    let tip = store.tip().unwrap().map(|(tip, _)| tip);
+                    prop_assert_eq!(store.checkpoint(), tip);
+                }
+                Action::Crash => {
+                    let crashed = Home::new();
+                    copy(home.path(), crashed.path());
+                    drop(store);
+                    home = crashed;
+                    store = home.open_patient();
+                    chain.replay(&store);
                 }
             }
-            if number % 16 == 0 || matches!(action, Action::Reopen) {
+            if number % 16 == 0 || matches!(action, Action::Reopen | Action::Crash) {
                 let tip = chain.check(&store);
                 prop_assert_eq!(tip, (chain.steps.len() as u64).checked_sub(1));
             }
         }
-        while store.prune_step(100).unwrap() > 0 {}
+        store.persist().unwrap();
         if !chain.steps.is_empty() {
             chain.check_pruned(&store);
         }

@@ -7,9 +7,9 @@ use std::{
 };
 
 use floe_protocol::{index::Height, keys::NodeId, ledger::StateReader};
-use floe_storage::{CommitError, LedgerStore, OpenError, Store, StoreConfig};
+use floe_storage::{CommitError, LedgerStore, NoSuchVersion, OpenError, Store, StoreConfig};
 
-use crate::common::{Chain, Home, KEYS, STATE_HEIGHTS, key};
+use crate::common::{Chain, Home, KEYS, MERGE_HEIGHTS, STATE_HEIGHTS, Step, copy, key};
 
 #[test]
 fn heights_follow_one_another() {
@@ -59,37 +59,150 @@ fn blocks_come_in_order_up_to_a_size() {
 }
 
 #[test]
-fn readers_see_one_version_while_blocks_are_committed_and_pruned() {
+fn readers_see_one_version_while_blocks_are_committed_and_merged() {
     let home = Home::new();
     let store = home.open();
-    let chain = Chain::of(3, 150);
+    let chain = Chain::of(3, 250);
     chain.steps[0].commit(&store);
-    let (tip, done, reads) = (AtomicU64::new(0), AtomicBool::new(false), AtomicU64::new(0));
+    let (tip, done) = (AtomicU64::new(0), AtomicBool::new(false));
+    let (reads, refused) = (AtomicU64::new(0), AtomicU64::new(0));
     thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
+        for age in [0, STATE_HEIGHTS / 2, STATE_HEIGHTS, STATE_HEIGHTS + MERGE_HEIGHTS] {
+            let (store, chain, tip, done) = (&store, &chain, &tip, &done);
+            let (reads, refused) = (&reads, &refused);
+            scope.spawn(move || {
                 while !done.load(Ordering::Acquire) {
-                    let version = tip.load(Ordering::Acquire);
+                    let version = tip.load(Ordering::Acquire).saturating_sub(age);
                     for number in 0..KEYS {
-                        let found = store.value(&key(number), version).unwrap();
-                        // Only if the version is still kept after the read.
-                        if store.tip().unwrap().unwrap().0.get() <= version + STATE_HEIGHTS {
-                            assert_eq!(found, chain.value_at(version, number));
-                            reads.fetch_add(1, Ordering::Relaxed);
+                        match store.value(&key(number), version) {
+                            Ok(found) => {
+                                let found = found.filter(|(_, value)| value.is_some());
+                                assert_eq!(found, chain.value_at(version, number));
+                                reads.fetch_add(1, Ordering::Relaxed);
+                            }
+                            Err(error) => {
+                                let error = error.0.downcast_ref::<NoSuchVersion>().unwrap();
+                                // Never one of the heights that are promised.
+                                let tip = store.tip().unwrap().unwrap().0.get();
+                                assert!(version + STATE_HEIGHTS < tip, "{error} at {tip}");
+                                refused.fetch_add(1, Ordering::Relaxed);
+                            }
                         }
                     }
+                    chain.check_nodes(store, version);
                 }
             });
         }
+        scope.spawn(|| {
+            while !done.load(Ordering::Acquire) {
+                let before = tip.load(Ordering::Acquire);
+                let index = store.index(&[][..]..&[0xff; 8][..], usize::MAX).unwrap();
+                // It is that of one version, which was the newest meanwhile.
+                let after = store.tip().unwrap().unwrap().0.get();
+                let found = (before..=after + 1).any(|version| chain.has_index(version, &index));
+                assert!(found, "the index between {before} and {after}");
+            }
+        });
         for (height, step) in (1..).zip(&chain.steps[1..]) {
             step.commit(&store);
             tip.store(height, Ordering::Release);
-            store.prune_step(200).unwrap();
         }
         done.store(true, Ordering::Release);
     });
     assert!(reads.into_inner() > 100);
-    assert_eq!(chain.check(&store), Some(150));
+    assert_eq!(chain.check(&store), Some(250));
+    store.persist().unwrap();
+    chain.check_pruned(&store);
+}
+
+#[test]
+fn what_an_idle_store_holds_is_merged() {
+    let home = Home::new();
+    let config = floe_storage::LedgerStoreConfig { idle_ms: 20, ..home.config() };
+    let store = LedgerStore::open(&config).unwrap();
+    let chain = Chain::of(7, 5);
+    chain.steps.iter().for_each(|step| step.commit(&store));
+    const { assert!(MERGE_HEIGHTS > 5) };
+    store.wait_for_checkpoint(Height::new(5)).unwrap();
+    assert_eq!(store.checkpoint(), Some(Height::new(5)));
+    // All of it can still be read.
+    assert_eq!(store.oldest_state(), Some(Height::new(0)));
+    assert_eq!(chain.check(&store), Some(5));
+}
+
+#[test]
+fn a_store_that_was_closed_has_nothing_to_replay() {
+    let home = Home::new();
+    let store = home.open_patient();
+    let chain = Chain::of(8, 20);
+    chain.steps.iter().for_each(|step| step.commit(&store));
+    assert_eq!(store.checkpoint(), Some(Height::new(0)));
+    drop(store);
+    let store = home.open_patient();
+    assert_eq!(store.checkpoint(), Some(Height::new(20)));
+    assert_eq!(store.oldest_state(), Some(Height::new(20)));
+    chain.check_pruned(&store);
+}
+
+#[test]
+fn blocks_above_the_checkpoint_are_replayed_before_others_are_committed() {
+    let home = Home::new();
+    let store = home.open_patient();
+    let chain = Chain::of(9, 7);
+    chain.steps[..7].iter().for_each(|step| step.commit(&store));
+    let crashed = Home::new();
+    copy(home.path(), crashed.path());
+    let store = crashed.open_patient();
+    assert_eq!(store.checkpoint(), Some(Height::new(0)));
+    assert_eq!(store.tip().unwrap().unwrap().0, Height::new(6));
+    let [_, first, second, .., sixth, seventh] = &chain.steps[..] else { panic!("seven blocks") };
+    let replay = |step: &Step| {
+        store.replay(step.block.header.hash(), &step.transactions, &step.change).err()
+    };
+    let refused = |error: Option<CommitError>, found, expected| {
+        let Some(CommitError::OutOfOrder { found: f, expected: e }) = error else {
+            panic!("{error:?}")
+        };
+        assert_eq!((f, e), (found, expected));
+    };
+    refused(store.commit(&seventh.committed()).err(), 7, 1);
+    refused(replay(second), 2, 1);
+    assert!(replay(first).is_none());
+    refused(replay(first), 1, 2);
+    // Nothing is lost if the node stops in the middle of it.
+    drop(store);
+    let store = crashed.open_patient();
+    assert_eq!(store.checkpoint(), Some(Height::new(1)));
+    chain.replay(&store);
+    let error = store.replay(sixth.block.header.hash(), &[], &sixth.change).err();
+    refused(error, 6, 7);
+    let error = store.replay(seventh.block.header.hash(), &[], &seventh.change).err();
+    refused(error, 7, 7);
+    assert_eq!(chain.check(&store), Some(6));
+    seventh.commit(&store);
+    assert_eq!(chain.check(&store), Some(7));
+}
+
+#[test]
+fn commits_wait_for_merges_rather_than_fill_memory() {
+    let home = Home::new();
+    let config = floe_storage::LedgerStoreConfig {
+        merge_bytes: 20_000,
+        merge_heights: u64::MAX,
+        state_heights: u64::MAX,
+        state_bytes: 50_000,
+        ..home.config()
+    };
+    let store = LedgerStore::open(&config).unwrap();
+    let chain = Chain::of(10, 120);
+    for (height, step) in (0..).zip(&chain.steps) {
+        step.commit(&store);
+        // Four times what starts a merge, and no block has less than 1,000 bytes.
+        assert!(store.checkpoint().unwrap().get() + 80 >= height);
+    }
+    store.persist().unwrap();
+    assert!(store.oldest_state().unwrap() > Height::new(40));
+    chain.check_pruned(&store);
 }
 
 #[test]
@@ -137,25 +250,17 @@ fn an_empty_or_backward_range_of_the_index_is_empty() {
 fn old_nodes_and_values_go_while_the_chain_grows_and_the_node_restarts() {
     let home = Home::new();
     let mut store = home.open();
-    let chain = Chain::of(6, 170);
-    let mut entries = 0;
+    let chain = Chain::of(6, 240);
     for (height, step) in chain.steps.iter().enumerate() {
         step.commit(&store);
-        // Now and then nothing is pruned, and a pass over the lists is cut short.
-        if height % 5 > 0 {
-            entries += store.prune_step(15 + height % 3 * 20).unwrap();
-        }
-        if height % 13 == 0 {
+        if height % 50 == 49 {
             drop(store);
             store = home.open();
         }
     }
-    chain.check(&store);
-    assert!(entries > 1_000, "{entries}");
-    while store.prune_step(100).unwrap() > 0 {}
-    chain.check_pruned(&store);
-    drop(store);
-    let store = home.open();
-    assert_eq!(store.prune_step(100).unwrap(), 0);
+    store.persist().unwrap();
+    let oldest = store.oldest_state().unwrap().get();
+    // The last restart was at 199.
+    assert!(oldest >= 199, "{oldest}");
     chain.check_pruned(&store);
 }

@@ -5,16 +5,13 @@ use std::{path::Path, sync::Arc};
 use floe_protocol::{
     genesis::{Genesis, GenesisError},
     index::Height,
-    ledger::{Block, Executed, LoadError, ReadError, State},
+    ledger::{Block, BlockError, Executed, LoadError, ReadError, State},
     vote::CommitCertificate,
 };
 use floe_storage::{
     CommitError, Committed, EpochEnd, JournalError, LedgerStore, LedgerStoreConfig, OpenError,
     StorageError, VoteJournal,
 };
-
-/// Stale entries that are removed after each block, at least; more if the block left more.
-const PRUNED_MIN: usize = 256;
 
 /// Why the chain cannot be opened or gone on with. All of it stops the node.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +31,14 @@ pub enum ChainError {
     /// The store does not hold what its last block says.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// A block that was committed does not execute again: state or blocks are damaged.
+    #[error("block {height} was committed, and is refused when it is executed again: {error}")]
+    Replay {
+        /// Its height.
+        height: Height,
+        /// Why.
+        error: Box<BlockError>,
+    },
     /// The state cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
@@ -77,13 +82,7 @@ impl Chain {
             Some((_, chain)) if chain != origin.chain().as_bytes() => {
                 return Err(ChainError::OtherNetwork(config.dir.display().to_string()));
             }
-            Some((height, _)) if height == Height::new(0) => (origin, None),
-            Some((height, _)) => {
-                let damaged = || LoadError::OtherState(height);
-                let header = store.header(height)?.ok_or_else(damaged)?;
-                let state = State::load(&origin, &header, store.as_ref())?;
-                (state, Some(store.certificate(height)?.ok_or_else(damaged)?))
-            }
+            Some((tip, _)) => (replay(origin, &store, tip)?, store.certificate(tip)?),
         };
         let mut journal = VoteJournal::open(journal_dir, config.node)?;
         if let Some(journal) = &mut journal {
@@ -111,11 +110,34 @@ impl Chain {
             epoch_end: ends.then_some(EpochEnd { epoch, next_committee: &next_committee }),
             tip: self.state.chain().as_bytes(),
         })?;
-        let stale = executed.change.stale_nodes.len() + executed.change.stale_values.len();
         self.state = executed.next;
         self.certificate = Some(certificate);
-        // Somewhat more than each block adds, so that a backlog shrinks.
-        self.store.prune_step(PRUNED_MIN.max(2 * stale))?;
         Ok(())
     }
+}
+
+/// The state at the tip: the one at the store's checkpoint, and the blocks above executed again.
+/// Their certificates and signatures were verified before they were committed.
+fn replay(origin: State, store: &LedgerStore, tip: Height) -> Result<State, ChainError> {
+    let damaged = |height| move || LoadError::OtherState(height);
+    let checkpoint = store.checkpoint().ok_or_else(damaged(tip))?;
+    let mut state = origin;
+    if checkpoint > Height::new(0) {
+        let header = store.header(checkpoint)?.ok_or_else(damaged(checkpoint))?;
+        state = State::load(&state, &header, store)?;
+    }
+    if checkpoint < tip {
+        tracing::info!(%checkpoint, %tip, "executing blocks again");
+    }
+    while state.tip().height < tip {
+        let height = state.next_height();
+        let block = store.block(height)?.ok_or_else(damaged(height))?;
+        let executed = state.execute(store, &block, &|_| true).map_err(|error| match error {
+            BlockError::Read(error) => ChainError::Read(error),
+            error => ChainError::Replay { height, error: Box::new(error) },
+        })?;
+        store.replay(executed.hash, &executed.transactions, &executed.change)?;
+        state = executed.next;
+    }
+    Ok(state)
 }

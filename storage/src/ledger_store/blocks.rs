@@ -1,0 +1,234 @@
+//! Blocks on disk: what a commit makes durable before it returns.
+//!
+//! A commit writes few rows under keys that follow those of the last one, then the tip: from there
+//! on the block is there. A start removes the rows above the tip, which a crash left.
+//!
+//! Invariant: a height up to the tip has header, body and certificate; nothing above it is shown.
+
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
+
+use borsh::BorshDeserialize;
+use floe_protocol::index::{Epoch, Height};
+
+use super::{
+    Committed, EpochEnd, StoredBlock,
+    rows::{self, Kind},
+};
+use crate::{StorageError, database::Table};
+
+/// The tip of a store without genesis, in memory.
+const NO_TIP: u64 = u64::MAX;
+
+/// The newest height and what its owner left with it.
+#[derive(Clone, Debug)]
+struct Tip {
+    height: u64,
+    /// The height whose row has the bytes.
+    row: u64,
+    bytes: Arc<[u8]>,
+}
+
+/// The blocks of a ledger.
+#[derive(Debug)]
+pub(super) struct Blocks {
+    table: Table,
+    tip: Mutex<Option<Tip>>,
+    /// Its height, for readers.
+    height: AtomicU64,
+}
+
+impl Blocks {
+    /// Reads the tip and removes what is above it.
+    pub(super) fn recover(table: Table) -> Result<Self, StorageError> {
+        let tip = read_tip(&table)?;
+        match &tip {
+            Some(tip) => remove_unfinished(&table, tip)?,
+            None => clear(&table)?,
+        }
+        let height = AtomicU64::new(tip.as_ref().map_or(NO_TIP, |tip| tip.height));
+        Ok(Self { table, tip: Mutex::new(tip), height })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Tip>> {
+        self.tip.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The newest height.
+    pub(super) fn height(&self) -> Option<u64> {
+        Some(self.height.load(Ordering::Acquire)).filter(|tip| *tip != NO_TIP)
+    }
+
+    /// Whether `height` is committed.
+    pub(super) fn holds(&self, height: u64) -> bool {
+        self.height().is_some_and(|tip| height <= tip)
+    }
+
+    pub(super) fn tip(&self) -> Option<(Height, Vec<u8>)> {
+        self.lock().as_ref().map(|tip| (Height::new(tip.height), tip.bytes.to_vec()))
+    }
+
+    /// Writes a block's rows. The caller flushes, then publishes.
+    pub(super) fn write(&self, committed: &Committed<'_>) -> Result<(), StorageError> {
+        let height = committed.block.header.height.get();
+        let row = |kind| rows::numbered(kind, height);
+        let block = committed.block;
+        rows::put(&self.table, &row(Kind::Header), &to_bytes(&block.header))?;
+        rows::put(&self.table, &row(Kind::Body), &to_bytes(&block.body))?;
+        rows::put(&self.table, &row(Kind::Certificate), &to_bytes(committed.certificate))?;
+        if let Some(EpochEnd { epoch, next_committee }) = committed.epoch_end {
+            let end = rows::numbered(Kind::EpochEnd, epoch.get());
+            rows::put(&self.table, &end, &height.to_be_bytes())?;
+            rows::put(&self.table, &committee_row(epoch.plus(1)), next_committee)?;
+        }
+        self.write_tip(height, committed.tip)
+    }
+
+    /// Writes the tip, behind all that belongs to it.
+    pub(super) fn write_tip(&self, height: u64, bytes: &[u8]) -> Result<(), StorageError> {
+        let before = self.lock().clone();
+        let same = before.as_ref().filter(|before| *before.bytes == *bytes);
+        let row = same.map_or(height, |before| before.row);
+        if same.is_none() {
+            rows::put(&self.table, &rows::numbered(Kind::TipBytes, row), bytes)?;
+        }
+        let tip = [height.to_be_bytes(), row.to_be_bytes()].concat();
+        self.table.insert(&rows::key(Kind::Tip, &[]), &tip)?;
+        match before.filter(|before| before.row != row) {
+            Some(before) => rows::remove(&self.table, &rows::numbered(Kind::TipBytes, before.row)),
+            None => Ok(()),
+        }
+    }
+
+    /// Shows a height that is durable.
+    pub(super) fn publish(&self, height: u64, bytes: &[u8]) {
+        let mut tip = self.lock();
+        let same = tip.take().filter(|before| *before.bytes == *bytes);
+        let shown = same.map_or_else(
+            || Tip { height, row: height, bytes: bytes.into() },
+            |before| Tip { height, ..before },
+        );
+        *tip = Some(shown);
+        self.height.store(height, Ordering::Release);
+    }
+
+    /// A row of a height's block; none above the tip, and none of genesis.
+    pub(super) fn bytes(
+        &self,
+        kind: Kind,
+        height: Height,
+    ) -> Result<Option<Vec<u8>>, StorageError> {
+        let height = height.get();
+        if height == 0 || !self.holds(height) {
+            return Ok(None);
+        }
+        match rows::get(&self.table, &rows::numbered(kind, height))? {
+            None => Err(self.table.corrupt()),
+            bytes => Ok(bytes),
+        }
+    }
+
+    /// The same, parsed.
+    pub(super) fn parsed<T: BorshDeserialize>(
+        &self,
+        kind: Kind,
+        height: Height,
+    ) -> Result<Option<T>, StorageError> {
+        let Some(bytes) = self.bytes(kind, height)? else {
+            return Ok(None);
+        };
+        borsh::from_slice(&bytes).map(Some).map_err(|_| self.table.corrupt())
+    }
+
+    pub(super) fn epoch_end(&self, epoch: Epoch) -> Result<Option<Height>, StorageError> {
+        let row = rows::numbered(Kind::EpochEnd, epoch.get());
+        let Some(height) = rows::get(&self.table, &row)? else {
+            return Ok(None);
+        };
+        let height = rows::number_of(&self.table, &height)?;
+        Ok(Some(Height::new(height)).filter(|_| self.holds(height)))
+    }
+
+    pub(super) fn committee(&self, epoch: Epoch) -> Result<Option<Vec<u8>>, StorageError> {
+        let before = epoch.get().checked_sub(1).map(Epoch::new);
+        match before.map(|before| self.epoch_end(before)).transpose()?.flatten() {
+            Some(_) => rows::get(&self.table, &committee_row(epoch)),
+            None => Ok(None),
+        }
+    }
+
+    pub(super) fn blocks(
+        &self,
+        from: Height,
+        max_bytes: usize,
+    ) -> Result<Vec<StoredBlock>, StorageError> {
+        let mut blocks = Vec::new();
+        let mut bytes = 0;
+        for height in (from.get()..).map(Height::new) {
+            let Some(mut block) = self.bytes(Kind::Header, height)? else {
+                break;
+            };
+            let part = |kind| self.bytes(kind, height)?.ok_or_else(|| self.table.corrupt());
+            block.extend(part(Kind::Body)?);
+            let certificate = part(Kind::Certificate)?;
+            bytes += block.len() + certificate.len();
+            if bytes > max_bytes && !blocks.is_empty() {
+                break;
+            }
+            blocks.push(StoredBlock { block, certificate });
+        }
+        Ok(blocks)
+    }
+}
+
+fn committee_row(epoch: Epoch) -> Vec<u8> {
+    rows::numbered(Kind::Committee, epoch.get())
+}
+
+fn to_bytes<T: borsh::BorshSerialize>(value: &T) -> Vec<u8> {
+    borsh::to_vec(value).expect("writing to memory")
+}
+
+fn read_tip(table: &Table) -> Result<Option<Tip>, StorageError> {
+    let Some(tip) = table.get(&rows::key(Kind::Tip, &[]))? else {
+        return Ok(None);
+    };
+    let (height, row) = tip.split_at_checked(8).ok_or_else(|| table.corrupt())?;
+    let (height, row) = (rows::number_of(table, height)?, rows::number_of(table, row)?);
+    let bytes = rows::get(table, &rows::numbered(Kind::TipBytes, row))?;
+    let bytes = bytes.ok_or_else(|| table.corrupt())?.into();
+    Ok(Some(Tip { height, row, bytes }))
+}
+
+/// Removes what a commit left that never came to its tip, or did not end behind it.
+fn remove_unfinished(table: &Table, tip: &Tip) -> Result<(), StorageError> {
+    let next = tip.height + 1;
+    for kind in [Kind::Header, Kind::Body, Kind::Certificate, Kind::TipBytes] {
+        rows::remove_unfinished(table, &rows::numbered(kind, next))?;
+    }
+    for row in rows::keys(table, rows::all(Kind::TipBytes))? {
+        if rows::number(table, &row)? != tip.row {
+            rows::remove_unfinished(table, &row)?;
+        }
+    }
+    for row in rows::keys(table, rows::all(Kind::EpochEnd))? {
+        let end = rows::get(table, &row)?.ok_or_else(|| table.corrupt())?;
+        if rows::number_of(table, &end)? > tip.height {
+            let epoch = Epoch::new(rows::number(table, &row)?);
+            // First what hides behind it.
+            rows::remove_unfinished(table, &committee_row(epoch.plus(1)))?;
+            rows::remove(table, &row)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes a genesis that was not written to its end.
+fn clear(table: &Table) -> Result<(), StorageError> {
+    for row in table.rows() {
+        table.remove(&row?.0)?;
+    }
+    Ok(())
+}
