@@ -1,5 +1,7 @@
 //! The client's side of the ledger against real nodes: facts with proofs, receipts, listings.
 
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails as the test does")]
+
 use std::time::Duration;
 
 use floe_node::client::{LedgerClient, LedgerError};
