@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails as the test does")]
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use floe_node::client::{LedgerClient, LedgerError};
 use floe_protocol::{
@@ -78,10 +78,12 @@ async fn transactions_at_once_each_get_a_nonce_and_a_receipt() {
         async move { ledger.submit(transfer(to, 1), &wallet).await }
     });
     let submits: Vec<_> = submits.map(tokio::spawn).collect();
+    let mut ids = BTreeSet::new();
     for submit in submits {
         let receipt = tokio::time::timeout(Duration::from_secs(60), submit).await;
-        receipt.expect("in time").unwrap().unwrap();
+        ids.insert(receipt.expect("in time").unwrap().unwrap().id);
     }
+    assert_eq!(ids.len() as u64, TRANSFERS, "each receipt is of a transaction of its own");
     let ledger = clients[0].ledger();
     // The other client's last receipt may be later than anything this one has heard of yet.
     let height = clients[1].ledger().known_header().unwrap().header().height;

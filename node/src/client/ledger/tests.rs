@@ -164,7 +164,7 @@ impl Swarm {
             Order::Overtake(operation) => self.overtake = Some(operation),
             Order::Seen(reply) => drop(reply.send(self.seen.clone())),
             Order::Later => {
-                self.chain.now = self.chain.now.plus_ms(61_000);
+                self.chain.now = self.chain.now.plus_ms(90_000);
                 self.chain.commit(&[]);
             }
             Order::NextEpochs(epochs) => {
