@@ -228,6 +228,12 @@ async fn stake_goes_in_and_comes_out_by_shares() {
     let after = stake_of(&home);
     assert_eq!(after["unbonding_until"].as_array().unwrap().len(), 1);
     home.rich(["withdraw", &node]).expect_error(6, "unbonding", false);
+    home.rich(["unstake", &node]).expect(2);
+    home.rich(["unstake", &node, "--shares", "1000"]).expect_error(6, "stake", false);
+    home.rich(["unstake", &node, "--shares", "1000000000000000"]).expect(0);
+    home.rich(["unstake", &node, "--all"]).expect(0);
+    assert_eq!(stake_of(&home)["shares"], "0");
+    home.rich(["unstake", &node, "--all"]).expect_error(6, "stake", false);
     home.cluster.shutdown().await.unwrap();
 }
 

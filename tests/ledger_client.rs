@@ -1,8 +1,8 @@
 //! The client's side of the ledger against real nodes: facts with proofs, receipts, listings.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails as the test does")]
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use floe_node::client::{LedgerClient, LedgerError};
 use floe_protocol::{
@@ -78,14 +78,17 @@ async fn transactions_at_once_each_get_a_nonce_and_a_receipt() {
         async move { ledger.submit(transfer(to, 1), &wallet).await }
     });
     let submits: Vec<_> = submits.map(tokio::spawn).collect();
+    let mut ids = BTreeSet::new();
     for submit in submits {
         let receipt = tokio::time::timeout(Duration::from_secs(60), submit).await;
-        receipt.expect("in time").unwrap().unwrap();
+        ids.insert(receipt.expect("in time").unwrap().unwrap().id);
     }
+    assert_eq!(ids.len() as u64, TRANSFERS, "each receipt is of a transaction of its own");
     let ledger = clients[0].ledger();
-    // The other client's last receipt may be later than anything this one has seen: ask for it.
+    // The other client's last receipt may be later than anything this one has heard of yet.
     let height = clients[1].ledger().known_header().unwrap().header().height;
-    assert!(ledger.block(height).await.unwrap().is_some());
+    let reached = tokio::time::timeout(Duration::from_secs(60), ledger.reached(height)).await;
+    assert!(reached.expect("by gossip").unwrap().header().height >= height);
     assert_eq!(balance(ledger, to).await, Amount::from_wal(TRANSFERS), "each was paid once");
     for client in clients {
         client.shutdown().await;

@@ -18,7 +18,7 @@ use floe_protocol::{
     encoding::EncodingConfig,
     genesis::NetworkFile,
     ledger::LedgerView,
-    light::{Checkpoint, LightClient, OldRoot, Start},
+    light::{Checkpoint, LightClient, LightError, OldRoot, Start},
     message::{Limits, Request, Response},
     transfer::{DownloadConfig, UploadConfig},
 };
@@ -55,7 +55,7 @@ pub struct ClientConfig {
     /// Limits of the network layer.
     pub limits: NetworkLimits,
     /// A block that the user has from somebody trusted, to start from instead of the genesis.
-    pub checkpoint: Option<Checkpoint>,
+    pub checkpoint: Option<Box<Checkpoint>>,
     /// Whether to start from a genesis or checkpoint although it is older than its committee can
     /// be punished for. Only after telling the user what that means.
     pub trust_genesis: bool,
@@ -78,14 +78,14 @@ impl ClientConfig {
     }
 
     /// The light client that such a client starts with.
-    fn light(&self) -> Result<LightClient, ConnectError> {
+    fn light(&self) -> Result<LightClient, LightError> {
         let start = match &self.checkpoint {
-            Some(checkpoint) => Start::Checkpoint(Box::new(checkpoint.clone())),
+            Some(checkpoint) => Start::Checkpoint(checkpoint.clone()),
             // A network file does not say when the network was started.
             None => Start::Genesis { started: None },
         };
         let old_root = if self.trust_genesis { OldRoot::Trust } else { OldRoot::Refuse };
-        Ok(LightClient::new(&self.network.genesis, &start, old_root, wall_clock())?)
+        LightClient::new(&self.network.genesis, &start, old_root, wall_clock())
     }
 }
 
@@ -95,7 +95,7 @@ pub struct Client {
     network: Network,
     view: Arc<LedgerView>,
     config: Arc<ClientConfig>,
-    ledger: LedgerClient,
+    ledger: Arc<LedgerClient>,
     _events: Arc<AbortOnDrop>,
 }
 
@@ -124,7 +124,7 @@ impl Client {
         if bootstrap.is_empty() {
             return Err(ConnectError::NoBootstrap);
         }
-        let light = config.light()?;
+        let light = Box::new(config.light()?);
         let committee = view.committee();
         let network_config = NetworkConfig {
             key: generate_key_pair()?,
@@ -144,9 +144,9 @@ impl Client {
         let drain = tokio::spawn(async move { while requests.recv().await.is_some() {} });
         let genesis = Arc::new(config.network.genesis.clone());
         let (ledger, follow) =
-            LedgerClient::start(network.clone(), inbound.headers, genesis, light)?;
+            LedgerClient::start(network.clone(), inbound.headers, genesis, *light)?;
         let events = Arc::new(AbortOnDrop([drain.abort_handle(), follow]));
-        let (view, config) = (Arc::new(view), Arc::new(config));
+        let (view, config, ledger) = (Arc::new(view), Arc::new(config), Arc::new(ledger));
         let client = Self { network, view, config, ledger, _events: events };
         client.wait_for_a_peer(&bootstrap).await?;
         Ok(client)
@@ -173,7 +173,7 @@ impl Client {
 
     /// The ledger: proven facts, listings, and transactions.
     #[must_use]
-    pub const fn ledger(&self) -> &LedgerClient {
+    pub fn ledger(&self) -> &LedgerClient {
         &self.ledger
     }
 

@@ -125,7 +125,7 @@ impl Session {
     }
 
     /// Reads the checkpoint that the user trusts.
-    fn checkpoint(&self) -> Result<Option<Checkpoint>, Failure> {
+    fn checkpoint(&self) -> Result<Option<Box<Checkpoint>>, Failure> {
         let Some(path) = &self.trust.checkpoint else { return Ok(None) };
         let text = fs::read_to_string(path)
             .map_err(|error| Failure::io(format_args!("checkpoint {}", path.display()), &error))?;

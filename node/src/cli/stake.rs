@@ -115,6 +115,11 @@ pub(super) async fn unstake(session: &Session, arguments: UnstakeArgs) -> Result
         return Err(Failure::new(Exit::Refused, "stake", message));
     }
     let worth = pool.worth(shares).unwrap_or_default();
+    if worth.is_zero() {
+        let message = format!("{shares} shares of this node's pool are worth less than 1 FROST");
+        return Err(Failure::new(Exit::Refused, "stake", message)
+            .hint("name an amount instead: floe unstake NODE 1.5 WAL"));
+    }
     let unbonding_epochs = ledger.parameters().unbonding_epochs;
     let what = Unstaked { node, shares: shares.to_string(), worth_frost: worth, unbonding_epochs };
     let operation = Operation::Unstake { node, shares };

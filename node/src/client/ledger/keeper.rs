@@ -32,7 +32,7 @@ use crate::service::ledger::wall_clock;
 /// Jobs that wait for the thread.
 const JOBS_MAX: usize = 64;
 
-type Job = Box<dyn FnOnce(&mut Knowledge) + Send>;
+type Job = Box<dyn FnOnce(&mut Knowledge, &watch::Sender<LightView>) + Send>;
 
 /// What everybody may look at.
 #[derive(Clone, Debug)]
@@ -107,7 +107,7 @@ impl ReservedNonce {
 impl Drop for ReservedNonce {
     fn drop(&mut self) {
         let Self { account, nonce, committed, .. } = *self;
-        let job: Job = Box::new(move |knowledge| {
+        let job: Job = Box::new(move |knowledge, _| {
             knowledge.nonces.entry(account).or_default().release(nonce, committed);
         });
         // With a full queue it stays reserved until the ledger has passed it.
@@ -130,8 +130,7 @@ impl Keeper {
         let thread = std::thread::Builder::new().name("floe-light".into());
         thread.spawn(move || {
             while let Some(job) = receiver.blocking_recv() {
-                job(&mut knowledge);
-                publish.send_if_modified(|view| knowledge.publish(view));
+                job(&mut knowledge, &publish);
             }
         })?;
         Ok(Self { jobs, view })
@@ -156,7 +155,12 @@ impl Keeper {
         job: impl FnOnce(&mut Knowledge) -> T + Send + 'static,
     ) -> Result<T, LedgerError> {
         let (reply, result) = oneshot::channel();
-        let job: Job = Box::new(move |knowledge| drop(reply.send(job(knowledge))));
+        let job: Job = Box::new(move |knowledge, publish| {
+            let result = job(knowledge);
+            // First the view: who has a receipt must see its header.
+            publish.send_if_modified(|view| knowledge.publish(view));
+            drop(reply.send(result));
+        });
         self.jobs.send(job).await.map_err(|_| LedgerError::Stopped)?;
         result.await.map_err(|_| LedgerError::Stopped)
     }

@@ -165,9 +165,7 @@ async fn round(asker: &Asker) -> Found {
         }
     }
     let now = wall_clock();
-    let mut found = ended(asker, &fresh_at(asker, Timestamp::from_ms(0)), now, &Faults::default());
-    found.newest.validity = false;
-    found
+    ended(&fresh_at(asker, Timestamp::from_ms(0)), now, (0, &Faults::default()))
 }
 
 fn fresh_at(asker: &Asker, started: Timestamp) -> Freshness {
@@ -186,6 +184,7 @@ async fn unspoilt_round(asker: &Asker) -> Option<Found> {
     // Of those whose answer is there or on its way: enough is asked for when it is enough.
     let mut hoped = 0_u16;
     let mut hedge = Instant::now() + HEDGE;
+    let mut answered = 0;
     loop {
         while (!committee.is_validity(hoped) || Instant::now() >= hedge)
             && let Some(node) = candidates.next()
@@ -196,7 +195,10 @@ async fn unspoilt_round(asker: &Asker) -> Option<Found> {
         }
         tokio::select! {
             Some((node, answer)) = asked.next() => match answer {
-                Ok(newest) => fresh.answered(&node, newest),
+                Ok(newest) => {
+                    answered += 1;
+                    fresh.answered(&node, newest);
+                }
                 Err(fault) => {
                     hoped = hoped.saturating_sub(weight(&node));
                     faults.add(node, fault);
@@ -211,20 +213,18 @@ async fn unspoilt_round(asker: &Asker) -> Option<Found> {
         let at_end = nobody_left || Instant::now() >= end;
         let now = if at_end { Timestamp::from_ms(u64::MAX) } else { wall_clock() };
         if at_end || matches!(fresh.progress(now), Progress::Done(_)) {
-            return Some(ended(asker, &fresh, now, &faults));
+            return Some(ended(&fresh, now, (answered, &faults)));
         }
     }
 }
 
-fn ended(asker: &Asker, fresh: &Freshness, now: Timestamp, faults: &Faults) -> Found {
+fn ended(fresh: &Freshness, now: Timestamp, (answered, faults): (usize, &Faults)) -> Found {
     let Progress::Done(newest) = fresh.progress(now) else {
         unreachable!("its deadline has passed, or enough have answered")
     };
-    let nodes = asker.keeper().view().committee.members().len();
-    let members = faults.of.iter().filter(|(_, fault)| !fault.answered()).count();
     Found {
         newest,
-        answered: nodes.saturating_sub(members),
+        answered: answered + faults.answered(),
         faults: faults.described(),
         too_old: faults.too_old(),
     }

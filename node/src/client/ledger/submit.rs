@@ -29,6 +29,8 @@ use crate::service::ledger::wall_clock;
 
 /// For how long a transaction can be included, in ledger time.
 const LIFETIME_MS: u64 = 60_000;
+/// What is drawn in addition, at most.
+const JITTER_MS: u64 = 1 << 14;
 /// How long a node may wait with its answer for a transaction to be committed.
 const WAIT_MS: u32 = 20_000;
 /// After so long without a receipt another node gets the transaction too.
@@ -122,7 +124,7 @@ impl LedgerClient {
                 sender,
                 nonce: reserved.nonce,
                 fee,
-                expires: now.plus_ms(LIFETIME_MS),
+                expires: now.plus_ms(LIFETIME_MS).plus_ms(jitter_ms()?),
                 operations: operations.clone(),
             };
             let signed = transaction.sign(&self.chain, key);
@@ -309,6 +311,14 @@ impl LedgerClient {
             _ => false,
         }
     }
+}
+
+/// A part of a transaction's lifetime that is drawn: two clients with one key that ask for the same
+/// at the same moment would else sign the same bytes, and both take one payment for theirs.
+fn jitter_ms() -> Result<u64, LedgerError> {
+    let mut random = [0; 2];
+    getrandom::fill(&mut random).map_err(std::io::Error::from)?;
+    Ok(u64::from(u16::from_le_bytes(random)) % JITTER_MS)
 }
 
 /// Whether a node says that the nonce has been used: time to look who did.

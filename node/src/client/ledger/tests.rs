@@ -58,6 +58,8 @@ enum Order {
     /// The next transaction of an account that somebody hands over finds its nonce used.
     Overtake(Operation),
     NextEpochs(u64),
+    /// Lets a minute of ledger time pass, and makes a block.
+    Later,
     Seen(oneshot::Sender<Seen>),
 }
 
@@ -161,6 +163,10 @@ impl Swarm {
             Order::Lie(node, lie) => self.lies[node] = lie,
             Order::Overtake(operation) => self.overtake = Some(operation),
             Order::Seen(reply) => drop(reply.send(self.seen.clone())),
+            Order::Later => {
+                self.chain.now = self.chain.now.plus_ms(90_000);
+                self.chain.commit(&[]);
+            }
             Order::NextEpochs(epochs) => {
                 for _ in 0..epochs {
                     self.chain.next_epoch();
@@ -397,6 +403,26 @@ async fn a_transaction_that_was_overtaken_is_signed_anew_and_paid_once() {
         let balance = ledger.balance(account(i)).await.unwrap().value;
         assert_eq!(balance, Amount::from_wal(1_001));
     }
+    client.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_everybody_forgets_is_given_up_when_it_can_never_be_committed() {
+    let genesis = genesis();
+    let (client, orders) = swarm(&genesis, young_chain(&genesis)).await;
+    for i in 0..NODES {
+        orders.send(Order::Lie(i, Lie::Swallows)).await.unwrap();
+    }
+    let ledger = client.ledger().clone();
+    let submit =
+        tokio::spawn(async move { ledger.submit(vec![pay(1)], &account_key(0)).await.map(|_| ()) });
+    while seen(&orders).await.nodes.len() < NODES {
+        tokio::task::yield_now().await;
+    }
+    assert!(!submit.is_finished(), "it may still be committed");
+    orders.send(Order::Later).await.unwrap();
+    let ended = submit.await.unwrap();
+    assert!(matches!(ended, Err(LedgerError::Expired(_))), "{ended:?}");
     client.shutdown().await;
 }
 
