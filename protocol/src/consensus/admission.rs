@@ -253,7 +253,8 @@ impl Running {
         let proven = offers.clone().position(|offer| {
             part.verify(&offer.signed.proposal.parts_root, offer.signed.proposal.parts)
         });
-        let Some(position) = proven else { return Verdict::Reject };
+        // A part is not signed: it may be of another proposal of a member that made two.
+        let Some(position) = proven else { return Verdict::Ignore };
         let hash = self.host.blocks.offers(part.round)[position].block;
         let complete = self.host.blocks.body(&hash).is_some();
         let offer = &mut self.host.blocks.offers_mut(part.round)[position];
