@@ -3,22 +3,26 @@
 //! After each commit a node waits here before it begins the next height. A proposer that has begun
 //! builds at once: nothing is held back within a height.
 //!
-//! Invariants: two heights begin at least the least interval apart, unless others have begun
-//! already; without any reason the heartbeat begins one.
+//! Invariants: two heights begin at least the least interval apart, whatever others say, unless
+//! the next one is decided already; without any reason the heartbeat begins one. Only the monotonic
+//! clock counts: a wall clock that is wrong changes nothing here.
 
 use std::time::Duration;
 
-use crate::ledger::{LedgerParameters, Timestamp};
+use crate::ledger::LedgerParameters;
 
 /// What speaks for a block now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reasons {
     /// Transactions or system operations wait, or the state has records to sweep.
     pub work: bool,
-    /// Others have begun the next height.
+    /// Others have begun the next height. One faulty member can make it look so.
     pub others_began: bool,
-    /// When the running epoch needs a block.
-    pub epoch_deadline: Option<Timestamp>,
+    /// The next block is decided, and only has to be fetched.
+    pub syncing: bool,
+    /// When the running epoch needs a block, in ledger time after the last one; none before the
+    /// first block.
+    pub epoch_wait: Option<Duration>,
 }
 
 /// The pace of a ledger.
@@ -38,26 +42,20 @@ impl Pace {
         }
     }
 
-    /// When the next height begins, on the monotonic clock. `last` is when the last one ended
-    /// there; `wall` is what the wall clock says at `now`.
+    /// When the next height begins, on the monotonic clock: now, if that is over. `last` is when
+    /// the last one ended there.
     #[must_use]
-    pub fn next_height(
-        &self,
-        (now, wall): (Duration, Timestamp),
-        last: Duration,
-        reasons: &Reasons,
-    ) -> Duration {
-        if reasons.others_began {
-            return now;
+    pub fn next_height(&self, last: Duration, reasons: &Reasons) -> Duration {
+        if reasons.syncing {
+            return last;
         }
         let soonest = last.saturating_add(self.interval_min);
-        if reasons.work {
+        if reasons.work || reasons.others_began {
             return soonest;
         }
         let heartbeat = last.saturating_add(self.heartbeat);
-        let Some(deadline) = reasons.epoch_deadline else { return heartbeat };
-        let until = Duration::from_millis(deadline.ms_since(wall));
-        heartbeat.min(now.saturating_add(until)).max(soonest)
+        let deadline = reasons.epoch_wait.map(|wait| last.saturating_add(wait));
+        deadline.map_or(heartbeat, |deadline| heartbeat.min(deadline).max(soonest))
     }
 }
 
@@ -69,16 +67,18 @@ mod tests {
     fn a_height_begins_for_a_reason_or_as_a_heartbeat() {
         let pace = Pace::new(&LedgerParameters::default());
         let ms = Duration::from_millis;
-        let at = |reasons: Reasons| {
-            pace.next_height((ms(1_000), Timestamp::from_ms(50_000)), ms(980), &reasons)
-        };
+        let at = |reasons: Reasons| pace.next_height(ms(980), &reasons);
         let none = Reasons::default();
-        let deadline = |ms| Reasons { epoch_deadline: Some(Timestamp::from_ms(ms)), ..none };
+        let deadline = |wait| Reasons { epoch_wait: Some(wait), ..none };
         assert_eq!(at(none), ms(10_980), "heartbeat");
         assert_eq!(at(Reasons { work: true, ..none }), ms(1_030), "least interval");
-        assert_eq!(at(Reasons { others_began: true, ..none }), ms(1_000), "at once");
-        assert_eq!(at(deadline(50_500)), ms(1_500), "at the deadline");
-        assert_eq!(at(deadline(49_000)), ms(1_030), "past the deadline: least interval");
-        assert_eq!(at(deadline(99_000)), ms(10_980), "the heartbeat comes first");
+        let others_began = Reasons { others_began: true, ..none };
+        assert_eq!(at(others_began), ms(1_030), "others cannot shorten it");
+        assert_eq!(at(Reasons { syncing: true, ..none }), ms(980), "decided: at once");
+        assert_eq!(at(deadline(ms(520))), ms(1_500), "at the deadline");
+        assert_eq!(at(deadline(Duration::ZERO)), ms(1_030), "past the deadline: least interval");
+        assert_eq!(at(deadline(ms(49_000))), ms(10_980), "the heartbeat comes first");
+        assert_eq!(at(deadline(Duration::MAX)), ms(10_980), "no deadline overflows");
+        assert_eq!(at(Reasons { work: true, ..deadline(ms(520)) }), ms(1_030), "work comes first");
     }
 }

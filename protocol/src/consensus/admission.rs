@@ -123,9 +123,25 @@ impl Replica {
         Ok(verdict)
     }
 
-    /// A message of the next height, judged by the committee of this one.
+    /// A message of the next height. One that is known already still says that others are there.
     fn admit_early(&mut self, message: ConsensusMessage) -> Verdict {
-        let Some(running) = &mut self.running else { return Verdict::Ignore };
+        let verdict = self.keep_early(message);
+        self.announce_next();
+        verdict
+    }
+
+    /// Says that others have begun the next height, if this one is decided and a member's message
+    /// shows it.
+    pub(super) fn announce_next(&mut self) {
+        let Some(running) = &mut self.running else { return };
+        if running.host.decided && self.early.has_begun(running.host.height.next()) {
+            running.host.outputs.push(Output::NextHeight);
+        }
+    }
+
+    /// Keeps a message of the next height, judged by the committee of this one.
+    fn keep_early(&mut self, message: ConsensusMessage) -> Verdict {
+        let Some(running) = &self.running else { return Verdict::Ignore };
         if message.round() > MAX_EARLY_ROUND {
             return Verdict::Ignore;
         }
@@ -156,9 +172,6 @@ impl Replica {
             }
             // Sent again if they are still needed then.
             ConsensusMessage::Polka(_) | ConsensusMessage::Round(_) => return Verdict::Ignore,
-        }
-        if running.host.decided {
-            running.host.outputs.push(Output::NextHeight);
         }
         Verdict::Forward
     }
@@ -253,7 +266,8 @@ impl Running {
         let proven = offers.clone().position(|offer| {
             part.verify(&offer.signed.proposal.parts_root, offer.signed.proposal.parts)
         });
-        let Some(position) = proven else { return Verdict::Reject };
+        // A part is not signed: it may be of another proposal of a member that made two.
+        let Some(position) = proven else { return Verdict::Ignore };
         let hash = self.host.blocks.offers(part.round)[position].block;
         let complete = self.host.blocks.body(&hash).is_some();
         let offer = &mut self.host.blocks.offers_mut(part.round)[position];

@@ -1,8 +1,8 @@
 //! Messages that came a little early: for the next height, or parts before their proposal.
 //!
 //! Invariants: votes and proposals are kept only after their signature and membership have been
-//! checked, a few per member; parts cannot be checked yet, so only few are kept at all, and the
-//! oldest goes first.
+//! checked, a few votes and one proposal per member; parts cannot be checked yet, so only few are
+//! kept at all, and the oldest goes first.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -11,8 +11,6 @@ use crate::{index::Height, keys::NodeId, vote::SignedVote};
 
 /// Votes kept per member.
 const MAX_VOTES_PER_MEMBER: usize = 8;
-/// Proposals kept.
-const MAX_PROPOSALS: usize = 4;
 /// Parts kept: a little more than a body.
 const MAX_PARTS_KEPT: usize = 32;
 
@@ -20,7 +18,8 @@ const MAX_PARTS_KEPT: usize = 32;
 #[derive(Debug, Default)]
 pub(super) struct EarlyMessages {
     votes: BTreeMap<NodeId, Vec<SignedVote>>,
-    proposals: Vec<SignedProposal>,
+    /// By proposer: whose turn it is cannot be judged yet, and nobody may take another's place.
+    proposals: BTreeMap<NodeId, SignedProposal>,
     parts: VecDeque<BodyPart>,
 }
 
@@ -36,15 +35,22 @@ impl EarlyMessages {
         self.votes.entry(vote.vote.voter).or_default().push(vote);
     }
 
-    /// Whether a proposal like this would be kept.
+    /// Whether a proposal like this would be kept: its proposer's first, or one of a later round.
     pub(super) fn wants_proposal(&self, signed: &SignedProposal) -> bool {
-        self.proposals.len() < MAX_PROPOSALS
-            && self.proposals.iter().all(|kept| kept.proposal != signed.proposal)
+        let kept = self.proposals.get(&signed.proposal.proposer);
+        kept.is_none_or(|kept| kept.proposal.round < signed.proposal.round)
     }
 
     /// Keeps a wanted proposal, verified, of a member.
     pub(super) fn add_proposal(&mut self, signed: SignedProposal) {
-        self.proposals.push(signed);
+        self.proposals.insert(signed.proposal.proposer, signed);
+    }
+
+    /// Whether a member has sent something of this height.
+    pub(super) fn has_begun(&self, height: Height) -> bool {
+        let mut votes = self.votes.values().flatten();
+        votes.any(|signed| signed.vote.height == height)
+            || self.proposals.values().any(|signed| signed.proposal.header.height == height)
     }
 
     /// Keeps a part, unverified.
@@ -71,7 +77,7 @@ impl EarlyMessages {
     pub(super) fn take(&mut self, height: Height) -> Vec<ConsensusMessage> {
         self.parts.retain(|part| part.height >= height);
         let votes = std::mem::take(&mut self.votes).into_values().flatten();
-        let proposals = std::mem::take(&mut self.proposals).into_iter();
+        let proposals = std::mem::take(&mut self.proposals).into_values();
         let proposals = proposals.map(|signed| ConsensusMessage::Proposal(Box::new(signed)));
         let messages = proposals.chain(votes.map(ConsensusMessage::Vote));
         messages.filter(|message| message.height() == height).collect()

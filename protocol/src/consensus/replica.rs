@@ -177,8 +177,11 @@ impl Replica {
             let mut equivocations = std::mem::take(&mut self.equivocations);
             equivocations.append(&mut running.host.equivocations);
             running.commit(certificate, equivocations)?;
+            self.announce_next();
         }
-        outputs.append(&mut running.host.outputs);
+        if let Some(running) = &mut self.running {
+            outputs.append(&mut running.host.outputs);
+        }
         Ok(outputs)
     }
 

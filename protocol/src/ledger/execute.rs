@@ -6,7 +6,8 @@
 //!
 //! Invariants: a transaction happens whole or not at all; amounts are computed with checks; the
 //! supply is what it was at genesis, counted again after each block; what one block can cost is
-//! bounded by its bytes, by [`SWEEP_MAX`], and in BLS checks by [`BLS_WORK_MAX`].
+//! bounded by its bytes, by [`SWEEP_MAX`], and in BLS checks by [`BLS_WORK_MAX`], what a proposer
+//! refused on the way included.
 
 mod blobs;
 mod commit_record;
@@ -57,7 +58,8 @@ pub(super) struct Executor<'a> {
     pub(super) time: Timestamp,
     /// Events of the current group.
     pub(super) events: Vec<Event>,
-    /// Work by BLS so far.
+    /// Work by BLS so far, that of refused transactions included: a proposer must not do it for
+    /// free. Whoever checks a block refuses it with the first of them, so all count the same.
     pub(super) bls_work: usize,
 }
 
@@ -74,11 +76,9 @@ impl Executor<'_> {
         position: u32,
     ) -> Result<Vec<Event>, Failure> {
         self.overlay.savepoint();
-        let bls_work = self.bls_work;
         match self.apply(transaction, position) {
             Ok(()) => Ok(std::mem::take(&mut self.events)),
             Err(failure) => {
-                self.bls_work = bls_work;
                 self.overlay.rollback();
                 self.events.clear();
                 Err(failure)

@@ -11,7 +11,7 @@
 
 mod next_block;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     Account, AccountId, BlockHash, CommitRecord, Header, Key, LatePrecommit, OperationError,
@@ -170,6 +170,14 @@ impl State {
         &self.summary
     }
 
+    /// How much ledger time is left from the tip to [`State::epoch_deadline`]. Of local clocks only
+    /// monotonic ones may measure it: a wall clock that is fast would find it over again and again.
+    #[must_use]
+    pub fn epoch_wait(&self) -> Option<Duration> {
+        let deadline = self.epoch_deadline()?;
+        Some(Duration::from_millis(deadline.ms_since(self.tip.time)))
+    }
+
     /// When the running epoch's next deadline is: its half, until the next one is selected, or its
     /// end. A block at or after it changes the epoch's state. None before the first block.
     #[must_use]
@@ -231,8 +239,8 @@ impl State {
     }
 
     /// Judges a transaction against the state after the tip, as of `now`, if it is its sender's
-    /// next one: what of it can be known before a block is made. The outer error is a store that
-    /// fails.
+    /// next one: what of it can be known before a block is made. It costs at most what the BLS
+    /// checks of one transaction may. The outer error is a store that fails.
     ///
     /// # Errors
     /// [`ReadError`] if the store fails.

@@ -1,14 +1,16 @@
 //! Blocks that lie, commit records, and the headers of honest ones.
 
+use std::time::Duration;
+
 use floe_protocol::{
     hash::Hash,
     index::{Epoch, Height},
-    keys::{BlsSignature, NodeId, Signature},
+    keys::{BlsKeyPair, BlsSignature, KeyPair, NodeId, Signature},
     ledger::{
         Block, BlockError, BlockHash, Body, CommitRecord, CommitRecordError, Key, LatePrecommit,
-        LoadError, MAX_BLOCK_BYTES, NodeSettings, Operation, OperationError, Presence, Record,
-        SignedTransaction, State, Timestamp, Transaction, TransactionError, beacon_message,
-        next_beacon,
+        LoadError, MAX_BLOCK_BYTES, NodeIdentity, NodeSettings, Operation, OperationError,
+        Presence, Record, SignedTransaction, State, Timestamp, Transaction, TransactionError,
+        beacon_message, next_beacon,
     },
     test_support::{Chain, account_key, genesis, node_keys},
     vote::{CommitCertificate, CommitCertificateError, Vote, VoteKind},
@@ -338,6 +340,85 @@ fn a_state_is_loaded_only_from_the_store_that_holds_it() {
     assert!(matches!(error, LoadError::Read(_)), "{error:?}");
     let sender = id(&account_key(0));
     assert_eq!(super::account(&chain, &sender).nonce, 3);
+}
+
+/// A transaction that fails only after 63 new keys have been checked.
+fn unpaid_keys(chain: &Chain) -> SignedTransaction {
+    let key = account_key(0);
+    let settings = NodeSettings {
+        addresses: Vec::new(),
+        commission_bps: 0,
+        storage_price: frost(1),
+        write_price: frost(1),
+        capacity_units: 1,
+    };
+    let mut operations: Vec<_> = (100..163)
+        .map(|i| {
+            let (node, bls) = (KeyPair::from_seed([i; 32]), BlsKeyPair::from_seed([i; 32]));
+            let identity = NodeIdentity::new(&chain.id(), &id(&key), &node, &bls);
+            Operation::RegisterNode { identity: Box::new(identity), settings: settings.clone() }
+        })
+        .collect();
+    operations.push(transfer(1, u128::MAX));
+    chain.sign(&key, operations)
+}
+
+#[test]
+fn what_a_proposer_refuses_costs_it_a_bounded_number_of_checks() {
+    let mut chain = chain();
+    let unpaid = unpaid_keys(&chain);
+    let checked = unpaid.clone().verify(&chain.id()).unwrap();
+    let alone = chain.state.check(&chain.store, &checked, chain.now).unwrap();
+    assert!(matches!(alone, Err(OperationError::Funds { .. })), "{alone:?}");
+    let good = chain.sign(&account_key(1), vec![transfer(2, 5)]);
+    // Four of them use up what a block may check.
+    let mut offered = vec![unpaid; 4];
+    offered.push(good);
+    let (block, _, left_out) = propose(&chain, &[], &offered);
+    assert_eq!(block.body.transactions, offered[4..], "the rest is included");
+    assert_eq!(left_out.len(), 4);
+    offered.insert(0, offered[0].clone());
+    let (empty, _, left_out) = propose(&chain, &[], &offered);
+    assert_eq!(empty.body.transactions, [], "no further one is tried");
+    assert_eq!(left_out.len(), 4);
+    // What it has done in vain is no part of the block.
+    chain.apply(&block).unwrap();
+}
+
+#[test]
+fn a_proposer_tries_a_bounded_number_of_transactions_in_vain() {
+    let mut chain = chain();
+    let mut gap = chain.sign(&account_key(0), vec![transfer(1, 5)]).transaction;
+    gap.nonce += 1;
+    let gap = gap.sign(&chain.id(), &account_key(0));
+    let good = chain.sign(&account_key(1), vec![transfer(2, 5)]);
+    let offered = |gaps: usize| {
+        let mut offered = vec![gap.clone(); gaps];
+        offered.push(good.clone());
+        offered
+    };
+    let (empty, _, left_out) = propose(&chain, &[], &offered(256));
+    assert_eq!((empty.body.transactions.len(), left_out.len()), (0, 256), "the last one is told");
+    let (block, _, left_out) = propose(&chain, &[], &offered(255));
+    assert_eq!((block.body.transactions.len(), left_out.len()), (1, 255));
+    chain.apply(&block).unwrap();
+}
+
+#[test]
+fn the_wait_for_an_epochs_deadline_is_counted_from_the_tip() {
+    let mut chain = chain();
+    assert_eq!(chain.state.epoch_wait(), None, "ledger time has not begun");
+    chain.commit(&[]);
+    let wait = chain.state.epoch_wait().unwrap();
+    let epoch = Duration::from_millis(chain.state.parameters().ledger.epoch_ms);
+    assert_eq!(wait, epoch / 2);
+    chain.now = chain.state.tip().time.plus_ms(1_000);
+    chain.commit(&[]);
+    assert_eq!(chain.state.epoch_wait(), Some(wait - Duration::from_secs(1)));
+    chain.now = chain.state.epoch_deadline().unwrap().plus_ms(1);
+    chain.commit(&[]);
+    let rest = epoch / 2 - Duration::from_millis(1);
+    assert_eq!(chain.state.epoch_wait(), Some(rest), "the next deadline");
 }
 
 #[test]

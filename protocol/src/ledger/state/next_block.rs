@@ -20,6 +20,8 @@ use crate::{
 /// Most transactions that a proposer puts into a block: what all nodes can execute well within a
 /// proposal's time. Not a rule for blocks, which are bounded by their bytes.
 const PROPOSED_TRANSACTIONS_MAX: usize = 1_500;
+/// Most transactions that a proposer tries in vain for a block: they pay nothing.
+const REFUSED_MAX: usize = 256;
 /// Room that a proposer leaves for header and commit record, in bytes.
 const RECORD_BYTES: usize = 64 << 10;
 
@@ -107,7 +109,8 @@ impl State {
     }
 
     /// Makes the next block of what is offered. `candidates` is told what became of the last one
-    /// and gives the next.
+    /// and gives the next. After too many refusals, or too much work for them, nothing more is
+    /// taken.
     ///
     /// # Errors
     /// [`BlockError`]: the commit record is wrong, or the store failed.
@@ -135,6 +138,7 @@ impl State {
             }
         }
         let mut room = MAX_BLOCK_BYTES - SYSTEM_BYTES - RECORD_BYTES;
+        let mut refused = 0_usize;
         let mut next = candidates(Outcome::First);
         while let Some(transaction) = next.take() {
             let Some(rest) = room.checked_sub(transaction.bytes()) else { break };
@@ -151,6 +155,10 @@ impl State {
                 Err(Failure::Refused(OperationError::BlockFull)) => break,
                 Err(Failure::Refused(error)) => {
                     next = candidates(Outcome::Refused(transaction.id(), &error));
+                    refused = refused.saturating_add(1);
+                    if refused >= REFUSED_MAX {
+                        break;
+                    }
                 }
                 Err(Failure::Read(error)) => return Err(error.into()),
             }
