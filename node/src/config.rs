@@ -25,6 +25,9 @@ pub struct NodeConfig {
     pub cache_bytes: u64,
     /// Start on an empty disk although slivers were stored before.
     pub accept_empty: bool,
+    /// Vote at once although the vote journal is lost. Whoever has voted before and does this may
+    /// vote twice, which costs stake: only for when everybody has lost theirs.
+    pub vote_now: bool,
     /// Limits of the network layer.
     pub limits: NetworkLimits,
     /// Limits of the storage service.
@@ -110,6 +113,7 @@ impl NodeConfig {
             reserve_bytes: 1 << 30,
             cache_bytes: 64 << 20,
             accept_empty: false,
+            vote_now: false,
             limits: NetworkLimits::default(),
             service: ServiceLimits::default(),
             timeouts: Timeouts::WAN,

@@ -1,7 +1,7 @@
 //! A storage node: opens the store, joins the network, starts the services. Wiring only.
 //!
 //! Start order: key lock, store, network, services. Shutdown is the reverse: services finish what
-//! they are answering, the network closes its connections, the store is flushed and closed.
+//! they are answering, the network closes its connections, ledger and store are written and closed.
 
 use std::{io, sync::Arc};
 
@@ -72,7 +72,7 @@ pub struct NodeHandle {
     services: JoinSet<()>,
     network_task: JoinHandle<()>,
     ledger: Ledger,
-    _ledger_thread: LedgerThread,
+    ledger_thread: LedgerThread,
     _view: watch::Sender<Arc<LedgerView>>,
     _key_lock: KeyLock,
 }
@@ -118,7 +118,7 @@ impl Node {
             services,
             network_task,
             ledger,
-            _ledger_thread: ledger_thread,
+            ledger_thread,
             _view: view_sender,
             _key_lock: key_lock,
         })
@@ -191,8 +191,13 @@ impl NodeHandle {
         self.cancel.cancel();
         while self.services.join_next().await.is_some() {}
         self.network.shutdown().await;
-        let store = self.store;
-        let closed = spawn_blocking(move || store.flush().map(|()| drop(store))).await;
+        let (store, ledger, ledger_thread) = (self.store, self.ledger, self.ledger_thread);
+        let closed = spawn_blocking(move || {
+            // The ledger writes down what it holds in memory.
+            drop((ledger, ledger_thread));
+            store.flush().map(|()| drop(store))
+        });
+        let closed = closed.await;
         match closed {
             Ok(Ok(())) => tracing::info!(node = %self.id, "node is down"),
             Ok(Err(error)) => tracing::error!(%error, "store not flushed at shutdown"),
@@ -286,7 +291,9 @@ async fn open_chain(config: &NodeConfig, node: NodeId) -> Result<Chain, NodeErro
     };
     let journal_dir = journal_dir(&paths.key).to_owned();
     let genesis = config.network.genesis.clone();
-    let opened = spawn_blocking(move || Chain::open(&genesis, &store, &journal_dir)).await;
+    let vote_now = config.vote_now;
+    let opened =
+        spawn_blocking(move || Chain::open(&genesis, &store, (&journal_dir, vote_now))).await;
     Ok(opened.map_err(|_| NodeError::Interrupted)??)
 }
 

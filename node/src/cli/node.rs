@@ -108,6 +108,10 @@ pub(super) struct RunArgs {
     /// Start on an empty disk although slivers were stored before
     #[arg(long)]
     accept_empty_store: bool,
+    /// Vote at once although the vote journal is lost; never do this with a node that others still
+    /// count on
+    #[arg(long)]
+    vote_now: bool,
     /// Payload to send in a second, all peers together
     #[arg(long, value_name = "SIZE/s", value_parser = parse_limit)]
     upload_limit: Option<NonZeroU32>,
@@ -233,6 +237,7 @@ fn config(session: &Session, arguments: RunArgs) -> Result<NodeConfig, Failure> 
     config.quota_bytes = arguments.quota;
     config.reserve_bytes = arguments.reserve;
     config.accept_empty = arguments.accept_empty_store;
+    config.vote_now = arguments.vote_now;
     config.limits.upload_bytes_per_second = arguments.upload_limit;
     config.limits.download_bytes_per_second = arguments.download_limit;
     config.limits.loopback_exempt = only_loopback;

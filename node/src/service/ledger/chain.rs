@@ -70,7 +70,7 @@ impl Chain {
     pub(crate) fn open(
         genesis: &Genesis,
         config: &LedgerStoreConfig,
-        journal_dir: &Path,
+        (journal_dir, vote_now): (&Path, bool),
     ) -> Result<Self, ChainError> {
         let (origin, change) = State::genesis(genesis)?;
         let store = Arc::new(LedgerStore::open(config)?);
@@ -85,6 +85,10 @@ impl Chain {
             Some((tip, _)) => (replay(origin, &store, tip)?, store.certificate(tip)?),
         };
         let mut journal = VoteJournal::open(journal_dir, config.node)?;
+        if journal.is_none() && vote_now {
+            tracing::warn!("the vote journal is lost, and this node votes at once, as it was told");
+            journal = Some(VoteJournal::create(journal_dir, config.node)?);
+        }
         if let Some(journal) = &mut journal {
             journal.bind(state.chain())?;
         }

@@ -100,15 +100,14 @@ pub(super) struct Driver {
     executed: BTreeMap<BlockHash, Executed>,
     /// When the last height ended.
     last_commit: Duration,
-    others_began: bool,
+    /// What is known of others: the rest of the reasons for a block is asked for each time.
+    reasons: Reasons,
     /// The state has dead records to sweep.
     sweep: bool,
     /// Commits that a node without a journal has yet to see; 0 if it votes.
     abstains: u32,
     /// Follows the running height without a word.
     silent: bool,
-    /// Blocks being committed that came from others, not from votes.
-    syncing: bool,
 }
 
 impl Driver {
@@ -130,11 +129,10 @@ impl Driver {
             born: wall_clock(),
             executed: BTreeMap::new(),
             last_commit: Duration::ZERO,
-            others_began: true,
+            reasons: Reasons { others_began: true, ..Reasons::default() },
             sweep: false,
             abstains,
             silent: true,
-            syncing: false,
             chain,
             keys,
             network,
@@ -198,13 +196,13 @@ impl Driver {
         if running {
             return None;
         }
-        let reasons = Reasons {
-            work: !self.mempool.is_idle() || self.sweep,
-            others_began: self.others_began,
-            epoch_deadline: self.chain.state.epoch_deadline(),
-        };
-        let Now { monotonic, wall } = self.now();
-        Some(self.pace.next_height((monotonic, wall), self.last_commit, &reasons))
+        let state = &self.chain.state;
+        let epoch_wait = state
+            .epoch_deadline()
+            .map(|deadline| Duration::from_millis(deadline.ms_since(state.tip().time)));
+        let work = !self.mempool.is_idle() || self.sweep;
+        let reasons = Reasons { work, epoch_wait, ..self.reasons };
+        Some(self.pace.next_height(self.last_commit, &reasons))
     }
 
     fn begin_height(&mut self) -> Result<(), Fault> {
@@ -212,7 +210,7 @@ impl Driver {
         let (journal, abstain) = self.journal_of(height)?;
         self.silent = abstain;
         self.executed.clear();
-        self.others_began = false;
+        self.reasons.others_began = false;
         let start = Start {
             height,
             committee: Arc::clone(self.chain.state.committee()),
@@ -298,7 +296,7 @@ impl Driver {
             Output::Missing { height, .. } => {
                 self.listeners.missing.send_replace(height);
             }
-            Output::NextHeight => self.others_began = true,
+            Output::NextHeight => self.reasons.others_began = true,
             Output::Verdict(_) => {}
         }
         Ok(None)
@@ -436,7 +434,7 @@ impl Driver {
         self.last_commit = self.started.elapsed();
         // Only blocks that were made since this process started: older ones may be played to it
         // again by anybody, and it may have voted on them.
-        if !self.syncing && block.header.time > self.born.plus_ms(CLOCK_SKEW_MS) {
+        if !self.reasons.syncing && block.header.time > self.born.plus_ms(CLOCK_SKEW_MS) {
             self.abstains = self.abstains.saturating_sub(1);
         }
         let state = &self.chain.state;
@@ -452,7 +450,7 @@ impl Driver {
         self.mempool.committed(block.header.time, &committed.transactions, &senders);
         self.mempool.committed_system(&block.body.system);
         tracing::debug!(%height, transactions = committed.transactions.len(), "block committed");
-        if block.header.proposer == self.keys.node.public() && !self.syncing {
+        if block.header.proposer == self.keys.node.public() && !self.reasons.syncing {
             let certificate = committed.certificate.clone();
             let header = CertifiedHeader { header: block.header, certificate };
             self.announce(Topic::Headers, &LedgerAnnouncement::NewHeader(Box::new(header)));
@@ -534,7 +532,7 @@ impl Driver {
 
     fn on_synced(&mut self, synced: SyncedBlocks) -> Result<(), Fault> {
         let SyncedBlocks { blocks, reply } = synced;
-        self.syncing = true;
+        self.reasons.syncing = true;
         let mut taken = true;
         for (block, certificate) in blocks {
             let next = self.chain.state.next_height();
@@ -553,9 +551,9 @@ impl Driver {
                 break;
             }
         }
-        self.syncing = false;
+        self.reasons.syncing = false;
         // Others are ahead: there is no reason to wait at this height.
-        self.others_began = true;
+        self.reasons.others_began = true;
         let _ = reply.send(taken);
         Ok(())
     }
