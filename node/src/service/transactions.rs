@@ -1,20 +1,28 @@
-//! Transactions that gossip brings: parsed, verified, put into the mempool, passed on.
+//! Transactions that gossip brings: parsed, judged, put into the mempool, passed on.
 //!
-//! What is malformed or forged convicts its sender. What the mempool refuses does not: nodes are at
-//! different heights, and it is passed on no further.
+//! What is malformed or forged convicts its sender. What the state or the mempool refuses does not:
+//! nodes are at different heights, and it is passed on no further.
+//!
+//! The state is asked before any signature is verified: who has no funds and no seat in a
+//! committee costs this node a look at the disk, and nobody else anything.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, btree_map},
+    sync::Arc,
+};
 
 use floe_protocol::{
-    keys::ChainId,
-    ledger::{SignedTransaction, SystemOperation, VerifiedTransaction},
+    ledger::{
+        Account, AccountId, OperationError, ReadError, SignedTransaction, State, StateReader,
+        SystemOperation, Timestamp, VerifiedTransaction,
+    },
     mempool::MempoolError,
     message::{LedgerAnnouncement, LedgerTopic},
 };
 use tokio::{sync::mpsc, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
-use super::ledger::{Ledger, LedgerStopped};
+use super::ledger::{Ledger, LedgerStopped, wall_clock};
 use crate::network::GossipMessage;
 
 /// What the service needs.
@@ -25,45 +33,57 @@ pub(crate) struct Args {
     pub(crate) cancel: CancellationToken,
 }
 
-/// What a message holds, once verified.
+/// What a message is, as far as state and signatures tell.
+#[derive(Debug)]
 enum Content {
+    /// Malformed or forged.
+    Invalid,
+    /// Of no use to the state as it is here.
+    Useless,
+    /// Transactions that the state does not refuse.
     Transactions(Vec<Arc<VerifiedTransaction>>),
+    /// An operation that can be executed now.
     System(Box<SystemOperation>),
 }
 
 /// Runs until cancelled or until the ledger has stopped.
 pub(crate) async fn run(args: Args) {
     let Args { ledger, mut transactions, cancel } = args;
-    let chain = *ledger.state().borrow().chain();
     loop {
         let event = tokio::select! {
             () = cancel.cancelled() => return,
             event = transactions.recv() => event,
         };
         let Some(event) = event else { return };
-        if let Err(LedgerStopped) = on_message(&ledger, chain, event).await {
+        if let Err(LedgerStopped) = on_message(&ledger, event).await {
             return;
         }
     }
 }
 
-async fn on_message(
-    ledger: &Ledger,
-    chain: ChainId,
-    event: GossipMessage,
-) -> Result<(), LedgerStopped> {
+async fn on_message(ledger: &Ledger, event: GossipMessage) -> Result<(), LedgerStopped> {
     let GossipMessage { bytes, verdict, .. } = event;
-    let content = match spawn_blocking(move || verify(&chain, &bytes)).await {
-        Ok(Some(content)) => content,
-        Ok(None) => {
-            verdict.reject();
-            return Ok(());
+    let state = ledger.state().borrow().clone();
+    let store = Arc::clone(ledger.store());
+    let judged = spawn_blocking(move || {
+        Judge { state: &state, reader: store.as_ref(), now: wall_clock() }.message(&bytes)
+    });
+    let content = match judged.await {
+        Ok(Ok(content)) => content,
+        Ok(Err(error)) => {
+            tracing::error!(%error, "the store has failed: transactions are not taken any more");
+            return Err(LedgerStopped);
         }
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
         Err(_) => return Err(LedgerStopped),
     };
     let of_use = |result: &Result<(), MempoolError>| result.is_ok();
     let forward = match content {
+        Content::Invalid => {
+            verdict.reject();
+            return Ok(());
+        }
+        Content::Useless => false,
         Content::Transactions(transactions) => {
             ledger.insert(transactions, false).await?.iter().any(of_use)
         }
@@ -77,23 +97,213 @@ async fn on_message(
     Ok(())
 }
 
-fn verify(chain: &ChainId, bytes: &[u8]) -> Option<Content> {
-    let announcement = LedgerAnnouncement::decode(LedgerTopic::Transactions, bytes)
-        .or_else(|_| LedgerAnnouncement::decode(LedgerTopic::System, bytes));
-    match announcement.ok()? {
-        LedgerAnnouncement::Transactions(list) => {
-            let verified = list.iter().map(|bytes| {
-                let signed = SignedTransaction::from_bytes(bytes).ok()?;
-                signed.verify(chain).ok().map(Arc::new)
-            });
-            verified.collect::<Option<Vec<_>>>().map(Content::Transactions)
+/// Judges messages against the newest state. Every method blocks.
+struct Judge<'a> {
+    state: &'a State,
+    reader: &'a dyn StateReader,
+    now: Timestamp,
+}
+
+impl Judge<'_> {
+    fn message(&self, bytes: &[u8]) -> Result<Content, ReadError> {
+        let announcement = LedgerAnnouncement::decode(LedgerTopic::Transactions, bytes)
+            .or_else(|_| LedgerAnnouncement::decode(LedgerTopic::System, bytes));
+        match announcement {
+            Ok(LedgerAnnouncement::Transactions(list)) => self.transactions(&list),
+            Ok(LedgerAnnouncement::System(operation)) => self.system(operation),
+            Ok(LedgerAnnouncement::NewHeader(_)) | Err(_) => Ok(Content::Invalid),
         }
-        LedgerAnnouncement::System(operation) => match operation {
-            SystemOperation::ReportEquivocation { equivocation } => {
-                equivocation.verify(chain).ok()?;
-                Some(Content::System(Box::new(operation)))
+    }
+
+    fn transactions(&self, list: &[Vec<u8>]) -> Result<Content, ReadError> {
+        let parsed = list.iter().map(|bytes| SignedTransaction::from_bytes(bytes));
+        let Ok(parsed) = parsed.collect::<Result<Vec<_>, _>>() else {
+            return Ok(Content::Invalid);
+        };
+        let mut accounts = BTreeMap::new();
+        let mut any_useful = false;
+        for signed in &parsed {
+            any_useful |= self.may_be_of_use(signed, &mut accounts)?;
+        }
+        if !any_useful {
+            return Ok(Content::Useless);
+        }
+        // All of them, because the message is passed on as it is: who is behind may find of use
+        // what is of none here, and would convict this node of what is forged.
+        let verified = parsed.into_iter().map(|signed| signed.verify(self.state.chain()));
+        let Ok(verified) = verified.collect::<Result<Vec<_>, _>>() else {
+            return Ok(Content::Invalid);
+        };
+        let mut useful = Vec::with_capacity(verified.len());
+        for transaction in verified {
+            if self.may_be_of_use(transaction.signed(), &mut accounts)?
+                && self.applies(&transaction, &accounts)?
+            {
+                useful.push(Arc::new(transaction));
             }
-        },
-        LedgerAnnouncement::NewHeader(_) => None,
+        }
+        if useful.is_empty() {
+            return Ok(Content::Useless);
+        }
+        Ok(Content::Transactions(useful))
+    }
+
+    /// Whether the sender's account allows for the transaction at all. Looks at each account once.
+    fn may_be_of_use(
+        &self,
+        signed: &SignedTransaction,
+        accounts: &mut BTreeMap<AccountId, Account>,
+    ) -> Result<bool, ReadError> {
+        let transaction = &signed.transaction;
+        let account = match accounts.entry(transaction.sender) {
+            btree_map::Entry::Occupied(known) => known.into_mut(),
+            btree_map::Entry::Vacant(unknown) => {
+                unknown.insert(self.state.account(self.reader, &transaction.sender)?)
+            }
+        };
+        Ok(transaction.nonce >= account.nonce && account.balance >= transaction.fee)
+    }
+
+    /// Whether the state would take the transaction now, if it is the sender's next.
+    fn applies(
+        &self,
+        transaction: &VerifiedTransaction,
+        accounts: &BTreeMap<AccountId, Account>,
+    ) -> Result<bool, ReadError> {
+        let next = accounts.get(&transaction.transaction().sender).map(|account| account.nonce);
+        if next != Some(transaction.transaction().nonce) {
+            return Ok(true);
+        }
+        let checked = self.state.check(self.reader, transaction, self.now)?;
+        Ok(checked.is_ok())
+    }
+
+    /// The state looks for the offender first, and verifies signatures of a member only.
+    fn system(&self, operation: SystemOperation) -> Result<Content, ReadError> {
+        Ok(match self.state.check_system(self.reader, &operation)? {
+            Ok(()) => Content::System(Box::new(operation)),
+            Err(OperationError::Equivocation(_)) => Content::Invalid,
+            Err(_) => Content::Useless,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use floe_protocol::{
+        hash::Hash,
+        index::Height,
+        keys::KeyPair,
+        ledger::{Amount, BlockHash, Operation, Transaction},
+        test_support::{self, Chain, account_key, node_keys},
+        vote::{Equivocation, Vote, VoteKind},
+    };
+
+    use super::*;
+
+    fn chain() -> Chain {
+        let mut chain = Chain::new(&test_support::genesis(4, 7));
+        let transfer = transfer(&chain, &account_key(0), 0, Amount::from_wal(1));
+        chain.commit(&[transfer]);
+        chain
+    }
+
+    fn transfer(chain: &Chain, from: &KeyPair, nonce: u64, amount: Amount) -> SignedTransaction {
+        let to = AccountId::new(account_key(1).public());
+        let transaction = Transaction {
+            sender: AccountId::new(from.public()),
+            nonce,
+            fee: chain.state.parameters().ledger.fee_per_operation,
+            expires: chain.now.plus_ms(60_000),
+            operations: vec![Operation::Transfer { to, amount }],
+        };
+        transaction.sign(&chain.id(), from)
+    }
+
+    fn judged(chain: &Chain, announcement: &LedgerAnnouncement) -> Content {
+        let judge = Judge { state: &chain.state, reader: &chain.store, now: chain.now };
+        judge.message(&announcement.encode().unwrap()).unwrap()
+    }
+
+    fn of(transactions: &[&SignedTransaction]) -> LedgerAnnouncement {
+        let bytes = transactions.iter().map(|signed| signed.to_bytes());
+        LedgerAnnouncement::Transactions(bytes.collect())
+    }
+
+    fn forged(mut signed: SignedTransaction) -> SignedTransaction {
+        signed.transaction.operations.push(signed.transaction.operations[0].clone());
+        signed
+    }
+
+    #[test]
+    fn only_what_the_state_may_take_is_of_use() {
+        let chain = chain();
+        let amount = Amount::from_wal(1);
+        let next = transfer(&chain, &account_key(0), 1, amount);
+        let later = transfer(&chain, &account_key(0), 3, amount);
+        let used = transfer(&chain, &account_key(0), 0, amount);
+        let poor = transfer(&chain, &KeyPair::from_seed([7; 32]), 0, amount);
+        let too_much = transfer(&chain, &account_key(2), 0, Amount::from_wal(5_000));
+        let Content::Transactions(useful) =
+            judged(&chain, &of(&[&used, &next, &poor, &too_much, &later]))
+        else {
+            unreachable!("two of them are of use");
+        };
+        let nonces: Vec<_> = useful.iter().map(|taken| taken.transaction().nonce).collect();
+        assert_eq!(nonces, [1, 3]);
+        for useless in [&used, &poor, &too_much] {
+            assert!(matches!(judged(&chain, &of(&[useless])), Content::Useless));
+        }
+    }
+
+    #[test]
+    fn forgery_convicts_only_where_signatures_are_worth_a_look() {
+        let chain = chain();
+        let amount = Amount::from_wal(1);
+        let next = transfer(&chain, &account_key(0), 1, amount);
+        let used = forged(transfer(&chain, &account_key(0), 0, amount));
+        assert!(matches!(judged(&chain, &of(&[&used])), Content::Useless), "not verified");
+        assert!(matches!(judged(&chain, &of(&[&forged(next.clone())])), Content::Invalid));
+        assert!(matches!(judged(&chain, &of(&[&next, &used])), Content::Invalid));
+        let malformed = LedgerAnnouncement::Transactions(vec![vec![1, 2, 3]]);
+        assert!(matches!(judged(&chain, &malformed), Content::Invalid));
+    }
+
+    fn report(chain: &Chain, voter: &KeyPair, blocks: [u8; 2]) -> LedgerAnnouncement {
+        let vote = |seed| Vote {
+            height: Height::new(1),
+            round: 0,
+            kind: VoteKind::Prevote,
+            block: Some(BlockHash::new(Hash::new([seed; 32]))),
+            voter: voter.public(),
+        };
+        let [first, second] = blocks.map(|seed| vote(seed).sign(&chain.id(), voter));
+        let equivocation = Equivocation { first, second };
+        LedgerAnnouncement::System(SystemOperation::ReportEquivocation { equivocation })
+    }
+
+    #[test]
+    fn only_members_can_be_reported() {
+        let mut chain = chain();
+        let (member, _) = node_keys(4).swap_remove(0);
+        let stranger = KeyPair::from_seed([7; 32]);
+        let honest = report(&chain, &member, [1, 2]);
+        assert!(matches!(judged(&chain, &honest), Content::System(_)));
+        assert!(matches!(judged(&chain, &report(&chain, &stranger, [1, 2])), Content::Useless));
+        assert!(matches!(judged(&chain, &report(&chain, &member, [1, 1])), Content::Invalid));
+        let LedgerAnnouncement::System(SystemOperation::ReportEquivocation { mut equivocation }) =
+            honest
+        else {
+            unreachable!("a report");
+        };
+        let operation = SystemOperation::ReportEquivocation { equivocation };
+        let (block, _) = chain.propose(&[operation], &[]).unwrap();
+        chain.apply(&block).unwrap();
+        let punished = LedgerAnnouncement::System(operation);
+        assert!(matches!(judged(&chain, &punished), Content::Useless), "punished already");
+        equivocation.second.signature = equivocation.first.signature;
+        let forged = SystemOperation::ReportEquivocation { equivocation };
+        let fresh = self::chain();
+        assert!(matches!(judged(&fresh, &LedgerAnnouncement::System(forged)), Content::Invalid));
     }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use floe_protocol::{
     index::{Epoch, Height},
     ledger::{
-        Block, SignedTransaction, State, StateProof, StateReader, SystemOperation, TransactionId,
-        VerifiedTransaction,
+        Key, ReadError, SignedTransaction, State, StateProof, StateReader, SystemOperation,
+        TransactionId, VerifiedTransaction,
     },
     light::{CertifiedHeader, Inclusion},
     message::{
@@ -27,13 +27,16 @@ pub(super) struct Answers {
     ledger: Ledger,
 }
 
-/// Why there is no answer: the store failed, which stops the node elsewhere too.
+/// Why there is no answer: the store failed, which stops the node elsewhere too. Whoever asked
+/// is told nothing, for an empty answer would be a lie.
 #[derive(Debug, thiserror::Error)]
-enum ReadFailure {
+pub(super) enum ReadFailure {
     #[error(transparent)]
     Storage(#[from] StorageError),
     #[error(transparent)]
-    State(#[from] floe_protocol::ledger::ReadError),
+    State(#[from] ReadError),
+    #[error("block {0} is committed, but not in the store")]
+    Block(Height),
 }
 
 impl Answers {
@@ -53,98 +56,90 @@ impl Answers {
     pub(super) fn check(
         &self,
         signed: SignedTransaction,
-    ) -> Result<Arc<VerifiedTransaction>, SubmitError> {
+    ) -> Result<Result<Arc<VerifiedTransaction>, SubmitError>, ReadFailure> {
         let state = self.state();
-        let verified = signed.verify(state.chain()).map_err(|error| SubmitError::from(&error))?;
-        match state.check(self.store(), &verified, wall_clock()) {
-            Ok(Ok(())) | Err(_) => Ok(Arc::new(verified)),
-            Ok(Err(error)) => Err(SubmitError::from(&error)),
-        }
+        let verified = match signed.verify(state.chain()) {
+            Ok(verified) => verified,
+            Err(error) => return Ok(Err(SubmitError::from(&error))),
+        };
+        let checked = state.check(self.store(), &verified, wall_clock())?;
+        Ok(checked.map(|()| Arc::new(verified)).map_err(|error| SubmitError::from(&error)))
     }
 
     /// Judges a system operation against the newest state.
-    pub(super) fn check_system(&self, operation: &SystemOperation) -> Result<(), SubmitError> {
-        match self.state().check_system(self.store(), operation) {
-            Ok(Ok(())) | Err(_) => Ok(()),
-            Ok(Err(error)) => Err(SubmitError::from(&error)),
-        }
+    pub(super) fn check_system(
+        &self,
+        operation: &SystemOperation,
+    ) -> Result<Result<(), SubmitError>, ReadFailure> {
+        let checked = self.state().check_system(self.store(), operation)?;
+        Ok(checked.map_err(|error| SubmitError::from(&error)))
     }
 
     /// The proof that a transaction is committed, if it is.
-    pub(super) fn inclusion(&self, id: &TransactionId) -> Option<Inclusion> {
-        let found = || -> Result<Option<Inclusion>, ReadFailure> {
-            let Some((height, index)) = self.store().transaction(id)? else { return Ok(None) };
-            let Some((block, certificate)) = self.block(height)? else { return Ok(None) };
-            let certified = CertifiedHeader { header: block.header, certificate };
-            let index = usize::try_from(index).unwrap_or(usize::MAX);
-            Ok(Inclusion::new(self.state().chain(), certified, &block.body, index))
-        };
-        logged(found()).flatten()
+    pub(super) fn inclusion(&self, id: &TransactionId) -> Result<Option<Inclusion>, ReadFailure> {
+        let Some((height, index)) = self.store().transaction(id)? else { return Ok(None) };
+        let block = self.store().block(height)?;
+        let (block, certificate) =
+            block.zip(self.store().certificate(height)?).ok_or(ReadFailure::Block(height))?;
+        let certified = CertifiedHeader { header: block.header, certificate };
+        let index = usize::try_from(index).unwrap_or(usize::MAX);
+        Ok(Inclusion::new(self.state().chain(), certified, &block.body, index))
     }
 
-    /// Answers what only needs reading. An empty answer where the store fails.
-    pub(super) fn read(&self, request: &LedgerRequest) -> LedgerResponse {
-        match request {
-            LedgerRequest::Tip => {
-                let tip = self.state().tip().height;
-                LedgerResponse::Tip(logged(self.certified(tip)).flatten())
-            }
-            LedgerRequest::Facts { height, keys } => {
-                let facts = self.facts(*height, keys);
-                let (header, proofs) = logged(facts).unwrap_or_default();
-                LedgerResponse::Facts { header, proofs }
-            }
+    /// Answers what only needs reading; nothing if there is no answer to a question about a state
+    /// that is not, or no longer, here.
+    pub(super) fn read(
+        &self,
+        request: &LedgerRequest,
+    ) -> Result<Option<LedgerResponse>, ReadFailure> {
+        Ok(Some(match request {
+            LedgerRequest::Tip => LedgerResponse::Tip(self.certified(self.state().tip().height)?),
+            LedgerRequest::Facts { height, keys } => return self.facts(*height, keys),
             LedgerRequest::Handovers { from, max } => {
-                let handovers = logged(self.handovers(*from, *max)).unwrap_or_default();
-                LedgerResponse::Handovers { handovers }
+                LedgerResponse::Handovers { handovers: self.handovers(*from, *max)? }
             }
             LedgerRequest::Blocks { from, max_bytes } => {
                 let max_bytes = usize::try_from(*max_bytes).unwrap_or(usize::MAX);
-                let blocks = logged(self.blocks(*from, max_bytes.min(BLOCKS_BYTES)));
-                LedgerResponse::Blocks { blocks: blocks.unwrap_or_default() }
+                let blocks = self.blocks(*from, max_bytes.min(BLOCKS_BYTES))?;
+                LedgerResponse::Blocks { blocks }
             }
             LedgerRequest::Index { query, after, limit } => {
-                let entries = self.index(query, after.as_deref(), usize::from(*limit));
-                LedgerResponse::Index { entries: logged(entries).unwrap_or_default() }
+                let entries = self.index(query, after.as_deref(), usize::from(*limit))?;
+                LedgerResponse::Index { entries }
             }
             LedgerRequest::Block { height } => {
-                let block = logged(self.blocks(*height, 1)).unwrap_or_default();
-                LedgerResponse::Block(block.into_iter().next())
+                LedgerResponse::Block(self.blocks(*height, 1)?.into_iter().next())
             }
             LedgerRequest::Submit { .. }
             | LedgerRequest::SubmitSystem(_)
             | LedgerRequest::Transaction { .. } => {
                 unreachable!("answered before: they are not reads")
             }
-        }
+        }))
     }
 
+    /// The header of a committed height; none for the genesis, which has none.
     fn certified(&self, height: Height) -> Result<Option<CertifiedHeader>, ReadFailure> {
+        if height == Height::new(0) {
+            return Ok(None);
+        }
         let header = self.store().header(height)?;
-        let certificate = self.store().certificate(height)?;
-        let certified = header.zip(certificate);
-        Ok(certified.map(|(header, certificate)| CertifiedHeader { header, certificate }))
+        let (header, certificate) =
+            header.zip(self.store().certificate(height)?).ok_or(ReadFailure::Block(height))?;
+        Ok(Some(CertifiedHeader { header, certificate }))
     }
 
-    fn block(
-        &self,
-        height: Height,
-    ) -> Result<Option<(Block, floe_protocol::vote::CommitCertificate)>, ReadFailure> {
-        let block = self.store().block(height)?;
-        Ok(block.zip(self.store().certificate(height)?))
-    }
-
-    /// As many proofs as an answer can carry; none for a height that is not, or no longer, here.
+    /// As many proofs as an answer can carry; nothing for a height that is not, or no longer, here.
+    /// No header only means the genesis.
     fn facts(
         &self,
         height: Option<Height>,
-        keys: &[floe_protocol::ledger::Key],
-    ) -> Result<(Option<CertifiedHeader>, Vec<StateProof>), ReadFailure> {
+        keys: &[Key],
+    ) -> Result<Option<LedgerResponse>, ReadFailure> {
         let tip = self.state().tip().height;
         let height = height.unwrap_or(tip);
-        let oldest = tip.get().saturating_sub(floe_storage::STATE_HEIGHTS);
-        if height > tip || height.get() < oldest {
-            return Ok((None, Vec::new()));
+        if !is_kept(height, tip) {
+            return Ok(None);
         }
         let header = self.certified(height)?;
         let mut proofs = Vec::with_capacity(keys.len());
@@ -157,13 +152,13 @@ impl Answers {
             }
             proofs.push(proof);
         }
-        Ok((header, proofs))
+        Ok(Some(LedgerResponse::Facts { header, proofs }))
     }
 
     fn handovers(&self, from: Epoch, max: u8) -> Result<Vec<Handover>, ReadFailure> {
         let mut handovers = Vec::new();
         let mut bytes = 0;
-        for epoch in (from.get()..).take(max.into()).map(Epoch::new) {
+        for epoch in (from.get()..=u64::MAX).take(max.into()).map(Epoch::new) {
             let Some(height) = self.store().epoch_end(epoch)? else { break };
             let Some(last) = self.certified(height)? else { break };
             let Some(committee) = self.committee_after(&last, epoch.plus(1))? else { break };
@@ -191,6 +186,9 @@ impl Answers {
 
     fn blocks(&self, from: Height, max_bytes: usize) -> Result<Vec<CertifiedBlock>, ReadFailure> {
         let mut blocks = Vec::new();
+        if from > self.state().tip().height {
+            return Ok(blocks);
+        }
         for stored in self.store().blocks(from, max_bytes)? {
             let Ok(certificate) = borsh::from_slice(&stored.certificate) else { break };
             blocks.push(CertifiedBlock { block: stored.block, certificate });
@@ -215,7 +213,25 @@ impl Answers {
     }
 }
 
-/// What was read; nothing if the store fails, which others notice and act on.
-fn logged<T>(result: Result<T, ReadFailure>) -> Option<T> {
-    result.inspect_err(|error| tracing::error!(%error, "a query could not be answered")).ok()
+/// Whether the state after a height can be read when the chain has come to `tip`.
+fn is_kept(height: Height, tip: Height) -> bool {
+    let oldest = tip.get().saturating_sub(floe_storage::STATE_HEIGHTS);
+    (oldest..=tip.get()).contains(&height.get())
+}
+
+#[cfg(test)]
+mod tests {
+    use floe_storage::STATE_HEIGHTS;
+
+    use super::*;
+
+    #[test]
+    fn only_states_that_are_not_pruned_are_read() {
+        let tip = Height::new(STATE_HEIGHTS + 5);
+        for (height, kept) in [(4, false), (5, true), (tip.get(), true), (tip.get() + 1, false)] {
+            assert_eq!(is_kept(Height::new(height), tip), kept, "height {height}");
+        }
+        assert!(is_kept(Height::new(0), Height::new(0)));
+        assert!(!is_kept(Height::new(u64::MAX), tip));
+    }
 }
