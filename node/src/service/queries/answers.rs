@@ -138,14 +138,19 @@ impl Answers {
     ) -> Result<Option<LedgerResponse>, ReadFailure> {
         let tip = self.state().tip().height;
         let height = height.unwrap_or(tip);
-        if !is_kept(height, tip) {
+        if height > tip || !self.is_kept(height) {
             return Ok(None);
         }
         let header = self.certified(height)?;
         let mut proofs = Vec::with_capacity(keys.len());
         let mut bytes = borsh::object_length(&header).unwrap_or(0);
         for key in keys {
-            let proof = StateProof::new(self.store(), height.get(), key)?;
+            let proof = match StateProof::new(self.store(), height.get(), key) {
+                Ok(proof) => proof,
+                // It was forgotten while it was read.
+                Err(_) if !self.is_kept(height) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            };
             bytes += borsh::object_length(&proof).unwrap_or(MAX_FACTS_BYTES);
             if bytes > MAX_FACTS_BYTES / 2 && !proofs.is_empty() {
                 break;
@@ -153,6 +158,11 @@ impl Answers {
             proofs.push(proof);
         }
         Ok(Some(LedgerResponse::Facts { header, proofs }))
+    }
+
+    /// Whether the state after a height can still be read.
+    fn is_kept(&self, height: Height) -> bool {
+        self.store().oldest_state().is_some_and(|oldest| height >= oldest)
     }
 
     fn handovers(&self, from: Epoch, max: u8) -> Result<Vec<Handover>, ReadFailure> {
@@ -210,28 +220,5 @@ impl Answers {
             return Ok(Vec::new());
         }
         Ok(self.store().index(&start..&range.end, limit)?)
-    }
-}
-
-/// Whether the state after a height can be read when the chain has come to `tip`.
-fn is_kept(height: Height, tip: Height) -> bool {
-    let oldest = tip.get().saturating_sub(floe_storage::STATE_HEIGHTS);
-    (oldest..=tip.get()).contains(&height.get())
-}
-
-#[cfg(test)]
-mod tests {
-    use floe_storage::STATE_HEIGHTS;
-
-    use super::*;
-
-    #[test]
-    fn only_states_that_are_not_pruned_are_read() {
-        let tip = Height::new(STATE_HEIGHTS + 5);
-        for (height, kept) in [(4, false), (5, true), (tip.get(), true), (tip.get() + 1, false)] {
-            assert_eq!(is_kept(Height::new(height), tip), kept, "height {height}");
-        }
-        assert!(is_kept(Height::new(0), Height::new(0)));
-        assert!(!is_kept(Height::new(u64::MAX), tip));
     }
 }
