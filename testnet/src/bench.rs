@@ -4,6 +4,7 @@
 //! parts of its work alone, on the same machine in the same minute, and reports the ratio.
 
 pub(crate) mod bounds;
+pub(crate) mod ledger;
 pub(crate) mod loopback;
 pub(crate) mod store_read;
 
@@ -11,13 +12,15 @@ use std::time::Duration;
 
 use clap::Subcommand;
 
-use self::store_read::StoreReadArgs;
+use self::{ledger::LedgerArgs, store_read::StoreReadArgs};
 
 /// What to measure.
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchCommand {
     /// Store and read a blob; encoding, loopback and durable writing alone for comparison
     StoreRead(StoreReadArgs),
+    /// Make blocks with and without transactions; a large state and a light client alone
+    Ledger(LedgerArgs),
 }
 
 /// The middle one; of an even number the earlier of the two. None of none.

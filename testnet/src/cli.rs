@@ -170,6 +170,7 @@ impl Subcommands {
             Self::Status(args) => args.json,
             Self::Demo(args) => args.json,
             Self::Bench(BenchCommand::StoreRead(args)) => args.json,
+            Self::Bench(BenchCommand::Ledger(args)) => args.json,
             Self::Up(_) | Self::NodeProcess(_) => false,
         }
     }
@@ -198,6 +199,9 @@ async fn run(command: Subcommands) -> anyhow::Result<End> {
         Subcommands::Demo(args) => return until_interrupted(Box::pin(demo::run(&args))).await,
         Subcommands::Bench(BenchCommand::StoreRead(args)) => {
             return until_interrupted(Box::pin(bench::store_read::run(&args))).await;
+        }
+        Subcommands::Bench(BenchCommand::Ledger(args)) => {
+            return until_interrupted(Box::pin(bench::ledger::run(&args))).await;
         }
         Subcommands::NodeProcess(args) => run_node_process(args).await?,
     }

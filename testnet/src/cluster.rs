@@ -33,6 +33,7 @@ use tokio::time::timeout;
 
 pub use self::{
     builder::ClusterBuilder,
+    files::extra_account_key,
     status::{NodeState, NodeSummary, SwarmStatus},
 };
 use self::{builder::Options, files::SwarmFiles, in_process::InProcessNode, process::ProcessNode};
@@ -167,6 +168,21 @@ impl Cluster {
         match self.nodes.get(node)?.running.as_ref()? {
             Running::InProcess(_) => None,
             Running::Process(running) => running.process_id(),
+        }
+    }
+
+    /// The metrics of a running node in the text format of Prometheus.
+    ///
+    /// # Errors
+    /// If the node does not run, or its process does not answer.
+    pub async fn metrics(&self, node: usize) -> anyhow::Result<String> {
+        self.check_exists(node)?;
+        let running = self.nodes[node].running.as_ref();
+        match running.ok_or_else(|| anyhow!("node {node} is not running"))? {
+            Running::InProcess(running) => {
+                Ok(running.handle().map(NodeHandle::metrics).unwrap_or_default())
+            }
+            Running::Process(running) => running.metrics().await,
         }
     }
 

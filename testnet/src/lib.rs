@@ -37,6 +37,6 @@ mod up;
 mod workload;
 
 pub use self::{
-    cluster::{Cluster, ClusterBuilder, NodeState, NodeSummary, SwarmStatus},
+    cluster::{Cluster, ClusterBuilder, NodeState, NodeSummary, SwarmStatus, extra_account_key},
     workload::content,
 };

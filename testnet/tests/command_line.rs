@@ -204,3 +204,28 @@ async fn the_benchmark_measures_everything() {
     assert_eq!(usage.status.code(), Some(2));
     assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0);
 }
+
+#[tokio::test]
+async fn the_benchmark_of_the_ledger_measures_everything() {
+    let home = tempfile::tempdir().unwrap();
+    let bench = run(home.path(), &["bench", "ledger", "--quick", "--json"]).await;
+    assert!(bench.status.success(), "{}", String::from_utf8_lossy(&bench.stderr));
+    let report = json(&bench);
+    let swarm = &report["swarms"][0];
+    assert_eq!(swarm["nodes"], 4);
+    assert!(swarm["empty"]["blocks_per_second"].as_f64().unwrap() > 0.0);
+    assert!(swarm["empty"]["heard_bytes_per_block"].as_f64().unwrap() > 0.0);
+    assert!(swarm["facts_p50_ms"].as_f64().unwrap() > 0.0);
+    let loads = swarm["loads"].as_array().unwrap();
+    assert_eq!(loads.len(), 2);
+    for load in loads {
+        assert!(load["committed"].as_u64().unwrap() > 0, "{load}");
+        assert!(load["latency_p50_ms"].as_f64().unwrap() > 0.0, "{load}");
+    }
+    let large = &report["large"];
+    assert!(large["execute_known_ms"].as_f64().unwrap() > 0.0);
+    // 1,000 registrations, at most 250 swept by a block, and the block that ends the epoch.
+    assert!(large["boundary_blocks"].as_u64().unwrap() >= 4);
+    assert!(large["handover_and_proof_p50_ms"].as_f64().unwrap() > 0.0);
+    assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0);
+}

@@ -7,9 +7,12 @@ use std::{
 
 use anyhow::{Context, bail};
 use floe_node::{NodeConfig, network::Multiaddr};
-use floe_protocol::{consensus::Timeouts, genesis::NetworkFile};
+use floe_protocol::{consensus::Timeouts, genesis::NetworkFile, ledger::LedgerParameters};
 
-use super::{Cluster, NodeState, Slot, files::SwarmFiles};
+use super::{
+    Cluster, NodeState, Slot,
+    files::{GenesisOptions, SwarmFiles},
+};
 
 const DEFAULT_NODES: usize = 7;
 const DEFAULT_SHARDS: u16 = 64;
@@ -73,6 +76,7 @@ pub struct ClusterBuilder {
     nodes: Option<usize>,
     shards: Option<u16>,
     dir: Option<PathBuf>,
+    genesis: GenesisOptions,
     options: Options,
 }
 
@@ -88,6 +92,22 @@ impl ClusterBuilder {
     #[must_use]
     pub const fn shards(mut self, n_shards: u16) -> Self {
         self.shards = Some(n_shards);
+        self
+    }
+
+    /// The rules of the ledger: the defaults unless told otherwise. Fixed when a swarm is created.
+    #[must_use]
+    pub const fn ledger(mut self, ledger: LedgerParameters) -> Self {
+        self.genesis.ledger = ledger;
+        self
+    }
+
+    /// Accounts that the genesis funds beside wallet and faucet, with the keys of
+    /// [`extra_account_key`](super::extra_account_key): none unless told otherwise. Fixed when a
+    /// swarm is created.
+    #[must_use]
+    pub const fn extra_accounts(mut self, accounts: u32) -> Self {
+        self.genesis.extra_accounts = accounts;
         self
     }
 
@@ -155,7 +175,7 @@ impl ClusterBuilder {
     /// If the directory cannot be used, the swarm in it is another one than asked for, or a node
     /// does not start.
     pub async fn start(self) -> anyhow::Result<Cluster> {
-        let Self { nodes, shards, dir, options } = self;
+        let Self { nodes, shards, dir, genesis, options } = self;
         if options.processes && options.configure.is_some() {
             bail!("nodes of their own process cannot be configured: leave out one of the two");
         }
@@ -169,7 +189,9 @@ impl ClusterBuilder {
         if files.is_swarm() {
             check_same(&files, nodes, shards)?;
         } else {
-            files.create(nodes.unwrap_or(DEFAULT_NODES), shards.unwrap_or(DEFAULT_SHARDS))?;
+            let (nodes, shards) =
+                (nodes.unwrap_or(DEFAULT_NODES), shards.unwrap_or(DEFAULT_SHARDS));
+            files.create(nodes, shards, &genesis)?;
         }
         let network = files.read_network()?;
         let slot =

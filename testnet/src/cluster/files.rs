@@ -39,6 +39,27 @@ const WALLET_BALANCE: Amount = Amount::from_wal(1_000_000);
 /// What its faucet starts with.
 const FAUCET_BALANCE: Amount = Amount::from_wal(1_000_000);
 
+/// What each extra account of a local swarm starts with.
+const EXTRA_BALANCE: Amount = Amount::from_wal(1_000);
+
+/// What a new swarm's genesis says beyond its nodes and shards.
+#[derive(Clone, Debug, Default)]
+pub(super) struct GenesisOptions {
+    /// The rules of the ledger.
+    pub(super) ledger: LedgerParameters,
+    /// Funded accounts beside wallet and faucet, with the keys of [`extra_account_key`].
+    pub(super) extra_accounts: u32,
+}
+
+/// The key of an extra account of the genesis, always the same: for load, never for anything of
+/// worth.
+#[must_use]
+pub fn extra_account_key(index: u32) -> KeyPair {
+    let mut seed = *b"floe-testnet extra account key..";
+    seed[28..].copy_from_slice(&index.to_le_bytes());
+    KeyPair::from_seed(seed)
+}
+
 /// The directory of a swarm.
 #[derive(Clone, Debug)]
 pub(crate) struct SwarmFiles {
@@ -103,7 +124,12 @@ impl SwarmFiles {
     }
 
     /// Draws keys for nodes and writer and makes the genesis.
-    pub(crate) fn create(&self, nodes: usize, n_shards: u16) -> anyhow::Result<()> {
+    pub(super) fn create(
+        &self,
+        nodes: usize,
+        n_shards: u16,
+        options: &GenesisOptions,
+    ) -> anyhow::Result<()> {
         self.check_empty()?;
         let config = EncodingConfig::new(n_shards)?;
         let mut keys = (0..nodes).map(|_| NodeKeys::generate()).collect::<Result<Vec<_>, _>>()?;
@@ -117,6 +143,8 @@ impl SwarmFiles {
             balance,
         };
         let mut accounts = vec![funded(&wallet, WALLET_BALANCE), funded(&source, FAUCET_BALANCE)];
+        let extra = (0..options.extra_accounts).map(extra_account_key);
+        accounts.extend(extra.map(|key| funded(&key, EXTRA_BALANCE)));
         accounts.sort_by_key(|account| account.account);
         let member = |keys: &NodeKeys| {
             // One operator for all: the swarm is one person's.
@@ -130,7 +158,7 @@ impl SwarmFiles {
             writers: vec![writer.public()],
             accounts,
             faucet: Some(faucet),
-            ledger: LedgerParameters::default(),
+            ledger: options.ledger,
         };
         genesis.committee()?;
         for (node, keys) in keys.iter().enumerate() {
@@ -243,7 +271,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let files = SwarmFiles::new(&dir.path().join("swarm")).unwrap();
         assert!(!files.is_swarm());
-        files.create(4, 7).unwrap();
+        files.create(4, 7, &GenesisOptions::default()).unwrap();
         assert!(files.is_swarm());
         let network = files.read_network().unwrap();
         let writer = files.read_writer().unwrap();
@@ -254,7 +282,7 @@ mod tests {
             let keys = NodeKeys::open(&files.node(node).join("node.key")).unwrap();
             assert_eq!(keys.node.public(), *id);
         }
-        let error = files.create(4, 7).unwrap_err();
+        let error = files.create(4, 7, &GenesisOptions::default()).unwrap_err();
         assert!(error.to_string().contains("holds files but no swarm"), "{error}");
     }
 
@@ -262,8 +290,8 @@ mod tests {
     fn impossible_swarms_leave_nothing_behind() {
         let dir = tempfile::tempdir().unwrap();
         let files = SwarmFiles::new(dir.path()).unwrap();
-        assert!(files.create(3, 7).is_err());
-        assert!(files.create(4, 3).is_err());
+        assert!(files.create(3, 7, &GenesisOptions::default()).is_err());
+        assert!(files.create(4, 3, &GenesisOptions::default()).is_err());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
@@ -271,7 +299,7 @@ mod tests {
     fn ports_are_taken_again_unless_somebody_has_them() {
         let dir = tempfile::tempdir().unwrap();
         let files = SwarmFiles::new(dir.path()).unwrap();
-        files.create(4, 7).unwrap();
+        files.create(4, 7, &GenesisOptions::default()).unwrap();
         assert_eq!(files.listen(0, false), ["/ip4/127.0.0.1/tcp/0"]);
         let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = taken.local_addr().unwrap().port();

@@ -2,7 +2,7 @@
 //!
 //! The swarm runs the program `floe-testnet` again with the hidden command `node-process`. The
 //! child reports on stdout, one JSON object a line: that it is up, then every change of its
-//! connections. Its stdin carries nothing; when it closes, the child stops in order. So a child
+//! connections, and its metrics when SIGUSR1 asks for them. Its stdin carries nothing; when it closes, the child stops in order. So a child
 //! never outlives its swarm, even one that was killed. Children have a process group of their own:
 //! Ctrl-C in a terminal reaches the swarm alone, which then stops them.
 
@@ -18,6 +18,7 @@ use std::{
 use anyhow::{Context, anyhow, bail};
 use floe_node::{Node, NodeConfig, NodeHandle};
 use floe_protocol::{genesis::NetworkFile, keys::NodeId};
+use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines},
@@ -35,6 +36,7 @@ use floe_node::network::PeersView;
 
 const START_DEADLINE: Duration = Duration::from_secs(60);
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
+const METRICS_DEADLINE: Duration = Duration::from_secs(10);
 const PROGRAM: &str = "floe-testnet";
 
 /// What the command `node-process` is told.
@@ -65,6 +67,8 @@ enum Report {
     Up { addresses: Vec<String> },
     /// It is connected with these peers.
     Connected(BTreeSet<NodeId>),
+    /// What it counts, as asked for.
+    Metrics(String),
     /// It does not start.
     Failed(String),
 }
@@ -76,6 +80,7 @@ pub(super) struct ProcessNode {
     stdin: ChildStdin,
     addresses: Vec<String>,
     connected: watch::Receiver<BTreeSet<NodeId>>,
+    metrics: watch::Receiver<String>,
 }
 
 impl ProcessArgs {
@@ -129,9 +134,10 @@ impl ProcessNode {
             ),
             None => bail!("it ended at once: see {}", log_path.display()),
         };
-        let (sender, connected) = watch::channel(BTreeSet::new());
-        tokio::spawn(follow(reports, sender));
-        Ok(Self { child, stdin, addresses, connected })
+        let (connected_sender, connected) = watch::channel(BTreeSet::new());
+        let (metrics_sender, metrics) = watch::channel(String::new());
+        tokio::spawn(follow(reports, connected_sender, metrics_sender));
+        Ok(Self { child, stdin, addresses, connected, metrics })
     }
 
     pub(super) fn addresses(&self) -> &[String] {
@@ -153,6 +159,17 @@ impl ProcessNode {
             // The process has ended: nobody will ever be connected.
             std::future::pending::<()>().await;
         }
+    }
+
+    /// Asks the process what it counts.
+    pub(super) async fn metrics(&self) -> anyhow::Result<String> {
+        let pid = self.child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+        let pid = pid.context("its process has ended")?;
+        let mut metrics = self.metrics.clone();
+        metrics.mark_unchanged();
+        kill_process(pid, Signal::USR1).context("its process cannot be asked")?;
+        timeout(METRICS_DEADLINE, metrics.changed()).await.context("it does not answer")??;
+        Ok(metrics.borrow().clone())
     }
 
     /// Waits until the process ends by itself.
@@ -187,10 +204,13 @@ fn check(status: ExitStatus) -> anyhow::Result<()> {
 async fn follow(
     mut reports: Lines<BufReader<ChildStdout>>,
     connected: watch::Sender<BTreeSet<NodeId>>,
+    metrics: watch::Sender<String>,
 ) {
     while let Ok(Some(line)) = reports.next_line().await {
-        if let Ok(Report::Connected(nodes)) = serde_json::from_str(&line) {
-            connected.send_replace(nodes);
+        match serde_json::from_str(&line) {
+            Ok(Report::Connected(nodes)) => drop(connected.send_replace(nodes)),
+            Ok(Report::Metrics(text)) => drop(metrics.send_replace(text)),
+            Ok(Report::Up { .. } | Report::Failed(_)) | Err(_) => {}
         }
     }
 }
@@ -215,6 +235,7 @@ fn program(options: &Options) -> anyhow::Result<PathBuf> {
 /// What a child does: runs one node until its stdin closes or it is told to terminate.
 pub(crate) async fn run(args: ProcessArgs) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
+    let mut metrics_wanted = signal(SignalKind::user_defined1())?;
     let mut peer = match start(&args).await {
         Ok(peer) => peer,
         Err(error) => {
@@ -237,6 +258,7 @@ pub(crate) async fn run(args: ProcessArgs) -> anyhow::Result<()> {
             Ok(()) = peers.changed() => {}
             read = stdin.read(&mut ignored) => if !matches!(read, Ok(1..)) { break None },
             _ = terminate.recv() => break None,
+            _ = metrics_wanted.recv() => report(&Report::Metrics(peer.metrics())),
             error = peer.failed() => break Some(error),
         }
     };
@@ -267,6 +289,13 @@ impl Peer {
         match self {
             Self::Storage(handle) => handle.peers(),
             Self::Sink(sink) => sink.peers(),
+        }
+    }
+
+    fn metrics(&self) -> String {
+        match self {
+            Self::Storage(handle) => handle.metrics(),
+            Self::Sink(_) => String::new(),
         }
     }
 
