@@ -11,17 +11,19 @@ use common::RawPeer;
 use floe_node::{
     CommittedBlock, Ledger,
     key_file::NodeKeys,
-    network::{Role, Topic},
+    network::{RequestError, Role, Topic},
 };
 use floe_protocol::{
     consensus::ConsensusMessage,
     hash::Hash,
-    index::Height,
+    index::{Epoch, Height},
     keys::KeyPair,
     ledger::{
-        AccountId, Amount, BlockHash, Event, Operation, Timestamp, Transaction, TransactionId,
+        AccountId, Amount, BlockHash, Event, Key, Operation, SystemOperation, Timestamp,
+        Transaction, TransactionId, VerifiedTransaction,
     },
-    vote::{Vote, VoteKind},
+    message::{LedgerAnnouncement, LedgerRequest, LedgerResponse, Request, Response},
+    vote::{Equivocation, Vote, VoteKind},
 };
 use floe_testnet::Cluster;
 use tokio::{sync::broadcast::Receiver, time::timeout};
@@ -37,6 +39,21 @@ fn recipient() -> AccountId {
     AccountId::new(KeyPair::from_seed([9; 32]).public())
 }
 
+/// The wallet's transfer with this nonce.
+fn signed_transfer(cluster: &Cluster, nonce: u64) -> Arc<VerifiedTransaction> {
+    let state = ledger(cluster, 0).state().borrow().clone();
+    let wallet = cluster.wallet();
+    let amount = Amount::from_frost(1);
+    let transaction = Transaction {
+        sender: AccountId::new(wallet.public()),
+        nonce,
+        fee: state.parameters().ledger.fee_per_operation,
+        expires: Timestamp::from_ms(u64::MAX),
+        operations: vec![Operation::Transfer { to: recipient(), amount }],
+    };
+    Arc::new(transaction.sign(state.chain(), wallet).verify(state.chain()).unwrap())
+}
+
 /// Gives a node the wallet's transfers with these nonces, to be spread.
 async fn transfer(
     cluster: &Cluster,
@@ -44,20 +61,7 @@ async fn transfer(
     nonces: std::ops::Range<u64>,
 ) -> Vec<TransactionId> {
     let ledger = ledger(cluster, node);
-    let state = ledger.state().borrow().clone();
-    let wallet = cluster.wallet();
-    let sign = |nonce| {
-        let amount = Amount::from_frost(1);
-        let transaction = Transaction {
-            sender: AccountId::new(wallet.public()),
-            nonce,
-            fee: state.parameters().ledger.fee_per_operation,
-            expires: Timestamp::from_ms(u64::MAX),
-            operations: vec![Operation::Transfer { to: recipient(), amount }],
-        };
-        Arc::new(transaction.sign(state.chain(), wallet).verify(state.chain()).unwrap())
-    };
-    let transactions: Vec<_> = nonces.map(sign).collect();
+    let transactions: Vec<_> = nonces.map(|nonce| signed_transfer(cluster, nonce)).collect();
     let ids = transactions.iter().map(|transaction| transaction.id()).collect();
     for result in ledger.insert(transactions, true).await.unwrap() {
         assert_eq!(result, Ok(()));
@@ -108,6 +112,80 @@ async fn a_transaction_given_to_one_node_is_committed_on_all() {
     let expected = reached(&cluster, 0, height).await;
     for node in 1..4 {
         assert_eq!(reached(&cluster, node, height).await, expected, "node {node}");
+    }
+    cluster.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn questions_beyond_the_chain_get_no_false_answer() {
+    let cluster = Cluster::builder().nodes(4).shards(7).start().await.unwrap();
+    cluster.wait_connected().await.unwrap();
+    let stranger = RawPeer::join(&cluster).await;
+    let node = cluster.node(0).expect("a running node").id();
+    let ask = |request| stranger.network.request(node, Request::Ledger(request));
+    let keys = vec![Key::Account(recipient())];
+    let facts = |height| LedgerRequest::Facts { height: Some(height), keys: keys.clone() };
+    let last = Height::new(u64::MAX);
+    assert_eq!(ask(facts(last)).await, Err(RequestError::Closed), "as if it were the genesis");
+    let answer = ask(facts(Height::new(0))).await.unwrap();
+    let Response::Ledger(answer) = answer else { unreachable!("{answer:?}") };
+    let LedgerResponse::Facts { header: None, proofs } = *answer else { unreachable!("genesis") };
+    assert_eq!(proofs.len(), 1);
+    let empty = [
+        (
+            LedgerRequest::Handovers { from: Epoch::new(u64::MAX), max: 2 },
+            LedgerResponse::Handovers { handovers: Vec::new() },
+        ),
+        (
+            LedgerRequest::Blocks { from: last, max_bytes: 1 },
+            LedgerResponse::Blocks { blocks: Vec::new() },
+        ),
+        (LedgerRequest::Block { height: last }, LedgerResponse::Block(None)),
+    ];
+    for (question, expected) in empty {
+        assert_eq!(ask(question).await, Ok(Response::Ledger(Box::new(expected))));
+    }
+    cluster.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_that_votes_twice_is_nobodys_business() {
+    let cluster = Cluster::builder().nodes(4).shards(7).start().await.unwrap();
+    cluster.wait_connected().await.unwrap();
+    let stranger = RawPeer::join(&cluster).await;
+    let key = KeyPair::from_seed([66; 32]);
+    let mut blocks = ledger(&cluster, 0).committed();
+    let mut nonce = 0;
+    loop {
+        let vote = |seed| {
+            let block = Some(BlockHash::new(Hash::new([seed; 32])));
+            let (height, kind) = (Height::new(1), VoteKind::Prevote);
+            let vote = Vote { height, round: nonce, kind, block, voter: key.public() };
+            vote.sign(stranger.view.chain(), &key)
+        };
+        let equivocation = Equivocation { first: vote(1), second: vote(2) };
+        let report = SystemOperation::ReportEquivocation { equivocation };
+        let report = LedgerAnnouncement::System(report).encode().unwrap();
+        // Before it knows who listens it has no peers; there are more blocks to come.
+        let told = stranger.network.publish(Topic::Transactions, report).await.is_ok();
+        let ids = if told {
+            // From the same peer, so it comes after the report.
+            let transfer = signed_transfer(&cluster, nonce.into());
+            let list = vec![transfer.signed().to_bytes()];
+            let list = LedgerAnnouncement::Transactions(list).encode().unwrap();
+            stranger.network.publish(Topic::Transactions, list).await.unwrap();
+            vec![transfer.id()]
+        } else {
+            transfer(&cluster, 0, nonce.into()..u64::from(nonce) + 1).await
+        };
+        nonce += 1;
+        committed(&mut blocks, &ids).await;
+        if told {
+            break;
+        }
+    }
+    for node in 0..4 {
+        assert_eq!(ledger(&cluster, node).mempool().await.unwrap().system, 0, "node {node}");
     }
     cluster.shutdown().await.unwrap();
 }

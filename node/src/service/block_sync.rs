@@ -5,10 +5,10 @@
 //! it fetches the blocks between, with their certificates, and hands them to the ledger, which
 //! believes nobody: every block is verified like a proposal, its certificate like votes.
 //!
-//! Only what a quorum signed, or what a member of the committee says, makes this node fetch. A
-//! header that cannot be verified here is a reason to ask a member. Who stalls or sends something
-//! wrong is left alone for a while, and blocks are asked of one peer after the other, so that none
-//! can hold the node back for long.
+//! Only what a quorum signed, or what a member of the committee says, makes this node fetch; while
+//! no member that it knows is connected, any storage node is asked instead. A header that cannot be
+//! verified here is a reason to ask. Who stalls or sends something wrong is left alone for a while,
+//! and blocks are asked of one peer after the other, so that none can hold the node back for long.
 //!
 //! Headers from gossip are judged beside all that. They are passed on only if a quorum signed them,
 //! one of each height and none below another: light peers live on them.
