@@ -3,9 +3,9 @@
 //! After each commit a node waits here before it begins the next height. A proposer that has begun
 //! builds at once: nothing is held back within a height.
 //!
-//! Invariants: two heights begin at least the least interval apart, whatever others say, unless
-//! the next one is decided already; without any reason the heartbeat begins one. Only the monotonic
-//! clock counts: a wall clock that is wrong changes nothing here.
+//! Invariants: two heights begin at least the least interval apart, whatever others say; without
+//! any reason the heartbeat begins one. Only the monotonic clock counts: a wall clock that is wrong
+//! changes nothing here. Not asked for heights that block sync brings: those begin at once.
 
 use std::time::Duration;
 
@@ -18,8 +18,6 @@ pub struct Reasons {
     pub work: bool,
     /// Others have begun the next height. One faulty member can make it look so.
     pub others_began: bool,
-    /// The next block is decided, and only has to be fetched.
-    pub syncing: bool,
     /// When the running epoch needs a block, in ledger time after the last one; none before the
     /// first block.
     pub epoch_wait: Option<Duration>,
@@ -46,9 +44,6 @@ impl Pace {
     /// the last one ended there.
     #[must_use]
     pub fn next_height(&self, last: Duration, reasons: &Reasons) -> Duration {
-        if reasons.syncing {
-            return last;
-        }
         let soonest = last.saturating_add(self.interval_min);
         if reasons.work || reasons.others_began {
             return soonest;
@@ -74,7 +69,6 @@ mod tests {
         assert_eq!(at(Reasons { work: true, ..none }), ms(1_030), "least interval");
         let others_began = Reasons { others_began: true, ..none };
         assert_eq!(at(others_began), ms(1_030), "others cannot shorten it");
-        assert_eq!(at(Reasons { syncing: true, ..none }), ms(980), "decided: at once");
         assert_eq!(at(deadline(ms(520))), ms(1_500), "at the deadline");
         assert_eq!(at(deadline(Duration::ZERO)), ms(1_030), "past the deadline: least interval");
         assert_eq!(at(deadline(ms(49_000))), ms(10_980), "the heartbeat comes first");
