@@ -81,6 +81,15 @@ pub(super) struct Listeners {
     pub(super) missing: watch::Sender<Height>,
 }
 
+/// Where a block comes from that is being committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    /// The committee's votes, as they were cast.
+    Votes,
+    /// Another node, which has committed it before.
+    Sync,
+}
+
 /// The thread's state.
 pub(super) struct Driver {
     chain: Chain,
@@ -100,14 +109,16 @@ pub(super) struct Driver {
     executed: BTreeMap<BlockHash, Executed>,
     /// When the last height ended.
     last_commit: Duration,
-    /// What is known of others: the rest of the reasons for a block is asked for each time.
-    reasons: Reasons,
+    /// Others have begun the next height.
+    others_began: bool,
     /// The state has dead records to sweep.
     sweep: bool,
     /// Commits that a node without a journal has yet to see; 0 if it votes.
     abstains: u32,
     /// Follows the running height without a word.
     silent: bool,
+    /// Where the block being committed comes from.
+    source: Source,
 }
 
 impl Driver {
@@ -129,10 +140,11 @@ impl Driver {
             born: wall_clock(),
             executed: BTreeMap::new(),
             last_commit: Duration::ZERO,
-            reasons: Reasons { others_began: true, ..Reasons::default() },
+            others_began: true,
             sweep: false,
             abstains,
             silent: true,
+            source: Source::Votes,
             chain,
             keys,
             network,
@@ -196,12 +208,11 @@ impl Driver {
         if running {
             return None;
         }
-        let state = &self.chain.state;
-        let epoch_wait = state
-            .epoch_deadline()
-            .map(|deadline| Duration::from_millis(deadline.ms_since(state.tip().time)));
-        let work = !self.mempool.is_idle() || self.sweep;
-        let reasons = Reasons { work, epoch_wait, ..self.reasons };
+        let reasons = Reasons {
+            work: !self.mempool.is_idle() || self.sweep,
+            others_began: self.others_began,
+            epoch_wait: self.chain.state.epoch_wait(),
+        };
         Some(self.pace.next_height(self.last_commit, &reasons))
     }
 
@@ -210,7 +221,7 @@ impl Driver {
         let (journal, abstain) = self.journal_of(height)?;
         self.silent = abstain;
         self.executed.clear();
-        self.reasons.others_began = false;
+        self.others_began = false;
         let start = Start {
             height,
             committee: Arc::clone(self.chain.state.committee()),
@@ -296,7 +307,7 @@ impl Driver {
             Output::Missing { height, .. } => {
                 self.listeners.missing.send_replace(height);
             }
-            Output::NextHeight => self.reasons.others_began = true,
+            Output::NextHeight => self.others_began = true,
             Output::Verdict(_) => {}
         }
         Ok(None)
@@ -434,7 +445,7 @@ impl Driver {
         self.last_commit = self.started.elapsed();
         // Only blocks that were made since this process started: older ones may be played to it
         // again by anybody, and it may have voted on them.
-        if !self.reasons.syncing && block.header.time > self.born.plus_ms(CLOCK_SKEW_MS) {
+        if self.source == Source::Votes && block.header.time > self.born.plus_ms(CLOCK_SKEW_MS) {
             self.abstains = self.abstains.saturating_sub(1);
         }
         let state = &self.chain.state;
@@ -450,7 +461,7 @@ impl Driver {
         self.mempool.committed(block.header.time, &committed.transactions, &senders);
         self.mempool.committed_system(&block.body.system);
         tracing::debug!(%height, transactions = committed.transactions.len(), "block committed");
-        if block.header.proposer == self.keys.node.public() && !self.reasons.syncing {
+        if block.header.proposer == self.keys.node.public() && self.source == Source::Votes {
             let certificate = committed.certificate.clone();
             let header = CertifiedHeader { header: block.header, certificate };
             self.announce(Topic::Headers, &LedgerAnnouncement::NewHeader(Box::new(header)));
@@ -532,7 +543,7 @@ impl Driver {
 
     fn on_synced(&mut self, synced: SyncedBlocks) -> Result<(), Fault> {
         let SyncedBlocks { blocks, reply } = synced;
-        self.reasons.syncing = true;
+        self.source = Source::Sync;
         let mut taken = true;
         for (block, certificate) in blocks {
             let next = self.chain.state.next_height();
@@ -551,9 +562,9 @@ impl Driver {
                 break;
             }
         }
-        self.reasons.syncing = false;
+        self.source = Source::Votes;
         // Others are ahead: there is no reason to wait at this height.
-        self.reasons.others_began = true;
+        self.others_began = true;
         let _ = reply.send(taken);
         Ok(())
     }
