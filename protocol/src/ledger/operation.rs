@@ -278,7 +278,7 @@ impl Operation {
     }
 }
 
-/// What nodes tell the ledger free of fee and nonce. At most one per [`SystemKey`] is ever
+/// What nodes tell the ledger free of fee and nonce. At most one of a kind per node and epoch is
 /// executed.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize,
