@@ -8,3 +8,23 @@ pub(crate) mod ledger;
 pub(crate) mod queries;
 pub(crate) mod storage_node;
 pub(crate) mod transactions;
+
+use tokio::task::{JoinError, spawn_blocking};
+
+/// Runs on a blocking thread; nothing comes back only when the runtime is shutting down.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    match spawn_blocking(work).await {
+        Ok(result) => Some(result),
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => None,
+    }
+}
+
+/// A panic in a task is a broken invariant of ours: the node must not go on.
+fn on_ended(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        std::panic::resume_unwind(error.into_panic());
+    }
+}

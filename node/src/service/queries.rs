@@ -23,7 +23,7 @@ use floe_protocol::{
 };
 use tokio::{
     sync::{Semaphore, mpsc},
-    task::{JoinError, JoinSet, spawn_blocking},
+    task::JoinSet,
     time::{Instant, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
@@ -33,8 +33,10 @@ use self::{
     receipts::Receipts,
 };
 use super::{
+    blocking,
     lane::{Lane, Place},
     ledger::Ledger,
+    on_ended,
 };
 use crate::network::ReplyHandle;
 
@@ -113,15 +115,6 @@ pub(crate) async fn run(args: Args) {
     }
     while let Some(ended) = tasks.join_next().await {
         on_ended(ended);
-    }
-}
-
-/// A panic in a task is a broken invariant of ours: the node must not go on.
-fn on_ended(ended: Result<(), JoinError>) {
-    if let Err(error) = ended
-        && error.is_panic()
-    {
-        std::panic::resume_unwind(error.into_panic());
     }
 }
 
@@ -274,15 +267,6 @@ fn submit_error(error: &floe_protocol::mempool::MempoolError) -> SubmitError {
         E::FeeTooLow { min } => SubmitError::Fee { min: *min },
         E::Unaffordable => SubmitError::Funds,
         E::AccountFull | E::Full | E::SystemFull => SubmitError::Full,
-    }
-}
-
-/// Runs on a blocking thread; nothing comes back only when the runtime is shutting down.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    match spawn_blocking(work).await {
-        Ok(result) => Some(result),
-        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-        Err(_) => None,
     }
 }
 

@@ -20,12 +20,12 @@ use tokio::{
         mpsc::{self, error::TrySendError},
         watch,
     },
-    task::{JoinSet, spawn_blocking},
+    task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
 
 use self::responder::{Judgement, Responder};
-use super::{lane::Lane, queries::Query};
+use super::{blocking, lane::Lane, on_ended, queries::Query};
 use crate::{
     config::ServiceLimits,
     key_file::NodeKeys,
@@ -68,7 +68,7 @@ pub(crate) async fn run(args: Args) {
         tokio::select! {
             () = cancel.cancelled() => break,
             () = broken.cancelled() => break,
-            Some(ended) = service.tasks.join_next() => Service::on_ended(ended),
+            Some(ended) = service.tasks.join_next() => on_ended(ended),
             request = requests.recv() => match request {
                 Some(request) => service.on_request(request),
                 None => break,
@@ -78,7 +78,7 @@ pub(crate) async fn run(args: Args) {
     }
     // What runs is finished: it may be about to answer for something durable.
     while let Some(ended) = service.tasks.join_next().await {
-        Service::on_ended(ended);
+        on_ended(ended);
     }
 }
 
@@ -151,24 +151,6 @@ impl Service {
                 Some(Judgement::Unknown) | None => verdict.ignore(),
             }
         });
-    }
-
-    /// A panic in a request's task is a broken invariant of ours: the node must not go on.
-    fn on_ended(ended: Result<(), tokio::task::JoinError>) {
-        if let Err(error) = ended
-            && error.is_panic()
-        {
-            std::panic::resume_unwind(error.into_panic());
-        }
-    }
-}
-
-/// Runs on a blocking thread; nothing comes back only when the runtime is shutting down.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    match spawn_blocking(work).await {
-        Ok(result) => Some(result),
-        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-        Err(_) => None,
     }
 }
 

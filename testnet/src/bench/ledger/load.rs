@@ -20,7 +20,7 @@ use floe_protocol::{
     keys::{ChainId, KeyPair, NodeId},
     ledger::{AccountId, Amount, Key, Operation, Record, Timestamp, Transaction, TransactionId},
     light::CertifiedHeader,
-    message::{LedgerRequest, LedgerResponse, Request, Response, ledger::MAX_FACTS},
+    message::{LedgerRequest, LedgerResponse, Refusal, Request, Response, ledger::MAX_FACTS},
 };
 use tokio::{sync::Semaphore, task::JoinSet, time::MissedTickBehavior};
 
@@ -288,11 +288,21 @@ async fn ask(
     }
 }
 
-/// Hands over transactions; the ids of those that were taken.
+/// Hands over transactions; the ids of those that were taken. A node that is busy is asked again
+/// when it says, as any client would: what it never saw leaves a gap in its sender's nonces.
 async fn submit(network: &Network, node: NodeId, transactions: Vec<Vec<u8>>) -> Vec<TransactionId> {
-    match ask(network, node, LedgerRequest::Submit { transactions }).await {
-        Ok(LedgerResponse::Submitted { results }) => results.into_iter().flatten().collect(),
-        Ok(_) | Err(_) => Vec::new(),
+    let request = Request::Ledger(LedgerRequest::Submit { transactions });
+    loop {
+        match network.request(node, request.clone()).await {
+            Ok(Response::Ledger(answer)) => {
+                let LedgerResponse::Submitted { results } = *answer else { return Vec::new() };
+                return results.into_iter().flatten().collect();
+            }
+            Ok(Response::Refused(Refusal::Busy { retry_after_ms })) => {
+                tokio::time::sleep(Duration::from_millis(retry_after_ms.into())).await;
+            }
+            Ok(_) | Err(_) => return Vec::new(),
+        }
     }
 }
 
