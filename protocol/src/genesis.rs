@@ -15,14 +15,12 @@ use crate::{
     committee::{Candidate, Committee, CommitteeError},
     encoding::{ConfigError, EncodingConfig},
     hash::{Domain, Hash},
-    keys::{BlsKeyPair, BlsPublicKey, BlsSignature, ChainId, KeyPair, NodeId, PublicKey},
-    ledger::{AccountId, Amount, LedgerParameters},
+    keys::{BlsKeyPair, BlsPublicKey, BlsSignature, ChainId, KeyPair, NodeId},
+    ledger::{AccountId, Amount, LedgerParameters, Parameters},
 };
 
 /// Longest name of a network in bytes.
 pub const MAX_NAME_BYTES: usize = 64;
-/// Most writers that a genesis may list.
-pub const MAX_WRITERS: usize = 1024;
 /// Most accounts that a genesis may fund.
 pub const MAX_ACCOUNTS: usize = 1 << 17;
 /// Most members that a genesis may list. More than `n_shards` of them never hold a shard, and each
@@ -56,9 +54,6 @@ pub enum GenesisError {
     /// The name is empty or too long.
     #[error("the name of a network has 1 to {MAX_NAME_BYTES} bytes")]
     Name,
-    /// Nobody could ever store, or the list is too long.
-    #[error("a genesis lists 1 to {MAX_WRITERS} writers")]
-    Writers,
     /// The list of members is too long.
     #[error("a genesis lists at most {MAX_MEMBERS} members")]
     Members,
@@ -147,8 +142,6 @@ pub struct Genesis {
     pub max_blob_bytes: u64,
     /// The first committee.
     pub members: Vec<GenesisMember>,
-    /// Who may register blobs.
-    pub writers: Vec<PublicKey>,
     /// Who has WAL from the start, by ascending key, the members' stakes not counted.
     #[serde(default)]
     pub accounts: Vec<GenesisAccount>,
@@ -162,8 +155,8 @@ pub struct Genesis {
 
 impl Genesis {
     /// The chain id: hash of name (u16 LE length), `n_shards` (u16 LE), `max_blob_bytes` (u64 LE),
-    /// members (u16 LE count; node, BLS key, possession, operator, stake u64 LE each), writers (u16
-    /// LE count), then accounts, faucet and ledger parameters in borsh's layout.
+    /// members (u16 LE count; node, BLS key, possession, operator, stake u64 LE each), then
+    /// accounts, faucet and ledger parameters in borsh's layout.
     #[must_use]
     pub fn chain_id(&self) -> ChainId {
         let count = |len: usize| u16::try_from(len).unwrap_or(u16::MAX).to_le_bytes();
@@ -178,10 +171,6 @@ impl Genesis {
             bytes.extend_from_slice(member.bls_possession.as_bytes());
             bytes.extend_from_slice(member.operator.key().as_bytes());
             bytes.extend_from_slice(&member.stake_wal.to_le_bytes());
-        }
-        bytes.extend_from_slice(&count(self.writers.len()));
-        for writer in &self.writers {
-            bytes.extend_from_slice(writer.as_bytes());
         }
         let ledger = (&self.accounts, &self.faucet, &self.ledger);
         borsh::to_writer(&mut bytes, &ledger).expect("writing to memory");
@@ -199,6 +188,19 @@ impl Genesis {
         sum.filter(|sum| *sum <= MAX_SUPPLY).ok_or(GenesisError::Supply)
     }
 
+    /// What the network fixes for everyone.
+    ///
+    /// # Errors
+    /// [`GenesisError::Supply`].
+    pub fn parameters(&self) -> Result<Parameters, GenesisError> {
+        Ok(Parameters {
+            n_shards: self.n_shards,
+            max_blob_bytes: self.max_blob_bytes,
+            ledger: self.ledger,
+            supply: self.supply()?,
+        })
+    }
+
     /// Checks everything and forms the first committee.
     ///
     /// # Errors
@@ -207,9 +209,6 @@ impl Genesis {
         let config = EncodingConfig::new(self.n_shards)?;
         if self.name.is_empty() || self.name.len() > MAX_NAME_BYTES {
             return Err(GenesisError::Name);
-        }
-        if self.writers.is_empty() || self.writers.len() > MAX_WRITERS {
-            return Err(GenesisError::Writers);
         }
         if self.members.len() > MAX_MEMBERS {
             return Err(GenesisError::Members);
@@ -280,15 +279,11 @@ mod tests {
         check(|genesis| genesis.name.clear(), &GenesisError::Name);
         let long = "x".repeat(MAX_NAME_BYTES + 1);
         check(|genesis| genesis.name.clone_from(&long), &GenesisError::Name);
-        check(|genesis| genesis.writers.clear(), &GenesisError::Writers);
-        let writers = vec![test_support::writer_key().public(); MAX_WRITERS + 1];
-        check(|genesis| genesis.writers.clone_from(&writers), &GenesisError::Writers);
         let members = vec![test_support::genesis(4, 4).members[0]; MAX_MEMBERS + 1];
         check(|genesis| genesis.members.clone_from(&members), &GenesisError::Members);
 
         let mut longest = test_support::genesis(5, 7);
         longest.name = "x".repeat(MAX_NAME_BYTES);
-        longest.writers = writers[1..].to_vec();
         assert!(longest.committee().is_ok());
     }
 

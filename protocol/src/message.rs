@@ -1,4 +1,4 @@
-//! What peers say to each other: requests, responses, refusals, announcements, and their limits.
+//! What peers say to each other: requests, responses, refusals, and their limits.
 //!
 //! On the wire a message is a head and a payload: `u32` LE length of the head, the head in CBOR,
 //! then the raw payload, whose length the head states. Sliver bytes never pass through CBOR.
@@ -10,7 +10,6 @@
 //! by the kind of message and the network's limits before the first byte of it is read; heads
 //! with trailing bytes are refused. Deliberately not here: sockets and streams (`floe-node`).
 
-mod announcement;
 pub mod ledger;
 mod request;
 mod response;
@@ -25,21 +24,18 @@ use crate::{
 };
 
 pub use self::{
-    announcement::Announcement,
     ledger::{
         CertifiedBlock, Handover, IndexQuery, LedgerAnnouncement, LedgerKind, LedgerRequest,
         LedgerResponse, LedgerTopic, RefusedOperation, SubmitError,
     },
     request::{Request, RequestHead},
-    response::{InvalidReason, NodeStatus, Refusal, Response, ResponseHead, StatusAnswer},
+    response::{InvalidReason, NodeStatus, Refusal, Response, ResponseHead},
 };
 
 /// Length of the prefix before a head.
 pub const PREFIX_BYTES: usize = 4;
 /// Longest head in bytes: certificates, headers, proofs and short lists fit.
 pub const MAX_HEAD_BYTES: usize = 16 << 10;
-/// Longest announcement in bytes.
-pub const MAX_ANNOUNCEMENT_BYTES: usize = 2 << 10;
 /// Longest version by which a node may call itself.
 pub const MAX_VERSION_BYTES: usize = 64;
 

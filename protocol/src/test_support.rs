@@ -27,12 +27,6 @@ pub fn node_keys(nodes: usize) -> Vec<(KeyPair, BlsKeyPair)> {
         .collect()
 }
 
-/// The key of the writer that [`genesis`] lists.
-#[must_use]
-pub fn writer_key() -> KeyPair {
-    KeyPair::from_seed([2; 32])
-}
-
 /// The key of an account that [`genesis`] funds, for `i` below 8.
 #[must_use]
 pub fn account_key(i: u8) -> KeyPair {
@@ -68,7 +62,6 @@ pub fn genesis(nodes: usize, n_shards: u16) -> Genesis {
         n_shards,
         max_blob_bytes: config.default_max_blob_bytes(),
         members: members.iter().enumerate().map(member).collect(),
-        writers: vec![writer_key().public()],
         accounts,
         faucet: Some(faucet),
         ledger: LedgerParameters::default(),

@@ -1,7 +1,7 @@
-//! The progress machines of a client: [`Upload`] brings a blob to a quorum, [`Download`] brings it
-//! back.
+//! What a client does with a blob: [`StorePlan`] says what a store has to pay for, [`Upload`] brings
+//! the blob to a quorum, [`Download`] brings it back.
 //!
-//! Both are pure: the driver tells them what happened and when, and does what they answer. They
+//! All are pure: the driver tells them what happened and when, and does what they answer. They
 //! decide who is asked for what, how much is in flight, when a node is late or given up, and when
 //! the work is done or has failed. They never see a byte of the blob.
 //!
@@ -10,11 +10,13 @@
 //! monotonic clock.
 
 mod download;
+mod store_plan;
 mod upload;
 
 pub use self::{
     download::{
         Download, DownloadConfig, DownloadFailure, DownloadInput, DownloadOutput, SliverFault,
     },
+    store_plan::{StorePlan, StorePlanError, Wanted},
     upload::{Ask, MemberFailure, Upload, UploadConfig, UploadFailure, UploadInput, UploadOutput},
 };

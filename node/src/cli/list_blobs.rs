@@ -5,7 +5,7 @@ use std::fmt;
 use clap::Args;
 use floe_protocol::{
     index::Epoch,
-    ledger::{AccountId, LedgerParameters, LedgerRegistration, Summary, Timestamp},
+    ledger::{AccountId, LedgerParameters, Registration, Summary, Timestamp},
     registration::RegistrationId,
 };
 use serde::Serialize;
@@ -42,7 +42,7 @@ pub(super) async fn run(session: &Session, arguments: ListBlobsArgs) -> Result<E
     let ledger = client.ledger();
     let registrations = ledger.registrations(account).await?.value;
     let summary = ledger.summary().await?.value;
-    let item = |(id, registration): &(RegistrationId, LedgerRegistration)| {
+    let item = |(id, registration): &(RegistrationId, Registration)| {
         Item::new(id, registration, summary.as_ref(), ledger.parameters())
     };
     let mut blobs: Vec<_> = registrations.iter().map(item).collect();
@@ -80,7 +80,7 @@ struct Item {
 impl Item {
     fn new(
         id: &RegistrationId,
-        registration: &LedgerRegistration,
+        registration: &Registration,
         summary: Option<&Summary>,
         parameters: &LedgerParameters,
     ) -> Self {

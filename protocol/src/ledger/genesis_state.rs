@@ -1,8 +1,8 @@
 //! The state at genesis: accounts, nodes with their stakes, the first committee and prices.
 
 use super::{
-    Account, EpochRecord, IndexEntry, Key, LedgerParameters, MemoryStore, NodeSettings, Parameters,
-    Prices, Record, Stake, State, StateChange, Summary, Supply, Timestamp, execute::new_node,
+    Account, EpochRecord, IndexEntry, Key, LedgerParameters, MemoryStore, NodeSettings, Prices,
+    Record, Stake, State, StateChange, Summary, Supply, Timestamp, execute::new_node,
     overlay::Overlay,
 };
 use crate::{
@@ -19,12 +19,7 @@ impl State {
     /// [`GenesisError`] if the genesis is no valid one.
     pub fn genesis(genesis: &Genesis) -> Result<(Self, StateChange), GenesisError> {
         let committee = genesis.committee()?;
-        let parameters = Parameters {
-            n_shards: genesis.n_shards,
-            max_blob_bytes: genesis.max_blob_bytes,
-            ledger: genesis.ledger,
-            supply: genesis.supply()?,
-        };
+        let parameters = genesis.parameters()?;
         let (summary, records) = records(genesis, &committee);
         let empty = MemoryStore::default();
         let mut overlay = Overlay::new(&empty, None);

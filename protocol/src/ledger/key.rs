@@ -26,7 +26,7 @@ pub enum Key {
     Stake(AccountId, NodeId),
     /// A [`Blob`](super::Blob).
     Blob(BlobId),
-    /// A [`Registration`](super::LedgerRegistration).
+    /// A [`Registration`](super::Registration).
     Registration(RegistrationId),
     /// A [`Name`](super::Name) that an account has given.
     Name(AccountId, String),
@@ -58,8 +58,8 @@ pub enum IndexEntry {
     CertifiedEnd(BlobId, Epoch, RegistrationId),
     /// A certified registration of a blob, first certified first: epoch, time in milliseconds.
     Certified(BlobId, (Epoch, u64), RegistrationId),
-    /// A registration of an account.
-    Owned(AccountId, RegistrationId),
+    /// A registration of an account, by blob.
+    Owned(AccountId, BlobId, RegistrationId),
     /// A node of the registry.
     Registered(NodeId),
     /// A transaction that concerns an account, latest first: height, position in its block.
@@ -85,8 +85,9 @@ impl IndexEntry {
                 let (epoch, time) = (epoch.get().to_be_bytes(), time_ms.to_be_bytes());
                 [&[3][..], blob.as_bytes(), &epoch, &time, registration.as_bytes()].concat()
             }
-            Self::Owned(account, registration) => {
-                [&[4][..], account.key().as_bytes(), registration.as_bytes()].concat()
+            Self::Owned(account, blob, registration) => {
+                let (account, registration) = (account.key().as_bytes(), registration.as_bytes());
+                [&[4][..], account, blob.as_bytes(), registration].concat()
             }
             Self::Registered(node) => [&[5][..], node.as_bytes()].concat(),
             Self::History(account, height, position) => {
@@ -146,6 +147,12 @@ impl IndexRange {
     #[must_use]
     pub fn owned(account: &AccountId) -> Self {
         Self::of([&[4][..], account.key().as_bytes()].concat())
+    }
+
+    /// Registrations of an account for one blob.
+    #[must_use]
+    pub fn owned_of(account: &AccountId, blob: &BlobId) -> Self {
+        Self::of([&[4][..], account.key().as_bytes(), blob.as_bytes()].concat())
     }
 
     /// All nodes of the registry.

@@ -10,8 +10,8 @@
 use std::{collections::BTreeMap, ops::Bound};
 
 use super::{
-    Account, Blob, EpochRecord, IndexEntry, IndexRange, Key, LedgerRegistration, Name, Node,
-    Presence, ReadError, Record, Stake, StateChange, StateReader, Summary, Supply, tree,
+    Account, Blob, EpochRecord, IndexEntry, IndexRange, Key, Name, Node, Presence, ReadError,
+    Record, Registration, Stake, StateChange, StateReader, Summary, Supply, tree,
 };
 use crate::{
     blob::BlobId,
@@ -87,7 +87,7 @@ impl<'a> Overlay<'a> {
         node(id: &NodeId) -> Node(Box<Node>) = Key::Node(*id);
         stake(account: &AccountId, node: &NodeId) -> Stake(Stake) = Key::Stake(*account, *node);
         blob(id: &BlobId) -> Blob(Blob) = Key::Blob(*id);
-        registration(id: &RegistrationId) -> Registration(Box<LedgerRegistration>)
+        registration(id: &RegistrationId) -> Registration(Box<Registration>)
             = Key::Registration(*id);
         name(account: &AccountId, name: &str) -> Name(Name) = Key::Name(*account, name.to_owned());
         stored_account(id: &AccountId) -> Account(Account) = Key::Account(*id);

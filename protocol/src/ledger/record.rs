@@ -127,6 +127,33 @@ pub struct Blob {
     pub invalid: bool,
 }
 
+/// The state of a blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BlobState {
+    /// Registered, not yet certified: nobody answers for it.
+    Registered,
+    /// Certified and alive: the swarm answers for it.
+    Certified,
+    /// Every certified registration has ended; its records are about to be swept.
+    Expired,
+    /// Proven inconsistent: it reads as invalid everywhere.
+    Invalid,
+}
+
+impl Blob {
+    /// Its state in `epoch`.
+    #[must_use]
+    pub fn state(&self, epoch: Epoch) -> BlobState {
+        match self.certified {
+            _ if self.invalid => BlobState::Invalid,
+            Some(certified) if epoch < certified.end => BlobState::Certified,
+            Some(_) => BlobState::Expired,
+            None => BlobState::Registered,
+        }
+    }
+}
+
 /// A price paid for some epochs.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize,
@@ -142,7 +169,7 @@ pub struct Payment {
 
 /// An account's paid claim that a blob be stored.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
-pub struct LedgerRegistration {
+pub struct Registration {
     /// The blob.
     pub blob: BlobId,
     /// Who may extend, delete or give it away.
@@ -161,7 +188,7 @@ pub struct LedgerRegistration {
     pub payments: Vec<Payment>,
 }
 
-impl LedgerRegistration {
+impl Registration {
     /// The first epoch in which it is dead: its end, or where it lapses uncertified.
     #[must_use]
     pub fn deadline(&self) -> Epoch {
@@ -175,6 +202,15 @@ impl LedgerRegistration {
     #[must_use]
     pub fn is_alive(&self, epoch: Epoch) -> bool {
         epoch < self.deadline()
+    }
+
+    /// What was paid for epochs from `from` on: what its owner gets back if it ends before them.
+    #[must_use]
+    pub fn paid_from(&self, from: Epoch) -> Option<Amount> {
+        self.payments.iter().try_fold(Amount::ZERO, |sum, payment| {
+            let epochs = payment.end.get().saturating_sub(payment.start.max(from).get());
+            sum.checked_add(payment.per_epoch.checked_mul(epochs.into())?)
+        })
     }
 }
 
@@ -321,7 +357,7 @@ pub enum Record {
     /// Under [`Key::Blob`](super::Key::Blob).
     Blob(Blob),
     /// Under [`Key::Registration`](super::Key::Registration).
-    Registration(Box<LedgerRegistration>),
+    Registration(Box<Registration>),
     /// Under [`Key::Name`](super::Key::Name).
     Name(Name),
     /// Under [`Key::Epoch`](super::Key::Epoch).

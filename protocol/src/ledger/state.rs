@@ -14,15 +14,17 @@ mod next_block;
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    Account, AccountId, BlockHash, CommitRecord, Header, Key, LatePrecommit, OperationError,
-    Parameters, ReadError, StateReader, Summary, SystemOperation, Timestamp, VerifiedTransaction,
-    error::Failure, execute::Executor, genesis_beacon, overlay::Overlay,
+    Account, AccountId, Blob, BlockHash, CommitRecord, Header, Key, LatePrecommit, OperationError,
+    Parameters, ReadError, Registration, StateReader, Summary, SystemOperation, Timestamp,
+    VerifiedTransaction, error::Failure, execute::Executor, genesis_beacon, overlay::Overlay,
 };
 use crate::{
+    blob::BlobId,
     committee::Committee,
     hash::Hash,
     index::{Epoch, Height},
     keys::ChainId,
+    registration::RegistrationId,
     vote::CommitCertificate,
 };
 
@@ -288,6 +290,27 @@ impl State {
     /// [`ReadError`] if the store fails.
     pub fn account(&self, reader: &dyn StateReader, id: &AccountId) -> Result<Account, ReadError> {
         Overlay::new(reader, Some(self.tip.height)).account(id)
+    }
+
+    /// A registration after the tip, dead ones included that have not been swept.
+    ///
+    /// # Errors
+    /// [`ReadError`] if the store fails.
+    pub fn registration(
+        &self,
+        reader: &dyn StateReader,
+        id: &RegistrationId,
+    ) -> Result<Option<Registration>, ReadError> {
+        let record = Overlay::new(reader, Some(self.tip.height)).registration(id)?;
+        Ok(record.map(|record| *record))
+    }
+
+    /// A blob after the tip.
+    ///
+    /// # Errors
+    /// [`ReadError`] if the store fails.
+    pub fn blob(&self, reader: &dyn StateReader, id: &BlobId) -> Result<Option<Blob>, ReadError> {
+        Overlay::new(reader, Some(self.tip.height)).blob(id)
     }
 }
 

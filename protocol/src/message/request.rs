@@ -9,21 +9,20 @@ use super::{
 };
 use crate::{
     blob::{BlobHeader, BlobId, HEADER_BYTES},
-    certificate::Certificate,
     codec,
     encoding::Axis,
     index::SliverPairIndex,
-    registration::{RegistrationId, SignedRegistration},
+    registration::RegistrationId,
 };
 
 /// A request, decoded and within limits, not yet verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
-    /// Registers the blob and hands over its digest table, from which the node derives the pair
-    /// proofs of its shards. Answered by [`Response::TableStored`](super::Response::TableStored).
+    /// Hands over the digest table of a blob, from which the node derives the pair proofs of its
+    /// shards. Answered by [`Response::TableStored`](super::Response::TableStored).
     Table {
-        /// The writer's registration.
-        registration: SignedRegistration,
+        /// The registration that it is stored for.
+        registration: RegistrationId,
         /// The blob's header.
         header: BlobHeader,
         /// The digest table, `64 n` bytes.
@@ -44,18 +43,6 @@ pub enum Request {
     Confirm {
         /// The registration.
         registration: RegistrationId,
-    },
-    /// Hands over a storage certificate, the point of availability.
-    Certify {
-        /// The blob's header.
-        header: BlobHeader,
-        /// The certificate, unverified.
-        certificate: Certificate,
-    },
-    /// Asks for a blob's status and certificate.
-    BlobStatus {
-        /// The blob.
-        blob: BlobId,
     },
     /// Asks for one sliver with its pair proof.
     ReadSliver {
@@ -79,8 +66,8 @@ pub enum RequestHead {
     /// See [`Request::Table`].
     #[serde(rename = "table")]
     Table {
-        /// The writer's registration.
-        registration: SignedRegistration,
+        /// The registration that it is stored for.
+        registration: RegistrationId,
         /// The blob header's byte layout.
         #[serde(with = "serde_bytes")]
         header: Vec<u8>,
@@ -104,22 +91,6 @@ pub enum RequestHead {
     Confirm {
         /// The registration.
         registration: RegistrationId,
-    },
-    /// See [`Request::Certify`].
-    #[serde(rename = "certify")]
-    Certify {
-        /// The blob header's byte layout.
-        #[serde(with = "serde_bytes")]
-        header: Vec<u8>,
-        /// The certificate's byte layout.
-        #[serde(with = "serde_bytes")]
-        certificate: Vec<u8>,
-    },
-    /// See [`Request::BlobStatus`].
-    #[serde(rename = "blob_status")]
-    BlobStatus {
-        /// The blob.
-        blob: BlobId,
     },
     /// See [`Request::ReadSliver`].
     #[serde(rename = "read_sliver")]
@@ -162,12 +133,11 @@ impl RequestHead {
                 at_most(u64::from(*secondary_bytes), limits.max_secondary_bytes())?;
                 check_pair(*pair, n_shards)?;
             }
-            Self::Certify { header, .. } => check_header(header)?,
             Self::ReadSliver { pair, .. } => check_pair(*pair, n_shards)?,
             Self::Ledger { kind, request_bytes } => {
                 at_most(u64::from(*request_bytes), kind.max_request_bytes() as u64)?;
             }
-            Self::Confirm { .. } | Self::BlobStatus { .. } | Self::NodeStatus => {}
+            Self::Confirm { .. } | Self::NodeStatus => {}
         }
         Ok(head)
     }
@@ -181,11 +151,7 @@ impl RequestHead {
                 primary_bytes + secondary_bytes
             }
             Self::Ledger { request_bytes, .. } => *request_bytes,
-            Self::Confirm { .. }
-            | Self::Certify { .. }
-            | Self::BlobStatus { .. }
-            | Self::ReadSliver { .. }
-            | Self::NodeStatus => 0,
+            Self::Confirm { .. } | Self::ReadSliver { .. } | Self::NodeStatus => 0,
         };
         bytes as usize
     }
@@ -199,8 +165,6 @@ impl Request {
             Self::Table { .. } => "table",
             Self::StoreSlivers { .. } => "store_slivers",
             Self::Confirm { .. } => "confirm",
-            Self::Certify { .. } => "certify",
-            Self::BlobStatus { .. } => "blob_status",
             Self::ReadSliver { .. } => "read_sliver",
             Self::NodeStatus => "node_status",
             Self::Ledger(request) => request.kind().name(),
@@ -214,11 +178,7 @@ impl Request {
             Self::Table { table, .. } => table.len(),
             Self::StoreSlivers { primary, secondary, .. } => primary.len() + secondary.len(),
             Self::Ledger(request) => borsh::object_length(request).unwrap_or(usize::MAX),
-            Self::Confirm { .. }
-            | Self::Certify { .. }
-            | Self::BlobStatus { .. }
-            | Self::ReadSliver { .. }
-            | Self::NodeStatus => 0,
+            Self::Confirm { .. } | Self::ReadSliver { .. } | Self::NodeStatus => 0,
         }
     }
 
@@ -243,12 +203,6 @@ impl Request {
                 (head, vec![primary, secondary])
             }
             Self::Confirm { registration } => (RequestHead::Confirm { registration }, Vec::new()),
-            Self::Certify { header, certificate } => {
-                let header = header.to_bytes().to_vec();
-                let certificate = certificate.to_bytes();
-                (RequestHead::Certify { header, certificate }, Vec::new())
-            }
-            Self::BlobStatus { blob } => (RequestHead::BlobStatus { blob }, Vec::new()),
             Self::ReadSliver { blob, pair, axis } => {
                 (RequestHead::ReadSliver { blob, pair, axis }, Vec::new())
             }
@@ -286,12 +240,6 @@ impl Request {
                 Self::StoreSlivers { registration, pair, primary, secondary: payload }
             }
             RequestHead::Confirm { registration } => Self::Confirm { registration },
-            RequestHead::Certify { header: bytes, certificate } => Self::Certify {
-                header: header(&bytes)?,
-                certificate: Certificate::from_bytes(&certificate)
-                    .map_err(|_| MessageError::Field)?,
-            },
-            RequestHead::BlobStatus { blob } => Self::BlobStatus { blob },
             RequestHead::ReadSliver { blob, pair, axis } => Self::ReadSliver { blob, pair, axis },
             RequestHead::NodeStatus => Self::NodeStatus,
             RequestHead::Ledger { kind, .. } => {

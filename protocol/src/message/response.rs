@@ -11,7 +11,6 @@ use crate::{
     codec,
     index::{Epoch, SliverPairIndex},
     keys::{BlsSignature, ChainId},
-    ledger::BlobStatus,
 };
 
 /// What a node answers when it does not do as asked.
@@ -24,7 +23,8 @@ pub enum Refusal {
         /// Milliseconds to wait.
         retry_after_ms: u32,
     },
-    /// No valid registration: unknown writer, wrong signature, or none was sent.
+    /// The ledger, as far as this node has followed it, has no living registration of that name
+    /// for that blob.
     #[error("not registered")]
     NotRegistered,
     /// The pair proofs are not here: send `Table` again.
@@ -58,8 +58,6 @@ pub enum InvalidReason {
     Table,
     /// A sliver does not have the root or length that its pair proof states.
     Sliver,
-    /// The certificate does not verify.
-    Certificate,
 }
 
 impl std::fmt::Display for InvalidReason {
@@ -67,7 +65,6 @@ impl std::fmt::Display for InvalidReason {
         f.write_str(match self {
             Self::Table => "digest table",
             Self::Sliver => "sliver",
-            Self::Certificate => "certificate",
         })
     }
 }
@@ -99,17 +96,6 @@ pub struct NodeStatus {
     pub uptime_ms: u64,
 }
 
-/// A blob's status as one node knows it, with what proves it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct StatusAnswer {
-    /// The status.
-    pub status: BlobStatus,
-    /// The certificate's byte layout, where the blob is certified.
-    #[serde(with = "serde_bytes")]
-    pub certificate: Option<Vec<u8>>,
-}
-
 /// A response, decoded and within limits, not yet verified.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Response {
@@ -135,10 +121,6 @@ pub enum Response {
         /// Pairs to send.
         pairs: Vec<SliverPairIndex>,
     },
-    /// The certificate is verified and durable.
-    Certified,
-    /// A blob's status.
-    BlobStatus(StatusAnswer),
     /// A sliver with its pair proof.
     Sliver {
         /// The pair proof's byte layout.
@@ -180,10 +162,6 @@ pub enum ResponseHead {
         /// Pairs to send.
         pairs: Vec<SliverPairIndex>,
     },
-    /// See [`Response::Certified`].
-    Certified,
-    /// See [`Response::BlobStatus`].
-    BlobStatus(StatusAnswer),
     /// See [`Response::Sliver`].
     Sliver {
         /// The pair proof's byte layout.
@@ -223,9 +201,6 @@ impl ResponseHead {
                 }
             }
             Self::Stored { pair } => check_pair(*pair, n_shards)?,
-            Self::BlobStatus(answer) if answer.status.header.n_shards != n_shards => {
-                return Err(MessageError::Field);
-            }
             Self::NodeStatus(status) => check_version(&status.version)?,
             Self::Sliver { proof, sliver_bytes } => {
                 at_most(u64::from(*sliver_bytes), limits.max_primary_bytes())?;
@@ -236,7 +211,7 @@ impl ResponseHead {
             Self::Ledger { kind, response_bytes } => {
                 at_most(u64::from(*response_bytes), kind.max_response_bytes() as u64)?;
             }
-            Self::Confirmed { .. } | Self::Certified | Self::BlobStatus(_) | Self::Refused(_) => {}
+            Self::Confirmed { .. } | Self::Refused(_) => {}
         }
         Ok(head)
     }
@@ -251,8 +226,6 @@ impl ResponseHead {
             | Self::Stored { .. }
             | Self::Confirmed { .. }
             | Self::Missing { .. }
-            | Self::Certified
-            | Self::BlobStatus(_)
             | Self::NodeStatus(_)
             | Self::Refused(_) => 0,
         }
@@ -271,8 +244,6 @@ impl Response {
             Self::Stored { pair } => ResponseHead::Stored { pair },
             Self::Confirmed { epoch, signature } => ResponseHead::Confirmed { epoch, signature },
             Self::Missing { pairs } => ResponseHead::Missing { pairs },
-            Self::Certified => ResponseHead::Certified,
-            Self::BlobStatus(answer) => ResponseHead::BlobStatus(answer),
             Self::Sliver { proof, sliver } => {
                 let head =
                     ResponseHead::Sliver { proof: proof.to_vec(), sliver_bytes: stated(&sliver) };
@@ -304,8 +275,6 @@ impl Response {
             ResponseHead::Stored { pair } => Self::Stored { pair },
             ResponseHead::Confirmed { epoch, signature } => Self::Confirmed { epoch, signature },
             ResponseHead::Missing { pairs } => Self::Missing { pairs },
-            ResponseHead::Certified => Self::Certified,
-            ResponseHead::BlobStatus(answer) => Self::BlobStatus(answer),
             ResponseHead::Sliver { proof, .. } => {
                 Self::Sliver { proof: Bytes::from(proof), sliver: payload }
             }

@@ -22,9 +22,9 @@ use floe_protocol::{
     index::Epoch,
     keys::{BlsKeyPair, ChainId, KeyPair},
     ledger::{
-        Account, AccountId, Amount, Blob, Block, BlockError, Event, Executed, Key,
-        LedgerRegistration, Operation, OperationError, Outcome, Proposal, Record,
-        SignedTransaction, StateChange, SystemOperation, VerifiedTransaction,
+        Account, AccountId, Amount, Blob, Block, BlockError, Event, Executed, Key, Operation,
+        OperationError, Outcome, Proposal, Record, Registration, SignedTransaction, StateChange,
+        SystemOperation, VerifiedTransaction,
     },
     registration::RegistrationId,
     test_support::{Chain, account_key, genesis, node_keys},
@@ -218,7 +218,7 @@ fn blob(chain: &Chain, header: &BlobHeader) -> Option<Blob> {
     }
 }
 
-fn registration(chain: &Chain, id: RegistrationId) -> Option<LedgerRegistration> {
+fn registration(chain: &Chain, id: RegistrationId) -> Option<Registration> {
     match chain.record(&Key::Registration(id)) {
         Some(Record::Registration(registration)) => Some(*registration),
         _ => None,

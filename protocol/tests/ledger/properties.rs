@@ -7,8 +7,8 @@ use floe_protocol::{
     index::Epoch,
     keys::NodeId,
     ledger::{
-        Amount, Event, Executed, IndexEntry, Key, LedgerRegistration, MemoryStore, Operation,
-        Record, SignedTransaction, State, StateProof, StateReader as _, Supply, SystemOperation,
+        Amount, Event, Executed, IndexEntry, Key, MemoryStore, Operation, Record, Registration,
+        SignedTransaction, State, StateProof, StateReader as _, Supply, SystemOperation,
         Transaction,
     },
     registration::RegistrationId,
@@ -201,7 +201,7 @@ impl World {
         assert_eq!(&summary, self.chain.state.summary());
     }
 
-    fn living(&self) -> Vec<(RegistrationId, LedgerRegistration)> {
+    fn living(&self) -> Vec<(RegistrationId, Registration)> {
         let records = self.registrations.iter();
         records.filter_map(|(id, _)| Some((*id, registration(&self.chain, *id)?))).collect()
     }
@@ -214,7 +214,7 @@ impl World {
         assert_eq!(found, registrations.len());
         for (id, record) in registrations {
             expected.insert(IndexEntry::Deadline(record.deadline(), id).to_bytes());
-            expected.insert(IndexEntry::Owned(record.owner, id).to_bytes());
+            expected.insert(IndexEntry::Owned(record.owner, record.blob, id).to_bytes());
             if let Some((epoch, time)) = record.certified {
                 let place = (epoch, time.ms());
                 expected.insert(IndexEntry::CertifiedEnd(record.blob, record.end, id).to_bytes());
@@ -260,7 +260,7 @@ impl World {
         }
         for epoch in (now.get() + 1..now.get() + 20).map(Epoch::new) {
             let covers =
-                |(_, r): &&(RegistrationId, LedgerRegistration)| (r.start..r.end).contains(&epoch);
+                |(_, r): &&(RegistrationId, Registration)| (r.start..r.end).contains(&epoch);
             let units: u64 = registrations.iter().filter(covers).map(|(_, r)| r.units).sum();
             let payments = registrations.iter().flat_map(|(_, r)| &r.payments);
             let paid: u128 = payments

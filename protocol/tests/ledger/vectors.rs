@@ -10,10 +10,10 @@ use floe_protocol::{
     keys::{BlsKeyPair, KeyPair, Signature},
     ledger::{
         Account, Blob, Block, BlockEvents, BlockHash, Body, Certified, CommitRecord, EpochRecord,
-        Event, Header, Key, LatePrecommit, LedgerRegistration, Name, Node, NodeIdentity,
-        NodeSettings, Operation, Payment, Pool, Presence, Prices, Record, SignedTransaction, Stake,
-        Summary, Supply, SystemOperation, Timestamp, Transaction, Unbonding, beacon_message,
-        genesis_beacon, next_beacon,
+        Event, Header, Key, LatePrecommit, Name, Node, NodeIdentity, NodeSettings, Operation,
+        Payment, Pool, Presence, Prices, Record, Registration, SignedTransaction, Stake, Summary,
+        Supply, SystemOperation, Timestamp, Transaction, Unbonding, beacon_message, genesis_beacon,
+        next_beacon,
     },
     registration::RegistrationId,
     test_support::{account_key, genesis, node_keys},
@@ -214,7 +214,7 @@ fn records() -> Vec<(&'static str, Key, Record)> {
     let certified = Some(Certified { number: 1, end: epoch, first_epoch: epoch, first_time: time });
     let stored =
         Blob { header: blob, registrations: 2, permanent_end: Some(epoch), certified, invalid };
-    let claim = LedgerRegistration {
+    let claim = Registration {
         blob: blob.id(),
         owner: account,
         start: Epoch::new(1),

@@ -5,7 +5,7 @@ use floe_protocol::{
     index::{Epoch, Height},
     keys::NodeId,
     ledger::{
-        Account, AccountId, Amount, Blob, EpochRecord, Key, LedgerRegistration, Name, Node, Prices,
+        Account, AccountId, Amount, Blob, EpochRecord, Key, Registration, Name, Node, Prices,
         Record, Stake, StateProof, StateProofError, Summary, Timestamp, billed_units,
     },
     light::{Fitness, LightError, VerifiedHeader, VerifiedState},
@@ -85,7 +85,7 @@ impl LedgerClient {
         /// A blob.
         blob(id: BlobId) -> Blob, Blob = Key::Blob(id), Read, value => value;
         /// A registration.
-        registration(id: RegistrationId) -> LedgerRegistration, Registration
+        registration(id: RegistrationId) -> Registration, Registration
             = Key::Registration(id), Decide, value => *value;
         /// A node of the registry.
         node(id: NodeId) -> Node, Node = Key::Node(id), Decide, value => *value;

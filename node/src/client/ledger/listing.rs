@@ -13,7 +13,7 @@ use floe_protocol::{
     index::Height,
     keys::NodeId,
     ledger::{
-        AccountId, Block, BlockHash, Header, Key, LedgerRegistration, Node, Operation, Record,
+        AccountId, Block, BlockHash, Header, Key, Registration, Node, Operation, Record,
         SignedTransaction, Stake, TransactionId,
     },
     light::{LightError, VerifiedHeader},
@@ -66,7 +66,7 @@ impl LedgerClient {
     pub async fn registrations(
         &self,
         account: AccountId,
-    ) -> Result<Proven<Vec<(RegistrationId, LedgerRegistration)>>, LedgerError> {
+    ) -> Result<Proven<Vec<(RegistrationId, Registration)>>, LedgerError> {
         let id = |id: [u8; ID_BYTES]| RegistrationId::new(id);
         let listed = self.listed(IndexQuery::Owned(account), id, Key::Registration).await?;
         let own = |(id, record): (RegistrationId, Record)| match record {

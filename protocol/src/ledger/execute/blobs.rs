@@ -7,8 +7,8 @@ use crate::{
     hash::Hash,
     index::Epoch,
     ledger::{
-        AccountId, Amount, Blob, Certified, EndReason, Event, IndexEntry, IndexRange, Key,
-        LedgerRegistration, Name, OperationError, Payment, Record, billed_units, error::Failure,
+        AccountId, Amount, Blob, Certified, EndReason, Event, IndexEntry, IndexRange, Key, Name,
+        OperationError, Payment, Record, Registration, billed_units, error::Failure,
     },
     registration::RegistrationId,
 };
@@ -51,7 +51,7 @@ impl Executor<'_> {
         self.buy(payment, units)?;
 
         let registration = origin.transaction.registration(self.chain, origin.index);
-        let record = LedgerRegistration {
+        let record = Registration {
             blob: id,
             owner,
             start: epoch,
@@ -64,7 +64,7 @@ impl Executor<'_> {
         blob.registrations = blob.registrations.checked_add(1).ok_or(OperationError::Overflow)?;
         self.overlay.put(Key::Blob(id), Record::Blob(blob))?;
         self.overlay.add_index(IndexEntry::Deadline(record.deadline(), registration));
-        self.overlay.add_index(IndexEntry::Owned(owner, registration));
+        self.overlay.add_index(IndexEntry::Owned(owner, id, registration));
         self.put_registration(registration, record)?;
         let paid = price;
         self.events.push(Event::BlobRegistered { registration, blob: id, owner, end, paid });
@@ -188,8 +188,8 @@ impl Executor<'_> {
         to: AccountId,
     ) -> Result<(), Failure> {
         let mut registration = self.owned(sender, id)?;
-        self.overlay.remove_index(IndexEntry::Owned(sender, *id));
-        self.overlay.add_index(IndexEntry::Owned(to, *id));
+        self.overlay.remove_index(IndexEntry::Owned(sender, registration.blob, *id));
+        self.overlay.add_index(IndexEntry::Owned(to, registration.blob, *id));
         registration.owner = to;
         self.put_registration(*id, registration)?;
         self.events.push(Event::BlobTransferred { registration: *id, from: sender, to });
@@ -219,7 +219,7 @@ impl Executor<'_> {
     pub(super) fn end_registration(
         &mut self,
         id: RegistrationId,
-        registration: &LedgerRegistration,
+        registration: &Registration,
         reason: EndReason,
     ) -> Result<(), Failure> {
         let refund_from = match reason {
@@ -232,7 +232,7 @@ impl Executor<'_> {
         }
         let name = registration.blob;
         self.overlay.remove_index(IndexEntry::Deadline(registration.deadline(), id));
-        self.overlay.remove_index(IndexEntry::Owned(registration.owner, id));
+        self.overlay.remove_index(IndexEntry::Owned(registration.owner, name, id));
         if let Some((epoch, time)) = registration.certified {
             self.overlay.remove_index(IndexEntry::CertifiedEnd(name, registration.end, id));
             self.overlay.remove_index(IndexEntry::Certified(name, (epoch, time.ms()), id));
@@ -293,11 +293,7 @@ impl Executor<'_> {
     }
 
     /// Takes capacity and payments of all epochs from `from` on back; what was paid for them.
-    fn give_back(
-        &mut self,
-        registration: &LedgerRegistration,
-        from: Epoch,
-    ) -> Result<Amount, Failure> {
+    fn give_back(&mut self, registration: &Registration, from: Epoch) -> Result<Amount, Failure> {
         let mut refund = Amount::ZERO;
         for payment in &registration.payments {
             for epoch in (payment.start.max(from).get()..payment.end.get()).map(Epoch::new) {
@@ -325,18 +321,14 @@ impl Executor<'_> {
         Ok(end)
     }
 
-    fn living(&mut self, id: &RegistrationId) -> Result<LedgerRegistration, Failure> {
+    fn living(&mut self, id: &RegistrationId) -> Result<Registration, Failure> {
         let epoch = self.epoch();
         let registration = self.overlay.registration(id)?;
         let living = registration.filter(|registration| registration.is_alive(epoch));
         Ok(*living.ok_or(OperationError::NoRegistration)?)
     }
 
-    fn owned(
-        &mut self,
-        sender: AccountId,
-        id: &RegistrationId,
-    ) -> Result<LedgerRegistration, Failure> {
+    fn owned(&mut self, sender: AccountId, id: &RegistrationId) -> Result<Registration, Failure> {
         let registration = self.living(id)?;
         if registration.owner != sender {
             return Err(OperationError::NotOwner { owner: registration.owner }.into());
@@ -344,14 +336,14 @@ impl Executor<'_> {
         Ok(registration)
     }
 
-    fn blob_of(&mut self, registration: &LedgerRegistration) -> Result<Blob, Failure> {
+    fn blob_of(&mut self, registration: &Registration) -> Result<Blob, Failure> {
         Ok(self.overlay.blob(&registration.blob)?.ok_or(OperationError::NoRegistration)?)
     }
 
     fn put_registration(
         &mut self,
         id: RegistrationId,
-        registration: LedgerRegistration,
+        registration: Registration,
     ) -> Result<(), Failure> {
         let record = Record::Registration(Box::new(registration));
         Ok(self.overlay.put(Key::Registration(id), record)?)

@@ -8,6 +8,7 @@ use super::{
     codec::{self, list},
 };
 use crate::{
+    blob::BlobId,
     index::{Epoch, Height},
     ledger::{AccountId, IndexRange, Key, SystemOperation, TransactionId},
     message::MessageError,
@@ -84,6 +85,8 @@ pub enum LedgerRequest {
 pub enum IndexQuery {
     /// Registrations of an account.
     Owned(AccountId),
+    /// Registrations of an account for one blob.
+    OwnedOf(AccountId, BlobId),
     /// Transactions that concern an account, latest first.
     History(AccountId),
     /// Stakes of an account.
@@ -98,6 +101,7 @@ impl IndexQuery {
     pub fn range(&self) -> IndexRange {
         match self {
             Self::Owned(account) => IndexRange::owned(account),
+            Self::OwnedOf(account, blob) => IndexRange::owned_of(account, blob),
             Self::History(account) => IndexRange::history(account),
             Self::Staked(account) => IndexRange::staked(account),
             Self::Nodes => IndexRange::registered(),
