@@ -1,23 +1,34 @@
 //! The client: a light peer that stores and reads blobs and holds no shard.
 //!
 //! It joins the network through the bootstrap addresses, finds the members of the committee
-//! through Kademlia, and talks to them directly. What it believes is what it has verified: pair
-//! proofs against the blob id, rows against pair proofs or the digest table, confirmations and
-//! certificates against the committee's keys. Progress is decided by the pure machines of
-//! [`floe_protocol::transfer`]; the files below drive them.
+//! through Kademlia, and talks to them directly. What it believes is what it has verified: facts of
+//! the ledger against headers that a quorum signed, pair proofs against the blob id, rows against
+//! pair proofs or the digest table, confirmations against the committee's keys. What is to be done
+//! is decided by the pure machines of [`floe_protocol::transfer`] and [`floe_protocol::light`]; the
+//! files below drive them.
+//!
+//! ```text
+//!   store ──► ledger: plan, pay ──► upload (slivers, confirmations) ──► ledger: certify
+//!   read  ──► ledger: status ─────► download (rows, proofs)
+//!   extend, delete (lifetime) ────► ledger
+//! ```
 
 mod download;
 mod error;
 pub mod ledger;
+mod lifetime;
 mod status;
+mod store;
 mod upload;
 
 use std::{sync::Arc, time::Duration};
 
 use floe_protocol::{
+    committee::Committee,
     encoding::EncodingConfig,
     genesis::NetworkFile,
-    ledger::LedgerView,
+    keys::{ChainId, NodeId},
+    ledger::Parameters,
     light::{Checkpoint, LightClient, LightError, OldRoot, Start},
     message::{Limits, Request, Response},
     transfer::{DownloadConfig, UploadConfig},
@@ -27,10 +38,12 @@ use tokio::{task::AbortHandle, time::timeout};
 
 pub use self::{
     download::{BlobReader, ReadOptions},
-    error::{ConnectError, ReadError, StatusError, StoreError},
+    error::{ConnectError, LifetimeError, ReadError, StatusError, StoreError},
     ledger::{LedgerClient, LedgerError},
-    status::{MemberStatus, VerifiedStatus},
-    upload::{StorePhase, StoreProgress, StoreReport},
+    lifetime::{Deletion, Extension},
+    status::{BlobStatus, MemberStatus},
+    store::{Outcome, PreparedStore, STORE_BATCH_MAX, StoreReport, UnreachedNode},
+    upload::{StorePhase, StoreProgress},
 };
 use crate::{
     key_file::generate_key_pair,
@@ -93,7 +106,8 @@ impl ClientConfig {
 #[derive(Clone, Debug)]
 pub struct Client {
     network: Network,
-    view: Arc<LedgerView>,
+    parameters: Parameters,
+    encoding: EncodingConfig,
     config: Arc<ClientConfig>,
     ledger: Arc<LedgerClient>,
     _events: Arc<AbortOnDrop>,
@@ -118,17 +132,17 @@ impl Client {
     /// [`ConnectError`].
     pub async fn connect(config: ClientConfig) -> Result<Self, ConnectError> {
         floe_protocol::encoding::cpu_supported()?;
-        let view = LedgerView::from_genesis(&config.network.genesis)?;
+        let committee = config.network.genesis.committee()?;
+        let parameters = config.network.genesis.parameters()?;
         let bootstrap = parse_bootstrap(&config.network.bootstrap)
             .map_err(|_| ConnectError::BootstrapAddress)?;
         if bootstrap.is_empty() {
             return Err(ConnectError::NoBootstrap);
         }
         let light = Box::new(config.light()?);
-        let committee = view.committee();
         let network_config = NetworkConfig {
             key: generate_key_pair()?,
-            chain: *view.chain(),
+            chain: config.network.genesis.chain_id(),
             messages: Limits::new(committee.config()),
             listen: Vec::new(),
             external: Vec::new(),
@@ -146,8 +160,8 @@ impl Client {
         let (ledger, follow) =
             LedgerClient::start(network.clone(), inbound.headers, genesis, *light)?;
         let events = Arc::new(AbortOnDrop([drain.abort_handle(), follow]));
-        let (view, config, ledger) = (Arc::new(view), Arc::new(config), Arc::new(ledger));
-        let client = Self { network, view, config, ledger, _events: events };
+        let (config, ledger, encoding) = (Arc::new(config), Arc::new(ledger), committee.config());
+        let client = Self { network, parameters, encoding, config, ledger, _events: events };
         client.wait_for_a_peer(&bootstrap).await?;
         Ok(client)
     }
@@ -165,10 +179,22 @@ impl Client {
         }
     }
 
-    /// The agreed facts that the client works by.
+    /// The network.
     #[must_use]
-    pub fn view(&self) -> &LedgerView {
-        &self.view
+    pub fn chain(&self) -> &ChainId {
+        self.ledger.chain()
+    }
+
+    /// What the network fixes for everyone.
+    #[must_use]
+    pub const fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// The committee of the running epoch, as far as it has been followed.
+    #[must_use]
+    pub fn committee(&self) -> Arc<Committee> {
+        self.ledger.committee()
     }
 
     /// The ledger: proven facts, listings, and transactions.
@@ -179,8 +205,8 @@ impl Client {
 
     /// The network's encoding.
     #[must_use]
-    pub fn encoding(&self) -> EncodingConfig {
-        self.view.committee().config()
+    pub const fn encoding(&self) -> EncodingConfig {
+        self.encoding
     }
 
     /// Leaves the network.
@@ -188,9 +214,7 @@ impl Client {
         self.network.shutdown().await;
     }
 
-    /// Asks the member at a committee position.
-    async fn ask(&self, member: usize, request: Request) -> Result<Response, RequestError> {
-        let node = self.view.committee().members()[member].node;
+    async fn ask(&self, node: NodeId, request: Request) -> Result<Response, RequestError> {
         self.network.request(node, request).await
     }
 }

@@ -81,7 +81,6 @@ pub struct NodeKeys {
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 enum KeyFile {
     Node { node_seed: String, bls_seed: String },
-    Writer { seed: String },
     Wallet { seed: String },
 }
 
@@ -130,20 +129,12 @@ pub fn journal_dir(key: &Path) -> &Path {
     key.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Draws a fresh account, writer or light peer key.
+/// Draws a fresh account or light peer key.
 ///
 /// # Errors
 /// [`KeyFileError::Randomness`].
 pub fn generate_key_pair() -> Result<KeyPair, KeyFileError> {
     Ok(KeyPair::from_seed(random_seed()?))
-}
-
-/// Writes a writer's key to a new file.
-///
-/// # Errors
-/// [`KeyFileError::Exists`], [`KeyFileError::Io`].
-pub fn create_writer_key(path: &Path, key: &KeyPair) -> Result<(), KeyFileError> {
-    write_new(path, &KeyFile::Writer { seed: hex(key.seed()) })
 }
 
 /// Writes an account's key to a new file.
@@ -161,18 +152,6 @@ pub fn create_wallet(path: &Path, key: &KeyPair) -> Result<(), KeyFileError> {
 pub fn open_wallet(path: &Path) -> Result<KeyPair, KeyFileError> {
     let malformed = || KeyFileError::Malformed { path: path.to_owned(), expected: "wallet" };
     let KeyFile::Wallet { seed } = read(path, "wallet")? else {
-        return Err(malformed());
-    };
-    Ok(KeyPair::from_seed(unhex(&seed).ok_or_else(malformed)?))
-}
-
-/// Reads a writer's key.
-///
-/// # Errors
-/// [`KeyFileError`].
-pub fn open_writer_key(path: &Path) -> Result<KeyPair, KeyFileError> {
-    let malformed = || KeyFileError::Malformed { path: path.to_owned(), expected: "writer" };
-    let KeyFile::Writer { seed } = read(path, "writer")? else {
         return Err(malformed());
     };
     Ok(KeyPair::from_seed(unhex(&seed).ok_or_else(malformed)?))
@@ -284,7 +263,7 @@ mod tests {
         assert_eq!(again.node.public(), keys.node.public());
         assert_eq!(again.bls.public(), keys.bls.public());
         assert!(matches!(keys.create(&path), Err(KeyFileError::Exists { .. })));
-        assert!(matches!(open_writer_key(&path), Err(KeyFileError::Malformed { .. })));
+        assert!(matches!(open_wallet(&path), Err(KeyFileError::Malformed { .. })));
     }
 
     #[test]
@@ -303,12 +282,12 @@ mod tests {
     #[test]
     fn a_key_that_others_can_read_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("writer.key");
-        create_writer_key(&path, &generate_key_pair().unwrap()).unwrap();
-        assert!(open_writer_key(&path).is_ok());
+        let path = dir.path().join("wallet.key");
+        create_wallet(&path, &generate_key_pair().unwrap()).unwrap();
+        assert!(open_wallet(&path).is_ok());
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         assert!(matches!(
-            open_writer_key(&path),
+            open_wallet(&path),
             Err(KeyFileError::Permissions { mode: 0o640, .. })
         ));
     }

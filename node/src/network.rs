@@ -126,13 +126,12 @@ fn inbound(config: &NetworkConfig) -> (mpsc::Sender<InboundRequest>, Judges, Inb
         }
         (judge, messages)
     };
-    let (judge_announcements, announcements) = channel(Topic::Announcements);
     let (judge_transactions, transactions) = channel(Topic::Transactions);
     let (judge_consensus, consensus) = channel(Topic::Consensus);
     let (judge_headers, headers) = channel(Topic::Headers);
     // In the order of the topics.
-    let judges = [judge_announcements, judge_transactions, judge_consensus, judge_headers];
-    let inbound = Inbound { requests, announcements, transactions, consensus, headers };
+    let judges = [judge_transactions, judge_consensus, judge_headers];
+    let inbound = Inbound { requests, transactions, consensus, headers };
     (request_sender, judges, inbound)
 }
 
@@ -223,7 +222,7 @@ impl Network {
     const fn own(&self, topic: Topic) -> &mpsc::Sender<Publication> {
         match topic {
             Topic::Consensus => &self.consensus,
-            Topic::Announcements | Topic::Transactions | Topic::Headers => &self.publications,
+            Topic::Transactions | Topic::Headers => &self.publications,
         }
     }
 

@@ -5,7 +5,7 @@
 
 use std::{io, sync::Arc};
 
-use floe_protocol::{genesis::GenesisError, keys::NodeId, ledger::LedgerView, message::Limits};
+use floe_protocol::{committee::Committee, genesis::GenesisError, keys::NodeId, message::Limits};
 use floe_storage::{LedgerStoreConfig, OpenError, Store, StoreConfig, Usage};
 use prometheus_client::registry::Registry;
 use tokio::{
@@ -66,14 +66,12 @@ pub struct NodeHandle {
     id: NodeId,
     network: Network,
     store: Store,
-    view: watch::Receiver<Arc<LedgerView>>,
     registry: Arc<Registry>,
     cancel: CancellationToken,
     services: JoinSet<()>,
     network_task: JoinHandle<()>,
     ledger: Ledger,
     ledger_thread: LedgerThread,
-    _view: watch::Sender<Arc<LedgerView>>,
     _key_lock: KeyLock,
 }
 
@@ -91,35 +89,32 @@ impl Node {
         let key_path = config.paths.key.clone();
         let keys = NodeKeys::open(&key_path)?;
         let key_lock = KeyLock::take(&key_path)?;
-        let view = LedgerView::from_genesis(&config.network.genesis)?;
+        let committee = config.network.genesis.committee()?;
         let id = keys.node.public();
         let store = open_store(&config, id).await?;
         let chain = open_chain(&config, id).await?;
 
         let mut registry = Registry::default();
-        let network_config = network_config(&config, &keys, &view)?;
+        let network_config = network_config(&config, &keys, &committee)?;
         let (network, inbound, network_task) =
             network::start(network_config, &mut registry).await?;
         address_book::restore(&store, &network).await;
 
-        let (view_sender, view) = watch::channel(Arc::new(view));
         let cancel = CancellationToken::new();
         let parts = Parts { config, keys, store: store.clone(), network: network.clone(), chain };
         let (services, ledger, ledger_thread) =
-            spawn_services(parts, inbound, view.clone(), &cancel)?;
+            spawn_services(parts, inbound, &cancel)?;
         tracing::info!(node = %id, addresses = ?network.listen_addresses(), "node is up");
         Ok(NodeHandle {
             id,
             network,
             store,
-            view,
             registry: Arc::new(registry),
             cancel,
             services,
             network_task,
             ledger,
             ledger_thread,
-            _view: view_sender,
             _key_lock: key_lock,
         })
     }
@@ -142,12 +137,6 @@ impl NodeHandle {
     #[must_use]
     pub fn peers(&self) -> watch::Receiver<PeersView> {
         self.network.peers()
-    }
-
-    /// The agreed facts that it works by.
-    #[must_use]
-    pub fn view(&self) -> Arc<LedgerView> {
-        self.view.borrow().clone()
     }
 
     /// Its part in the ledger.
@@ -218,12 +207,11 @@ struct Parts {
 fn spawn_services(
     parts: Parts,
     inbound: Inbound,
-    view: watch::Receiver<Arc<LedgerView>>,
     cancel: &CancellationToken,
 ) -> Result<(JoinSet<()>, Ledger, LedgerThread), NodeError> {
     let Parts { config, keys, store, network, chain } = parts;
     let mut services = JoinSet::new();
-    let Inbound { requests, announcements, transactions, consensus, headers } = inbound;
+    let Inbound { requests, transactions, consensus, headers } = inbound;
     let (ledger, ledger_thread) = start_ledger(
         &mut services,
         ledger::Args {
@@ -253,12 +241,11 @@ fn spawn_services(
         cancel: cancel.clone(),
     }));
     services.spawn(storage_node::run(storage_node::Args {
-        view,
+        ledger: ledger.clone(),
         keys,
         store: store.clone(),
         network: network.clone(),
         requests,
-        announcements,
         queries,
         limits: config.service,
         cancel: cancel.clone(),
@@ -314,17 +301,17 @@ async fn open_store(config: &NodeConfig, node: NodeId) -> Result<Store, NodeErro
 fn network_config(
     config: &NodeConfig,
     keys: &NodeKeys,
-    view: &LedgerView,
+    committee: &Committee,
 ) -> Result<NetworkConfig, NodeError> {
     Ok(NetworkConfig {
         key: keys.node.clone(),
-        chain: *view.chain(),
-        messages: Limits::new(view.committee().config()),
+        chain: config.network.genesis.chain_id(),
+        messages: Limits::new(committee.config()),
         listen: config.listen.clone(),
         external: config.external.clone(),
         bootstrap: parse_bootstrap(&config.network.bootstrap)?,
         role: Role::StorageNode,
-        committee: view.committee().members().iter().map(|member| member.node).collect(),
+        committee: committee.members().iter().map(|member| member.node).collect(),
         limits: config.limits,
     })
 }

@@ -258,8 +258,8 @@ fn require_dir(dir: &Path) -> Result<(), Failure> {
 
 /// Tells that the node is up, and where.
 fn announce(session: &Session, node: &NodeHandle) {
-    let view = node.view();
-    let shards = view.committee().member(&node.id()).map_or(0, |member| member.weight());
+    let state = node.ledger().state().borrow().clone();
+    let shards = state.committee().member(&node.id()).map_or(0, |member| member.weight());
     if shards == 0 {
         session.output.warning("this node is not in the network's committee: it holds no shard");
     }
@@ -268,7 +268,7 @@ fn announce(session: &Session, node: &NodeHandle) {
     let addresses = addresses.filter_map(|address| address_of(&node.id(), address));
     let result = RunningNode {
         node: node.id().to_string(),
-        chain_id: view.chain().to_string(),
+        chain_id: state.chain().to_string(),
         shards,
         addresses: addresses.map(|address| address.to_string()).collect(),
     };

@@ -8,14 +8,17 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     ops::Range,
+    sync::Arc,
     time::Duration,
 };
 
 use bytes::Bytes;
 use floe_protocol::{
     blob::{BlobHeader, BlobId, PairProof},
+    committee::Committee,
     encoding::{self, Axis, BlobLayout, DecodeError, DigestTable, TableError},
     index::{SliverIndex, SliverPairIndex},
+    ledger::BlobState,
     message::{Refusal, Request, Response},
     transfer::{Download, DownloadFailure, DownloadInput, DownloadOutput, SliverFault},
 };
@@ -95,13 +98,17 @@ impl BlobReader {
 }
 
 impl Client {
-    /// Starts to read a blob.
+    /// Starts to read a certified blob.
     ///
     /// # Errors
-    /// [`ReadError::Status`] if it is not there, [`ReadError::Range`]; what goes wrong later comes
-    /// from the reader.
+    /// [`ReadError::Status`] if it is not there, [`ReadError::NotReadable`], [`ReadError::Range`];
+    /// what goes wrong later comes from the reader.
     pub async fn read(&self, blob: BlobId, options: ReadOptions) -> Result<BlobReader, ReadError> {
-        let header = self.any_status(blob).await?.status.header;
+        let status = self.blob_status(blob).await?;
+        if status.state != BlobState::Certified {
+            return Err(ReadError::NotReadable { blob, state: status.state });
+        }
+        let header = *status.header();
         let layout = header.layout().expect("a parsed header has a layout");
         let range = match options.range {
             None => 0..header.len,
@@ -125,6 +132,7 @@ type Answer = (SliverPairIndex, Result<(PairProof, Bytes), SliverFault>);
 /// One read on its way.
 struct Read {
     client: Client,
+    committee: Arc<Committee>,
     blob: BlobId,
     layout: BlobLayout,
     range: Range<u64>,
@@ -160,9 +168,11 @@ impl Read {
         // Nothing is known of the link yet: a large row may take a while on a slow one.
         config.late_unknown_ms += (layout.primary_bytes() as u64 * 1_000) >> 20;
         config.in_flight_max = by_bytes.max(config.in_flight_max).min(layout.config().n());
-        let download = Download::new(config, client.view.committee(), &blob, wanted);
+        let committee = client.committee();
+        let download = Download::new(config, &committee, &blob, wanted);
         Self {
             client,
+            committee,
             blob,
             layout,
             range,
@@ -235,9 +245,10 @@ impl Read {
 
     fn ask(&mut self, member: usize, pair: SliverPairIndex) {
         let (client, blob, layout) = (self.client.clone(), self.blob, self.layout);
+        let node = self.committee.members()[member].node;
         self.asks.spawn(async move {
             let request = Request::ReadSliver { blob, pair, axis: Axis::Primary };
-            let answer = match client.ask(member, request).await {
+            let answer = match client.ask(node, request).await {
                 Ok(Response::Sliver { proof, sliver }) => {
                     blocking(move || verify(&blob, &layout, pair, &proof, sliver)).await
                 }
@@ -248,7 +259,7 @@ impl Read {
                 Ok(Response::Refused(_)) => Err(SliverFault::NoAnswer),
                 Ok(_) => Err(SliverFault::Wrong),
                 Err(error) => {
-                    tracing::debug!(member, %pair, %error, "no sliver");
+                    tracing::debug!(%node, %pair, %error, "no sliver");
                     Err(SliverFault::NoAnswer)
                 }
             };
@@ -301,7 +312,7 @@ impl Read {
     }
 
     fn too_few(&self, failure: DownloadFailure) -> End {
-        let members = self.client.view.committee().members();
+        let members = self.committee.members();
         let describe =
             |(member, fault): (usize, SliverFault)| (short(&members[member].node), fault);
         End::Failed(ReadError::TooFewSlivers {

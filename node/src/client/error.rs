@@ -1,12 +1,15 @@
 //! What can go wrong for a user, said so that the next step is clear.
 
+use std::sync::Arc;
+
 use floe_protocol::{
     blob::BlobId,
     encoding::{ConfigError, UnsupportedCpu},
     genesis::GenesisError,
-    ledger::RegistrationError,
+    index::{Epoch, Height},
+    ledger::{AccountId, BlobState},
     light::LightError,
-    transfer::{MemberFailure, SliverFault},
+    transfer::{MemberFailure, SliverFault, StorePlanError},
 };
 
 use super::LedgerError;
@@ -63,9 +66,18 @@ pub enum StoreError {
     /// The code cannot carry it.
     #[error(transparent)]
     Encoding(#[from] ConfigError),
-    /// The writer may not store here.
+    /// It can't be stored at all.
     #[error(transparent)]
-    Registration(#[from] RegistrationError),
+    Plan(#[from] StorePlanError),
+    /// The ledger gave no answer, or refused to register or certify it.
+    #[error(transparent)]
+    Ledger(Arc<LedgerError>),
+    /// Epochs pass faster than nodes confirm.
+    #[error("epochs pass faster than the blob could be certified")]
+    EpochsTooShort,
+    /// The same bytes came before in one batch, and failed.
+    #[error("the same bytes could not be stored before: {0}")]
+    SameAs(String),
     /// Too few nodes took it.
     #[error(
         "storage nodes with {confirmed_shards} of {n_shards} shards confirmed, {quorum_shards} are \
@@ -82,13 +94,49 @@ pub enum StoreError {
         /// Nodes given up: short id, shards and reason.
         failures: Vec<(String, u16, MemberFailure)>,
     },
-    /// The certificate was made but too few nodes took it.
-    #[error("the certificate reached storage nodes with {shards} of {n_shards} shards only")]
-    NotPublished {
-        /// Shards of the nodes that keep it.
-        shards: u16,
-        /// Shards of the network.
-        n_shards: u16,
+}
+
+impl From<LedgerError> for StoreError {
+    fn from(error: LedgerError) -> Self {
+        Self::Ledger(Arc::new(error))
+    }
+}
+
+/// Why the end of a registration was not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum LifetimeError {
+    /// The ledger gave no answer, or refused.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The account has none.
+    #[error("account {account} has no living registration of blob {blob}")]
+    NotOwned {
+        /// The blob.
+        blob: BlobId,
+        /// The account.
+        account: AccountId,
+    },
+    /// Only what is certified can be extended.
+    #[error("blob {blob} is registered but not certified: store it again first")]
+    NotCertified {
+        /// The blob.
+        blob: BlobId,
+    },
+    /// What is permanent can't be deleted.
+    #[error("blob {blob} was stored as permanent: it stays until epoch {end}")]
+    Permanent {
+        /// The blob.
+        blob: BlobId,
+        /// The first epoch in which it may be gone.
+        end: Epoch,
+    },
+    /// So far ahead nothing can be paid for.
+    #[error("it would end {epochs} epochs ahead: at most {max} can be paid for")]
+    TooFarAhead {
+        /// Epochs ahead.
+        epochs: u64,
+        /// The most.
+        max: u32,
     },
 }
 
@@ -98,6 +146,14 @@ pub enum ReadError {
     /// Its status could not be had.
     #[error(transparent)]
     Status(#[from] StatusError),
+    /// Nobody answers for it: not yet, no more, or never.
+    #[error("blob {blob} can't be read: it is {}", describe(*state))]
+    NotReadable {
+        /// The blob.
+        blob: BlobId,
+        /// Its state.
+        state: BlobState,
+    },
     /// The range starts behind the end.
     #[error("range starts at byte {start} of a blob of {len} bytes")]
     Range {
@@ -138,29 +194,26 @@ pub enum ReadError {
 /// Why a blob's status could not be had.
 #[derive(Debug, thiserror::Error)]
 pub enum StatusError {
-    /// A quorum does not know it.
-    #[error("no blob {blob}: storage nodes with {shards} of {n_shards} shards do not know it")]
+    /// It is proven that there is none.
+    #[error("no blob {blob}: the ledger proves that at height {height} it has none of this id")]
     NotFound {
         /// The blob.
         blob: BlobId,
-        /// Shards of the nodes that answered so.
-        shards: u16,
-        /// Shards of the network.
-        n_shards: u16,
+        /// The height of the proof.
+        height: Height,
     },
-    /// Too few nodes answered to say anything.
-    #[error(
-        "{answered} of {nodes} storage nodes answered, none of them knows blob {blob}, and too few \
-         to say that it is not there"
-    )]
-    TooFewAnswers {
-        /// The blob.
-        blob: BlobId,
-        /// Nodes that answered.
-        answered: usize,
-        /// Nodes of the committee.
-        nodes: usize,
-    },
+    /// The ledger gave no answer.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+const fn describe(state: BlobState) -> &'static str {
+    match state {
+        BlobState::Registered => "registered, but not certified yet",
+        BlobState::Certified => "certified",
+        BlobState::Expired => "expired",
+        BlobState::Invalid => "proven inconsistent: its writer encoded it wrongly",
+    }
 }
 
 fn list(failures: &[(String, u16, MemberFailure)]) -> String {

@@ -1,306 +1,222 @@
-//! Storing a blob: encodes it, drives [`Upload`], makes the certificate and publishes it.
+//! Bringing one blob to a quorum: drives [`Upload`] and makes the storage certificate.
+//!
+//! The middle of a store: the blob is registered and paid for, and what comes of this is certified
+//! on the ledger by [`store`](super::store). An upload speaks to one committee. When another epoch
+//! begins before a quorum has confirmed, it ends as [`UploadError::OtherEpoch`], and a new one asks
+//! the new committee, whose members already hold what was sent.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use floe_protocol::{
     bft,
-    blob::{BlobHeader, BlobId},
     certificate::{Certificate, ConfirmedFact},
-    committee::QuorumTracker,
-    encoding::{self, EncodedBlob},
-    keys::{BlsSignature, KeyPair},
-    message::{Refusal, Request, Response},
-    registration::SignedRegistration,
+    committee::Committee,
+    encoding::EncodedBlob,
+    keys::{BlsSignature, NodeId},
+    message::{Request, Response},
+    registration::RegistrationId,
     transfer::{Ask, MemberFailure, Upload, UploadFailure, UploadInput, UploadOutput},
 };
 use tokio::{
     sync::watch,
     task::JoinSet,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep_until},
 };
 
-use super::{Client, StoreError, blocking, elapsed_ms, joined, threads};
+use super::{Client, StoreError, blocking, elapsed_ms, joined};
 use crate::network::RequestError;
-
-/// How long the nodes are asked whether the blob is certified already.
-const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
-/// How often the certificate is offered to a node that does not take it.
-const CERTIFY_ATTEMPTS: u32 = 5;
-const CERTIFY_RETRY_DELAY: Duration = Duration::from_millis(200);
-/// The longest wait that a busy node is granted.
-const CERTIFY_BUSY_DELAY_MAX: Duration = Duration::from_secs(3);
-/// How long it is offered to a node that is busy.
-const CERTIFY_BUSY_MAX: Duration = Duration::from_secs(30);
 
 /// What a store is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum StorePhase {
-    /// Computing slivers and the blob id.
+    /// Registering on the ledger, and paying.
     #[default]
-    Encoding,
+    Paying,
     /// Sending slivers and collecting confirmations.
     Uploading,
+    /// Committing the certificates.
+    Certifying,
     /// Certified; the last nodes still receive theirs.
     Tail,
 }
 
-/// How far a store has come.
+/// How far a store of one or several blobs has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct StoreProgress {
     /// What it is doing.
     pub phase: StorePhase,
-    /// The blob, once known.
-    pub blob: Option<BlobId>,
     /// Bytes of slivers that nodes have taken.
     pub stored_bytes: u64,
     /// Bytes of slivers to bring to all nodes.
     pub total_bytes: u64,
-    /// Shards whose holders have confirmed.
-    pub confirmed_shards: u16,
 }
 
-/// A stored blob.
-#[derive(Clone, Debug)]
-pub struct StoreReport {
-    /// Its id.
-    pub blob: BlobId,
-    /// Its header.
-    pub header: BlobHeader,
-    /// The certificate: from here on the swarm answers for it.
-    pub certificate: Certificate,
-    /// Whether it had been certified before, so that nothing was sent.
-    pub already_certified: bool,
-    /// Shards whose holders have confirmed.
-    pub confirmed_shards: u16,
-    /// Bytes of all slivers.
-    pub encoded_bytes: u64,
-    /// Time to encode.
-    pub encode_ms: u64,
-    /// Time from the first request to the published certificate.
-    pub certify_ms: u64,
-    /// Nodes that were given up, with the reason.
-    pub failures: Vec<(usize, MemberFailure)>,
+/// Why no certificate came of an upload.
+#[derive(Debug)]
+pub(super) enum UploadError {
+    /// Too few nodes took it.
+    NoQuorum(StoreError),
+    /// Another epoch has begun: its committee must confirm.
+    OtherEpoch,
 }
 
-impl Client {
-    /// Stores a blob and returns once it is certified and the tail has been served.
-    ///
-    /// Storing again what is stored sends nothing; storing again what was interrupted sends only
-    /// what is missing.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn store(
-        &self,
-        blob: Bytes,
-        writer: &KeyPair,
-        progress: &watch::Sender<StoreProgress>,
-    ) -> Result<StoreReport, StoreError> {
-        let max_bytes = self.view.parameters().max_blob_bytes;
-        let len = blob.len() as u64;
-        if len > max_bytes {
-            return Err(StoreError::TooLarge { len, max_bytes });
-        }
-        let started = Instant::now();
-        let config = self.encoding();
-        let encoded = blocking(move || encoding::encode(config, blob, threads())).await?;
-        let encode_ms = elapsed_ms(started);
-        let header = *encoded.header();
-        let registration = SignedRegistration::new(self.view.chain(), encoded.id(), writer, 0);
-        self.view.register(&registration, &header)?;
-
-        if let Some(report) = self.already_certified(&encoded, encode_ms).await {
-            return Ok(report);
-        }
-        let mut store = Store::new(self.clone(), Arc::new(encoded), registration, progress);
-        let (certificate, certify_ms) = store.run().await?;
-        Ok(StoreReport {
-            blob: registration.blob,
-            header,
-            certificate,
-            already_certified: false,
-            confirmed_shards: store.upload.confirmed_shards(),
-            encoded_bytes: store.encoded_bytes(),
-            encode_ms,
-            certify_ms,
-            failures: store.upload.failures(),
-        })
-    }
-
-    async fn already_certified(
-        &self,
-        encoded: &EncodedBlob,
-        encode_ms: u64,
-    ) -> Option<StoreReport> {
-        let asked = timeout(STATUS_TIMEOUT, self.certificate(encoded.id())).await;
-        let certificate = asked.ok().flatten()?;
-        Some(StoreReport {
-            blob: encoded.id(),
-            header: *encoded.header(),
-            already_certified: true,
-            confirmed_shards: certificate.weight(self.view.committee()),
-            certificate,
-            encoded_bytes: encoded_bytes(encoded),
-            encode_ms,
-            certify_ms: 0,
-            failures: Vec::new(),
-        })
-    }
-}
-
-fn encoded_bytes(encoded: &EncodedBlob) -> u64 {
-    let layout = encoded.layout();
-    let pair = layout.primary_bytes() + layout.secondary_bytes();
-    pair as u64 * u64::from(encoded.header().n_shards)
-}
-
-/// One store on its way.
-struct Store<'a> {
+/// One upload on its way.
+#[derive(Debug)]
+pub(super) struct Uploading {
     client: Client,
+    committee: Arc<Committee>,
     encoded: Arc<EncodedBlob>,
-    registration: SignedRegistration,
     table: Bytes,
     fact: ConfirmedFact,
     upload: Upload,
     confirmations: BTreeMap<usize, BlsSignature>,
     asks: JoinSet<(UploadInput, Option<BlsSignature>)>,
-    publishing: JoinSet<Result<Certificate, StoreError>>,
-    progress: &'a watch::Sender<StoreProgress>,
+    progress: watch::Sender<StoreProgress>,
     started: Instant,
+    finished: bool,
 }
 
-impl<'a> Store<'a> {
-    fn new(
+impl Uploading {
+    /// An upload to `committee`.
+    pub(super) fn new(
         client: Client,
+        committee: Arc<Committee>,
         encoded: Arc<EncodedBlob>,
-        registration: SignedRegistration,
-        progress: &'a watch::Sender<StoreProgress>,
+        registration: RegistrationId,
+        progress: watch::Sender<StoreProgress>,
     ) -> Self {
-        let layout = encoded.layout();
-        let pair_bytes = layout.primary_bytes() + layout.secondary_bytes();
-        let committee = client.view.committee().clone();
+        let (blob, epoch) = (encoded.id(), committee.epoch());
+        let config = client.config.upload;
         let upload =
-            Upload::new(client.config.upload, committee, &registration.blob, pair_bytes, 0);
-        progress.send_replace(StoreProgress {
-            phase: StorePhase::Uploading,
-            blob: Some(registration.blob),
-            total_bytes: encoded_bytes(&encoded),
-            ..StoreProgress::default()
-        });
+            Upload::new(config, Committee::clone(&committee), &blob, pair_bytes(&encoded), 0);
         Self {
-            fact: client.view.fact(registration.blob, registration.id()),
+            fact: ConfirmedFact { epoch, blob, registration },
             table: encoded.table().to_bytes().into(),
             client,
+            committee,
             encoded,
-            registration,
             upload,
             confirmations: BTreeMap::new(),
             asks: JoinSet::new(),
-            publishing: JoinSet::new(),
             progress,
             started: Instant::now(),
+            finished: false,
         }
     }
 
-    fn encoded_bytes(&self) -> u64 {
-        encoded_bytes(&self.encoded)
+    /// Shards whose holders have confirmed.
+    pub(super) const fn confirmed_shards(&self) -> u16 {
+        self.upload.confirmed_shards()
     }
 
-    /// Runs to the certificate and through the tail.
-    async fn run(&mut self) -> Result<(Certificate, u64), StoreError> {
-        let mut published = None;
-        let mut finished = self.on_input(UploadInput::Tick)?;
-        while !finished || published.is_none() {
-            let wake_at = self.upload.wake_at_ms();
-            let wake_at = wake_at.map(|ms| self.started + Duration::from_millis(ms));
-            let now = Instant::now();
-            tokio::select! {
-                Some(answer) = self.asks.join_next() => {
-                    let (input, signature) = joined(answer);
-                    if let (UploadInput::Confirmed { member }, Some(signature)) = (&input, signature) {
-                        self.confirmations.insert(*member, signature);
-                    }
-                    finished |= self.on_input(input)?;
-                }
-                Some(result) = self.publishing.join_next() => {
-                    published = Some((joined(result)?, elapsed_ms(self.started)));
-                    self.progress.send_modify(|progress| progress.phase = StorePhase::Tail);
-                }
-                () = sleep_until(wake_at.unwrap_or(now)), if wake_at.is_some() => {
-                    finished |= self.on_input(UploadInput::Tick)?;
-                }
+    /// Members given up: each one's name, shards and last reason.
+    pub(super) fn failures(&self) -> Vec<(NodeId, u16, MemberFailure)> {
+        self.named(self.upload.failures())
+    }
+
+    /// Runs until a quorum has confirmed.
+    pub(super) async fn to_quorum(&mut self) -> Result<Certificate, UploadError> {
+        let mut quorum = self.on_input(UploadInput::Tick)?;
+        while !quorum {
+            quorum = self.step().await?;
+            if self.client.committee().epoch() != self.committee.epoch() {
+                return Err(UploadError::OtherEpoch);
             }
         }
-        Ok(published.expect("the loop ends with it"))
+        let confirmations: Vec<_> = self.confirmations.iter().map(|(m, s)| (*m, *s)).collect();
+        let (committee, fact) = (Arc::clone(&self.committee), self.fact);
+        let made = blocking(move || Certificate::new(&committee, fact, &confirmations)).await;
+        Ok(made.expect("a quorum of verified confirmations makes a certificate"))
     }
 
-    /// Feeds the machine and does what it says; true once it has finished.
-    fn on_input(&mut self, input: UploadInput) -> Result<bool, StoreError> {
-        if let UploadInput::Stored { .. } = input {
-            let bytes = self.encoded_bytes() / u64::from(self.encoded.header().n_shards);
-            self.progress.send_modify(|progress| progress.stored_bytes += bytes);
+    /// Serves the members that have not confirmed yet, for a bounded time, or until another epoch
+    /// begins: then those who lack something repair it themselves.
+    pub(super) async fn serve_tail(&mut self) {
+        while !self.finished && self.client.committee().epoch() == self.committee.epoch() {
+            // Behind a quorum nothing fails any more.
+            if self.step().await.is_err() {
+                break;
+            }
         }
-        let mut finished = false;
+    }
+
+    /// Waits for whatever comes next; whether a quorum has just been reached.
+    async fn step(&mut self) -> Result<bool, UploadError> {
+        let wake_at = self.upload.wake_at_ms();
+        let wake_at = wake_at.map(|ms| self.started + Duration::from_millis(ms));
+        let now = Instant::now();
+        let input = tokio::select! {
+            Some(answer) = self.asks.join_next() => {
+                let (input, signature) = joined(answer);
+                if let (UploadInput::Confirmed { member }, Some(signature)) = (&input, signature) {
+                    self.confirmations.insert(*member, signature);
+                }
+                input
+            }
+            () = sleep_until(wake_at.unwrap_or(now)), if wake_at.is_some() => UploadInput::Tick,
+        };
+        self.on_input(input)
+    }
+
+    /// Feeds the machine and does what it says; whether a quorum has just been reached.
+    fn on_input(&mut self, input: UploadInput) -> Result<bool, UploadError> {
+        if let UploadInput::Stored { .. } = input {
+            let bytes = pair_bytes(&self.encoded) as u64;
+            self.progress.send_modify(|progress| {
+                progress.stored_bytes = (progress.stored_bytes + bytes).min(progress.total_bytes);
+            });
+        }
+        let mut quorum = false;
         for output in self.upload.handle(elapsed_ms(self.started), input) {
             match output {
                 UploadOutput::Ask { member, ask } => self.send(member, ask),
-                UploadOutput::Quorum => self.publish(),
-                UploadOutput::Finished => finished = true,
-                UploadOutput::Failed(failure) => return Err(self.no_quorum(&failure)),
+                UploadOutput::Quorum => quorum = true,
+                UploadOutput::Finished => self.finished = true,
+                UploadOutput::Failed(failure) => {
+                    return Err(UploadError::NoQuorum(self.no_quorum(failure)));
+                }
             }
         }
-        let confirmed_shards = self.upload.confirmed_shards();
-        self.progress.send_modify(|progress| progress.confirmed_shards = confirmed_shards);
-        Ok(finished)
+        Ok(quorum)
     }
 
     fn send(&mut self, member: usize, ask: Ask) {
+        let registration = self.fact.registration;
         let request = match ask {
             Ask::Table => Request::Table {
-                registration: self.registration,
+                registration,
                 header: *self.encoded.header(),
                 table: self.table.clone(),
             },
             Ask::Pair(pair) => {
                 let (primary, secondary) = self.encoded.pair(pair);
-                let registration = self.registration.id();
                 Request::StoreSlivers { registration, pair, primary, secondary }
             }
-            Ask::Confirm => Request::Confirm { registration: self.registration.id() },
+            Ask::Confirm => Request::Confirm { registration },
         };
-        let (client, fact) = (self.client.clone(), self.fact);
+        let (client, committee, fact) = (self.client.clone(), self.committee.clone(), self.fact);
         self.asks.spawn(async move {
-            let answer = client.ask(member, request).await;
-            client.upload_input(member, ask, &fact, answer).await
+            let answer = client.ask(committee.members()[member].node, request).await;
+            client.upload_input((&committee, member), ask, &fact, answer).await
         });
     }
 
-    /// Makes the certificate from the confirmations so far and offers it to everybody.
-    fn publish(&mut self) {
-        let confirmations: Vec<_> = self.confirmations.iter().map(|(m, s)| (*m, *s)).collect();
-        let (client, header, fact) = (self.client.clone(), *self.encoded.header(), self.fact);
-        self.publishing.spawn(async move {
-            let view = client.view.clone();
-            let certificate =
-                blocking(move || Certificate::new(view.committee(), fact, &confirmations)).await;
-            let certificate =
-                certificate.expect("a quorum of verified confirmations makes a certificate");
-            client.publish(header, certificate).await
+    fn named(&self, failures: Vec<(usize, MemberFailure)>) -> Vec<(NodeId, u16, MemberFailure)> {
+        let named = failures.into_iter().map(|(member, reason)| {
+            let member = &self.committee.members()[member];
+            (member.node, member.weight(), reason)
         });
+        named.collect()
     }
 
-    fn no_quorum(&self, failure: &UploadFailure) -> StoreError {
-        let committee = self.client.view.committee();
-        let describe = |(member, reason): &(usize, MemberFailure)| {
-            let member = &committee.members()[*member];
-            (short(&member.node), member.weight(), *reason)
-        };
+    fn no_quorum(&self, failure: UploadFailure) -> StoreError {
+        let named = self.named(failure.failures).into_iter();
         StoreError::NoQuorum {
             confirmed_shards: failure.confirmed_shards,
-            n_shards: committee.n_shards(),
-            quorum_shards: bft::min_quorum(committee.n_shards()),
-            failures: failure.failures.iter().map(describe).collect(),
+            n_shards: self.committee.n_shards(),
+            quorum_shards: bft::min_quorum(self.committee.n_shards()),
+            failures: named.map(|(node, shards, reason)| (short(&node), shards, reason)).collect(),
         }
     }
 }
@@ -309,7 +225,7 @@ impl Client {
     /// What an answer means to the upload, with a confirmation's verified signature.
     async fn upload_input(
         &self,
-        member: usize,
+        (committee, member): (&Committee, usize),
         ask: Ask,
         fact: &ConfirmedFact,
         answer: Result<Response, RequestError>,
@@ -325,9 +241,18 @@ impl Client {
             (Ask::Confirm, Ok(Response::Missing { pairs })) => {
                 (UploadInput::Missing { member, pairs }, None)
             }
-            (Ask::Confirm, Ok(Response::Confirmed { epoch, signature })) if epoch == fact.epoch => {
-                let key = self.view.committee().members()[member].bls_key;
-                let (chain, fact) = (*self.view.chain(), *fact);
+            (Ask::Confirm, Ok(Response::Confirmed { epoch, .. })) if epoch != fact.epoch => {
+                // Whether it is ahead or only says so, the ledger proves; the upload then ends.
+                if epoch > fact.epoch
+                    && let Err(error) = self.ledger.newest().await
+                {
+                    tracing::debug!(%error, "no newest header");
+                }
+                failed(MemberFailure::OtherEpoch)
+            }
+            (Ask::Confirm, Ok(Response::Confirmed { signature, .. })) => {
+                let key = committee.members()[member].bls_key;
+                let (chain, fact) = (*self.chain(), *fact);
                 if blocking(move || fact.verify(&chain, &key, &signature)).await {
                     (UploadInput::Confirmed { member }, Some(signature))
                 } else {
@@ -342,57 +267,19 @@ impl Client {
             }
         }
     }
+}
 
-    /// Hands the certificate to a member; whether it keeps it.
-    async fn offer(&self, member: usize, header: BlobHeader, certificate: Certificate) -> bool {
-        let started = Instant::now();
-        let mut attempts = 0;
-        while attempts < CERTIFY_ATTEMPTS && started.elapsed() < CERTIFY_BUSY_MAX {
-            let request = Request::Certify { header, certificate: certificate.clone() };
-            let mut delay = CERTIFY_RETRY_DELAY;
-            match self.ask(member, request).await {
-                Ok(Response::Certified) => return true,
-                Ok(Response::Refused(Refusal::Busy { retry_after_ms })) => {
-                    let wanted = Duration::from_millis(retry_after_ms.into());
-                    delay = wanted.clamp(CERTIFY_RETRY_DELAY, CERTIFY_BUSY_DELAY_MAX);
-                }
-                Ok(_) | Err(_) => attempts += 1,
-            }
-            tokio::time::sleep(delay).await;
-        }
-        false
-    }
+fn pair_bytes(encoded: &EncodedBlob) -> usize {
+    let layout = encoded.layout();
+    layout.primary_bytes() + layout.secondary_bytes()
+}
 
-    /// Hands the certificate to every member; done when at least one honest node keeps it.
-    async fn publish(
-        &self,
-        header: BlobHeader,
-        certificate: Certificate,
-    ) -> Result<Certificate, StoreError> {
-        let committee = self.view.committee();
-        let mut kept = QuorumTracker::new(committee);
-        let mut offers = JoinSet::new();
-        for member in 0..committee.members().len() {
-            let (client, certificate) = (self.clone(), certificate.clone());
-            offers.spawn(async move {
-                client.offer(member, header, certificate).await.then_some(member)
-            });
-        }
-        while let Some(offer) = offers.join_next().await {
-            if let Ok(Some(member)) = offer {
-                kept.add(committee, member);
-            }
-            if committee.is_validity(kept.weight()) {
-                // The rest learn of it too: from this client while it lives, or by gossip.
-                offers.detach_all();
-                return Ok(certificate);
-            }
-        }
-        Err(StoreError::NotPublished { shards: kept.weight(), n_shards: committee.n_shards() })
-    }
+/// Bytes of all slivers.
+pub(super) fn encoded_bytes(encoded: &EncodedBlob) -> u64 {
+    pair_bytes(encoded) as u64 * u64::from(encoded.header().n_shards)
 }
 
 /// The first digits of a node id: enough for people to tell nodes apart.
-pub(super) fn short(node: &floe_protocol::keys::NodeId) -> String {
+pub(super) fn short(node: &NodeId) -> String {
     node.to_string()[..12].to_owned()
 }

@@ -132,8 +132,6 @@ pub struct NetworkLimits {
     /// Payload bytes read in a second, all peers together. Default: no limit.
     pub download_bytes_per_second: Option<NonZeroU32>,
 
-    /// Announcements that await their verdict; more are ignored. Default 256.
-    pub announcements_max: usize,
     /// Gossiped transactions that await their verdict; more are ignored. Default 2,048.
     pub transactions_max: usize,
     /// Consensus messages that await their verdict; more are ignored. Default 1,024.
@@ -215,7 +213,6 @@ impl NetworkLimits {
     /// Messages of a topic that await their verdict.
     pub(super) const fn pending_max(&self, topic: Topic) -> usize {
         match topic {
-            Topic::Announcements => self.announcements_max,
             Topic::Transactions => self.transactions_max,
             Topic::Consensus => self.consensus_messages_max,
             Topic::Headers => self.headers_max,
@@ -259,7 +256,6 @@ impl Default for NetworkLimits {
             answer_timeout_ms: 30_000,
             upload_bytes_per_second: None,
             download_bytes_per_second: None,
-            announcements_max: 256,
             transactions_max: 2_048,
             consensus_messages_max: 1_024,
             headers_max: 64,

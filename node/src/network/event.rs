@@ -18,8 +18,6 @@ use super::{admission::Admission, codec::Answer, gossip::Topic};
 pub struct Inbound {
     /// Requests of peers.
     pub requests: mpsc::Receiver<InboundRequest>,
-    /// Gossip of [`Topic::Announcements`].
-    pub announcements: mpsc::Receiver<GossipMessage>,
     /// Gossip of [`Topic::Transactions`].
     pub transactions: mpsc::Receiver<GossipMessage>,
     /// Gossip of [`Topic::Consensus`].

@@ -7,7 +7,7 @@
 //! for what they missed; a message is kept for [`HISTORY_KEPT`]: so long it can be asked for, and
 //! so long a verdict has time to come.
 //!
-//! Ids of messages are hashes of topic and content, so one certificate or transaction that several
+//! Ids of messages are hashes of topic and content, so one header or transaction that several
 //! nodes send travels once, and who sends it again within a minute is not heard. On the consensus
 //! topic they are made of source and sequence number: a vote that is sent again passes.
 //!
@@ -29,10 +29,7 @@ use std::{collections::HashSet, time::Duration};
 use floe_protocol::{
     consensus::MAX_MESSAGE_BYTES,
     hash::Hash,
-    message::{
-        MAX_ANNOUNCEMENT_BYTES,
-        ledger::{MAX_HEADER_ANNOUNCEMENT_BYTES, MAX_TRANSACTIONS_ANNOUNCEMENT_BYTES},
-    },
+    message::ledger::{MAX_HEADER_ANNOUNCEMENT_BYTES, MAX_TRANSACTIONS_ANNOUNCEMENT_BYTES},
 };
 use libp2p::{
     gossipsub::{
@@ -51,8 +48,6 @@ use super::{
 /// What gossip is about. There are no other topics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Topic {
-    /// Storage certificates.
-    Announcements,
     /// Transactions that wait for a block. Light peers publish here too.
     Transactions,
     /// Votes, proposals and the parts of blocks.
@@ -78,12 +73,6 @@ struct Rules {
 /// a smaller mesh for consensus saves most of the duplicates.
 const RULES: [Rules; Topic::COUNT] = [
     Rules {
-        word: "announcements",
-        max_bytes: MAX_ANNOUNCEMENT_BYTES,
-        by_sequence: false,
-        mesh: (6, 5, 12),
-    },
-    Rules {
         word: "transactions",
         max_bytes: MAX_TRANSACTIONS_ANNOUNCEMENT_BYTES,
         by_sequence: false,
@@ -99,10 +88,10 @@ const RULES: [Rules; Topic::COUNT] = [
 ];
 
 impl Topic {
-    pub(super) const COUNT: usize = 4;
+    pub(super) const COUNT: usize = 3;
     /// All topics.
     pub const ALL: [Self; Self::COUNT] =
-        [Self::Announcements, Self::Transactions, Self::Consensus, Self::Headers];
+        [Self::Transactions, Self::Consensus, Self::Headers];
 
     /// Its place among all topics.
     pub(super) const fn index(self) -> usize {

@@ -84,7 +84,6 @@ impl Peer {
 
     fn gossip(&mut self, topic: Topic) -> &mut mpsc::Receiver<GossipMessage> {
         match topic {
-            Topic::Announcements => &mut self.inbound.announcements,
             Topic::Transactions => &mut self.inbound.transactions,
             Topic::Consensus => &mut self.inbound.consensus,
             Topic::Headers => &mut self.inbound.headers,

@@ -1,4 +1,4 @@
-//! The storage service: takes requests and announcements from the network and answers them.
+//! The storage service: takes requests from the network and answers them.
 //!
 //! This is where slivers enter and leave a node. The law of every write is *verify, persist,
 //! flush, sign, answer*, in that order; [`Responder`] holds it, one method per request. The task
@@ -6,41 +6,49 @@
 //! beyond that the answer is `Busy`, so no stranger can make the node queue without end or keep the
 //! others out.
 
+mod blob_locks;
+pub(super) mod collector;
 mod responder;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use floe_protocol::{
-    ledger::LedgerView,
     message::{Refusal, Request, Response},
+    registration::RegistrationId,
 };
 use floe_storage::Store;
 use tokio::{
     sync::{
+        Semaphore,
         mpsc::{self, error::TrySendError},
-        watch,
     },
     task::JoinSet,
+    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
-use self::responder::{Judgement, Responder};
-use super::{blocking, lane::Lane, on_ended, queries::Query};
+use self::{blob_locks::BlobLocks, collector::Collector, responder::Responder};
+use super::{blocking, lane::Lane, ledger::Ledger, on_ended, queries::Query};
 use crate::{
     config::ServiceLimits,
     key_file::NodeKeys,
-    network::{GossipMessage, InboundRequest, Network, Topic},
+    network::{InboundRequest, Network},
 };
+
+/// How long a table waits for the block that registers its blob: its writer may have heard of that
+/// block before this node has.
+const REGISTRATION_WAIT: Duration = Duration::from_secs(1);
+/// Tables that wait so at a time; more are told at once that there is no registration.
+const REGISTRATION_WAITS_MAX: usize = 32;
 
 /// What the service needs.
 #[derive(Debug)]
 pub(crate) struct Args {
-    pub(crate) view: watch::Receiver<Arc<LedgerView>>,
+    pub(crate) ledger: Ledger,
     pub(crate) keys: NodeKeys,
     pub(crate) store: Store,
     pub(crate) network: Network,
     pub(crate) requests: mpsc::Receiver<InboundRequest>,
-    pub(crate) announcements: mpsc::Receiver<GossipMessage>,
     /// Where questions about the ledger go.
     pub(crate) queries: mpsc::Sender<Query>,
     pub(crate) limits: ServiceLimits,
@@ -50,20 +58,22 @@ pub(crate) struct Args {
 /// Serves until cancelled, until the network has stopped, or until the store can no longer be
 /// relied on.
 pub(crate) async fn run(args: Args) {
-    let Args { view, keys, store, network, limits, cancel, queries, .. } = args;
-    let (mut requests, mut announcements) = (args.requests, args.announcements);
+    let Args { ledger, keys, store, network, mut requests, queries, limits, cancel } = args;
     let broken = CancellationToken::new();
-    let responder = Responder::new(view, keys, store, network.clone(), broken.clone());
+    let locks = Arc::new(BlobLocks::default());
+    let collector = Collector::new(ledger.clone(), store.clone(), Arc::clone(&locks));
+    let keys_and_store = (keys, store);
+    let responder = Responder::new(ledger, keys_and_store, locks, network, broken.clone());
     let mut service = Service {
         responder: Arc::new(responder),
-        network,
         queries,
         writes: Lane::new(limits.writes_max, limits.queue_max, limits.per_peer_max),
         reads: Lane::new(limits.reads_max, limits.queue_max, limits.per_peer_max),
-        announcements: Lane::new(1, limits.queue_max, limits.per_peer_max),
+        waiting: Arc::new(Semaphore::new(REGISTRATION_WAITS_MAX)),
         busy_retry_after_ms: limits.busy_retry_after_ms,
         tasks: JoinSet::new(),
     };
+    service.tasks.spawn(collector.run(cancel.clone(), broken.clone()));
     loop {
         tokio::select! {
             () = cancel.cancelled() => break,
@@ -73,9 +83,9 @@ pub(crate) async fn run(args: Args) {
                 Some(request) => service.on_request(request),
                 None => break,
             },
-            Some(announcement) = announcements.recv() => service.on_announcement(announcement),
         }
     }
+    broken.cancel();
     // What runs is finished: it may be about to answer for something durable.
     while let Some(ended) = service.tasks.join_next().await {
         on_ended(ended);
@@ -84,11 +94,11 @@ pub(crate) async fn run(args: Args) {
 
 struct Service {
     responder: Arc<Responder>,
-    network: Network,
     queries: mpsc::Sender<Query>,
     writes: Lane,
     reads: Lane,
-    announcements: Lane,
+    /// Tables that wait for a registration.
+    waiting: Arc<Semaphore>,
     busy_retry_after_ms: u32,
     tasks: JoinSet<()>,
 }
@@ -114,55 +124,45 @@ impl Service {
             return;
         };
         let running = lane.running.clone();
-        let (responder, network) = (self.responder.clone(), self.network.clone());
+        let (responder, waiting) = (Arc::clone(&self.responder), Arc::clone(&self.waiting));
         self.tasks.spawn(async move {
             let name = request.name();
+            if let Request::Table { registration, .. } = &request
+                && let Ok(_waiting) = waiting.try_acquire()
+            {
+                wait_for_registration(&responder, *registration).await;
+            }
             let Ok(turn) = running.acquire_owned().await else { return };
-            let Some((response, announcement)) = blocking(move || responder.answer(request)).await
-            else {
-                return;
-            };
+            let Some(response) = blocking(move || responder.answer(request)).await else { return };
             drop((turn, place));
             if let Response::Refused(refusal) = &response {
                 tracing::debug!(%peer, request = name, %refusal, "refused");
             }
             reply.reply(response);
-            if let Some(bytes) = announcement
-                && let Err(error) = network.publish(Topic::Announcements, bytes).await
-            {
-                tracing::debug!(%error, "certificate not announced");
-            }
-        });
-    }
-
-    fn on_announcement(&mut self, announcement: GossipMessage) {
-        let GossipMessage { from, bytes, verdict, .. } = announcement;
-        // Without a place the verdict is dropped, which means to ignore the announcement.
-        let Some(place) = self.announcements.admit(from) else { return };
-        let (responder, running) = (self.responder.clone(), self.announcements.running.clone());
-        self.tasks.spawn(async move {
-            let _place = place;
-            let Ok(_turn) = running.acquire_owned().await else { return };
-            let judged = blocking(move || responder.judge(&bytes)).await;
-            tracing::debug!(%from, ?judged, "announcement");
-            match judged {
-                Some(Judgement::Valid) => verdict.accept(),
-                Some(Judgement::Invalid) => verdict.reject(),
-                Some(Judgement::Unknown) | None => verdict.ignore(),
-            }
         });
     }
 }
 
+/// Returns when the ledger has the registration here, too, or will hardly have it any more.
+async fn wait_for_registration(responder: &Arc<Responder>, id: RegistrationId) {
+    let mut states = responder.states();
+    let known = async {
+        loop {
+            states.borrow_and_update();
+            let responder = Arc::clone(responder);
+            let known = blocking(move || responder.knows(&id)).await;
+            if known != Some(false) || states.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    // Whatever came of it: the answer says it.
+    drop(timeout(REGISTRATION_WAIT, known).await);
+}
+
 const fn is_write(request: &Request) -> bool {
     match request {
-        Request::Table { .. }
-        | Request::StoreSlivers { .. }
-        | Request::Confirm { .. }
-        | Request::Certify { .. } => true,
-        Request::BlobStatus { .. }
-        | Request::ReadSliver { .. }
-        | Request::NodeStatus
-        | Request::Ledger(_) => false,
+        Request::Table { .. } | Request::StoreSlivers { .. } | Request::Confirm { .. } => true,
+        Request::ReadSliver { .. } | Request::NodeStatus | Request::Ledger(_) => false,
     }
 }

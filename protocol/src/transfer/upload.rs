@@ -80,6 +80,9 @@ pub enum MemberFailure {
     /// It answered what it was not asked, or signed something else.
     #[error("wrong answer")]
     WrongAnswer,
+    /// It confirms for another epoch than the one that runs.
+    #[error("is in another epoch")]
+    OtherEpoch,
     /// It said that it stored what it then does not confirm, time and again.
     #[error("keeps missing pairs that it had stored")]
     LosesPairs,

@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use floe_protocol::{
+    blob::BlobId,
     committee::QuorumTracker,
     index::Height,
     keys::NodeId,
@@ -67,10 +68,30 @@ impl LedgerClient {
         &self,
         account: AccountId,
     ) -> Result<Proven<Vec<(RegistrationId, Registration)>>, LedgerError> {
-        let id = |id: [u8; ID_BYTES]| RegistrationId::new(id);
-        let listed = self.listed(IndexQuery::Owned(account), id, Key::Registration).await?;
+        let query = IndexQuery::Owned(account);
+        let listed = self.listed(query, RegistrationId::new, Key::Registration).await?;
         let own = |(id, record): (RegistrationId, Record)| match record {
             Record::Registration(record) if record.owner == account => Some((id, *record)),
+            _ => None,
+        };
+        Ok(listed.filtered(own))
+    }
+
+    /// An account's registrations of one blob.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn registrations_of(
+        &self,
+        account: AccountId,
+        blob: BlobId,
+    ) -> Result<Proven<Vec<(RegistrationId, Registration)>>, LedgerError> {
+        let query = IndexQuery::OwnedOf(account, blob);
+        let listed = self.listed(query, RegistrationId::new, Key::Registration).await?;
+        let own = |(id, record): (RegistrationId, Record)| match record {
+            Record::Registration(record) if record.owner == account && record.blob == blob => {
+                Some((id, *record))
+            }
             _ => None,
         };
         Ok(listed.filtered(own))

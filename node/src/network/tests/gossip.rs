@@ -67,7 +67,7 @@ fn crowded(peer: &Peer, topic: Topic) -> u64 {
 
 #[tokio::test]
 async fn what_is_accepted_reaches_all_and_what_is_rejected_goes_no_further() {
-    let topic = Topic::Announcements;
+    let topic = Topic::Headers;
     let mut a = Peer::start(config(1)).await;
     let mut b = node_beside(2, &[&a]).await;
     let mut c = node_beside(3, &[&a, &b]).await;
@@ -233,7 +233,7 @@ async fn light_peers_hear_headers_only_and_publish_transactions() {
     publish(&b, Topic::Headers, b"header").await;
     let header = light.heard(Topic::Headers).await;
     assert_eq!((header.source, header.bytes.as_slice()), (node(2), b"header".as_slice()));
-    for topic in [Topic::Announcements, Topic::Transactions, Topic::Consensus] {
+    for topic in [Topic::Transactions, Topic::Consensus] {
         assert!(light.gossip(topic).recv().await.is_none(), "{topic:?} is not heard");
     }
     publish(&light, Topic::Transactions, b"transaction").await;

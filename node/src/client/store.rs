@@ -1,0 +1,593 @@
+//! Storing blobs: plan, pay, upload, certify.
+//!
+//! ```text
+//!   prepare: encode, ask the ledger what is to be paid ([`StorePlan`])
+//!   pay:     one transaction registers or extends all blobs of the batch
+//!   upload:  each blob to a quorum of confirmations, some at a time
+//!   certify: one transaction commits all certificates: the point of availability
+//!   tail:    the nodes that were slow still get their slivers, for a bounded time
+//! ```
+//!
+//! Nothing is remembered between runs: what was paid and what nodes hold is asked of them, so a
+//! store that was cut off anywhere is resumed by repeating it, and pays once. When an epoch ends
+//! between confirmations and certificate, the new committee confirms and the blobs are certified
+//! then; their registrations stay.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
+use floe_protocol::{
+    blob::{BlobHeader, BlobId},
+    certificate::Certificate,
+    encoding::{self, EncodedBlob},
+    index::Epoch,
+    keys::{KeyPair, NodeId},
+    ledger::{AccountId, Amount, Key, Operation, Prices, Record, TransactionId, billed_units},
+    message::{RefusedOperation, SubmitError},
+    registration::RegistrationId,
+    transfer::{MemberFailure, StorePlan, Wanted},
+};
+use tokio::{
+    sync::{Semaphore, oneshot, watch},
+    task::JoinSet,
+    time::Instant,
+};
+
+use super::{
+    Client, LedgerError, StoreError, blocking, elapsed_ms, joined,
+    ledger::{Purpose, Receipt},
+    threads,
+    upload::{StorePhase, StoreProgress, UploadError, Uploading, encoded_bytes},
+};
+
+/// Blobs that are registered, and certified, in one transaction: some 10 KiB of certificates.
+pub const STORE_BATCH_MAX: usize = 32;
+/// Blobs on their way to a quorum at a time.
+const UPLOADS_MAX: usize = 4;
+/// How often the blobs are confirmed anew because another epoch has begun.
+const EPOCHS_MAX: u32 = 8;
+
+/// A blob that is encoded, and what storing it will do and cost.
+#[derive(Clone, Debug)]
+pub struct PreparedStore {
+    encoded: Arc<EncodedBlob>,
+    wanted: Wanted,
+    plan: StorePlan,
+    price: Amount,
+    encode_ms: u64,
+}
+
+impl PreparedStore {
+    /// The blob.
+    #[must_use]
+    pub fn blob(&self) -> BlobId {
+        self.encoded.id()
+    }
+
+    /// Its header.
+    #[must_use]
+    pub fn header(&self) -> &BlobHeader {
+        self.encoded.header()
+    }
+
+    /// What is to be done on the ledger.
+    #[must_use]
+    pub const fn plan(&self) -> &StorePlan {
+        &self.plan
+    }
+
+    /// What it costs, fees not included, and at most: the ledger takes no more.
+    #[must_use]
+    pub const fn price(&self) -> Amount {
+        self.price
+    }
+
+    /// Bytes of all slivers.
+    #[must_use]
+    pub fn encoded_bytes(&self) -> u64 {
+        encoded_bytes(&self.encoded)
+    }
+
+    /// What is to be paid, as an operation, if anything.
+    fn operation(&self) -> Option<Operation> {
+        let Wanted { epochs, deletable } = self.wanted;
+        let (header, max_payment) = (*self.header(), self.price);
+        match self.plan {
+            StorePlan::Stored { .. } | StorePlan::Resume { .. } => None,
+            StorePlan::Extend { registration, epochs, .. } => {
+                Some(Operation::ExtendBlob { registration, epochs, max_payment })
+            }
+            StorePlan::Register { .. } => {
+                Some(Operation::RegisterBlob { header, epochs, deletable, max_payment })
+            }
+        }
+    }
+}
+
+/// What a store did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing: it was stored for as long before.
+    AlreadyStored,
+    /// It was stored before, and now is for longer.
+    Extended,
+    /// An earlier store, paid for but cut off, was brought to its end.
+    Resumed,
+    /// It was registered, stored and certified.
+    Stored,
+}
+
+/// A stored blob.
+#[derive(Clone, Debug)]
+pub struct StoreReport {
+    /// Its id.
+    pub blob: BlobId,
+    /// Its header.
+    pub header: BlobHeader,
+    /// What was done.
+    pub outcome: Outcome,
+    /// The caller's registration; none if somebody else's permanent one keeps the blob.
+    pub registration: Option<RegistrationId>,
+    /// The first epoch in which the blob may be gone.
+    pub end: Epoch,
+    /// What was paid for it, fees not included.
+    pub paid: Amount,
+    /// The transaction that paid, which it may share with others.
+    pub payment: Option<TransactionId>,
+    /// The certificate that was committed now: from here on the swarm answers for the blob.
+    pub certificate: Option<Certificate>,
+    /// The transaction that committed it.
+    pub certification: Option<TransactionId>,
+    /// Shards whose holders have confirmed now; none if nothing had to be confirmed.
+    pub confirmed_shards: Option<u16>,
+    /// Bytes of all slivers.
+    pub encoded_bytes: u64,
+    /// Time to encode.
+    pub encode_ms: u64,
+    /// Time from the first request to the committed certificate.
+    pub certify_ms: u64,
+    /// Nodes that were given up.
+    pub unreached: Vec<UnreachedNode>,
+}
+
+/// A node that did not take its slivers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnreachedNode {
+    /// The node.
+    pub node: NodeId,
+    /// Shards that it holds.
+    pub shards: u16,
+    /// Why it was given up.
+    pub reason: MemberFailure,
+}
+
+impl Client {
+    /// Stores a blob and returns once it is certified and the tail has been served.
+    ///
+    /// Storing again what is stored pays and sends nothing; storing again what was interrupted
+    /// pays nothing and sends only what is missing.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn store(
+        &self,
+        blob: Bytes,
+        wanted: Wanted,
+        wallet: &KeyPair,
+        progress: &watch::Sender<StoreProgress>,
+    ) -> Result<StoreReport, StoreError> {
+        let owner = AccountId::new(wallet.public());
+        let prepared = self.prepare_store(blob, wanted, owner).await?;
+        let mut stored = self.store_prepared(vec![prepared], wallet, progress).await;
+        stored.pop().expect("one result for each blob")
+    }
+
+    /// Encodes a blob and asks the ledger what storing it for `owner` will do and cost. Pays and
+    /// sends nothing.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn prepare_store(
+        &self,
+        blob: Bytes,
+        wanted: Wanted,
+        owner: AccountId,
+    ) -> Result<PreparedStore, StoreError> {
+        let (len, max_bytes) = (blob.len() as u64, self.parameters.max_blob_bytes);
+        if len > max_bytes {
+            return Err(StoreError::TooLarge { len, max_bytes });
+        }
+        let started = Instant::now();
+        let config = self.encoding;
+        let encoded = blocking(move || encoding::encode(config, blob, threads())).await?;
+        let encode_ms = elapsed_ms(started);
+        let (plan, price) = self.plan_store(encoded.header(), wanted, owner).await?;
+        Ok(PreparedStore { encoded: Arc::new(encoded), wanted, plan, price, encode_ms })
+    }
+
+    /// What storing a blob of this header for `owner` will do and cost, fees not included.
+    async fn plan_store(
+        &self,
+        header: &BlobHeader,
+        wanted: Wanted,
+        owner: AccountId,
+    ) -> Result<(StorePlan, Amount), StoreError> {
+        let blob = header.id();
+        let keys = [Key::Summary, Key::Blob(blob)];
+        let facts = self.ledger.facts(&keys, Purpose::Decide).await?.value;
+        let [Some(Record::Summary(summary)), record] = facts.as_slice() else {
+            return Err(LedgerError::Stopped.into());
+        };
+        let known = match record {
+            Some(Record::Blob(known)) => Some(*known),
+            _ => None,
+        };
+        // A blob that the ledger does not know has no registrations.
+        let own = match known {
+            Some(_) => self.ledger.registrations_of(owner, blob).await?.value,
+            None => Vec::new(),
+        };
+        let plan = StorePlan::new(summary.epoch, wanted, known.as_ref(), &own)?;
+        let price = price(&plan, header, wanted, &summary.prices);
+        Ok((plan, price.ok_or(LedgerError::Overflow)?))
+    }
+
+    /// Stores what was prepared: pays for all in one transaction, uploads, and certifies all in
+    /// another one, [`STORE_BATCH_MAX`] at a time. One result for each, in their order; a blob that
+    /// fails does not hold up the others.
+    pub async fn store_prepared(
+        &self,
+        prepared: Vec<PreparedStore>,
+        wallet: &KeyPair,
+        progress: &watch::Sender<StoreProgress>,
+    ) -> Vec<Result<StoreReport, StoreError>> {
+        let mut results = Vec::with_capacity(prepared.len());
+        let mut prepared = prepared.into_iter().peekable();
+        while prepared.peek().is_some() {
+            let batch = prepared.by_ref().take(STORE_BATCH_MAX).collect();
+            results.extend(Batch::new(self, batch, wallet, progress).run().await);
+        }
+        results
+    }
+}
+
+/// What a plan costs, fees not included.
+fn price(
+    plan: &StorePlan,
+    header: &BlobHeader,
+    wanted: Wanted,
+    prices: &Prices,
+) -> Option<Amount> {
+    let units = billed_units(header).ok()?;
+    match plan {
+        StorePlan::Stored { .. } | StorePlan::Resume { .. } => Some(Amount::ZERO),
+        StorePlan::Extend { epochs, .. } => {
+            prices.per_epoch(units)?.checked_mul(u128::from(*epochs))
+        }
+        StorePlan::Register { .. } => prices.total(units, wanted.epochs),
+    }
+}
+
+/// One blob of a batch on its way.
+struct Item {
+    prepared: PreparedStore,
+    /// Where the same blob came first, which is stored for both.
+    same_as: Option<usize>,
+    registration: Option<RegistrationId>,
+    end: Epoch,
+    paid: Amount,
+    payment: Option<TransactionId>,
+    certificate: Option<Certificate>,
+    certification: Option<TransactionId>,
+    certify_ms: u64,
+    served: Option<Served>,
+    error: Option<StoreError>,
+}
+
+/// What an upload came to in the end.
+struct Served {
+    confirmed_shards: u16,
+    unreached: Vec<UnreachedNode>,
+}
+
+/// Uploads that go on behind their quorum: the item's position, and what came of it.
+type Tails = JoinSet<(usize, Served)>;
+
+struct Batch<'a> {
+    client: &'a Client,
+    wallet: &'a KeyPair,
+    progress: &'a watch::Sender<StoreProgress>,
+    items: Vec<Item>,
+    started: Instant,
+}
+
+impl<'a> Batch<'a> {
+    fn new(
+        client: &'a Client,
+        prepared: Vec<PreparedStore>,
+        wallet: &'a KeyPair,
+        progress: &'a watch::Sender<StoreProgress>,
+    ) -> Self {
+        let mut first = BTreeMap::new();
+        let mut items: Vec<Item> = Vec::with_capacity(prepared.len());
+        for (position, prepared) in prepared.into_iter().enumerate() {
+            let same_as = first.get(&prepared.blob()).copied();
+            first.entry(prepared.blob()).or_insert(position);
+            let (registration, end) = match prepared.plan {
+                StorePlan::Stored { registration, end } => (registration, end),
+                StorePlan::Resume { registration, end }
+                | StorePlan::Extend { registration, end, .. } => (Some(registration), end),
+                StorePlan::Register { end } => (None, end),
+            };
+            items.push(Item {
+                prepared,
+                same_as,
+                registration,
+                end,
+                paid: Amount::ZERO,
+                payment: None,
+                certificate: None,
+                certification: None,
+                certify_ms: 0,
+                served: None,
+                error: None,
+            });
+        }
+        Self { client, wallet, progress, items, started: Instant::now() }
+    }
+
+    async fn run(mut self) -> Vec<Result<StoreReport, StoreError>> {
+        if let Err(error) = self.pay().await {
+            let error = Arc::new(error);
+            for item in self.items.iter_mut().filter(|item| item.prepared.operation().is_some()) {
+                item.error = Some(StoreError::Ledger(Arc::clone(&error)));
+            }
+        }
+        let mut tails = Tails::new();
+        let total = self.pending().map(|at| self.items[at].prepared.encoded_bytes()).sum();
+        self.progress.send_modify(|progress| progress.total_bytes = total);
+        for _ in 0..EPOCHS_MAX {
+            let pending: Vec<usize> = self.pending().collect();
+            if pending.is_empty() {
+                break;
+            }
+            self.phase(StorePhase::Uploading);
+            let ready = self.upload(pending, &mut tails).await;
+            self.phase(StorePhase::Certifying);
+            self.certify(&ready).await;
+        }
+        for at in self.pending().collect::<Vec<_>>() {
+            self.items[at].error = Some(StoreError::EpochsTooShort);
+        }
+        self.phase(StorePhase::Tail);
+        while let Some(served) = tails.join_next().await {
+            let (at, served) = joined(served);
+            self.items[at].served = Some(served);
+        }
+        self.reports()
+    }
+
+    fn phase(&self, phase: StorePhase) {
+        self.progress.send_modify(|progress| progress.phase = phase);
+    }
+
+    /// Items that are registered and not certified yet.
+    fn pending(&self) -> impl Iterator<Item = usize> + '_ {
+        let pending = |item: &Item| {
+            let certified_before = matches!(
+                item.prepared.plan,
+                StorePlan::Stored { .. } | StorePlan::Extend { .. }
+            );
+            !certified_before
+                && item.same_as.is_none()
+                && item.certification.is_none()
+                && item.error.is_none()
+        };
+        (0..self.items.len()).filter(move |at| pending(&self.items[*at]))
+    }
+
+    /// Registers and extends, in one transaction.
+    async fn pay(&mut self) -> Result<(), LedgerError> {
+        self.phase(StorePhase::Paying);
+        let mut operations = Vec::new();
+        let mut of = Vec::new();
+        let mut price = Amount::ZERO;
+        for (at, item) in self.items.iter().enumerate().filter(|(_, item)| item.same_as.is_none()) {
+            if let Some(operation) = item.prepared.operation() {
+                operations.push(operation);
+                of.push(at);
+                price = price.checked_add(item.prepared.price).ok_or(LedgerError::Overflow)?;
+            }
+        }
+        if operations.is_empty() {
+            return Ok(());
+        }
+        let ledger = &self.client.ledger;
+        // Whoever can pay for the slivers must be able to pay for the certificates as well.
+        let fees = ledger.fee(2 * operations.len()).ok_or(LedgerError::Overflow)?;
+        let needed = price.checked_add(fees).ok_or(LedgerError::Overflow)?;
+        let account = AccountId::new(self.wallet.public());
+        let balance = ledger.balance(account).await?.value;
+        if balance < needed {
+            return Err(LedgerError::Funds { account, balance, needed });
+        }
+        let receipt = ledger.submit(operations, self.wallet).await?;
+        let epoch = receipt.header.header().epoch;
+        for (index, at) in of.into_iter().enumerate() {
+            let index = u32::try_from(index).expect("at most STORE_BATCH_MAX");
+            let item = &mut self.items[at];
+            item.paid = item.prepared.price;
+            item.payment = Some(receipt.id);
+            if let StorePlan::Register { .. } = item.prepared.plan {
+                item.registration = Some(receipt.id.registration(self.client.chain(), index));
+                item.end = epoch.plus(item.prepared.wanted.epochs.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings blobs to a quorum of the running epoch's committee; those that got there. Their tails
+    /// go on.
+    async fn upload(&mut self, pending: Vec<usize>, tails: &mut Tails) -> Vec<usize> {
+        let committee = self.client.committee();
+        let turns = Arc::new(Semaphore::new(UPLOADS_MAX));
+        let mut quorums = Vec::new();
+        for at in pending {
+            let item = &self.items[at];
+            let registration = item.registration.expect("what is pending was registered");
+            let mut uploading = Uploading::new(
+                self.client.clone(),
+                Arc::clone(&committee),
+                Arc::clone(&item.prepared.encoded),
+                registration,
+                self.progress.clone(),
+            );
+            let (sender, quorum) = oneshot::channel();
+            quorums.push((at, quorum));
+            let turns = Arc::clone(&turns);
+            tails.spawn(async move {
+                let turn = turns.acquire_owned().await;
+                let quorum = uploading.to_quorum().await;
+                drop(turn);
+                let reached = quorum.is_ok();
+                // Nobody listens only when the store was given up, and then this ends, too.
+                if sender.send(quorum).is_ok() && reached {
+                    uploading.serve_tail().await;
+                }
+                let unreached = uploading.failures().into_iter();
+                let unreached =
+                    unreached.map(|(node, shards, reason)| UnreachedNode { node, shards, reason });
+                let confirmed_shards = uploading.confirmed_shards();
+                (at, Served { confirmed_shards, unreached: unreached.collect() })
+            });
+        }
+        let mut ready = Vec::new();
+        for (at, quorum) in quorums {
+            match quorum.await.expect("the upload says what came of it") {
+                Ok(certificate) => {
+                    self.items[at].certificate = Some(certificate);
+                    ready.push(at);
+                }
+                Err(UploadError::NoQuorum(error)) => self.items[at].error = Some(error),
+                Err(UploadError::OtherEpoch) => {}
+            }
+        }
+        ready
+    }
+
+    /// Commits certificates, in one transaction if they let it. What is refused because another
+    /// epoch has begun stays pending.
+    async fn certify(&mut self, ready: &[usize]) {
+        if ready.is_empty() {
+            return;
+        }
+        let result = self.submit_certificates(ready).await;
+        match result {
+            Ok(receipt) => {
+                for at in ready {
+                    self.items[*at].certification = Some(receipt.id);
+                    self.items[*at].certify_ms = elapsed_ms(self.started);
+                }
+            }
+            Err(error) if self.is_of_another_epoch(ready, &error).await => {}
+            // One of them spoils it for all: each on its own.
+            Err(LedgerError::Refused { .. }) if ready.len() > 1 => {
+                for at in ready {
+                    Box::pin(self.certify(&[*at])).await;
+                }
+            }
+            Err(error) => {
+                let error = Arc::new(error);
+                for at in ready {
+                    self.failed_to_certify(*at, &error).await;
+                }
+            }
+        }
+    }
+
+    async fn submit_certificates(&self, ready: &[usize]) -> Result<Receipt, LedgerError> {
+        let operations = ready.iter().map(|at| {
+            let item = &self.items[*at];
+            Operation::CertifyBlob {
+                registration: item.registration.expect("what is ready was registered"),
+                certificate: item.certificate.as_ref().expect("it is ready").to_bytes(),
+            }
+        });
+        self.client.ledger.submit(operations.collect(), self.wallet).await
+    }
+
+    /// Whether certificates were refused because their epoch is over.
+    async fn is_of_another_epoch(&self, ready: &[usize], error: &LedgerError) -> bool {
+        let refused = matches!(
+            error,
+            LedgerError::Refused {
+                refusal: SubmitError::Refused(RefusedOperation::Certificate),
+                ..
+            } | LedgerError::Expired(_)
+        );
+        if !refused {
+            return false;
+        }
+        if let Err(error) = self.client.ledger.newest().await {
+            tracing::debug!(%error, "no newest header");
+        }
+        let epoch = self.client.committee().epoch();
+        let facts = ready.iter().filter_map(|at| self.items[*at].certificate.as_ref());
+        facts.map(|certificate| certificate.fact.epoch).any(|of| of < epoch)
+    }
+
+    /// A refused certification is no failure if somebody else, resuming the same store, was faster.
+    async fn failed_to_certify(&mut self, at: usize, error: &Arc<LedgerError>) {
+        let id = self.items[at].registration.expect("what was certified is registered");
+        let now = self.client.ledger.registration(id).await;
+        let item = &mut self.items[at];
+        match now {
+            Ok(now) if now.value.as_ref().is_some_and(|now| now.certified.is_some()) => {
+                item.certificate = None;
+                item.prepared.plan = StorePlan::Stored { registration: Some(id), end: item.end };
+            }
+            _ => item.error = Some(StoreError::Ledger(Arc::clone(error))),
+        }
+    }
+
+    fn reports(self) -> Vec<Result<StoreReport, StoreError>> {
+        let mut results: Vec<Result<StoreReport, StoreError>> = Vec::new();
+        for item in self.items {
+            let result = match (item.same_as, item.error) {
+                (Some(first), _) => match &results[first] {
+                    Ok(report) => Ok(StoreReport {
+                        outcome: Outcome::AlreadyStored,
+                        paid: Amount::ZERO,
+                        payment: None,
+                        ..report.clone()
+                    }),
+                    Err(error) => Err(StoreError::SameAs(error.to_string())),
+                },
+                (None, Some(error)) => Err(error),
+                (None, None) => Ok(StoreReport {
+                    blob: item.prepared.blob(),
+                    header: *item.prepared.header(),
+                    outcome: match item.prepared.plan {
+                        StorePlan::Stored { .. } => Outcome::AlreadyStored,
+                        StorePlan::Extend { .. } => Outcome::Extended,
+                        StorePlan::Resume { .. } => Outcome::Resumed,
+                        StorePlan::Register { .. } => Outcome::Stored,
+                    },
+                    registration: item.registration,
+                    end: item.end,
+                    paid: item.paid,
+                    payment: item.payment,
+                    certificate: item.certificate,
+                    certification: item.certification,
+                    confirmed_shards: item.served.as_ref().map(|served| served.confirmed_shards),
+                    encoded_bytes: item.prepared.encoded_bytes(),
+                    encode_ms: item.prepared.encode_ms,
+                    certify_ms: item.certify_ms,
+                    unreached: item.served.map(|served| served.unreached).unwrap_or_default(),
+                }),
+            };
+            results.push(result);
+        }
+        results
+    }
+}

@@ -1,0 +1,147 @@
+//! The collector: removes what the ledger no longer knows.
+//!
+//! The last act in the life of a blob. When its last registration has been deleted, has lapsed or
+//! has ended, a block says so ([`Event::BlobEnded`]), and this service frees its slivers, one blob
+//! at a time, beside all other work. At its start, and whenever it missed blocks, it compares all
+//! that is stored with the state, so that a crash at any moment leaves nothing behind.
+//!
+//! Invariants: a blob is removed only under its lock, and only if the state, looked at under that
+//! lock, does not know it. Because a node may have lost its ledger and be following it again from
+//! the start, the state must also be at least of the height at which the blob was known when it was
+//! stored: an older state proves nothing, and such blobs are looked at again when it has come so
+//! far.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use floe_protocol::{blob::BlobId, index::Height, ledger::Event};
+use floe_storage::Store;
+use tokio::sync::broadcast::error::RecvError;
+use tokio_util::sync::CancellationToken;
+
+use super::blob_locks::BlobLocks;
+use crate::service::{blocking, ledger::Ledger};
+
+/// Blobs compared with the state in one step.
+const COMPARED_MAX: usize = 256;
+
+/// Removes ended blobs.
+#[derive(Clone, Debug)]
+pub(crate) struct Collector {
+    ledger: Ledger,
+    store: Store,
+    locks: Arc<BlobLocks>,
+}
+
+/// What became of a blob that may have ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// It is here no more.
+    Gone,
+    /// The ledger knows it.
+    Kept,
+    /// The state is older than what is stored: look again at this height.
+    Open(Height),
+}
+
+/// The store or the ledger failed: fatal.
+#[derive(Debug, thiserror::Error)]
+enum Failed {
+    #[error(transparent)]
+    Storage(#[from] floe_storage::StorageError),
+    #[error(transparent)]
+    Ledger(#[from] floe_protocol::ledger::ReadError),
+}
+
+impl Collector {
+    pub(super) const fn new(ledger: Ledger, store: Store, locks: Arc<BlobLocks>) -> Self {
+        Self { ledger, store, locks }
+    }
+
+    /// Runs until one of the tokens is cancelled, and cancels `broken` if a store fails.
+    pub(super) async fn run(self, cancel: CancellationToken, broken: CancellationToken) {
+        if let Err(error) = self.collect(&[cancel, broken.clone()]).await {
+            tracing::error!(%error, "the collector has failed: the node stops");
+            broken.cancel();
+        }
+    }
+
+    async fn collect(&self, ends: &[CancellationToken; 2]) -> Result<(), Failed> {
+        let mut blocks = self.ledger.committed();
+        // Where the next comparison is due, if one is.
+        let mut compare_at = Some(Height::new(0));
+        loop {
+            let height = self.ledger.state().borrow().tip().height;
+            if compare_at.is_some_and(|due| height >= due) {
+                compare_at = self.compare(ends).await?;
+            }
+            let block = tokio::select! {
+                () = ends[0].cancelled() => return Ok(()),
+                () = ends[1].cancelled() => return Ok(()),
+                block = blocks.recv() => block,
+            };
+            let ended = match block {
+                Ok(block) => ended(block.events.iter()),
+                Err(RecvError::Lagged(_)) => {
+                    compare_at = Some(Height::new(0));
+                    continue;
+                }
+                Err(RecvError::Closed) => return Ok(()),
+            };
+            for blob in ended {
+                if let Fate::Open(height) = self.remove_if_over(blob).await? {
+                    compare_at = Some(compare_at.map_or(height, |due| due.max(height)));
+                }
+            }
+        }
+    }
+
+    /// Looks at everything that is stored; the height at which to look again, if there is one.
+    async fn compare(&self, ends: &[CancellationToken; 2]) -> Result<Option<Height>, Failed> {
+        let (mut after, mut again): (Option<BlobId>, Option<Height>) = (None, None);
+        while !ends.iter().any(CancellationToken::is_cancelled) {
+            let store = self.store.clone();
+            let page = blocking(move || store.blobs(after.as_ref(), COMPARED_MAX)).await;
+            let Some(page) = page.transpose()? else { return Ok(None) };
+            let Some(last) = page.last() else { return Ok(again) };
+            after = Some(*last);
+            for blob in page {
+                if let Fate::Open(height) = self.remove_if_over(blob).await? {
+                    again = again.max(Some(height));
+                }
+            }
+        }
+        Ok(again)
+    }
+
+    async fn remove_if_over(&self, blob: BlobId) -> Result<Fate, Failed> {
+        let collector = self.clone();
+        // Without a result the node is going down: at its next start it compares.
+        let fate = blocking(move || collector.remove_if_over_now(&blob)).await;
+        fate.unwrap_or(Ok(Fate::Kept))
+    }
+
+    fn remove_if_over_now(&self, blob: &BlobId) -> Result<Fate, Failed> {
+        let _lock = self.locks.remove(blob);
+        let Some(stored) = self.store.blob(blob)? else { return Ok(Fate::Gone) };
+        let state = self.ledger.state().borrow().clone();
+        let known = state.blob(self.ledger.store().as_ref(), blob)?;
+        if known.is_some_and(|blob| !blob.invalid) {
+            return Ok(Fate::Kept);
+        }
+        if state.tip().height < stored.height {
+            return Ok(Fate::Open(stored.height));
+        }
+        self.store.remove_blob(blob, state.parameters().n_shards)?;
+        tracing::debug!(%blob, "nobody pays for it any more: removed");
+        Ok(Fate::Gone)
+    }
+}
+
+/// The blobs that ended.
+fn ended<'a>(events: impl Iterator<Item = &'a Event>) -> BTreeSet<BlobId> {
+    let blobs = events.filter_map(|event| match event {
+        Event::BlobEnded { blob } => Some(*blob),
+        _ => None,
+    });
+    blobs.collect()
+}
