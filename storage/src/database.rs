@@ -378,6 +378,11 @@ impl Batch {
         Ok(())
     }
 
+    /// Removes `key` from `table`.
+    pub(crate) fn remove(&mut self, table: &Table, key: &[u8]) {
+        self.part(table).remove(key);
+    }
+
     fn part(&mut self, table: &Table) -> &mut sled::Batch {
         let found = self.parts.iter().position(|(t, _)| t.name == table.name);
         let index = found.unwrap_or_else(|| {

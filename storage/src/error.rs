@@ -1,13 +1,13 @@
 //! What can go wrong with the store, while it is opened and while it is used.
 //!
 //! [`OpenError`] is read by the person who starts a node: each variant says what to do next.
-//! [`StorageError`] is read by the node's services. `Full` and `TooManyRegistrations` concern one
-//! request; [`StorageError::is_fatal`] tells the rest apart. The text of sled's own errors goes to
+//! [`StorageError`] is read by the node's services. `Full` and `Length` concern one request;
+//! [`StorageError::is_fatal`] tells the rest apart. The text of sled's own errors goes to
 //! the log, never into these types: sled is named in `database.rs` alone.
 
 use std::{fmt, io, path::PathBuf};
 
-use floe_protocol::{blob::BlobId, keys::NodeId, ledger::MAX_REGISTRATIONS_PER_BLOB};
+use floe_protocol::keys::NodeId;
 
 /// Why a store does not open.
 #[derive(Debug, thiserror::Error)]
@@ -106,9 +106,6 @@ pub enum StorageError {
     /// nothing more is written or called durable.
     #[error("store stopped after a failed write: restart the node")]
     Stopped,
-    /// The blob has as many registrations as a node keeps.
-    #[error("blob {0} has {MAX_REGISTRATIONS_PER_BLOB} registrations already")]
-    TooManyRegistrations(BlobId),
     /// A value that the store is not made for.
     #[error("{what} of {bytes} bytes, at most {max_bytes} and not empty expected")]
     Length {
@@ -127,7 +124,7 @@ impl StorageError {
     pub const fn is_fatal(&self) -> bool {
         match self {
             Self::Io(_) | Self::Corrupt { .. } | Self::Stopped => true,
-            Self::Full { .. } | Self::TooManyRegistrations(_) | Self::Length { .. } => false,
+            Self::Full { .. } | Self::Length { .. } => false,
         }
     }
 }

@@ -1,8 +1,9 @@
-//! What a storage node keeps on disk: slivers, pair proofs, blob records and certificates.
+//! What a storage node keeps on disk: slivers, pair proofs, blob headers, and the ledger.
 //!
 //! A [`Store`] stands between a node's services and one directory. It verifies nothing that comes
-//! from peers: callers check slivers, proofs, registrations and certificates first, and put what
-//! passed. All calls block; an async caller wraps them in its runtime's blocking pool.
+//! from peers: callers check slivers, headers and proofs first, and put what passed. Who registered
+//! a blob and until when it lives is the ledger's to know: a [`Store`] keeps a blob until it is
+//! told to remove it. All calls block; an async caller wraps them in its runtime's blocking pool.
 //!
 //! **Durability.** A put is in memory until [`Store::flush`] returns; everything written before
 //! the call is then on disk, through a power cut (where the file system can write through, as
@@ -12,8 +13,9 @@
 //!
 //! **Crashes.** The log comes back up to some point behind the last flush. Tables are written in
 //! an order that makes every such point sound: a pair is there with all its pieces or not at
-//! all, a registration with its blob's record or not at all. What was left unfinished is removed
-//! when the store opens.
+//! all, a proof with its blob's record or not at all. What was left unfinished is removed when
+//! the store opens. A blob's record comes first and goes last: a removal that was cut off is
+//! found among [`Store::blobs`] and goes on with the next [`Store::remove_blob`].
 //!
 //! **Damage.** Every piece has a checksum. One that does not read or match is logged and counted,
 //! its pair is missing from then on, and the node recovers it from the others. Damage elsewhere
@@ -41,7 +43,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-mod blob_records;
+mod blobs;
 mod database;
 mod error;
 mod group_commit;
@@ -62,10 +64,8 @@ use bytes::Bytes;
 use floe_protocol::{
     blob::{BlobHeader, BlobId},
     encoding::{Axis, MAX_SLIVER_BYTES},
-    index::{Epoch, ShardIndex},
+    index::ShardIndex,
     keys::NodeId,
-    ledger::BlobRecord,
-    registration::{Registration, RegistrationId},
 };
 
 pub use error::{FullLimit, OpenError, StorageError};
@@ -80,7 +80,7 @@ pub use usage::Usage;
 pub use vote_journal::{ENTRY_BYTES_MAX, JOURNAL_BYTES_MAX, JournalError, VoteJournal};
 
 use crate::{
-    blob_records::BlobRecords,
+    blobs::Blobs,
     database::Database,
     group_commit::GroupCommit,
     opening::Opened,
@@ -136,7 +136,7 @@ pub struct Store {
 struct Tables {
     slivers: Slivers,
     pair_proofs: PairProofs,
-    blob_records: BlobRecords,
+    blobs: Blobs,
     peers: Peers,
     space: Arc<Space>,
     group_commit: GroupCommit,
@@ -159,13 +159,8 @@ impl Store {
         let pieces: Result<Vec<_>, _> = schema::PIECES.into_iter().map(table).collect();
         let slivers =
             Slivers::open(table(schema::SLIVERS)?, pieces?, Arc::clone(&space)).map_err(failed)?;
-        let blob_records = BlobRecords::open(
-            table(schema::BLOBS)?,
-            table(schema::REGISTRATIONS)?,
-            Arc::clone(&space),
-        )
-        .map_err(failed)?;
-        let is_known = |blob: &BlobId| Ok(blob_records.record(blob)?.is_some());
+        let blobs = Blobs::open(table(schema::BLOBS)?, Arc::clone(&space)).map_err(failed)?;
+        let is_known = |blob: &BlobId| blobs.has(blob);
         let pair_proofs =
             PairProofs::open(table(schema::PAIR_PROOFS)?, &space, is_known).map_err(failed)?;
         let peers = Peers::open(table(schema::PEERS)?).map_err(failed)?;
@@ -174,7 +169,7 @@ impl Store {
             tables: Arc::new(Tables {
                 slivers,
                 pair_proofs,
-                blob_records,
+                blobs,
                 peers,
                 space,
                 group_commit: GroupCommit::default(),
@@ -184,59 +179,60 @@ impl Store {
         })
     }
 
-    /// Keeps what a `Table` request brought: the registration, its place in the blob's record and
-    /// the proofs of the pairs that live in these shards, in one step.
+    /// Keeps what a `Table` request brought: the blob's header and the proofs of the pairs that
+    /// live in these shards, in one step. Durable after [`Self::flush`].
     ///
     /// # Errors
-    /// [`StorageError`]; nothing was kept if it is not fatal.
+    /// [`StorageError::Full`] beyond the quota or the reserve; [`StorageError::Length`] of proofs
+    /// without bytes or with too many, and of a header that names no possible blob; nothing was
+    /// kept then. Others are fatal.
     pub fn put_table(
         &self,
-        registration: &Registration,
+        header: &BlobHeader,
         proofs: &[(ShardIndex, Vec<u8>)],
     ) -> Result<(), StorageError> {
         let tables = &self.tables;
-        tables
-            .blob_records
-            .register(registration, |batch, blob| tables.pair_proofs.stage(batch, blob, proofs))
+        tables.blobs.put(header, |batch, blob| tables.pair_proofs.stage(batch, blob, proofs))
     }
 
-    /// A registration.
+    /// The header of a blob of which something is kept.
     ///
     /// # Errors
     /// [`StorageError`], always fatal.
-    pub fn registration(&self, id: &RegistrationId) -> Result<Option<Registration>, StorageError> {
-        self.tables.blob_records.registration(id)
+    pub fn blob(&self, blob: &BlobId) -> Result<Option<BlobHeader>, StorageError> {
+        self.tables.blobs.header(blob)
     }
 
-    /// A blob's record and its registrations.
+    /// Blobs of which something is kept, in the order of their ids: at most `max` after `after`.
+    /// A blob is known from its first [`Self::put_table`] to the end of [`Self::remove_blob`].
     ///
     /// # Errors
     /// [`StorageError`], always fatal.
-    pub fn blob_record(
-        &self,
-        blob: &BlobId,
-    ) -> Result<Option<(BlobRecord, Vec<Registration>)>, StorageError> {
-        self.tables.blob_records.record_with_registrations(blob)
+    pub fn blobs(&self, after: Option<&BlobId>, max: usize) -> Result<Vec<BlobId>, StorageError> {
+        self.tables.blobs.ids(after, max)
     }
 
-    /// Keeps a blob's certificate, which the caller has verified, if it is the first; whether it
-    /// was.
+    /// Removes everything of a blob from the shards below `n_shards`, which are all shards of the
+    /// network; whether there was anything.
+    ///
+    /// The pairs go first, damaged and unfinished ones too, then the proofs and the blob's record
+    /// in one step. So a removal that was cut off half way leaves the record: the blob is still
+    /// among [`Self::blobs`], and calling this again goes on. Its slivers that are still there are
+    /// whole. The caller sees to it that nothing of the blob is put meanwhile: a pair put behind
+    /// the removal of its shard stays, without a record, until this is called for the blob again.
     ///
     /// # Errors
-    /// [`StorageError::Length`] if it is larger than a record may be; others are fatal.
-    pub fn put_certificate(
-        &self,
-        header: &BlobHeader,
-        certificate: Vec<u8>,
-        epoch: Epoch,
-    ) -> Result<bool, StorageError> {
-        self.tables.blob_records.put_certificate(header, certificate, epoch)
-    }
-
-    /// All blobs that the store knows, in the order of their ids. Ends after an error, which is
-    /// always fatal.
-    pub fn blobs(&self) -> impl Iterator<Item = Result<(BlobId, BlobRecord), StorageError>> {
-        self.tables.blob_records.rows()
+    /// [`StorageError`], always fatal.
+    pub fn remove_blob(&self, blob: &BlobId, n_shards: u16) -> Result<bool, StorageError> {
+        let tables = &self.tables;
+        let mut was_there = false;
+        for shard in (0..n_shards).map(ShardIndex::new) {
+            was_there |= tables.slivers.purge(&key::pair(shard, blob))?;
+        }
+        let rows =
+            |batch: &mut _, blob: &_| tables.pair_proofs.stage_removal(batch, blob, n_shards);
+        was_there |= tables.blobs.remove(blob, rows)?;
+        Ok(was_there)
     }
 
     /// The proof of the pair of `blob` that lives in `shard`.
@@ -336,7 +332,7 @@ impl Store {
         });
         Usage {
             pairs: tables.slivers.pairs(),
-            blobs: tables.blob_records.count(),
+            blobs: tables.blobs.count(),
             live_bytes: space.live_bytes(),
             disk_bytes: disk.disk_bytes,
             quota_bytes: space.quota_bytes(),

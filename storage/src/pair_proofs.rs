@@ -3,11 +3,15 @@
 //! Written when a node was sent a blob's digest table, before its slivers come, and read whenever
 //! a sliver is checked or sent. Kept as the bytes that `PairProof` defines: this module does not
 //! look inside. A proof of a blob without a record belongs to nothing and is removed at start.
+//! Who stages changes of a blob's proofs holds its lock (see `blobs.rs`).
+
+use std::collections::BTreeMap;
 
 use floe_protocol::{blob::BlobId, index::ShardIndex};
 
 use crate::{
     StorageError,
+    blobs::Change,
     database::{Batch, Table, VALUE_BYTES_MAX},
     key,
     usage::{Space, row_bytes},
@@ -50,14 +54,17 @@ impl PairProofs {
         Ok(proof.map(|proof| proof.to_vec()))
     }
 
-    /// Adds the proofs that are not there to `batch`; the bytes that they will count.
+    /// Adds the proofs that are not there to `batch`. The last one counts where a shard is named
+    /// twice.
     pub(crate) fn stage(
         &self,
         batch: &mut Batch,
         blob: &BlobId,
         proofs: &[(ShardIndex, Vec<u8>)],
-    ) -> Result<u64, StorageError> {
-        let mut bytes = 0;
+    ) -> Result<Change, StorageError> {
+        let mut change = Change::default();
+        let proofs: BTreeMap<ShardIndex, &Vec<u8>> =
+            proofs.iter().map(|(shard, proof)| (*shard, proof)).collect();
         for (shard, proof) in proofs {
             if proof.is_empty() || proof.len() > VALUE_BYTES_MAX {
                 return Err(StorageError::Length {
@@ -66,15 +73,34 @@ impl PairProofs {
                     max_bytes: VALUE_BYTES_MAX,
                 });
             }
-            let key = key::pair(*shard, blob);
+            let key = key::pair(shard, blob);
             let old = self.proofs.get(&key)?;
             if old.as_deref() == Some(&proof[..]) {
                 continue;
             }
-            let before = old.map_or(0, |old| row_bytes(key.len(), old.len()));
             batch.insert(&self.proofs, &key, proof)?;
-            bytes += row_bytes(key.len(), proof.len()).saturating_sub(before);
+            change.added += row_bytes(key.len(), proof.len());
+            change.freed += old.map_or(0, |old| row_bytes(key.len(), old.len()));
         }
-        Ok(bytes)
+        Ok(change)
+    }
+
+    /// Adds the removal of the proofs in shards below `n_shards` to `batch`; the bytes that they
+    /// count.
+    pub(crate) fn stage_removal(
+        &self,
+        batch: &mut Batch,
+        blob: &BlobId,
+        n_shards: u16,
+    ) -> Result<u64, StorageError> {
+        let mut freed = 0;
+        for shard in 0..n_shards {
+            let key = key::pair(ShardIndex::new(shard), blob);
+            if let Some(old) = self.proofs.get(&key)? {
+                batch.remove(&self.proofs, &key);
+                freed += row_bytes(key.len(), old.len());
+            }
+        }
+        Ok(freed)
     }
 }

@@ -5,7 +5,8 @@
 //! `marker.rs`), outside the disk that holds the store.
 //!
 //! A new format gets a new version and a migration from the one before it in this file, never a
-//! second reading path elsewhere. There is one format so far.
+//! second reading path elsewhere. Stores of format 1, which also kept registrations, were never
+//! in use and are refused.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -20,7 +21,7 @@ use crate::{
 };
 
 /// The format that this program reads and writes.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// The format of the ledger's store. Numbered apart, so that neither kind of store is ever taken
 /// for the other.
@@ -57,10 +58,8 @@ pub(crate) const PIECES: [&str; 8] =
     ["pieces", "pieces_1", "pieces_2", "pieces_3", "pieces_4", "pieces_5", "pieces_6", "pieces_7"];
 /// Pair proofs by shard and blob.
 pub(crate) const PAIR_PROOFS: &str = "pair_proofs";
-/// Blob records by blob.
+/// Headers by blob.
 pub(crate) const BLOBS: &str = "blobs";
-/// Registrations by id.
-pub(crate) const REGISTRATIONS: &str = "registrations";
 /// Everything of the ledger, see `ledger_store/rows.rs`.
 pub(crate) const LEDGER: &str = "ledger";
 /// Addresses by peer.

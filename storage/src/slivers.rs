@@ -228,22 +228,31 @@ impl Slivers {
 
     /// Removes a pair; whether it was there.
     pub(crate) fn delete(&self, pair: &PairKey) -> Result<bool, StorageError> {
+        Ok(self.remove(pair)? == Some(State::Complete))
+    }
+
+    /// Removes whatever is kept of a pair, complete or not; whether there was anything.
+    pub(crate) fn purge(&self, pair: &PairKey) -> Result<bool, StorageError> {
+        Ok(self.remove(pair)?.is_some())
+    }
+
+    /// Removes a pair; the state that it was in.
+    fn remove(&self, pair: &PairKey) -> Result<Option<State>, StorageError> {
         let _lock = self.lock(pair);
         let Some(record) = self.record(pair)? else {
-            return Ok(false);
+            return Ok(None);
         };
         if record.state == State::Damaged {
             self.records.remove(pair)?;
-            return Ok(false);
+            return Ok(Some(State::Damaged));
         }
-        let complete = record.state == State::Complete;
         self.records.insert(pair, &record.with(State::Unfinished).to_bytes())?;
-        if complete {
+        if record.state == State::Complete {
             self.uncount(record);
         }
         self.remove_pieces(pair, record)?;
         self.records.remove(pair)?;
-        Ok(complete)
+        Ok(Some(record.state))
     }
 
     pub(crate) fn pairs(&self) -> u64 {

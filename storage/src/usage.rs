@@ -8,10 +8,10 @@
 //! space back to the file system: the log stays as large as it once was, and after most of a
 //! large store was deleted it can still grow before it settles.
 //!
-//! The quota bounds what the store's files really take. New slivers, pair proofs and registrations
+//! The quota bounds what the store's files really take. New slivers, pair proofs and headers
 //! are refused once they might not fit below it, whatever was deleted. Passing it is possible by
-//! what was written since the last look at the disk, some 20 MiB, and by the writes of deletions
-//! and certificates, which always go on, like reads. Whatever the quota, the reserve stays free.
+//! what was written since the last look at the disk, some 20 MiB, and by the writes of deletions,
+//! which always go on, like reads. Whatever the quota, the reserve stays free.
 //!
 //! Invariant: live bytes are counted before the write and given back if it fails; they are
 //! recomputed at every start.
@@ -41,7 +41,7 @@ const SAMPLE_BYTES_MAX: u64 = 8 << 20;
 pub struct Usage {
     /// Sliver pairs, complete ones.
     pub pairs: u64,
-    /// Blobs of which the store keeps a record.
+    /// Blobs of which something is kept.
     pub blobs: u64,
     /// Bytes of all contents, with keys and the overhead of rows.
     pub live_bytes: u64,

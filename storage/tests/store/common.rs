@@ -2,7 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use floe_protocol::{blob::BlobId, encoding::Axis, hash::Domain, index::ShardIndex, keys::NodeId};
+use floe_protocol::{
+    blob::{BlobHeader, BlobId},
+    encoding::Axis,
+    hash::{Domain, Hash},
+    index::ShardIndex,
+    keys::NodeId,
+};
 use floe_storage::{Store, StoreConfig};
 use tempfile::TempDir;
 
@@ -50,6 +56,11 @@ pub(crate) fn config_in(home: &Path) -> StoreConfig {
 
 pub(crate) fn blob(number: u64) -> BlobId {
     BlobId::new(*Domain::Piece.hash(&[b"blob", &number.to_le_bytes()]).as_bytes())
+}
+
+/// The header of a blob of a network of 64 shards.
+pub(crate) fn header(number: u8) -> BlobHeader {
+    BlobHeader { n_shards: 64, len: 1000, root: Hash::new([number; 32]) }
 }
 
 /// Bytes that nothing compresses, and that no other seed has.

@@ -16,7 +16,7 @@ use floe_storage::{StorageError, Store};
 use crate::common::{Home, SHARD, blob, config_in, is_there, noise, put, slivers};
 
 /// Set in the processes that tests start from their own executable: the home to work in.
-const CHILD_HOME: &str = "FLOE_STORAGE_TEST_HOME";
+pub(crate) const CHILD_HOME: &str = "FLOE_STORAGE_TEST_HOME";
 
 /// Copies all files below `from`.
 pub(crate) fn copy(from: &Path, to: &Path) {
@@ -34,14 +34,14 @@ pub(crate) fn copy(from: &Path, to: &Path) {
 
 /// What happens to the end of the log, which was written last.
 #[derive(Clone, Copy, Debug)]
-enum Tear {
+pub(crate) enum Tear {
     /// So many bytes are left of what follows the last flush.
     Cut(u64),
     /// A block of 4 KiB was never written, so many bytes before the end.
     Hole(u64),
 }
 
-fn tear(log: &Path, flushed_bytes: u64, tear: Tear) {
+pub(crate) fn tear(log: &Path, flushed_bytes: u64, tear: Tear) {
     let file = fs::File::options().write(true).open(log).unwrap();
     match tear {
         Tear::Cut(bytes) => file.set_len(flushed_bytes + bytes).unwrap(),
@@ -56,7 +56,7 @@ fn tear(log: &Path, flushed_bytes: u64, tear: Tear) {
 /// written since the last flush lies there. The log writes through, so an earlier part of it is
 /// never lost without a later one; where free segments in the middle were written last, the end
 /// of the file is the earlier part.
-fn tears(image: &Path, flushed: &[u8]) -> Vec<Tear> {
+pub(crate) fn tears(image: &Path, flushed: &[u8]) -> Vec<Tear> {
     let log = fs::read(image).unwrap();
     let flushed_bytes = flushed.len();
     let tail = u64::try_from(log.len() - flushed_bytes).unwrap();
@@ -114,14 +114,14 @@ fn check_image(image: &Home, flushed_bytes: u64, torn: Tear, flushed_pairs: u64)
 }
 
 /// The same test as another process, working in `home`.
-fn child(test: &str, home: &Path) -> Command {
+pub(crate) fn child(test: &str, home: &Path) -> Command {
     let mut command = Command::new(env::current_exe().unwrap());
     command.args([test, "--exact", "--nocapture"]).env(CHILD_HOME, home).stdout(Stdio::piped());
     command
 }
 
 /// Tells the parent, which may read it at once.
-fn tell(word: &str, number: u64) {
+pub(crate) fn tell(word: &str, number: u64) {
     let mut stdout = std::io::stdout().lock();
     writeln!(stdout, "{word} {number}").unwrap();
     stdout.flush().unwrap();

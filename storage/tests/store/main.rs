@@ -9,4 +9,5 @@ mod damage;
 mod opening;
 mod pairs;
 mod records;
+mod removal;
 mod space;

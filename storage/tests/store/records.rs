@@ -1,47 +1,23 @@
-//! Registrations, blob records, certificates, pair proofs and peers.
+//! Blob headers, pair proofs and peers.
 
-use floe_protocol::{
-    blob::BlobHeader,
-    hash::Hash,
-    index::{Epoch, ShardIndex},
-    keys::{NodeId, PublicKey},
-    ledger::MAX_REGISTRATIONS_PER_BLOB,
-    registration::{Registration, RegistrationId},
-};
+use floe_protocol::{blob::BlobHeader, index::ShardIndex, keys::NodeId};
 use floe_storage::{ADDRESS_BYTES_MAX, ADDRESSES_PER_PEER_MAX, PEERS_MAX, StorageError};
 
-use crate::common::{Home, noise};
-
-const OWNER: PublicKey = PublicKey::new([3; 32]);
-
-fn header(number: u8) -> BlobHeader {
-    BlobHeader { n_shards: 64, len: 1000, root: Hash::new([number; 32]) }
-}
-
-fn registration(header: BlobHeader, nonce: u64) -> Registration {
-    Registration {
-        id: RegistrationId::of(&header.id(), &OWNER, nonce),
-        header,
-        owner: OWNER,
-        start: Epoch::new(0),
-        end: Epoch::new(u64::MAX),
-        deletable: false,
-        certified: None,
-    }
-}
+use crate::common::{Home, header, noise};
 
 #[test]
-fn a_table_brings_registration_record_and_proofs() {
+fn a_table_brings_header_and_proofs() {
     let home = Home::new();
     let store = home.open();
-    let (first, second) = (registration(header(1), 0), registration(header(1), 1));
     let blob = header(1).id();
-    assert_eq!(store.blob_record(&blob).unwrap(), None);
+    assert_eq!(store.blob(&blob).unwrap(), None);
     let proofs = [(ShardIndex::new(2), noise(1, 500)), (ShardIndex::new(9), noise(2, 500))];
-    store.put_table(&first, &proofs).unwrap();
-    store.put_table(&second, &[]).unwrap();
+    store.put_table(&header(1), &proofs[..1]).unwrap();
+    assert_eq!(store.pair_proof(ShardIndex::new(9), &blob).unwrap(), None);
+    store.put_table(&header(1), &proofs).unwrap();
     let before = store.usage();
-    store.put_table(&first, &proofs).unwrap();
+    store.put_table(&header(1), &proofs).unwrap();
+    store.put_table(&header(1), &[]).unwrap();
     assert_eq!(store.usage().live_bytes, before.live_bytes, "repeating adds nothing");
     store.flush().unwrap();
     drop(store);
@@ -49,12 +25,8 @@ fn a_table_brings_registration_record_and_proofs() {
     let store = home.open();
     assert_eq!(store.usage().live_bytes, before.live_bytes);
     assert_eq!(store.usage().blobs, 1);
-    assert_eq!(store.registration(&first.id).unwrap(), Some(first));
-    assert_eq!(store.registration(&registration(header(2), 0).id).unwrap(), None);
-    let (record, registrations) = store.blob_record(&blob).unwrap().unwrap();
-    assert_eq!(record.header, header(1));
-    assert_eq!(record.registrations, [first.id, second.id]);
-    assert_eq!(registrations, [first, second]);
+    assert_eq!(store.blob(&blob).unwrap(), Some(header(1)));
+    assert_eq!(store.blob(&header(2).id()).unwrap(), None);
     for (shard, proof) in proofs {
         assert_eq!(store.pair_proof(shard, &blob).unwrap(), Some(proof));
     }
@@ -62,24 +34,22 @@ fn a_table_brings_registration_record_and_proofs() {
 }
 
 #[test]
-fn registrations_of_one_blob_are_bounded() {
+fn replaced_proofs_count_what_they_are() {
     let home = Home::new();
     let store = home.open();
-    let nonces = 0..u64::try_from(MAX_REGISTRATIONS_PER_BLOB).unwrap();
-    let certificate = noise(4, 300);
-    store.put_certificate(&header(1), certificate, Epoch::new(2)).unwrap();
-    for nonce in nonces.clone() {
-        store.put_table(&registration(header(1), nonce), &[]).unwrap();
-    }
-    let one_more = registration(header(1), nonces.end);
-    let proof = [(ShardIndex::new(1), vec![1; 100])];
-    let refused = store.put_table(&one_more, &proof);
-    assert!(
-        matches!(refused, Err(StorageError::TooManyRegistrations(blob)) if blob == header(1).id())
-    );
-    assert_eq!(store.registration(&one_more.id).unwrap(), None);
-    assert_eq!(store.pair_proof(ShardIndex::new(1), &header(1).id()).unwrap(), None);
-    store.put_table(&registration(header(1), 0), &proof).unwrap();
+    let shard = ShardIndex::new(2);
+    store.put_table(&header(1), &[(shard, noise(1, 100))]).unwrap();
+    let small = store.usage().live_bytes;
+    store.put_table(&header(1), &[(shard, noise(2, 900))]).unwrap();
+    assert_eq!(store.usage().live_bytes, small + 800);
+    // The last of two for one shard stays.
+    let twice = [(shard, noise(3, 700)), (shard, noise(4, 100))];
+    store.put_table(&header(1), &twice).unwrap();
+    assert_eq!(store.usage().live_bytes, small);
+    assert_eq!(store.pair_proof(shard, &header(1).id()).unwrap(), Some(noise(4, 100)));
+    store.flush().unwrap();
+    drop(store);
+    assert_eq!(home.open().usage().live_bytes, small);
 }
 
 #[test]
@@ -87,38 +57,55 @@ fn proofs_have_a_size() {
     let home = Home::new();
     let store = home.open();
     for proof in [Vec::new(), vec![0; 100_000]] {
-        let refused = store.put_table(&registration(header(1), 0), &[(ShardIndex::new(1), proof)]);
+        let refused = store.put_table(&header(1), &[(ShardIndex::new(1), proof)]);
         assert!(matches!(refused, Err(StorageError::Length { .. })));
     }
-    assert_eq!(store.blob_record(&header(1).id()).unwrap(), None);
+    assert_eq!(store.blob(&header(1).id()).unwrap(), None);
+    assert_eq!(store.usage().live_bytes, 0);
 }
 
 #[test]
-fn the_first_certificate_stays() {
+fn headers_of_no_possible_blob_are_refused() {
     let home = Home::new();
     let store = home.open();
-    let (first, second) = (noise(1, 300), noise(2, 300));
-    store.put_table(&registration(header(1), 0), &[]).unwrap();
-    assert!(store.put_certificate(&header(1), first.clone(), Epoch::new(4)).unwrap());
-    assert!(!store.put_certificate(&header(1), second.clone(), Epoch::new(5)).unwrap());
-    // A blob can be known by its certificate alone.
-    assert!(store.put_certificate(&header(2), second.clone(), Epoch::new(5)).unwrap());
+    let of_no_network = BlobHeader { n_shards: 0, ..header(1) };
+    let too_large = BlobHeader { len: u64::MAX, ..header(1) };
+    for header in [of_no_network, too_large] {
+        let refused = store.put_table(&header, &[(ShardIndex::new(1), noise(1, 100))]);
+        assert!(matches!(refused, Err(StorageError::Length { what: "blob", .. })), "{refused:?}");
+    }
+    assert_eq!(store.blobs(None, 10).unwrap(), []);
+    assert_eq!(store.usage().live_bytes, 0);
+}
+
+#[test]
+fn blobs_are_listed_in_the_order_of_their_ids_a_bounded_number_at_a_time() {
+    let home = Home::new();
+    let store = home.open();
+    assert_eq!(store.blobs(None, 10).unwrap(), []);
+    let mut expected: Vec<_> = (0..25).map(|number| header(number).id()).collect();
+    for number in 0..25 {
+        store.put_table(&header(number), &[]).unwrap();
+    }
+    expected.sort_unstable();
+    assert_eq!(store.blobs(None, usize::MAX).unwrap(), expected);
+    assert_eq!(store.blobs(None, 0).unwrap(), []);
+    let mut listed = Vec::new();
+    loop {
+        let page = store.blobs(listed.last(), 7).unwrap();
+        assert!(page.len() <= 7);
+        if page.is_empty() {
+            break;
+        }
+        listed.extend(page);
+        // A blob that goes between two pages is no place to lose.
+        store.remove_blob(listed.last().unwrap(), 64).unwrap();
+    }
+    assert_eq!(listed, expected);
+    assert_eq!(store.usage().blobs, 25 - 4);
     store.flush().unwrap();
     drop(store);
-
-    let store = home.open();
-    let mut blobs: Vec<_> = store.blobs().map(Result::unwrap).collect();
-    assert!(blobs.is_sorted_by_key(|(blob, _)| *blob));
-    blobs.sort_by_key(|(_, record)| record.certified);
-    let [(one, one_record), (two, two_record)] = &blobs[..] else {
-        panic!("{blobs:?}");
-    };
-    assert_eq!((*one, *two), (header(1).id(), header(2).id()));
-    assert_eq!(one_record.certificate, Some(first));
-    assert_eq!(one_record.certified, Some(Epoch::new(4)));
-    assert_eq!(one_record.registrations.len(), 1);
-    assert_eq!(two_record.certificate, Some(second));
-    assert_eq!(store.usage().blobs, 2);
+    assert_eq!(home.open().blobs(None, usize::MAX).unwrap().len(), 25 - 4);
 }
 
 #[test]
