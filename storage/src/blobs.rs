@@ -1,8 +1,9 @@
 //! Blobs: which ones a node keeps something of, and their headers.
 //!
 //! A blob's record is born with the first `Table` request, beside the proofs of the node's pairs,
-//! and goes when nothing of the blob is kept any more. It is the header in the byte layout that
-//! the blob id is the hash of. Who registered the blob, until when, and whether it is certified,
+//! and goes when nothing of the blob is kept any more. It is the header, in the byte layout that
+//! the blob id is the hash of, and the height at which the ledger was last seen to know the blob
+//! (u64 BE): a state before that height can't tell that the blob has ended. Who registered the blob, until when, and whether it is certified,
 //! is the ledger's to know and not here.
 //!
 //! Invariants: a record and the proofs that came with it are written in one step, and removed in
@@ -22,6 +23,7 @@ use floe_protocol::{
     blob::{BlobHeader, BlobId, HEADER_BYTES},
     encoding::{ConfigError, EncodingConfig},
     hash::HASH_BYTES,
+    index::Height,
 };
 
 use crate::{
@@ -30,8 +32,18 @@ use crate::{
     usage::{Space, row_bytes},
 };
 
+const HEIGHT_BYTES: usize = 8;
 /// Writers of different blobs rarely meet in one of so many locks.
 const LOCKS: usize = 64;
+
+/// A blob of which something is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredBlob {
+    /// Its header.
+    pub header: BlobHeader,
+    /// The latest height at which the ledger was seen to know it.
+    pub height: Height,
+}
 
 /// Live bytes that a step adds and frees.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,10 +79,11 @@ impl Blobs {
         Ok(blobs)
     }
 
-    /// Writes the blob's record, if there is none, and whatever `stage` adds, in one step.
+    /// Writes the blob's record, if there is none of this height, and whatever `stage` adds, in
+    /// one step.
     pub(crate) fn put(
         &self,
-        header: &BlobHeader,
+        (header, height): (&BlobHeader, Height),
         stage: impl FnOnce(&mut Batch, &BlobId) -> Result<Change, StorageError>,
     ) -> Result<(), StorageError> {
         check_header(header)?;
@@ -78,10 +91,13 @@ impl Blobs {
         let _lock = self.lock(&blob);
         let mut batch = Batch::default();
         let Change { mut added, freed } = stage(&mut batch, &blob)?;
-        let is_new = !self.has(&blob)?;
+        let known = self.get(&blob)?;
+        let is_new = known.is_none();
         if is_new {
-            batch.insert(&self.blobs, blob.as_bytes(), &header.to_bytes())?;
             added += record_bytes();
+        }
+        if known.is_none_or(|known| known.height < height) {
+            batch.insert(&self.blobs, blob.as_bytes(), &to_bytes(header, height))?;
         }
         self.space.reserve(added)?;
         batch.commit().inspect_err(|_| self.space.release(added))?;
@@ -120,7 +136,7 @@ impl Blobs {
         Ok(self.blobs.get(blob.as_bytes())?.is_some())
     }
 
-    pub(crate) fn header(&self, blob: &BlobId) -> Result<Option<BlobHeader>, StorageError> {
+    pub(crate) fn get(&self, blob: &BlobId) -> Result<Option<StoredBlob>, StorageError> {
         let value = self.blobs.get(blob.as_bytes())?;
         value.map(|value| self.parse(blob, &value)).transpose()
     }
@@ -145,10 +161,10 @@ impl Blobs {
         Ok(BlobId::new(id))
     }
 
-    /// The header of a row, which must be the one that the row's key is the hash of.
-    fn parse(&self, blob: &BlobId, value: &[u8]) -> Result<BlobHeader, StorageError> {
-        parse_header(value)
-            .filter(|header| header.id() == *blob)
+    /// A row, whose key must be the hash of its header.
+    fn parse(&self, blob: &BlobId, value: &[u8]) -> Result<StoredBlob, StorageError> {
+        parse_record(value)
+            .filter(|stored| stored.header.id() == *blob)
             .ok_or_else(|| self.blobs.corrupt())
     }
 
@@ -159,7 +175,20 @@ impl Blobs {
 }
 
 fn record_bytes() -> u64 {
-    row_bytes(HASH_BYTES, HEADER_BYTES)
+    row_bytes(HASH_BYTES, HEADER_BYTES + HEIGHT_BYTES)
+}
+
+fn to_bytes(header: &BlobHeader, height: Height) -> [u8; HEADER_BYTES + HEIGHT_BYTES] {
+    let mut bytes = [0; HEADER_BYTES + HEIGHT_BYTES];
+    bytes[..HEADER_BYTES].copy_from_slice(&header.to_bytes());
+    bytes[HEADER_BYTES..].copy_from_slice(&height.get().to_be_bytes());
+    bytes
+}
+
+fn parse_record(bytes: &[u8]) -> Option<StoredBlob> {
+    let (header, height) = bytes.split_last_chunk::<HEIGHT_BYTES>()?;
+    let height = Height::new(u64::from_be_bytes(*height));
+    Some(StoredBlob { header: parse_header(header)?, height })
 }
 
 /// Parses a header for the number of shards that it names. It is the network's: callers checked
@@ -220,11 +249,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (blobs, database) = open(dir.path());
         let blobs = blobs.unwrap();
-        blobs.put(&header(1), |_, _| Ok(Change::default())).unwrap();
+        blobs.put((&header(1), Height::new(3)), |_, _| Ok(Change::default())).unwrap();
         let elsewhere = header(2).id();
-        blobs.blobs.insert(elsewhere.as_bytes(), &header(1).to_bytes()).unwrap();
-        assert_eq!(blobs.header(&header(1).id()).unwrap(), Some(header(1)));
-        let error = blobs.header(&elsewhere).unwrap_err();
+        blobs.blobs.insert(elsewhere.as_bytes(), &to_bytes(&header(1), Height::new(3))).unwrap();
+        assert_eq!(blobs.get(&header(1).id()).unwrap().unwrap().header, header(1));
+        let error = blobs.get(&elsewhere).unwrap_err();
         assert!(matches!(error, StorageError::Corrupt { table: schema::BLOBS }), "{error}");
         database.flush().unwrap();
         drop((blobs, database));

@@ -64,10 +64,11 @@ use bytes::Bytes;
 use floe_protocol::{
     blob::{BlobHeader, BlobId},
     encoding::{Axis, MAX_SLIVER_BYTES},
-    index::ShardIndex,
+    index::{Height, ShardIndex},
     keys::NodeId,
 };
 
+pub use blobs::StoredBlob;
 pub use error::{FullLimit, OpenError, StorageError};
 pub use ledger_store::{
     CommitError, Committed, EpochEnd, LedgerStore, LedgerStoreConfig, NoSuchVersion, STATE_HEIGHTS,
@@ -179,8 +180,9 @@ impl Store {
         })
     }
 
-    /// Keeps what a `Table` request brought: the blob's header and the proofs of the pairs that
-    /// live in these shards, in one step. Durable after [`Self::flush`].
+    /// Keeps what a `Table` request brought: the blob's header, the height at which the ledger
+    /// knows the blob, and the proofs of the pairs that live in these shards, in one step. Of
+    /// heights the latest stays. Durable after [`Self::flush`].
     ///
     /// # Errors
     /// [`StorageError::Full`] beyond the quota or the reserve; [`StorageError::Length`] of proofs
@@ -189,18 +191,21 @@ impl Store {
     pub fn put_table(
         &self,
         header: &BlobHeader,
+        height: Height,
         proofs: &[(ShardIndex, Vec<u8>)],
     ) -> Result<(), StorageError> {
         let tables = &self.tables;
-        tables.blobs.put(header, |batch, blob| tables.pair_proofs.stage(batch, blob, proofs))
+        tables
+            .blobs
+            .put((header, height), |batch, blob| tables.pair_proofs.stage(batch, blob, proofs))
     }
 
-    /// The header of a blob of which something is kept.
+    /// A blob of which something is kept.
     ///
     /// # Errors
     /// [`StorageError`], always fatal.
-    pub fn blob(&self, blob: &BlobId) -> Result<Option<BlobHeader>, StorageError> {
-        self.tables.blobs.header(blob)
+    pub fn blob(&self, blob: &BlobId) -> Result<Option<StoredBlob>, StorageError> {
+        self.tables.blobs.get(blob)
     }
 
     /// Blobs of which something is kept, in the order of their ids: at most `max` after `after`.

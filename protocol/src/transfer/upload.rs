@@ -433,17 +433,21 @@ impl Upload {
                 }
             }
             MemberFailure::Refused(
-                Refusal::NotRegistered
-                | Refusal::WrongShard
+                Refusal::WrongShard
                 | Refusal::TooLarge
                 | Refusal::StorageFull
                 | Refusal::Invalid(_),
             )
             | MemberFailure::WrongAnswer
             | MemberFailure::LosesPairs => self.failed(now_ms, member, failure),
+            // It may not have followed the ledger yet to where the blob was registered.
             MemberFailure::Refused(
-                Refusal::TableMissing | Refusal::NotFound | Refusal::Unavailable,
+                Refusal::NotRegistered
+                | Refusal::TableMissing
+                | Refusal::NotFound
+                | Refusal::Unavailable,
             )
+            | MemberFailure::OtherEpoch
             | MemberFailure::NoAnswer => self.count_failure(now_ms, member, asked_ms, failure),
         }
     }

@@ -6,13 +6,15 @@ use floe_protocol::{
     blob::{BlobHeader, BlobId},
     encoding::Axis,
     hash::{Domain, Hash},
-    index::ShardIndex,
+    index::{Height, ShardIndex},
     keys::NodeId,
 };
 use floe_storage::{Store, StoreConfig};
 use tempfile::TempDir;
 
 pub(crate) const SHARD: ShardIndex = ShardIndex::new(5);
+/// Where the ledger knew the blobs.
+pub(crate) const HEIGHT: Height = Height::new(7);
 
 /// Two places: one for the key and the marker, one for the data.
 #[derive(Debug)]

@@ -1,9 +1,15 @@
 //! Blob headers, pair proofs and peers.
 
-use floe_protocol::{blob::BlobHeader, index::ShardIndex, keys::NodeId};
-use floe_storage::{ADDRESS_BYTES_MAX, ADDRESSES_PER_PEER_MAX, PEERS_MAX, StorageError};
+use floe_protocol::{
+    blob::BlobHeader,
+    index::{Height, ShardIndex},
+    keys::NodeId,
+};
+use floe_storage::{
+    ADDRESS_BYTES_MAX, ADDRESSES_PER_PEER_MAX, PEERS_MAX, StorageError, StoredBlob,
+};
 
-use crate::common::{Home, header, noise};
+use crate::common::{HEIGHT, Home, header, noise};
 
 #[test]
 fn a_table_brings_header_and_proofs() {
@@ -12,12 +18,12 @@ fn a_table_brings_header_and_proofs() {
     let blob = header(1).id();
     assert_eq!(store.blob(&blob).unwrap(), None);
     let proofs = [(ShardIndex::new(2), noise(1, 500)), (ShardIndex::new(9), noise(2, 500))];
-    store.put_table(&header(1), &proofs[..1]).unwrap();
+    store.put_table(&header(1), HEIGHT, &proofs[..1]).unwrap();
     assert_eq!(store.pair_proof(ShardIndex::new(9), &blob).unwrap(), None);
-    store.put_table(&header(1), &proofs).unwrap();
+    store.put_table(&header(1), HEIGHT, &proofs).unwrap();
     let before = store.usage();
-    store.put_table(&header(1), &proofs).unwrap();
-    store.put_table(&header(1), &[]).unwrap();
+    store.put_table(&header(1), HEIGHT, &proofs).unwrap();
+    store.put_table(&header(1), HEIGHT, &[]).unwrap();
     assert_eq!(store.usage().live_bytes, before.live_bytes, "repeating adds nothing");
     store.flush().unwrap();
     drop(store);
@@ -25,7 +31,8 @@ fn a_table_brings_header_and_proofs() {
     let store = home.open();
     assert_eq!(store.usage().live_bytes, before.live_bytes);
     assert_eq!(store.usage().blobs, 1);
-    assert_eq!(store.blob(&blob).unwrap(), Some(header(1)));
+    let stored = StoredBlob { header: header(1), height: HEIGHT };
+    assert_eq!(store.blob(&blob).unwrap(), Some(stored));
     assert_eq!(store.blob(&header(2).id()).unwrap(), None);
     for (shard, proof) in proofs {
         assert_eq!(store.pair_proof(shard, &blob).unwrap(), Some(proof));
@@ -34,17 +41,36 @@ fn a_table_brings_header_and_proofs() {
 }
 
 #[test]
+fn of_heights_the_latest_stays() {
+    let home = Home::new();
+    let store = home.open();
+    let (earlier, later) = (Height::new(6), Height::new(300));
+    for (put, kept) in [(HEIGHT, HEIGHT), (earlier, HEIGHT), (later, later), (HEIGHT, later)] {
+        store.put_table(&header(1), put, &[]).unwrap();
+        let stored = store.blob(&header(1).id()).unwrap().unwrap();
+        assert_eq!((stored.header, stored.height), (header(1), kept));
+    }
+    assert_eq!(store.usage().blobs, 1);
+    let live_bytes = store.usage().live_bytes;
+    store.flush().unwrap();
+    drop(store);
+    let store = home.open();
+    assert_eq!(store.blob(&header(1).id()).unwrap().unwrap().height, later);
+    assert_eq!(store.usage().live_bytes, live_bytes);
+}
+
+#[test]
 fn replaced_proofs_count_what_they_are() {
     let home = Home::new();
     let store = home.open();
     let shard = ShardIndex::new(2);
-    store.put_table(&header(1), &[(shard, noise(1, 100))]).unwrap();
+    store.put_table(&header(1), HEIGHT, &[(shard, noise(1, 100))]).unwrap();
     let small = store.usage().live_bytes;
-    store.put_table(&header(1), &[(shard, noise(2, 900))]).unwrap();
+    store.put_table(&header(1), HEIGHT, &[(shard, noise(2, 900))]).unwrap();
     assert_eq!(store.usage().live_bytes, small + 800);
     // The last of two for one shard stays.
     let twice = [(shard, noise(3, 700)), (shard, noise(4, 100))];
-    store.put_table(&header(1), &twice).unwrap();
+    store.put_table(&header(1), HEIGHT, &twice).unwrap();
     assert_eq!(store.usage().live_bytes, small);
     assert_eq!(store.pair_proof(shard, &header(1).id()).unwrap(), Some(noise(4, 100)));
     store.flush().unwrap();
@@ -57,7 +83,7 @@ fn proofs_have_a_size() {
     let home = Home::new();
     let store = home.open();
     for proof in [Vec::new(), vec![0; 100_000]] {
-        let refused = store.put_table(&header(1), &[(ShardIndex::new(1), proof)]);
+        let refused = store.put_table(&header(1), HEIGHT, &[(ShardIndex::new(1), proof)]);
         assert!(matches!(refused, Err(StorageError::Length { .. })));
     }
     assert_eq!(store.blob(&header(1).id()).unwrap(), None);
@@ -71,7 +97,7 @@ fn headers_of_no_possible_blob_are_refused() {
     let of_no_network = BlobHeader { n_shards: 0, ..header(1) };
     let too_large = BlobHeader { len: u64::MAX, ..header(1) };
     for header in [of_no_network, too_large] {
-        let refused = store.put_table(&header, &[(ShardIndex::new(1), noise(1, 100))]);
+        let refused = store.put_table(&header, HEIGHT, &[(ShardIndex::new(1), noise(1, 100))]);
         assert!(matches!(refused, Err(StorageError::Length { what: "blob", .. })), "{refused:?}");
     }
     assert_eq!(store.blobs(None, 10).unwrap(), []);
@@ -85,7 +111,7 @@ fn blobs_are_listed_in_the_order_of_their_ids_a_bounded_number_at_a_time() {
     assert_eq!(store.blobs(None, 10).unwrap(), []);
     let mut expected: Vec<_> = (0..25).map(|number| header(number).id()).collect();
     for number in 0..25 {
-        store.put_table(&header(number), &[]).unwrap();
+        store.put_table(&header(number), HEIGHT, &[]).unwrap();
     }
     expected.sort_unstable();
     assert_eq!(store.blobs(None, usize::MAX).unwrap(), expected);

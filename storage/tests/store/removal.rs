@@ -7,7 +7,7 @@ use floe_protocol::{blob::BlobId, encoding::Axis, index::ShardIndex};
 use floe_storage::{PIECE_BYTES, Store};
 
 use crate::{
-    common::{Home, config_in, header, noise},
+    common::{HEIGHT, Home, config_in, header, noise},
     crash::{CHILD_HOME, Tear, child, copy, tear, tears, tell},
     damage::{damage, settle},
 };
@@ -31,7 +31,7 @@ fn sliver(number: u8, shard: u16, axis: Axis) -> Vec<u8> {
 
 fn put_blob(store: &Store, number: u8) {
     let proof = |shard| (ShardIndex::new(shard), noise(u64::from(shard), 500));
-    store.put_table(&header(number), &OWN.map(proof)).unwrap();
+    store.put_table(&header(number), HEIGHT, &OWN.map(proof)).unwrap();
     for shard in OWN {
         let [primary, secondary] =
             [Axis::Primary, Axis::Secondary].map(|axis| sliver(number, shard, axis));
@@ -106,7 +106,7 @@ fn counts_are_those_of_a_fresh_store_after_cycles_of_putting_and_removing() {
             // Parts that are repeated, replaced, deleted on their own, or all that there is.
             put_blob(&store, number);
             let last = ShardIndex::new(63);
-            store.put_table(&header(number), &[(last, noise(9, 100))]).unwrap();
+            store.put_table(&header(number), HEIGHT, &[(last, noise(9, 100))]).unwrap();
             if number % 3 == 0 {
                 store.delete_pair(last, &id(number)).unwrap();
             }
@@ -132,7 +132,7 @@ fn counts_are_those_of_a_fresh_store_after_cycles_of_putting_and_removing() {
 fn a_record_a_proof_or_a_pair_alone_is_something() {
     let home = Home::new();
     let store = home.open();
-    store.put_table(&header(1), &[]).unwrap();
+    store.put_table(&header(1), HEIGHT, &[]).unwrap();
     assert!(store.remove_blob(&id(1), SHARDS).unwrap());
     store.put_pair(ShardIndex::new(63), &id(1), b"primary", b"secondary").unwrap();
     assert!(store.remove_blob(&id(1), SHARDS).unwrap());
