@@ -66,12 +66,11 @@ Exit codes:
   130  interrupted
 
 Environment (flags win over it, and it over the configuration file: see floe config show --help):
-  FLOE_NETWORK     as --network
-  FLOE_WALLET      as --wallet
-  FLOE_WRITER_KEY  as --writer-key
-  FLOE_PROGRESS    as --progress
-  FLOE_LOG         log filter, as RUST_LOG
-  NO_COLOR         no colours
+  FLOE_NETWORK   as --network
+  FLOE_WALLET    as --wallet
+  FLOE_PROGRESS  as --progress
+  FLOE_LOG       log filter, as RUST_LOG
+  NO_COLOR       no colours
 
 Examples:
   floe store holiday.jpg
@@ -94,9 +93,6 @@ struct Globals {
     /// The network file (network.json) of the network to use
     #[arg(long, global = true, value_name = "FILE")]
     network: Option<PathBuf>,
-    /// The key file of the writer who stores
-    #[arg(long, global = true, value_name = "FILE")]
-    writer_key: Option<PathBuf>,
     /// The key file of the account that pays [default: floe/wallet.key below ~/.config]
     #[arg(long, global = true, value_name = "FILE")]
     wallet: Option<PathBuf>,
@@ -189,9 +185,9 @@ fn execute(globals: Globals, command: Command, output: Output, resume: &str) -> 
     if let Err(failure) = start_log(&globals, &command) {
         return output.failure(&failure);
     }
-    let Globals { network, writer_key, wallet, trust_checkpoint, progress, .. } = globals;
+    let Globals { network, wallet, trust_checkpoint, progress, .. } = globals;
     let trust = TrustFlags { checkpoint: trust_checkpoint, genesis: globals.trust_genesis };
-    let flags = Flags { network, writer_key, wallet, progress };
+    let flags = Flags { network, wallet, progress };
     let settings = match &command {
         // Whatever is wrong with the user's files, these work.
         Command::Completions(_) | Command::Man(_) => Settings::from_flags(flags),

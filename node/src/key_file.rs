@@ -286,10 +286,7 @@ mod tests {
         create_wallet(&path, &generate_key_pair().unwrap()).unwrap();
         assert!(open_wallet(&path).is_ok());
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
-        assert!(matches!(
-            open_wallet(&path),
-            Err(KeyFileError::Permissions { mode: 0o640, .. })
-        ));
+        assert!(matches!(open_wallet(&path), Err(KeyFileError::Permissions { mode: 0o640, .. })));
     }
 
     #[test]

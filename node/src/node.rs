@@ -102,8 +102,7 @@ impl Node {
 
         let cancel = CancellationToken::new();
         let parts = Parts { config, keys, store: store.clone(), network: network.clone(), chain };
-        let (services, ledger, ledger_thread) =
-            spawn_services(parts, inbound, &cancel)?;
+        let (services, ledger, ledger_thread) = spawn_services(parts, inbound, &cancel)?;
         tracing::info!(node = %id, addresses = ?network.listen_addresses(), "node is up");
         Ok(NodeHandle {
             id,

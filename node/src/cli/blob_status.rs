@@ -1,4 +1,4 @@
-//! `floe blob-status`: what the network knows of a blob.
+//! `floe blob-status`: what the ledger knows of a blob.
 
 use std::fmt;
 
@@ -12,11 +12,11 @@ use super::{
     session::Session,
     size::human_bytes,
 };
-use crate::{Client, client::VerifiedStatus};
+use crate::{Client, client::BlobStatus};
 
 const AFTER_HELP: &str = "\
-A certified blob is proven to be stored: the swarm answers for it. A registered one is not yet.
-The exit code is 3 if a quorum of the nodes does not know the blob.
+A certified blob is stored: the swarm answers for it until its end. A registered one is paid for but
+not stored yet. The exit code is 3 if it is proven that the ledger knows no such blob.
 
 Examples:
   floe blob-status ID
@@ -48,61 +48,60 @@ struct StatusOfBlob {
     blob_id: String,
     state: &'static str,
     size_bytes: u64,
-    live_registrations: u32,
-    /// The first epoch in which nobody answers for it; null: never.
+    registrations: u64,
+    /// The first epoch in which nobody answers for it; null while it is not certified.
     end_epoch: Option<u64>,
-    deletable: bool,
+    /// Until here at least it stays, whatever its owners do; null if all of them may delete it.
+    permanent_end_epoch: Option<u64>,
     certified_epoch: Option<u64>,
-    /// Shards of the nodes whose signatures the certificate carries.
-    confirmed_shards: Option<u16>,
+    epoch: u64,
+    /// The block after which it is so.
+    height: u64,
     n_shards: u16,
     readable_with_shards: u16,
 }
 
 impl StatusOfBlob {
-    fn new(blob_id: String, found: &VerifiedStatus, client: &Client) -> Self {
-        let (status, committee) = (&found.status, client.view().committee());
-        let certificate = found.certificate.as_ref();
+    fn new(blob_id: String, found: &BlobStatus, client: &Client) -> Self {
+        let (record, config) = (&found.record, client.encoding());
         Self {
             blob_id,
-            state: match status.state {
+            state: match found.state {
                 BlobState::Registered => "registered",
                 BlobState::Certified => "certified",
                 BlobState::Expired => "expired",
-                BlobState::Deleted => "deleted",
                 BlobState::Invalid => "invalid",
             },
-            size_bytes: status.header.len,
-            live_registrations: status.live_registrations,
-            end_epoch: Some(status.end.get()).filter(|end| *end != u64::MAX),
-            deletable: status.deletable,
-            certified_epoch: certificate.map(|certificate| certificate.fact.epoch.get()),
-            confirmed_shards: certificate.map(|certificate| certificate.weight(committee)),
-            n_shards: committee.n_shards(),
-            readable_with_shards: u16::try_from(committee.config().k1())
-                .expect("k1 is below n_shards"),
+            size_bytes: record.header.len,
+            registrations: record.registrations,
+            end_epoch: record.certified.map(|certified| certified.end.get()),
+            permanent_end_epoch: record.permanent_end.map(|end| end.get()),
+            certified_epoch: record.certified.map(|certified| certified.first_epoch.get()),
+            epoch: found.epoch.get(),
+            height: found.height.get(),
+            n_shards: config.n_shards(),
+            readable_with_shards: u16::try_from(config.k1()).expect("k1 is below n_shards"),
         }
     }
 }
 
 impl fmt::Display for StatusOfBlob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "blob       {}", self.blob_id)?;
+        writeln!(f, "blob           {}", self.blob_id)?;
         let size = human_bytes(self.size_bytes);
-        writeln!(f, "size       {size} ({} bytes)", self.size_bytes)?;
-        match (self.certified_epoch, self.confirmed_shards) {
-            (Some(epoch), Some(shards)) => writeln!(
-                f,
-                "state      {} in epoch {epoch} by nodes with {shards} of {} shards",
-                self.state, self.n_shards
-            )?,
-            _ => writeln!(f, "state      {}: no node proves that it is stored", self.state)?,
+        writeln!(f, "size           {size} ({} bytes)", self.size_bytes)?;
+        match (self.certified_epoch, self.end_epoch) {
+            (Some(epoch), Some(end)) => {
+                writeln!(f, "state          {} in epoch {epoch}, until epoch {end}", self.state)?;
+            }
+            _ => writeln!(f, "state          {}: nobody answers for it", self.state)?,
         }
-        writeln!(f, "readable   while any {} shards are left", self.readable_with_shards)?;
-        match self.end_epoch {
-            Some(end) => writeln!(f, "ends       with epoch {end}")?,
-            None => writeln!(f, "ends       never")?,
+        match self.permanent_end_epoch {
+            Some(end) => writeln!(f, "deletable      not before epoch {end}")?,
+            None => writeln!(f, "deletable      by its owners")?,
         }
-        write!(f, "deletable  {}", if self.deletable { "yes" } else { "no" })
+        writeln!(f, "registrations  {}", self.registrations)?;
+        writeln!(f, "readable       while any {} shards are left", self.readable_with_shards)?;
+        write!(f, "proven         by block {}, in epoch {}", self.height, self.epoch)
     }
 }

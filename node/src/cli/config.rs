@@ -13,13 +13,12 @@ use super::{
 };
 
 const AFTER_HELP: &str = "\
-A flag beats the environment (FLOE_NETWORK, FLOE_WALLET, FLOE_WRITER_KEY, FLOE_PROGRESS), which
-beats the configuration file, which beats the default. The file is floe/config.toml below
+A flag beats the environment (FLOE_NETWORK, FLOE_WALLET, FLOE_PROGRESS), which beats
+ the configuration file, which beats the default. The file is floe/config.toml below
 $XDG_CONFIG_HOME, or else below ~/.config. Paths in it start at the file's directory:
 
   network = \"network.json\"
-  wallet = \"wallet.key\"
-  writer_key = \"~/floe/writer.key\"
+  wallet = \"~/floe/wallet.key\"
   progress = \"never\"
 
 Examples:
@@ -55,7 +54,6 @@ struct ShownSettings<'a> {
     file: Option<String>,
     file_exists: bool,
     network: Setting<Option<String>>,
-    writer_key: Setting<Option<String>>,
     wallet: Setting<Option<String>>,
     progress: &'a Setting<ProgressMode>,
 }
@@ -70,7 +68,6 @@ impl<'a> ShownSettings<'a> {
             file: settings.file.as_ref().map(|file| file.display().to_string()),
             file_exists: settings.file_exists,
             network: path(&settings.network),
-            writer_key: path(&settings.writer_key),
             wallet: path(&settings.wallet),
             progress: &settings.progress,
         }
@@ -79,11 +76,7 @@ impl<'a> ShownSettings<'a> {
 
 impl fmt::Display for ShownSettings<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let paths = [
-            ("network", &self.network),
-            ("writer_key", &self.writer_key),
-            ("wallet", &self.wallet),
-        ];
+        let paths = [("network", &self.network), ("wallet", &self.wallet)];
         for (name, setting) in paths {
             match &setting.value {
                 Some(value) => writeln!(f, "{name:<11} {value}  ({})", setting.origin)?,

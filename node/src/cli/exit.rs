@@ -8,7 +8,7 @@ use std::{error::Error, fmt::Display, io, process::ExitCode};
 use floe_protocol::{
     encoding::ConfigError,
     genesis::GenesisError,
-    ledger::RegistrationError,
+    ledger::BlobState,
     light::{LightError, Unfit},
     message::{Refusal, RefusedOperation, SubmitError},
     transfer::MemberFailure,
@@ -19,7 +19,7 @@ use serde::{Serialize, Serializer, ser::SerializeStruct};
 use super::size::human_bytes;
 use crate::{
     ChainError, NodeError,
-    client::{ConnectError, LedgerError, ReadError, StatusError, StoreError},
+    client::{ConnectError, LedgerError, LifetimeError, ReadError, StatusError, StoreError},
     key_file::KeyFileError,
     network::NetworkError,
 };
@@ -126,14 +126,6 @@ impl Failure {
         }
     }
 
-    pub(super) fn unknown_writer(writer: impl Display) -> Self {
-        let message = format!("writer {writer} may not store in this network");
-        Self::new(Exit::Refused, "unknown_writer", message).hint(
-            "use the key file of a writer that the network file lists: --writer-key FILE or \
-             FLOE_WRITER_KEY",
-        )
-    }
-
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
@@ -229,7 +221,6 @@ impl From<GenesisError> for Failure {
             GenesisError::Committee(floe_protocol::committee::CommitteeError::Cap { .. }) => {
                 failure.hint("add members, or stake more evenly: at least 4 nodes share the shards")
             }
-            GenesisError::Writers => failure.hint("name at least one writer with --writer"),
             _ => failure,
         }
     }
@@ -315,9 +306,15 @@ impl From<LightError> for Failure {
 
 impl From<LedgerError> for Failure {
     fn from(error: LedgerError) -> Self {
-        let text = with_causes(&error);
+        Self::from(&error)
+    }
+}
+
+impl From<&LedgerError> for Failure {
+    fn from(error: &LedgerError) -> Self {
+        let text = with_causes(error);
         match error {
-            LedgerError::Trust(error) => error.into(),
+            LedgerError::Trust(error) => error.clone().into(),
             LedgerError::Unfit { unfit: Unfit::Clock { .. }, .. } => {
                 Self::new(Exit::Failed, "clock", text).hint("set this machine's clock")
             }
@@ -331,14 +328,14 @@ impl From<LedgerError> for Failure {
                 "have WAL sent to the account (`floe wallet address`), or take some with `floe \
                  faucet` where the network has one",
             ),
-            LedgerError::Refused { refusal, .. } => Self::refused(refusal, text),
+            LedgerError::Refused { refusal, .. } => Self::refused(*refusal, text),
             LedgerError::Expired(_) | LedgerError::Displaced { .. } => {
                 Self::new(Exit::Temporary, "not_committed", text).hint("try again")
             }
             LedgerError::Unsettled { id, .. } => Self::new(Exit::Temporary, "unsettled", text)
                 .hint(format!("look later with `floe ledger tx {id}` before trying again")),
             LedgerError::Overflow => Self::usage("amount", text),
-            LedgerError::Thread(error) => Self::io("cannot start a thread", &error),
+            LedgerError::Thread(error) => Self::io("cannot start a thread", error),
             LedgerError::Stopped => Self::new(Exit::Failed, "stopped", text),
         }
     }
@@ -352,13 +349,9 @@ impl From<StoreError> for Failure {
                 Self::too_large("blob", Some(len), max_bytes)
             }
             StoreError::Encoding(error) => error.into(),
-            StoreError::Registration(RegistrationError::UnknownWriter(writer)) => {
-                Self::unknown_writer(writer)
-            }
-            StoreError::Registration(RegistrationError::BlobTooLarge { len, max_bytes }) => {
-                Self::too_large("blob", Some(len), max_bytes)
-            }
-            StoreError::Registration(_) => Self::new(Exit::Refused, "registration", text),
+            StoreError::Plan(_) => Self::new(Exit::Verification, "inconsistent", text)
+                .hint("its writer made it wrong: have it stored again from the original"),
+            StoreError::Ledger(error) => Self::from(&*error),
             StoreError::NoQuorum { n_shards, quorum_shards, failures, .. } => {
                 let refused = |refusals: &[Refusal]| {
                     let refusal = |failure: &MemberFailure| match failure {
@@ -370,7 +363,7 @@ impl From<StoreError> for Failure {
                 };
                 if refused(&[Refusal::NotRegistered]) {
                     Self::new(Exit::Refused, "not_registered", text)
-                        .hint("the nodes run with another genesis, or do not list this writer")
+                        .hint("the registration may have lapsed: repeat the store")
                 } else if refused(&[Refusal::StorageFull]) {
                     Self::new(Exit::Refused, "storage_full", text)
                         .hint("too many nodes are full: raise their --quota or add disk")
@@ -378,9 +371,23 @@ impl From<StoreError> for Failure {
                     Self::new(Exit::Temporary, "no_quorum", text).hint(LOOK_AT_HEALTH)
                 }
             }
-            StoreError::NotPublished { .. } => {
-                Self::new(Exit::Temporary, "not_published", text).hint(LOOK_AT_HEALTH)
-            }
+            StoreError::EpochsTooShort => Self::new(Exit::Temporary, "epochs_too_short", text)
+                .hint("what was paid counts: repeat the store"),
+            StoreError::SameAs(_) => Self::new(Exit::Failed, "same_as", text),
+        }
+    }
+}
+
+impl From<LifetimeError> for Failure {
+    fn from(error: LifetimeError) -> Self {
+        let text = with_causes(&error);
+        match error {
+            LifetimeError::Ledger(error) => error.into(),
+            LifetimeError::NotOwned { .. } => Self::new(Exit::NotFound, "not_owned", text)
+                .hint("`floe list-blobs` shows what the account has"),
+            LifetimeError::NotCertified { .. } => Self::new(Exit::Failed, "not_certified", text),
+            LifetimeError::Permanent { .. } => Self::new(Exit::Refused, "permanent", text),
+            LifetimeError::TooFarAhead { .. } => Self::usage("too_far_ahead", text),
         }
     }
 }
@@ -390,6 +397,12 @@ impl From<ReadError> for Failure {
         let text = with_causes(&error);
         match error {
             ReadError::Status(error) => error.into(),
+            ReadError::NotReadable { state: BlobState::Invalid, .. } => {
+                Self::new(Exit::Verification, "inconsistent", text)
+                    .hint("its writer made it wrong: have it stored again from the original")
+            }
+            ReadError::NotReadable { .. } => Self::new(Exit::NotFound, "not_readable", text)
+                .hint("`floe blob-status ID` shows what the ledger knows of it"),
             ReadError::Range { .. } => Self::new(Exit::Failed, "range", text)
                 .hint("`floe blob-status ID` prints the blob's size"),
             ReadError::TooFewSlivers { .. } => {
@@ -410,9 +423,7 @@ impl From<StatusError> for Failure {
         match error {
             StatusError::NotFound { .. } => Self::new(Exit::NotFound, "not_found", text)
                 .hint("check the id, and that --network names the network where it was stored"),
-            StatusError::TooFewAnswers { .. } => {
-                Self::new(Exit::Temporary, "too_few_answers", text).hint(LOOK_AT_HEALTH)
-            }
+            StatusError::Ledger(error) => error.into(),
         }
     }
 }

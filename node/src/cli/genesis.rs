@@ -11,7 +11,6 @@ use floe_protocol::{
     encoding::EncodingConfig,
     genesis::{Faucet, Genesis, GenesisAccount, GenesisMember, NetworkFile},
     hash::Hash,
-    keys::PublicKey,
     ledger::{AccountId, Amount, LedgerParameters},
 };
 use serde::Serialize;
@@ -22,16 +21,11 @@ use super::{
     session::Session,
     size::{human_bytes, parse_bytes},
 };
-use crate::{
-    key_file::{self, KeyFileError},
-    network::Multiaddr,
-};
+use crate::{key_file, network::Multiaddr};
 
 const AFTER_HELP: &str = "\
 Every operator runs `floe node init` and hands in the member.json that it makes. At least four nodes
-are needed. Writers are those who may store: name their public keys with --writer, or a key file
-with --writer-key (or by configuration), which is made if it does not exist. If neither is given,
-writer.key is made beside the network file.
+are needed.
 
 Accounts named with --fund have WAL from the start, beside the members' stakes. With --faucet, an
 account is funded whose key is in the file, so that everybody can take from it: for test networks.
@@ -56,9 +50,6 @@ pub(super) struct GenesisArgs {
     /// Files made by `floe node init` or `floe key new --kind node`
     #[arg(long = "member", value_name = "FILE", required = true, num_args = 1..)]
     members: Vec<PathBuf>,
-    /// Public keys of those who may store
-    #[arg(long = "writer", value_name = "PUBKEY", num_args = 1..)]
-    writers: Vec<PublicKey>,
     /// Addresses of nodes to join at, each ending in /p2p/PEER
     #[arg(long, value_name = "ADDR", num_args = 1..)]
     bootstrap: Vec<Multiaddr>,
@@ -87,24 +78,9 @@ pub(super) fn run(session: &Session, arguments: GenesisArgs) -> Result<Exit, Fai
     let config = EncodingConfig::new(arguments.n_shards)?;
     let members: Result<Vec<_>, _> = arguments.members.iter().map(|path| member(path)).collect();
     let members = members?;
-    let mut writers = arguments.writers;
-    let mut writer_key_file = None;
-    let key_path = match &session.settings.writer_key.value {
-        Some(path) => Some(path.clone()),
-        None if writers.is_empty() => Some(arguments.output.with_file_name("writer.key")),
-        None => None,
-    };
     if arguments.output.exists() && !arguments.force {
-        // Before a key is made for nothing.
         let message = format!("{} exists already", arguments.output.display());
         return Err(Failure::new(Exit::Failed, "file_exists", message).hint("--force replaces it"));
-    }
-    if let Some(path) = key_path {
-        let writer = writer_of(&path)?;
-        if !writers.contains(&writer) {
-            writers.push(writer);
-        }
-        writer_key_file = Some(path.display().to_string());
     }
     let bootstrap: Vec<_> = arguments.bootstrap.iter().map(ToString::to_string).collect();
     if let Some(address) = bootstrap.iter().find(|address| !address.contains("/p2p/")) {
@@ -117,7 +93,6 @@ pub(super) fn run(session: &Session, arguments: GenesisArgs) -> Result<Exit, Fai
         n_shards: arguments.n_shards,
         max_blob_bytes: arguments.max_blob_bytes.unwrap_or(config.default_max_blob_bytes()),
         members,
-        writers,
         accounts,
         faucet,
         ledger: LedgerParameters {
@@ -142,8 +117,6 @@ pub(super) fn run(session: &Session, arguments: GenesisArgs) -> Result<Exit, Fai
         n_shards: network.genesis.n_shards,
         nodes: committee.members().len(),
         max_blob_bytes: network.genesis.max_blob_bytes,
-        writers: network.genesis.writers.iter().map(ToString::to_string).collect(),
-        writer_key_file,
     };
     session.output.result(&result, &result.chain_id)?;
     Ok(Exit::Done)
@@ -185,19 +158,6 @@ fn member(path: &Path) -> Result<GenesisMember, Failure> {
     })
 }
 
-/// The public half of a writer's key, which is made if it does not exist.
-fn writer_of(path: &Path) -> Result<PublicKey, Failure> {
-    match key_file::open_writer_key(path) {
-        Ok(key) => Ok(key.public()),
-        Err(KeyFileError::NotFound { .. }) => {
-            let key = key_file::generate_key_pair()?;
-            key_file::create_writer_key(path, &key)?;
-            Ok(key.public())
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
 /// The result.
 #[derive(Debug, Serialize)]
 struct NewNetwork {
@@ -207,8 +167,6 @@ struct NewNetwork {
     n_shards: u16,
     nodes: usize,
     max_blob_bytes: u64,
-    writers: Vec<String>,
-    writer_key_file: Option<String>,
 }
 
 impl fmt::Display for NewNetwork {
@@ -216,11 +174,6 @@ impl fmt::Display for NewNetwork {
         writeln!(f, "network       {}, written to {}", self.name, self.file)?;
         writeln!(f, "chain id      {}", self.chain_id)?;
         writeln!(f, "shards        {} on {} nodes", self.n_shards, self.nodes)?;
-        writeln!(f, "largest blob  {}", human_bytes(self.max_blob_bytes))?;
-        write!(f, "writers       {}", self.writers.join("\n              "))?;
-        match &self.writer_key_file {
-            Some(file) => write!(f, "\nwriter key    {file}"),
-            None => Ok(()),
-        }
+        write!(f, "largest blob  {}", human_bytes(self.max_blob_bytes))
     }
 }

@@ -110,7 +110,6 @@ struct NetworkInfo {
     nodes_lost_for_writes_max: usize,
     max_blob_bytes: u64,
     max_sliver_bytes: u64,
-    writers: Vec<String>,
     members: Vec<MemberInfo>,
     bootstrap: Vec<String>,
     /// Members that are connected or answer; null if nobody was asked.
@@ -148,7 +147,6 @@ impl NetworkInfo {
             nodes_lost_for_writes_max: nodes_lost_max(committee, for_writes),
             max_blob_bytes: genesis.max_blob_bytes,
             max_sliver_bytes: Limits::new(committee.config()).max_primary_bytes(),
-            writers: genesis.writers.iter().map(ToString::to_string).collect(),
             members: members.collect(),
             bootstrap: network.bootstrap.clone(),
             peers: None,
@@ -192,7 +190,6 @@ impl fmt::Display for NetworkInfo {
         needs("writes", self.shards_lost_for_writes_max, self.nodes_lost_for_writes_max)?;
         let blob = human_bytes(self.max_blob_bytes);
         writeln!(f, "largest blob  {blob} ({} bytes)", self.max_blob_bytes)?;
-        writeln!(f, "writers       {}", self.writers.join("\n              "))?;
         writeln!(f, "join at       {}", self.bootstrap.join("\n              "))?;
         write!(f, "nodes")?;
         for (i, MemberInfo { node, shards, .. }) in self.members.iter().enumerate() {

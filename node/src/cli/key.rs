@@ -1,8 +1,8 @@
-//! `floe key new`: makes the secret keys of nodes and writers.
+//! `floe key new`: makes the secret keys of a node. An account's come from `floe wallet new`.
 
 use std::{fmt, path::PathBuf};
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use floe_protocol::{genesis::GenesisMember, ledger::AccountId};
 use serde::Serialize;
 
@@ -10,20 +10,20 @@ use super::{
     exit::{Exit, Failure},
     session::Session,
 };
-use crate::key_file::{self, NodeKeys};
+use crate::key_file::NodeKeys;
 
 const AFTER_HELP: &str = "\
-The file is readable by its owner only, and never overwritten. Whoever has it is the node or the
-writer: keep it, and keep it secret. What is printed is public.
+A storage node has two keys in one file: its identity and its vote. The file is readable by its
+owner only, and never overwritten. Whoever has it is the node: keep it, and keep it secret. What is
+printed is the node's public entry for `floe genesis`.
 
 Examples:
-  floe key new --kind writer -o writer.key
-  floe key new --kind node --operator wal1… -o node.key";
+  floe key new --operator wal1… -o node.key";
 
 /// Commands about keys.
 #[derive(Debug, Subcommand)]
 pub(super) enum KeyCommand {
-    /// Make a key file and print its public half
+    /// Make a node's key file and print its public half
     New(NewKeyArgs),
 }
 
@@ -31,9 +31,6 @@ pub(super) enum KeyCommand {
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct NewKeyArgs {
-    /// Whose key it is
-    #[arg(long, value_enum)]
-    kind: KeyKind,
     /// The file to make
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
@@ -41,17 +38,8 @@ pub(super) struct NewKeyArgs {
     #[arg(long, value_name = "WAL", default_value_t = super::node::DEFAULT_STAKE_WAL)]
     stake: u64,
     /// The account that runs the node
-    #[arg(long, value_name = "ACCOUNT", required_if_eq("kind", "node"))]
-    operator: Option<AccountId>,
-}
-
-/// Whose key it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum KeyKind {
-    /// A storage node's two keys: its identity and its vote
-    Node,
-    /// The key of somebody who stores blobs
-    Writer,
+    #[arg(long, value_name = "ACCOUNT")]
+    operator: AccountId,
 }
 
 /// Runs `floe key`.
@@ -59,22 +47,13 @@ pub(super) fn run(
     session: &Session,
     KeyCommand::New(arguments): &KeyCommand,
 ) -> Result<Exit, Failure> {
-    let (kind, public, member) = match arguments.kind {
-        KeyKind::Writer => {
-            let key = key_file::generate_key_pair()?;
-            key_file::create_writer_key(&arguments.output, &key)?;
-            ("writer", key.public(), None)
-        }
-        KeyKind::Node => {
-            let keys = NodeKeys::generate()?;
-            keys.create(&arguments.output)?;
-            let operator = arguments.operator.expect("required for a node");
-            let member = GenesisMember::new(&keys.node, &keys.bls, operator, arguments.stake);
-            ("node", keys.node.public(), Some(member))
-        }
+    let keys = NodeKeys::generate()?;
+    keys.create(&arguments.output)?;
+    let result = NewKey {
+        public: keys.node.public().to_string(),
+        file: arguments.output.display().to_string(),
+        member: GenesisMember::new(&keys.node, &keys.bls, arguments.operator, arguments.stake),
     };
-    let file = arguments.output.display().to_string();
-    let result = NewKey { kind, public: public.to_string(), file, member };
     session.output.result(&result, &result.public)?;
     Ok(Exit::Done)
 }
@@ -82,23 +61,15 @@ pub(super) fn run(
 /// The result.
 #[derive(Debug, Serialize)]
 struct NewKey {
-    kind: &'static str,
     public: String,
     file: String,
-    /// A node's entry in a genesis.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    member: Option<GenesisMember>,
+    /// The node's entry in a genesis.
+    member: GenesisMember,
 }
 
 impl fmt::Display for NewKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.kind, self.public)?;
-        match &self.member {
-            None => Ok(()),
-            Some(member) => {
-                let entry = serde_json::to_string_pretty(member).map_err(|_| fmt::Error)?;
-                write!(f, "\n{entry}")
-            }
-        }
+        let entry = serde_json::to_string_pretty(&self.member).map_err(|_| fmt::Error)?;
+        write!(f, "node {}\n{entry}", self.public)
     }
 }

@@ -76,7 +76,7 @@ pub(super) async fn run(session: &Session, arguments: ReadArgs) -> Result<Exit, 
     let range = match arguments.range {
         None => None,
         Some(range) if range.needs_length() => {
-            Some(range.resolve(client.any_status(blob).await?.status.header.len))
+            Some(range.resolve(client.blob_status(blob).await?.header().len))
         }
         // No length is needed to resolve the others.
         Some(range) => Some(range.resolve(0)),

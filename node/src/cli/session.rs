@@ -63,23 +63,6 @@ impl Session {
         })
     }
 
-    /// Reads the writer's key and checks that `network` lists it.
-    pub(super) fn writer(&self, network: &NetworkFile) -> Result<KeyPair, Failure> {
-        let Some(path) = &self.settings.writer_key.value else {
-            return Err(Failure::usage("no_writer_key", "storing needs a writer's key").hint(
-                "name its file with --writer-key FILE or FLOE_WRITER_KEY; `floe genesis` and \
-                 `floe-testnet up` make one, as `floe key new --kind writer` does",
-            ));
-        };
-        let key = key_file::open_writer_key(path)?;
-        // Nodes would refuse it anyway, but only after all the work of encoding.
-        if network.genesis.writers.contains(&key.public()) {
-            Ok(key)
-        } else {
-            Err(Failure::unknown_writer(key.public()))
-        }
-    }
-
     /// Where the wallet's key is or would be.
     pub(super) fn wallet_path(&self) -> Result<&Path, Failure> {
         self.settings.wallet.value.as_deref().ok_or_else(|| {

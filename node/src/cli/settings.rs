@@ -55,7 +55,6 @@ pub(super) struct Setting<T> {
 #[derive(Debug, Default)]
 pub(super) struct Flags {
     pub(super) network: Option<PathBuf>,
-    pub(super) writer_key: Option<PathBuf>,
     pub(super) wallet: Option<PathBuf>,
     pub(super) progress: Option<ProgressMode>,
 }
@@ -68,7 +67,6 @@ pub(super) struct Settings {
     /// Whether it is there.
     pub(super) file_exists: bool,
     pub(super) network: Setting<Option<PathBuf>>,
-    pub(super) writer_key: Setting<Option<PathBuf>>,
     /// None only if there is no home directory.
     pub(super) wallet: Setting<Option<PathBuf>>,
     pub(super) progress: Setting<ProgressMode>,
@@ -79,7 +77,6 @@ pub(super) struct Settings {
 #[serde(deny_unknown_fields)]
 struct ConfigFile {
     network: Option<PathBuf>,
-    writer_key: Option<PathBuf>,
     wallet: Option<PathBuf>,
     progress: Option<ProgressMode>,
 }
@@ -108,12 +105,12 @@ impl Settings {
             None => None,
         };
         let file_exists = found.is_some();
-        let ConfigFile { network, writer_key, wallet, progress } = found.unwrap_or_default();
+        let ConfigFile { network, wallet, progress } = found.unwrap_or_default();
         let path_of = |value: Option<PathBuf>| {
             let dir = file.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
             value.map(|value| path_in_file(&value, dir, home.as_deref()))
         };
-        let (network, writer_key) = (path_of(network), path_of(writer_key));
+        let network = path_of(network);
         let mut wallet =
             strongest(flags.wallet, variable("FLOE_WALLET").map(PathBuf::from), path_of(wallet))
                 .optional();
@@ -128,7 +125,6 @@ impl Settings {
         };
         Ok(Self {
             network: strongest(flags.network, path("FLOE_NETWORK"), network).optional(),
-            writer_key: strongest(flags.writer_key, path("FLOE_WRITER_KEY"), writer_key).optional(),
             wallet,
             progress: strongest(flags.progress, progress_variable, progress).or_default(),
             file,
@@ -179,10 +175,8 @@ fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, Failure> {
         let before = error.span().and_then(|span| text.get(..span.start));
         let line = before.map_or(1, |before| before.matches('\n').count() + 1);
         let message = format!("{}, line {line}: {}", path.display(), error.message().trim());
-        Failure::new(Exit::Failed, "bad_config", message).hint(
-            "the file may set network = \"FILE\", wallet = \"FILE\", writer_key = \"FILE\" and \
-             progress = \"WHEN\"",
-        )
+        Failure::new(Exit::Failed, "bad_config", message)
+            .hint("the file may set network = \"FILE\", wallet = \"FILE\" and progress = \"WHEN\"")
     })
 }
 
@@ -222,7 +216,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("floe")).unwrap();
         let file = dir.path().join("floe/config.toml");
-        fs::write(&file, "network = \"/file\"\nwriter_key = \"~/w.key\"\nprogress = \"never\"\n")
+        fs::write(&file, "network = \"/file\"\nwallet = \"~/w.key\"\nprogress = \"never\"\n")
             .unwrap();
         let config = ("XDG_CONFIG_HOME", dir.path());
         let home = ("HOME", Path::new("/home/me"));
@@ -231,7 +225,7 @@ mod tests {
 
         let settings = resolve(flags(), &[config, home, variable]).unwrap();
         assert_eq!(settings.network, from("/flag", Origin::Flag));
-        assert_eq!(settings.writer_key, from("/home/me/w.key", Origin::File));
+        assert_eq!(settings.wallet, from("/home/me/w.key", Origin::File));
         assert_eq!(settings.progress.value, ProgressMode::Never);
         assert_eq!((settings.file, settings.file_exists), (Some(file.clone()), true));
         let settings = resolve(Flags::default(), &[config, variable]).unwrap();

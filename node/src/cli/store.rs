@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use clap::Args;
-use floe_protocol::{genesis::NetworkFile, keys::KeyPair};
+use floe_protocol::{genesis::NetworkFile, keys::KeyPair, transfer::Wanted};
 use serde::Serialize;
 use tokio::{
     sync::watch,
@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     Client,
-    client::{StorePhase, StoreProgress, StoreReport},
+    client::{Outcome, StorePhase, StoreProgress, StoreReport},
 };
 
 /// How often the progress is looked at.
@@ -52,6 +52,12 @@ pub(super) struct StoreArgs {
     /// Files to store; - is standard input
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
+    /// For how many epochs, the running one included
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    epochs: u32,
+    /// Nobody may delete it before its end, not even you
+    #[arg(long)]
+    permanent: bool,
 }
 
 impl StoreArgs {
@@ -68,8 +74,9 @@ pub(super) async fn run(session: &Session, arguments: StoreArgs) -> Result<Exit,
     }
     let network = session.network()?;
     network.genesis.committee()?;
-    let writer = session.writer(&network)?;
-    let mut storing = Storing { session, network, writer, client: None };
+    let wallet = session.wallet()?;
+    let wanted = Wanted { epochs: arguments.epochs, deletable: !arguments.permanent };
+    let mut storing = Storing { session, network, wallet, wanted, client: None };
     let mut exit = Exit::Done;
     let mut stored_any = false;
     for input in &inputs {
@@ -100,7 +107,8 @@ pub(super) async fn run(session: &Session, arguments: StoreArgs) -> Result<Exit,
 struct Storing<'a> {
     session: &'a Session,
     network: NetworkFile,
-    writer: KeyPair,
+    wallet: KeyPair,
+    wanted: Wanted,
     /// Joined when the first blob is there to be stored.
     client: Option<Client>,
 }
@@ -139,15 +147,16 @@ impl Storing<'_> {
         let mut progress = Progress::new(self.session, name, false);
         let mut ticks = interval(PROGRESS_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut store = Box::pin(client.store(blob, &self.writer, &sender));
+        let mut store = Box::pin(client.store(blob, self.wanted, &self.wallet, &sender));
         loop {
             tokio::select! {
                 result = &mut store => return Ok(result?),
                 _ = ticks.tick() => {
                     let now = *receiver.borrow();
                     let doing = match now.phase {
-                        StorePhase::Encoding => "encoding",
+                        StorePhase::Paying => "paying",
                         StorePhase::Uploading => "uploading",
+                        StorePhase::Certifying => "certifying",
                         StorePhase::Tail => "stored, serving the last nodes",
                     };
                     progress.show(doing, now.stored_bytes, now.total_bytes);
@@ -165,13 +174,13 @@ struct StoredBlob {
     size_bytes: u64,
     encoded_bytes: u64,
     already_certified: bool,
-    confirmed_shards: u16,
+    end_epoch: u64,
+    confirmed_shards: Option<u16>,
     n_shards: u16,
     /// Readable while so many of the shards are left.
     readable_with_shards: u16,
     /// So many shards may be lost, whichever they are.
-    survives_lost_shards: u16,
-    certified_epoch: u64,
+    survives_lost_shards: Option<u16>,
     public: bool,
     encode_ms: u64,
     certify_ms: u64,
@@ -187,27 +196,23 @@ struct UnreachedNode {
 
 impl StoredBlob {
     fn new(file: String, report: &StoreReport, client: &Client) -> Self {
-        let committee = client.view().committee();
-        let unreached = report.failures.iter().map(|(member, failure)| {
-            let member = &committee.members()[*member];
-            UnreachedNode {
-                node: member.node.to_string(),
-                shards: member.weight(),
-                reason: failure.to_string(),
-            }
+        let unreached = report.unreached.iter().map(|node| UnreachedNode {
+            node: node.node.to_string(),
+            shards: node.shards,
+            reason: node.reason.to_string(),
         });
-        let k1 = u16::try_from(committee.config().k1()).expect("k1 is below n_shards");
+        let k1 = u16::try_from(client.encoding().k1()).expect("k1 is below n_shards");
         Self {
             blob_id: report.blob.to_string(),
             file,
             size_bytes: report.header.len,
             encoded_bytes: report.encoded_bytes,
-            already_certified: report.already_certified,
+            already_certified: report.outcome == Outcome::AlreadyStored,
+            end_epoch: report.end.get(),
             confirmed_shards: report.confirmed_shards,
-            n_shards: committee.n_shards(),
+            n_shards: client.encoding().n_shards(),
             readable_with_shards: k1,
-            survives_lost_shards: report.confirmed_shards.saturating_sub(k1),
-            certified_epoch: report.certificate.fact.epoch.get(),
+            survives_lost_shards: report.confirmed_shards.map(|shards| shards.saturating_sub(k1)),
             public: true,
             encode_ms: report.encode_ms,
             certify_ms: report.certify_ms,
@@ -218,13 +223,15 @@ impl StoredBlob {
 
 impl fmt::Display for StoredBlob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { blob_id, file, confirmed_shards, n_shards, survives_lost_shards, .. } = self;
-        let before = if self.already_certified { "stored before, " } else { "" };
-        write!(
-            f,
-            "{blob_id}  {file}  {}, {before}{confirmed_shards} of {n_shards} shards confirmed, \
-             survives the loss of any {survives_lost_shards}",
-            human_bytes(self.size_bytes),
-        )
+        let Self { blob_id, file, n_shards, end_epoch, .. } = self;
+        let size = human_bytes(self.size_bytes);
+        write!(f, "{blob_id}  {file}  {size}, until epoch {end_epoch}")?;
+        match (self.confirmed_shards, self.survives_lost_shards) {
+            (Some(confirmed), Some(lost)) => write!(
+                f,
+                ", {confirmed} of {n_shards} shards confirmed, survives the loss of any {lost}"
+            ),
+            _ => write!(f, ", stored before"),
+        }
     }
 }

@@ -52,10 +52,8 @@ impl Client {
             return Err(LifetimeError::NotCertified { blob });
         };
         let end = own.end.plus(epochs.into());
-        let (ahead, max) = (
-            end.get().saturating_sub(epoch.get()),
-            self.parameters.ledger.max_epochs_ahead,
-        );
+        let (ahead, max) =
+            (end.get().saturating_sub(epoch.get()), self.parameters.ledger.max_epochs_ahead);
         if ahead > u64::from(max) {
             return Err(LifetimeError::TooFarAhead { epochs: ahead, max });
         }
@@ -89,9 +87,8 @@ impl Client {
         let receipt = self.ledger.submit(operations.collect(), wallet).await?;
         let from = receipt.header.header().epoch.plus(1);
         let refunds = deletable.iter().map(|(_, own)| own.paid_from(from));
-        let refund = refunds.into_iter().try_fold(Amount::ZERO, |sum, refund| {
-            sum.checked_add(refund?)
-        });
+        let refund =
+            refunds.into_iter().try_fold(Amount::ZERO, |sum, refund| sum.checked_add(refund?));
         Ok(Deletion { registrations, refund: refund.ok_or(LedgerError::Overflow)?, receipt })
     }
 

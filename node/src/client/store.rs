@@ -252,12 +252,7 @@ impl Client {
 }
 
 /// What a plan costs, fees not included.
-fn price(
-    plan: &StorePlan,
-    header: &BlobHeader,
-    wanted: Wanted,
-    prices: &Prices,
-) -> Option<Amount> {
+fn price(plan: &StorePlan, header: &BlobHeader, wanted: Wanted, prices: &Prices) -> Option<Amount> {
     let units = billed_units(header).ok()?;
     match plan {
         StorePlan::Stored { .. } | StorePlan::Resume { .. } => Some(Amount::ZERO),
@@ -374,10 +369,8 @@ impl<'a> Batch<'a> {
     /// Items that are registered and not certified yet.
     fn pending(&self) -> impl Iterator<Item = usize> + '_ {
         let pending = |item: &Item| {
-            let certified_before = matches!(
-                item.prepared.plan,
-                StorePlan::Stored { .. } | StorePlan::Extend { .. }
-            );
+            let certified_before =
+                matches!(item.prepared.plan, StorePlan::Stored { .. } | StorePlan::Extend { .. });
             !certified_before
                 && item.same_as.is_none()
                 && item.certification.is_none()

@@ -288,8 +288,6 @@ impl Shared {
             RequestHead::Table { .. }
             | RequestHead::StoreSlivers { .. }
             | RequestHead::Confirm { .. }
-            | RequestHead::Certify { .. }
-            | RequestHead::BlobStatus { .. }
             | RequestHead::NodeStatus => 0,
         }
     }

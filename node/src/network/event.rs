@@ -77,8 +77,6 @@ impl ReplyHandle {
             | Response::Stored { .. }
             | Response::Confirmed { .. }
             | Response::Missing { .. }
-            | Response::Certified
-            | Response::BlobStatus(_)
             | Response::NodeStatus(_)
             | Response::Refused(_) => 0,
         };

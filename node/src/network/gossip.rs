@@ -90,8 +90,7 @@ const RULES: [Rules; Topic::COUNT] = [
 impl Topic {
     pub(super) const COUNT: usize = 3;
     /// All topics.
-    pub const ALL: [Self; Self::COUNT] =
-        [Self::Transactions, Self::Consensus, Self::Headers];
+    pub const ALL: [Self; Self::COUNT] = [Self::Transactions, Self::Consensus, Self::Headers];
 
     /// Its place among all topics.
     pub(super) const fn index(self) -> usize {

@@ -5,8 +5,8 @@ use floe_protocol::{
     index::{Epoch, Height},
     keys::NodeId,
     ledger::{
-        Account, AccountId, Amount, Blob, EpochRecord, Key, Registration, Name, Node, Prices,
-        Record, Stake, StateProof, StateProofError, Summary, Timestamp, billed_units,
+        Account, AccountId, Amount, Blob, EpochRecord, Key, Name, Node, Prices, Record,
+        Registration, Stake, StateProof, StateProofError, Summary, Timestamp, billed_units,
     },
     light::{Fitness, LightError, VerifiedHeader, VerifiedState},
     message::{LedgerRequest, LedgerResponse, ledger::MAX_FACTS},

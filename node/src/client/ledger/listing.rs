@@ -14,7 +14,7 @@ use floe_protocol::{
     index::Height,
     keys::NodeId,
     ledger::{
-        AccountId, Block, BlockHash, Header, Key, Registration, Node, Operation, Record,
+        AccountId, Block, BlockHash, Header, Key, Node, Operation, Record, Registration,
         SignedTransaction, Stake, TransactionId,
     },
     light::{LightError, VerifiedHeader},
