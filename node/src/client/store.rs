@@ -440,7 +440,7 @@ impl<'a> Batch<'a> {
             let turns = Arc::clone(&turns);
             tails.spawn(async move {
                 let turn = turns.acquire_owned().await;
-                let quorum = uploading.to_quorum().await;
+                let quorum = uploading.reach_quorum().await;
                 drop(turn);
                 let reached = quorum.is_ok();
                 // Nobody listens only when the store was given up, and then this ends, too.

@@ -116,7 +116,7 @@ impl Uploading {
     }
 
     /// Runs until a quorum has confirmed.
-    pub(super) async fn to_quorum(&mut self) -> Result<Certificate, UploadError> {
+    pub(super) async fn reach_quorum(&mut self) -> Result<Certificate, UploadError> {
         let mut quorum = self.on_input(UploadInput::Tick)?;
         while !quorum {
             quorum = self.step().await?;

@@ -15,8 +15,7 @@ use floe_protocol::{
     hash::Hash,
     index::{Epoch, SliverPairIndex},
     keys::{BlsKeyPair, ChainId, KeyPair, NodeId},
-    ledger::{BlobState, BlobStatus},
-    message::{InvalidReason, Limits, NodeStatus, Refusal, Request, Response, StatusAnswer},
+    message::{InvalidReason, Limits, NodeStatus, Refusal, Request, Response},
 };
 use prometheus_client::registry::Registry;
 use tokio::{task::JoinHandle, time::timeout};
@@ -161,8 +160,6 @@ fn response_to(request: &Request) -> Response {
             epoch: Epoch::new(2),
             signature: BlsKeyPair::from_seed([1; 32]).sign(b"confirmed"),
         },
-        Request::Certify { .. } => Response::Refused(Refusal::Invalid(InvalidReason::Certificate)),
-        Request::BlobStatus { .. } => Response::Refused(Refusal::NotFound),
         Request::Ledger(_) => Response::Refused(Refusal::Unavailable),
         Request::ReadSliver { .. } => {
             Response::Sliver { proof: proof(), sliver: vec![9; 3 << 20].into() }
@@ -183,21 +180,9 @@ fn response_to(request: &Request) -> Response {
     }
 }
 
-/// A status, as a node knows it.
-fn status() -> Response {
-    Response::BlobStatus(StatusAnswer {
-        status: BlobStatus {
-            header: header(),
-            state: BlobState::Certified,
-            live_registrations: 1,
-            end: Epoch::new(9),
-            deletable: false,
-            first_certified_epoch: None,
-            first_certified_time_ms: None,
-            certification_number: None,
-        },
-        certificate: Some(vec![1, 2, 3]),
-    })
+/// A short response.
+const fn stored() -> Response {
+    Response::Stored { pair: SliverPairIndex::new(1) }
 }
 
 fn blob() -> BlobId {

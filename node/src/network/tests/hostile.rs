@@ -81,9 +81,9 @@ fn malformed_requests() -> Vec<Malformed> {
     let primary_max = u32::try_from(limits.max_primary_bytes()).unwrap();
     let pair =
         |primary, secondary, sent: usize| with_head(&pair_head(primary, secondary), &vec![0; sent]);
-    let certify = |header: &[u8], certificate: &[u8]| {
-        let head =
-            RequestHead::Certify { header: header.to_vec(), certificate: certificate.to_vec() };
+    let table = |header: &[u8]| {
+        let registration = RegistrationId::new([4; 32]);
+        let head = RequestHead::Table { registration, header: header.to_vec(), table_bytes: 0 };
         with_head(&head, &[])
     };
     let out_of_range = RequestHead::ReadSliver {
@@ -99,9 +99,8 @@ fn malformed_requests() -> Vec<Malformed> {
         ("payload too large", pair(primary_max + 1, 0, 9), too_large),
         ("largest payload", pair(u32::MAX, u32::MAX, 9), too_large),
         ("out of range", with_head(&out_of_range, &[]), "field"),
-        ("short blob header", certify(&[0; 3], &[]), "field"),
-        ("no certificate", certify(&header().to_bytes(), &[1; 10]), "field"),
-        ("foreign header", certify(&foreign.to_bytes(), &[]), "field"),
+        ("short blob header", table(&[0; 3]), "field"),
+        ("foreign header", table(&foreign.to_bytes()), "field"),
     ]
 }
 
@@ -180,9 +179,9 @@ async fn announced_payloads_take_no_room_from_others() {
     };
     victim.meets_some().await;
     let asked = honest.network.request(node(1), pair);
-    let answers = async { victim.asked().await.2.reply(Response::Certified) };
+    let answers = async { victim.asked().await.2.reply(stored()) };
     let (response, ()) = tokio::join!(timeout(DEADLINE, asked), answers);
-    assert_eq!(response.unwrap(), Ok(Response::Certified));
+    assert_eq!(response.unwrap(), Ok(stored()));
     assert_eq!(victim.malformed("timeout"), 0, "the hostile streams still hang");
     eventually(|| victim.malformed("timeout") == streams).await;
     hostile.abort();
@@ -280,9 +279,9 @@ async fn malformed_answers_are_errors_of_their_kind() {
             break address;
         }
     };
-    let certified = bytes_of(&Response::Certified.into_frame().unwrap());
+    let certified = bytes_of(&stored().into_frame().unwrap());
     let answers = [
-        (Raw::Bytes(certified.clone()), Ok(Response::Certified)),
+        (Raw::Bytes(certified.clone()), Ok(stored())),
         (Raw::Bytes(framed(50, &[0xff; 50], &[])), Err(RequestError::Malformed)),
         (Raw::Bytes(framed(u32::MAX, &[], &[])), Err(RequestError::Malformed)),
         (Raw::Bytes([certified.clone(), vec![0]].concat()), Err(RequestError::Malformed)),

@@ -149,10 +149,10 @@ impl Hostile {
         let answers = async {
             let (_, request, reply) = victim.asked().await;
             assert_eq!(request, Request::NodeStatus);
-            reply.reply(Response::Certified);
+            reply.reply(stored());
         };
         let (outcome, ()) = tokio::join!(self.outcome(sent), answers);
-        assert_eq!(outcome.unwrap(), bytes_of(&Response::Certified.into_frame().unwrap()));
+        assert_eq!(outcome.unwrap(), bytes_of(&stored().into_frame().unwrap()));
     }
 }
 

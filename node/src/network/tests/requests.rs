@@ -2,11 +2,7 @@
 
 use std::num::NonZeroU32;
 
-use floe_protocol::{
-    certificate::Certificate,
-    encoding::Axis,
-    registration::{RegistrationId, SignedRegistration},
-};
+use floe_protocol::{encoding::Axis, registration::RegistrationId};
 
 use super::*;
 
@@ -15,17 +11,9 @@ fn all_requests() -> Vec<Request> {
     let limits = Limits::new(encoding());
     let bytes = |count: u64, byte| Bytes::from(vec![byte; usize::try_from(count).unwrap()]);
     let registration = RegistrationId::new([4; 32]);
-    let mut certificate = vec![0; 8 + 32 + 32];
-    certificate.extend_from_slice(&[4, 0, 0b0111]);
-    certificate.extend_from_slice(&[6; 96]);
     vec![
         Request::Table {
-            registration: SignedRegistration::new(
-                &chain(),
-                blob(),
-                &KeyPair::from_seed([9; 32]),
-                1,
-            ),
+            registration,
             header: header(),
             table: bytes(limits.table_bytes(), 1),
         },
@@ -42,11 +30,6 @@ fn all_requests() -> Vec<Request> {
             secondary: bytes(1, 3),
         },
         Request::Confirm { registration },
-        Request::Certify {
-            header: header(),
-            certificate: Certificate::from_bytes(&certificate).unwrap(),
-        },
-        Request::BlobStatus { blob: blob() },
         Request::ReadSliver { blob: blob(), pair: SliverPairIndex::new(2), axis: Axis::Primary },
         Request::NodeStatus,
     ]
@@ -56,10 +39,7 @@ fn all_requests() -> Vec<Request> {
 async fn exchange_everything(asker: &Peer, answerer: &mut Peer) {
     let to = answerer.network.local_node();
     for request in all_requests() {
-        let response = match &request {
-            Request::BlobStatus { .. } => status(),
-            other => response_to(other),
-        };
+        let response = response_to(&request);
         let asked = asker.network.request(to, request.clone());
         let answers = async {
             let (peer, received, reply) = answerer.asked().await;
@@ -215,11 +195,11 @@ async fn requests_beyond_a_peers_limit_are_told_busy() {
     }
     assert_eq!(b.count("network_requests_refused_total{reason=\"peer\"}"), 5);
     for reply in replies {
-        reply.reply(Response::Certified);
+        reply.reply(stored());
     }
     for held in held {
         let answer = timeout(DEADLINE, held).await.unwrap().unwrap();
-        assert_eq!(answer, Ok(Response::Certified));
+        assert_eq!(answer, Ok(stored()));
     }
     a.exchanges_with(&mut b).await;
 }
@@ -240,9 +220,9 @@ async fn a_service_that_does_not_keep_up_means_busy() {
     let (refused, waiting) = timeout(DEADLINE, either).await.unwrap().factor_first();
     let busy = Refusal::Busy { retry_after_ms: 500 };
     assert_eq!(refused.unwrap(), Ok(Response::Refused(busy)));
-    b.asked().await.2.reply(Response::Certified);
+    b.asked().await.2.reply(stored());
     let answer = timeout(DEADLINE, waiting).await.unwrap().unwrap();
-    assert_eq!(answer, Ok(Response::Certified));
+    assert_eq!(answer, Ok(stored()));
 }
 
 #[tokio::test]
@@ -280,9 +260,9 @@ async fn the_upload_cap_holds() {
     let pair = all_requests().swap_remove(1);
     let bytes = pair.payload_bytes();
     let asked = a.network.request(node(2), pair);
-    let answers = async { b.asked().await.2.reply(Response::Certified) };
+    let answers = async { b.asked().await.2.reply(stored()) };
     let (response, ()) = tokio::join!(timeout(DEADLINE, asked), answers);
-    assert_eq!(response.unwrap(), Ok(Response::Certified));
+    assert_eq!(response.unwrap(), Ok(stored()));
     // A second's worth is the burst.
     let at_least = Duration::from_millis(1_000 * (bytes as u64 - (4 << 20)) / (4 << 20));
     assert!(start.elapsed() >= at_least.mul_f64(0.9), "{:?}", start.elapsed());
@@ -325,11 +305,11 @@ async fn payloads_beyond_the_bytes_under_way_wait_their_turn() {
             let (_, _, reply) = b.asked().await;
             // No second one comes while the first is not answered.
             assert!(b.inbound.requests.try_recv().is_err());
-            reply.reply(Response::Certified);
+            reply.reply(stored());
         }
     };
     let (responses, ()) = tokio::join!(timeout(DEADLINE, asked), answers);
-    assert_eq!(responses.unwrap(), vec![Ok(Response::Certified); 3]);
+    assert_eq!(responses.unwrap(), vec![Ok(stored()); 3]);
 }
 
 #[tokio::test]
@@ -369,9 +349,9 @@ async fn a_request_that_nobody_waits_for_gives_its_place_back() {
     let second = a.network.request(node(2), Request::NodeStatus);
     assert!(timeout(Duration::from_millis(50), second).await.is_err());
     a.exchanges_with(&mut c).await;
-    reply.reply(Response::Certified);
+    reply.reply(stored());
     let answer = timeout(DEADLINE, first).await.unwrap().unwrap();
-    assert_eq!(answer, Ok(Response::Certified));
+    assert_eq!(answer, Ok(stored()));
 }
 
 #[tokio::test]

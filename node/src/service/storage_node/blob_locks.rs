@@ -2,11 +2,13 @@
 //!
 //! A writer looks at the ledger, then stores or signs; the collector looks at the ledger, then
 //! removes. Each does both under the blob's lock, so that nothing is ever removed that was
-//! confirmed for a registration that still lives.
+//! confirmed for a registration that still lives. They guard no state. All of it runs on blocking
+//! threads.
 
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+#![expect(clippy::disallowed_types, reason = "these order writers and guard no state")]
 
 use floe_protocol::{blob::BlobId, hash::HASH_BYTES};
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Different blobs rarely meet in one of so many locks.
 const LOCKS: usize = 64;
@@ -24,12 +26,12 @@ impl Default for BlobLocks {
 impl BlobLocks {
     /// For who adds to a blob, or vouches for it.
     pub(crate) fn write(&self, blob: &BlobId) -> RwLockReadGuard<'_, ()> {
-        self.of(blob).read().unwrap_or_else(PoisonError::into_inner)
+        self.of(blob).blocking_read()
     }
 
     /// For who removes it.
     pub(crate) fn remove(&self, blob: &BlobId) -> RwLockWriteGuard<'_, ()> {
-        self.of(blob).write().unwrap_or_else(PoisonError::into_inner)
+        self.of(blob).blocking_write()
     }
 
     fn of(&self, blob: &BlobId) -> &RwLock<()> {

@@ -7,10 +7,7 @@
 //! signs holds the blob's lock from the look at the ledger on, so that the collector can't remove
 //! in between what is being vouched for.
 
-use std::{
-    sync::{Arc, RwLockReadGuard},
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use floe_protocol::{
@@ -23,7 +20,7 @@ use floe_protocol::{
     registration::RegistrationId,
 };
 use floe_storage::{StorageError, Store};
-use tokio::sync::watch;
+use tokio::sync::{RwLockReadGuard, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::blob_locks::BlobLocks;
