@@ -4,12 +4,11 @@
 use std::{env, io::BufRead, path::Path};
 
 use floe_protocol::{blob::BlobId, encoding::Axis, index::ShardIndex};
-use floe_storage::{PIECE_BYTES, Store};
+use floe_storage::Store;
 
 use crate::{
     common::{Home, config_in, header, noise},
     crash::{CHILD_HOME, Tear, child, copy, tear, tears, tell},
-    damage::{damage, settle},
 };
 
 /// Shards of the network.
@@ -138,34 +137,6 @@ fn a_record_a_proof_or_a_pair_alone_is_something() {
     assert!(store.remove_blob(&id(1), SHARDS).unwrap());
     assert!(!store.remove_blob(&id(1), SHARDS).unwrap());
     assert_eq!(counts(&store), (0, 0, 0));
-}
-
-#[test]
-fn a_damaged_pair_goes_with_its_blob() {
-    let home = Home::new();
-    let store = home.open();
-    (1..=3).for_each(|number| put_blob(&store, number));
-    drop(reopen(&home, store));
-    settle(&home);
-    damage(&home.log(), &sliver(2, 31, Axis::Primary)[2 * PIECE_BYTES..]);
-
-    let store = home.open();
-    let (shard, blob) = (ShardIndex::new(31), id(2));
-    assert_eq!(store.sliver(shard, &blob, Axis::Primary).unwrap(), None);
-    assert_eq!(store.usage().damaged_pieces, 1);
-    // The record of the damage is the last that there is of the pairs.
-    for other in OWN.into_iter().filter(|other| *other != 31) {
-        store.delete_pair(ShardIndex::new(other), &blob).unwrap();
-    }
-    assert!(store.remove_blob(&blob, SHARDS).unwrap());
-    assert!(!store.remove_blob(&blob, SHARDS).unwrap(), "the damaged pair is gone, too");
-    assert_eq!(found(&store, 2), GONE);
-    let after = counts(&store);
-    let store = reopen(&home, store);
-    assert_eq!(counts(&store), after);
-    assert!(!store.remove_blob(&blob, SHARDS).unwrap());
-    put_blob(&store, 2);
-    assert_eq!(found(&store, 2), WHOLE);
 }
 
 /// Whatever point a crash left: a blob of which anything is there has its record, and removing
