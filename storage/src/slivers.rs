@@ -535,4 +535,49 @@ mod tests {
         assert_eq!(slivers.get(&pair, Axis::Primary).unwrap(), None);
         assert_eq!((slivers.pairs(), slivers.damaged_pieces()), (0, 2));
     }
+
+    #[test]
+    fn a_damaged_pair_goes_with_its_blob() {
+        use floe_protocol::{
+            blob::BlobHeader,
+            hash::Hash,
+            index::{Height, ShardIndex},
+            keys::NodeId,
+        };
+
+        let home = tempfile::tempdir().unwrap();
+        let (dir, marker) = (home.path().join("store"), home.path().join("marker"));
+        let config = crate::StoreConfig::new(dir, marker, NodeId::new([1; 32]));
+        let header = BlobHeader { n_shards: 7, len: 9, root: Hash::new([3; 32]) };
+        let (shard, blob) = (ShardIndex::new(6), header.id());
+        let sliver = vec![3; 3 * PIECE_BYTES];
+
+        let store = crate::Store::open(&config).unwrap();
+        for is_alone in [false, true] {
+            store.put_table(&header, Height::new(1), &[(shard, vec![1; 100])]).unwrap();
+            for shard in [ShardIndex::new(2), shard] {
+                store.put_pair(shard, &blob, &sliver, &sliver).unwrap();
+            }
+            let pair = key::pair(shard, &blob);
+            let slivers = &store.tables.slivers;
+            let generation = slivers.record(&pair).unwrap().unwrap().generation;
+            let place = key::piece(generation, &pair, Axis::Primary, 2);
+            slivers.table(generation).remove(&place).unwrap();
+            assert_eq!(store.sliver(shard, &blob, Axis::Primary).unwrap(), None);
+            assert_eq!(slivers.record(&pair).unwrap().unwrap().state, State::Damaged);
+            if is_alone {
+                store.delete_pair(ShardIndex::new(2), &blob).unwrap();
+            }
+
+            assert!(store.remove_blob(&blob, 7).unwrap());
+            assert_eq!(slivers.record(&pair).unwrap(), None);
+            assert!(!store.remove_blob(&blob, 7).unwrap());
+            assert_eq!((store.usage().live_bytes, store.usage().pairs), (0, 0));
+        }
+        store.flush().unwrap();
+        drop(store);
+        let store = crate::Store::open(&config).unwrap();
+        assert_eq!(store.tables.slivers.records.rows().count(), 0);
+        assert_eq!((store.usage().live_bytes, store.usage().blobs), (0, 0));
+    }
 }

@@ -5,8 +5,10 @@
 //! whole segments only: some 1.7 times the live bytes in a store that only grows, 3 to 4 times in
 //! one whose contents are replaced again and again, twice as much for slivers of a few hundred
 //! bytes (`benches/pairs.rs`). sled hardly ever gives
-//! space back to the file system: the log stays as large as it once was, and after most of a
-//! large store was deleted it can still grow before it settles.
+//! space back to the file system: it shortens the log only while the last segments are free, and
+//! neither further writes nor reopening see to that. So the log stays as large as it once was, and
+//! after most of a large store was deleted it can still grow before it settles: 300 MiB put and
+//! removed four times took 410, 540, 590 and 620 MiB. What was removed is reused, not returned.
 //!
 //! The quota bounds what the store's files really take. New slivers, pair proofs and headers
 //! are refused once they might not fit below it, whatever was deleted. Passing it is possible by

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Flips a bit in every copy of `content` in the log.
-pub(crate) fn damage(log: &Path, content: &[u8]) {
+fn damage(log: &Path, content: &[u8]) {
     let bytes = fs::read(log).unwrap();
     let file = fs::File::options().write(true).open(log).unwrap();
     let needle = &content[..64];
@@ -38,7 +38,7 @@ pub(crate) fn damage(log: &Path, content: &[u8]) {
 
 /// Opens and closes, so that the next opening starts from a snapshot and reads no old part of the
 /// log: damage there is met when it is read.
-pub(crate) fn settle(home: &Home) {
+fn settle(home: &Home) {
     drop(home.open());
     drop(home.open());
 }

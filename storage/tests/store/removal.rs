@@ -4,18 +4,20 @@
 use std::{env, io::BufRead, path::Path};
 
 use floe_protocol::{blob::BlobId, encoding::Axis, index::ShardIndex};
-use floe_storage::{PIECE_BYTES, Store};
+use floe_storage::Store;
 
 use crate::{
     common::{HEIGHT, Home, config_in, header, noise},
-    crash::{CHILD_HOME, Tear, child, copy, tear, tears, tell},
-    damage::{damage, settle},
+    crash::{CHILD_HOME, child, copy, tear, tears, tell},
 };
 
 /// Shards of the network.
 const SHARDS: u16 = 64;
 /// Shards of the node.
 const OWN: [u16; 5] = [0, 7, 31, 62, 63];
+
+/// Blobs have lower numbers.
+const NUMBERS: u8 = 80;
 
 fn id(number: u8) -> BlobId {
     header(number).id()
@@ -140,40 +142,12 @@ fn a_record_a_proof_or_a_pair_alone_is_something() {
     assert_eq!(counts(&store), (0, 0, 0));
 }
 
-#[test]
-fn a_damaged_pair_goes_with_its_blob() {
-    let home = Home::new();
-    let store = home.open();
-    (1..=3).for_each(|number| put_blob(&store, number));
-    drop(reopen(&home, store));
-    settle(&home);
-    damage(&home.log(), &sliver(2, 31, Axis::Primary)[2 * PIECE_BYTES..]);
-
-    let store = home.open();
-    let (shard, blob) = (ShardIndex::new(31), id(2));
-    assert_eq!(store.sliver(shard, &blob, Axis::Primary).unwrap(), None);
-    assert_eq!(store.usage().damaged_pieces, 1);
-    // The record of the damage is the last that there is of the pairs.
-    for other in OWN.into_iter().filter(|other| *other != 31) {
-        store.delete_pair(ShardIndex::new(other), &blob).unwrap();
-    }
-    assert!(store.remove_blob(&blob, SHARDS).unwrap());
-    assert!(!store.remove_blob(&blob, SHARDS).unwrap(), "the damaged pair is gone, too");
-    assert_eq!(found(&store, 2), GONE);
-    let after = counts(&store);
-    let store = reopen(&home, store);
-    assert_eq!(counts(&store), after);
-    assert!(!store.remove_blob(&blob, SHARDS).unwrap());
-    put_blob(&store, 2);
-    assert_eq!(found(&store, 2), WHOLE);
-}
-
 /// Whatever point a crash left: a blob of which anything is there has its record, and removing
 /// what is listed leaves nothing, not even in the counts. Whether a removal was found half done.
 fn check_crashed(home: &Home, what: &str) -> bool {
     let store = home.open();
     let mut half = false;
-    for number in 0..20 {
+    for number in 0..NUMBERS {
         let (is_known, proofs, pairs) = found(&store, number);
         assert!(is_known || (proofs, pairs) == (0, 0), "{what}: blob {number} without a record");
         assert!(!is_known || proofs == OWN.len(), "{what}: proofs go with the record");
@@ -185,7 +159,7 @@ fn check_crashed(home: &Home, what: &str) -> bool {
     assert_eq!(counts(&store), (0, 0, 0), "{what}");
     let store = reopen(home, store);
     assert_eq!(counts(&store), (0, 0, 0), "{what}, reopened");
-    assert!((0..20).all(|number| found(&store, number) == GONE), "{what}");
+    assert!((0..NUMBERS).all(|number| found(&store, number) == GONE), "{what}");
     half
 }
 
@@ -194,8 +168,12 @@ fn a_removal_that_a_crash_cut_off_is_found_by_its_record_and_goes_on() {
     let home = Home::new();
     let store = home.open();
     (0..20).for_each(|number| put_blob(&store, number));
-    let (mut torn, mut half) = (0, 0);
-    for number in 0..12 {
+    // Where the log ends in what was written last depends on sled's threads, so some rounds tear
+    // nothing. Growth in between takes its free segments.
+    const ROUNDS_MAX: u8 = 30;
+    let mut half = 0;
+    for number in 0..ROUNDS_MAX {
+        (20 + 2 * number..22 + 2 * number).for_each(|new| put_blob(&store, new));
         store.flush().unwrap();
         let flushed = std::fs::read(home.log()).unwrap();
         assert!(store.remove_blob(&id(number), SHARDS).unwrap());
@@ -206,12 +184,13 @@ fn a_removal_that_a_crash_cut_off_is_found_by_its_record_and_goes_on() {
             let crashed = Home::new();
             copy(image.path(), crashed.path());
             tear(&crashed.log(), flushed_bytes, torn_so);
-            torn += usize::from(!matches!(torn_so, Tear::Cut(_)));
             half += usize::from(check_crashed(&crashed, &format!("{number}, {torn_so:?}")));
         }
+        if half >= 3 {
+            return;
+        }
     }
-    assert!(torn >= 3, "no image was torn");
-    assert!(half >= 3, "no removal was found half done");
+    panic!("{half} images ended in the middle of a removal");
 }
 
 #[test]
