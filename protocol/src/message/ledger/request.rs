@@ -16,7 +16,6 @@ use crate::{
 
 /// A question about the ledger, decoded and within limits.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
-#[expect(clippy::large_enum_variant, reason = "300 bytes, moved a few times a message")]
 pub enum LedgerRequest {
     /// Hands over signed transactions, each in its layout, in the order in which they are meant.
     /// Answered by [`LedgerResponse::Submitted`](super::LedgerResponse::Submitted).
