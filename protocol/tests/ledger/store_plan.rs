@@ -238,6 +238,10 @@ impl Store {
 
     /// Does what a plan says on the ledger; what it cost, and what is to be certified next.
     fn pay(&mut self, wanted: Wanted, plan: StorePlan) -> (u128, Option<RegistrationId>) {
+        // What has died is swept first: its refund is none of this store's.
+        while self.chain.state.sweep_pending(&self.chain.store).unwrap() {
+            self.chain.commit(&[]);
+        }
         let before = self.balance().frost();
         let key = account_key(0);
         let (price, open) = match plan {
