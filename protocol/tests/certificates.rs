@@ -1,4 +1,4 @@
-//! Confirmations, certificates and registrations: what verifies, what does not, and the bytes.
+//! Confirmations and certificates: what verifies, what does not, and the bytes.
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it can't go on")]
 
@@ -12,11 +12,10 @@ use floe_protocol::{
     certificate::{Certificate, CertificateError, ConfirmedFact},
     committee::Committee,
     genesis::{Genesis, GenesisMember},
-    hash::Domain,
     index::Epoch,
-    keys::{BlsKeyPair, BlsSignature, ChainId, KeyPair, Signature, SigningDomain},
-    registration::{RegistrationId, SignedRegistration},
-    test_support::{genesis, node_keys, writer_key},
+    keys::{BlsKeyPair, BlsSignature, ChainId, KeyPair},
+    registration::RegistrationId,
+    test_support::{genesis, node_keys},
 };
 use proptest::{collection::vec, prelude::*};
 
@@ -290,39 +289,6 @@ proptest! {
             prop_assert_eq!(certificate.to_bytes(), bytes);
         }
     }
-
-    #[test]
-    fn a_registration_is_of_one_blob_writer_nonce_and_chain(
-        blob in any::<[u8; 32]>(),
-        nonce in any::<u64>(),
-        bit in 0..512_usize,
-    ) {
-        let chain = ChainId::new(Domain::Genesis.hash(&[b"chain"]));
-        let writer = writer_key();
-        let registration = SignedRegistration::new(&chain, BlobId::new(blob), &writer, nonce);
-        prop_assert!(registration.verify(&chain));
-        prop_assert_eq!(
-            registration.id(),
-            RegistrationId::of(&BlobId::new(blob), &writer.public(), nonce)
-        );
-        let again = SignedRegistration::new(&chain, BlobId::new(blob), &writer, nonce);
-        prop_assert_eq!(registration, again, "storing again is the same registration");
-
-        let other_chain = ChainId::new(Domain::Genesis.hash(&[b"other"]));
-        prop_assert!(!registration.verify(&other_chain));
-        let mut signature = *registration.signature.as_bytes();
-        signature[bit / 8] ^= 1 << (bit % 8);
-        let mut other_blob = blob;
-        other_blob[bit / 16] ^= 1 << (bit % 8);
-        for other in [
-            SignedRegistration { signature: Signature::new(signature), ..registration },
-            SignedRegistration { blob: BlobId::new(other_blob), ..registration },
-            SignedRegistration { nonce: nonce ^ (1 << (bit % 64)), ..registration },
-            SignedRegistration { writer: KeyPair::from_seed([9; 32]).public(), ..registration },
-        ] {
-            prop_assert!(!other.verify(&chain), "{other:?}");
-        }
-    }
 }
 
 // --- golden vectors --------------------------------------------------------------------------
@@ -354,38 +320,4 @@ fn certificates_are_those_of_the_golden_vectors() {
         writeln!(text, "bytes {}", golden::hex(&bytes)).unwrap();
     }
     golden::check("certificates.txt", include_str!("vectors/certificates.txt"), &text);
-}
-
-#[test]
-fn registrations_are_those_of_the_golden_vectors() {
-    let mut text = String::from(
-        "# Golden vectors of genesis and registrations. Written by tests/certificates.rs; changed\n\
-         # only on purpose. The writer's seed is 32 bytes 02; the nodes are those of\n\
-         # certificates.txt, with 1000 WAL each.\n\n",
-    );
-    for (nodes, n_shards) in [(4, 4), (7, 7), (5, 64)] {
-        let genesis = genesis(nodes, n_shards);
-        let Genesis { name, max_blob_bytes, .. } = &genesis;
-        writeln!(
-            text,
-            "genesis name={name} nodes={nodes} n_shards={n_shards} max_blob_bytes={max_blob_bytes}"
-        )
-        .unwrap();
-        let chain = genesis.chain_id();
-        writeln!(text, "chain {chain} short={}", chain.short()).unwrap();
-    }
-    let (chain, writer) = (genesis(7, 7).chain_id(), writer_key());
-    for (byte, nonce) in [(0, 0), (1, 1), (0xff, u64::MAX)] {
-        let blob = BlobId::new([byte; 32]);
-        let registration = SignedRegistration::new(&chain, blob, &writer, nonce);
-        let id = registration.id();
-        let message = SigningDomain::Registration.message(&[chain.as_bytes(), id.as_bytes()]);
-        assert!(writer.public().verify(&message, &registration.signature));
-        writeln!(text, "\nregistration blob={blob} nonce={nonce}").unwrap();
-        writeln!(text, "writer {}", registration.writer).unwrap();
-        writeln!(text, "id {id}").unwrap();
-        writeln!(text, "message {}", golden::hex(&message)).unwrap();
-        writeln!(text, "signature {}", registration.signature).unwrap();
-    }
-    golden::check("registrations.txt", include_str!("vectors/registrations.txt"), &text);
 }

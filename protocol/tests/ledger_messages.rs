@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 
 use bytes::Bytes;
 use floe_protocol::{
+    blob::BlobId,
     codec,
     encoding::EncodingConfig,
     hash::Hash,
@@ -90,6 +91,11 @@ fn requests() -> Vec<LedgerRequest> {
         LedgerRequest::Blocks { from: Height::new(7), max_bytes: u32::MAX },
         LedgerRequest::Transaction { id: id(7), wait_ms: 30_000 },
         LedgerRequest::Index { query: IndexQuery::Owned(account()), after: None, limit: 1 },
+        LedgerRequest::Index {
+            query: IndexQuery::OwnedOf(account(), BlobId::new([3; 32])),
+            after: None,
+            limit: 4,
+        },
         LedgerRequest::Index {
             query: IndexQuery::History(account()),
             after: Some(IndexEntry::History(account(), Height::new(1), 2).to_bytes()),

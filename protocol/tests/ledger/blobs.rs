@@ -6,55 +6,20 @@ use floe_protocol::{
     index::Epoch,
     keys::KeyPair,
     ledger::{
-        Blob, Certified, EndReason, Event, IndexRange, Key, NodeSettings, Operation,
-        OperationError, Prices, Record, SWEEP_MAX, StateReader as _, billed_units,
+        Blob, Certified, EndReason, Event, Key, NodeSettings, Operation, OperationError, Prices,
+        Record, SWEEP_MAX, billed_units,
     },
+    message::IndexQuery,
     registration::RegistrationId,
-    test_support::{Chain, account_key, genesis, node_keys, operator_key},
+    test_support::{Chain, account_key, genesis},
 };
 use proptest::prelude::*;
 
 use super::{
-    N, blob, bucket, certificate, certificate_of, certify, chain, commit, extend, fails, frost,
-    header, id, large_header, register, registered, registration, spent, stored, transfer,
+    FEE, N, STORAGE, WRITE, blob, bucket, certificate, certificate_of, certify, chain, commit,
+    delete, ends, extend, fails, frost, header, id, indexed, large_header, register, registered,
+    registration, spent, stored, transfer, vote,
 };
-
-const STORAGE: u128 = 100_000;
-const WRITE: u128 = 200_000;
-const FEE: u128 = 10_000;
-
-fn delete(registration: RegistrationId) -> Operation {
-    Operation::DeleteBlob { registration }
-}
-
-/// Lets the operators of all nodes vote, from the next selection on.
-fn vote(chain: &mut Chain, storage: u128, write: u128, capacity_units: u64) {
-    let settings = NodeSettings {
-        addresses: Vec::new(),
-        commission_bps: 0,
-        storage_price: frost(storage),
-        write_price: frost(write),
-        capacity_units,
-    };
-    for (i, (node, _)) in node_keys(4).iter().enumerate() {
-        let to = id(&operator_key(i));
-        commit(chain, &account_key(7), vec![Operation::Transfer { to, amount: frost(FEE) }]);
-        let settings = settings.clone();
-        let update = Operation::UpdateNode { node: node.public(), settings };
-        commit(chain, &operator_key(i), vec![update]);
-    }
-}
-
-/// Ends of registrations in a block: which, refund, reason.
-fn ends(executed: &floe_protocol::ledger::Executed) -> Vec<(RegistrationId, u128, EndReason)> {
-    let ended = executed.events.iter().filter_map(|event| match event {
-        Event::RegistrationEnded { registration, refund, reason, .. } => {
-            Some((*registration, refund.frost(), *reason))
-        }
-        _ => None,
-    });
-    ended.collect()
-}
 
 fn blob_ends(executed: &floe_protocol::ledger::Executed) -> usize {
     executed.events.iter().filter(|event| matches!(event, Event::BlobEnded { .. })).count()
@@ -238,10 +203,7 @@ fn only_the_owner_extends_deletes_and_gives_away() {
     assert_eq!(fails(&chain, &key, delete(permanent)), OperationError::Permanent);
     // Given away, also to oneself: the index of owners follows.
     commit(&mut chain, &key, vec![give(mine, &key), give(mine, &other)]);
-    let owned = |chain: &Chain, key: &KeyPair| {
-        let range = IndexRange::owned(&id(key));
-        chain.store.index(&range.start..&range.end, 9).unwrap().len()
-    };
+    let owned = |chain: &Chain, key: &KeyPair| indexed(chain, IndexQuery::Owned(id(key))).len();
     assert_eq!((owned(&chain, &key), owned(&chain, &other)), (1, 1));
     let error = OperationError::NotOwner { owner: id(&other) };
     assert_eq!(fails(&chain, &key, delete(mine)), error);

@@ -7,9 +7,12 @@ mod blobs;
 mod blocks;
 #[path = "../golden/mod.rs"]
 mod golden;
+mod lives;
 mod proofs;
 mod properties;
+mod refunds;
 mod staking;
+mod store_plan;
 mod transactions;
 mod vectors;
 
@@ -22,16 +25,22 @@ use floe_protocol::{
     index::Epoch,
     keys::{BlsKeyPair, ChainId, KeyPair},
     ledger::{
-        Account, AccountId, Amount, Blob, Block, BlockError, Event, Executed, Key, Operation,
-        OperationError, Outcome, Proposal, Record, Registration, SignedTransaction, StateChange,
-        SystemOperation, VerifiedTransaction,
+        Account, AccountId, Amount, Blob, Block, BlockError, EndReason, Event, Executed, Key,
+        NodeSettings, Operation, OperationError, Outcome, Proposal, Record, Registration,
+        SignedTransaction, StateChange, StateReader as _, SystemOperation, VerifiedTransaction,
     },
+    message::IndexQuery,
     registration::RegistrationId,
-    test_support::{Chain, account_key, genesis, node_keys},
+    test_support::{Chain, account_key, genesis, node_keys, operator_key},
 };
 
 /// Shards of the networks here.
 const N: u16 = 7;
+
+/// FROST for a unit and epoch, for the write of a unit, and for an operation.
+const STORAGE: u128 = 100_000;
+const WRITE: u128 = 200_000;
+const FEE: u128 = 10_000;
 
 fn id(key: &KeyPair) -> AccountId {
     AccountId::new(key.public())
@@ -65,6 +74,10 @@ fn register(header: BlobHeader, epochs: u32, deletable: bool) -> Operation {
 
 fn extend(registration: RegistrationId, epochs: u32) -> Operation {
     Operation::ExtendBlob { registration, epochs, max_payment: Amount::from_wal(100) }
+}
+
+fn delete(registration: RegistrationId) -> Operation {
+    Operation::DeleteBlob { registration }
 }
 
 /// What a block with these system operations and transactions would be, and why it lacks some.
@@ -204,6 +217,35 @@ fn stored(
     registration
 }
 
+/// Lets the operators of all nodes vote, from the next selection on.
+fn vote(chain: &mut Chain, storage: u128, write: u128, capacity_units: u64) {
+    let settings = NodeSettings {
+        addresses: Vec::new(),
+        commission_bps: 0,
+        storage_price: frost(storage),
+        write_price: frost(write),
+        capacity_units,
+    };
+    for (i, (node, _)) in node_keys(4).iter().enumerate() {
+        let to = id(&operator_key(i));
+        commit(chain, &account_key(7), vec![Operation::Transfer { to, amount: frost(FEE) }]);
+        let settings = settings.clone();
+        let update = Operation::UpdateNode { node: node.public(), settings };
+        commit(chain, &operator_key(i), vec![update]);
+    }
+}
+
+/// Ends of registrations in a block: which, refund, reason.
+fn ends(executed: &Executed) -> Vec<(RegistrationId, u128, EndReason)> {
+    let ended = executed.events.iter().filter_map(|event| match event {
+        Event::RegistrationEnded { registration, refund, reason, .. } => {
+            Some((*registration, refund.frost(), *reason))
+        }
+        _ => None,
+    });
+    ended.collect()
+}
+
 fn account(chain: &Chain, account: &AccountId) -> Account {
     match chain.record(&Key::Account(*account)) {
         Some(Record::Account(account)) => account,
@@ -223,6 +265,13 @@ fn registration(chain: &Chain, id: RegistrationId) -> Option<Registration> {
         Some(Record::Registration(registration)) => Some(*registration),
         _ => None,
     }
+}
+
+/// Registrations that a range of the index names.
+fn indexed(chain: &Chain, query: IndexQuery) -> Vec<RegistrationId> {
+    let range = query.range();
+    let entries = chain.store.index(&range.start..&range.end, usize::MAX).unwrap();
+    entries.iter().map(|entry| RegistrationId::new(*entry.last_chunk().unwrap())).collect()
 }
 
 /// Units sold and WAL paid for an epoch.

@@ -7,17 +7,20 @@ use floe_protocol::{
     index::Epoch,
     keys::NodeId,
     ledger::{
-        Amount, Event, Executed, IndexEntry, Key, MemoryStore, Operation, Record, Registration,
-        SignedTransaction, State, StateProof, StateReader as _, Supply, SystemOperation,
-        Transaction,
+        Amount, EndReason, Event, Executed, IndexEntry, Key, MemoryStore, Operation, Record,
+        Registration, SignedTransaction, State, StateProof, StateReader as _, Supply,
+        SystemOperation, Transaction,
     },
+    message::IndexQuery,
     registration::RegistrationId,
     test_support::{Chain, account_key, genesis, node_keys},
     vote::{Equivocation, Vote, VoteKind},
 };
 use proptest::{collection::vec, prelude::*};
 
-use super::{N, bucket, certify, extend, frost, header, id, propose, register, registration};
+use super::{
+    N, bucket, certify, ends, extend, frost, header, id, indexed, propose, register, registration,
+};
 
 /// What one account tries.
 #[derive(Clone, Copy, Debug)]
@@ -150,6 +153,7 @@ impl World {
     }
 
     fn play(&mut self, round: &Round) -> Executed {
+        let before: BTreeMap<_, _> = self.living().into_iter().collect();
         if round.deadline {
             let deadline = self.chain.state.epoch_deadline().unwrap_or(self.chain.now);
             self.chain.now = self.chain.now.max(deadline);
@@ -160,6 +164,7 @@ impl World {
         let executed = self.chain.apply(&block).expect("what one proposes, all accept");
         assert_eq!(executed.change, proposed.change);
         assert_eq!(executed.events, proposed.events);
+        check_refunds(&before, block.header.epoch, &executed);
         self.learn(&executed.change.values);
         for event in executed.events.iter() {
             match event {
@@ -235,6 +240,19 @@ impl World {
         assert_eq!(index(&self.chain.store), expected);
     }
 
+    /// Who asks for an account's registrations of a blob gets these, and no others.
+    fn check_owned(&self) {
+        let registrations = self.living();
+        for (who, i) in (0..5).flat_map(|who| (0..8).map(move |i| (who, i))) {
+            let (owner, blob) = (id(&account_key(who)), header(i).id());
+            let own = |(_, r): &&(_, Registration)| r.owner == owner && r.blob == blob;
+            let expected: BTreeSet<_> =
+                registrations.iter().filter(own).map(|(id, _)| *id).collect();
+            let found = indexed(&self.chain, IndexQuery::OwnedOf(owner, blob));
+            assert_eq!(found, Vec::from_iter(expected), "account {who}, blob {i}");
+        }
+    }
+
     /// Blobs and epochs sum up their registrations, pools their stakes.
     fn check_sums(&self) {
         let (registrations, now) = (self.living(), self.chain.state.summary().epoch);
@@ -289,6 +307,28 @@ impl World {
     }
 }
 
+/// What ended in a block of `epoch` was paid back as its record `before` said, with what was bought
+/// for it in the same block.
+fn check_refunds(
+    before: &BTreeMap<RegistrationId, Registration>,
+    epoch: Epoch,
+    executed: &Executed,
+) {
+    let bought = |id: RegistrationId| {
+        let paid = executed.events.iter().filter_map(move |event| match event {
+            Event::BlobExtended { registration, paid, .. } if *registration == id => Some(*paid),
+            _ => None,
+        });
+        paid.map(Amount::frost).sum::<u128>()
+    };
+    for (id, refund, reason) in ends(executed) {
+        let record = &before[&id];
+        let from = if reason == EndReason::Deleted { epoch.plus(1) } else { record.deadline() };
+        let paid = record.paid_from(from).unwrap().frost();
+        assert_eq!(refund, paid + bought(id), "{reason:?} in epoch {epoch}: {record:?}");
+    }
+}
+
 /// All of the index but the history.
 fn index(store: &MemoryStore) -> BTreeSet<Vec<u8>> {
     let all = store.index(&[0][..]..&[255][..], usize::MAX).unwrap();
@@ -307,6 +347,7 @@ proptest! {
             world.play(round);
             world.check_supply();
             world.check_index();
+            world.check_owned();
             world.check_sums();
         }
         // At last everything ends, and all that was paid in advance has been earned or paid back.

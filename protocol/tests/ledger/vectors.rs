@@ -85,7 +85,7 @@ fn transactions_are_those_of_the_golden_vectors() {
     let chain = genesis(4, N).chain_id();
     let mut text = String::from(
         "# Golden vectors of transactions. Written by tests/ledger/vectors.rs; changed only on\n\
-         # purpose. The network is that of four nodes and seven shards in registrations.txt's\n\
+         # purpose. The network is that of four nodes and seven shards in genesis.txt's\n\
          # manner; the sender's seed is 32 bytes 64 (hexadecimal).\n\n",
     );
     writeln!(text, "chain {chain}").unwrap();

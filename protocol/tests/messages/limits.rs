@@ -1,0 +1,232 @@
+//! What is refused: too much, out of range, of another length than stated, unknown.
+
+use bytes::Bytes;
+use floe_protocol::{
+    blob::{BlobId, PairProof},
+    codec::{self, CodecError},
+    encoding::Axis,
+    index::SliverPairIndex,
+    message::{
+        Limits, MAX_HEAD_BYTES, MAX_VERSION_BYTES, MessageError, NodeStatus, Request, RequestHead,
+        Response, ResponseHead,
+    },
+    registration::RegistrationId,
+};
+
+use super::{
+    SHARDS, limits, read_response,
+    samples::{sample_header, sample_node_status, sample_registration},
+    wire,
+};
+
+fn decode_request(limits: &Limits, head: &RequestHead) -> Result<usize, MessageError> {
+    let bytes = codec::encode(head, usize::MAX).unwrap();
+    RequestHead::decode(limits, &bytes).map(|head| head.payload_bytes())
+}
+
+fn decode_response(limits: &Limits, head: &ResponseHead) -> Result<usize, MessageError> {
+    let bytes = codec::encode(head, usize::MAX).unwrap();
+    ResponseHead::decode(limits, &bytes).map(|head| head.payload_bytes())
+}
+
+fn too_large(bytes: u32, max_bytes: u64) -> Result<usize, MessageError> {
+    Err(MessageError::PayloadTooLarge { bytes: bytes.into(), max_bytes })
+}
+
+/// Calls `decode` with the largest length that is allowed and with larger ones.
+fn check_limit(max_bytes: u64, decode: impl Fn(u32) -> Result<usize, MessageError>) {
+    let max = u32::try_from(max_bytes).unwrap();
+    assert_eq!(decode(max), Ok(usize::try_from(max).unwrap()));
+    for bytes in [max + 1, u32::MAX] {
+        assert_eq!(decode(bytes), too_large(bytes, max_bytes));
+    }
+}
+
+#[test]
+fn payloads_above_the_limit_are_refused_by_the_head_alone() {
+    for n_shards in SHARDS {
+        let limits = limits(n_shards);
+        let registration = RegistrationId::new([1; 32]);
+        check_limit(limits.table_bytes(), |table_bytes| {
+            let head = RequestHead::Table {
+                registration: sample_registration(),
+                header: sample_header(n_shards).to_bytes().to_vec(),
+                table_bytes,
+            };
+            decode_request(&limits, &head)
+        });
+        let slivers = |primary_bytes, secondary_bytes| RequestHead::StoreSlivers {
+            registration,
+            pair: SliverPairIndex::new(0),
+            primary_bytes,
+            secondary_bytes,
+        };
+        check_limit(limits.max_primary_bytes(), |bytes| {
+            decode_request(&limits, &slivers(bytes, 0))
+        });
+        check_limit(limits.max_secondary_bytes(), |bytes| {
+            decode_request(&limits, &slivers(0, bytes))
+        });
+        let largest = slivers(
+            u32::try_from(limits.max_primary_bytes()).unwrap(),
+            u32::try_from(limits.max_secondary_bytes()).unwrap(),
+        );
+        let bytes = usize::try_from(limits.max_payload_bytes()).unwrap();
+        assert_eq!(decode_request(&limits, &largest), Ok(bytes));
+        check_limit(limits.max_primary_bytes(), |sliver_bytes| {
+            let proof = vec![0; PairProof::layout_bytes(limits.config())];
+            decode_response(&limits, &ResponseHead::Sliver { proof, sliver_bytes })
+        });
+    }
+}
+
+#[test]
+fn the_largest_heads_fit_and_larger_ones_are_not_parsed() {
+    let limits = limits(256);
+    let all: Vec<_> = (0..256).map(SliverPairIndex::new).collect();
+    for response in [
+        Response::Missing { pairs: all.clone() },
+        Response::TableStored { missing: all },
+        Response::Sliver {
+            proof: vec![0xff; PairProof::layout_bytes(limits.config())].into(),
+            sliver: Bytes::new(),
+        },
+    ] {
+        let wire = wire(&response.clone().into_frame().unwrap());
+        assert_eq!(read_response(&limits, &wire), Some(response));
+    }
+    let bytes = vec![0; MAX_HEAD_BYTES + 1];
+    let error = MessageError::Head(CodecError::TooLarge {
+        bytes: MAX_HEAD_BYTES + 1,
+        max_bytes: MAX_HEAD_BYTES,
+    });
+    assert_eq!(RequestHead::decode(&limits, &bytes).unwrap_err(), error);
+    assert_eq!(ResponseHead::decode(&limits, &bytes).unwrap_err(), error);
+    let status = NodeStatus { version: "1".repeat(MAX_HEAD_BYTES), ..sample_node_status() };
+    let unsendable = Response::NodeStatus(status).into_frame();
+    assert!(matches!(unsendable, Err(MessageError::Head(CodecError::TooLarge { .. }))));
+}
+
+#[test]
+fn request_fields_out_of_range_are_refused() {
+    for n_shards in SHARDS {
+        let limits = limits(n_shards);
+        let header = sample_header(n_shards).to_bytes().to_vec();
+        let other_header = sample_header(n_shards + 1).to_bytes().to_vec();
+        let pair = SliverPairIndex::new(n_shards);
+        let bad_heads = [
+            RequestHead::StoreSlivers {
+                registration: RegistrationId::new([1; 32]),
+                pair,
+                primary_bytes: 0,
+                secondary_bytes: 0,
+            },
+            RequestHead::ReadSliver { blob: BlobId::new([1; 32]), pair, axis: Axis::Primary },
+            RequestHead::Table {
+                registration: sample_registration(),
+                header: header[1..].to_vec(),
+                table_bytes: 0,
+            },
+            RequestHead::Table {
+                registration: sample_registration(),
+                header: [header.as_slice(), &[0]].concat(),
+                table_bytes: 0,
+            },
+        ];
+        for head in bad_heads {
+            assert_eq!(decode_request(&limits, &head), Err(MessageError::Field), "{head:?}");
+        }
+        let mut huge = header.clone();
+        huge[3..11].fill(0xff);
+        let mut other_type = header.clone();
+        other_type[0] = 2;
+        for header in [other_header, huge, other_type] {
+            let registration = sample_registration();
+            let head = RequestHead::Table { registration, header, table_bytes: 0 };
+            let result = Request::from_parts(&limits, head, Bytes::new());
+            assert_eq!(result, Err(MessageError::Field), "n = {n_shards}");
+        }
+    }
+}
+
+#[test]
+fn response_fields_out_of_range_are_refused() {
+    for n_shards in SHARDS {
+        let limits = limits(n_shards);
+        let beyond = SliverPairIndex::new(n_shards);
+        let too_many = vec![SliverPairIndex::new(0); usize::from(n_shards) + 1];
+        let proof_bytes = PairProof::layout_bytes(limits.config());
+        let node_status = |version: &str| {
+            ResponseHead::NodeStatus(NodeStatus { version: version.into(), ..sample_node_status() })
+        };
+        let bad_heads = [
+            ResponseHead::TableStored { missing: vec![beyond] },
+            ResponseHead::TableStored { missing: too_many.clone() },
+            ResponseHead::Missing { pairs: vec![beyond] },
+            ResponseHead::Missing { pairs: too_many },
+            ResponseHead::Stored { pair: beyond },
+            ResponseHead::Sliver { proof: vec![0; proof_bytes - 1], sliver_bytes: 0 },
+            ResponseHead::Sliver { proof: vec![0; proof_bytes + 1], sliver_bytes: 0 },
+            node_status(&"1".repeat(MAX_VERSION_BYTES + 1)),
+            node_status("0.1.0\u{1b}[2J"),
+            node_status("0.1.0\n"),
+        ];
+        for head in bad_heads {
+            assert_eq!(decode_response(&limits, &head), Err(MessageError::Field), "{head:?}");
+        }
+    }
+}
+
+#[test]
+fn payloads_of_another_length_than_stated_are_refused() {
+    let limits = limits(7);
+    let head = || RequestHead::StoreSlivers {
+        registration: RegistrationId::new([1; 32]),
+        pair: SliverPairIndex::new(0),
+        primary_bytes: 5,
+        secondary_bytes: 3,
+    };
+    for bytes in [0, 7, 9] {
+        let payload = Bytes::from(vec![0; bytes]);
+        let result = Request::from_parts(&limits, head(), payload.clone());
+        assert_eq!(result, Err(MessageError::PayloadLength), "{bytes} bytes");
+        let head = ResponseHead::Sliver { proof: Vec::new(), sliver_bytes: 8 };
+        let result = Response::from_parts(head, payload);
+        assert_eq!(result, Err(MessageError::PayloadLength), "{bytes} bytes");
+    }
+    let payload = Bytes::from_static(b"primarysec");
+    let head = RequestHead::StoreSlivers {
+        registration: RegistrationId::new([1; 32]),
+        pair: SliverPairIndex::new(0),
+        primary_bytes: 7,
+        secondary_bytes: 3,
+    };
+    let Ok(Request::StoreSlivers { primary, secondary, .. }) =
+        Request::from_parts(&limits, head, payload)
+    else {
+        panic!("a well formed request")
+    };
+    assert_eq!((&primary[..], &secondary[..]), (&b"primary"[..], &b"sec"[..]));
+}
+
+#[test]
+fn unknown_messages_and_fields_are_refused() {
+    #[derive(serde::Serialize)]
+    #[serde(rename_all = "snake_case")]
+    enum Foreign {
+        Confirm { registration: RegistrationId, more: u8 },
+        Stored { pair: SliverPairIndex, more: u8 },
+        Delete { blob: BlobId },
+    }
+    let limits = limits(7);
+    let malformed = MessageError::Head(CodecError::Malformed);
+    for foreign in [
+        Foreign::Confirm { registration: RegistrationId::new([1; 32]), more: 1 },
+        Foreign::Stored { pair: SliverPairIndex::new(1), more: 1 },
+        Foreign::Delete { blob: BlobId::new([1; 32]) },
+    ] {
+        let bytes = codec::encode(&foreign, MAX_HEAD_BYTES).unwrap();
+        assert_eq!(RequestHead::decode(&limits, &bytes).unwrap_err(), malformed);
+        assert_eq!(ResponseHead::decode(&limits, &bytes).unwrap_err(), malformed);
+    }
+}

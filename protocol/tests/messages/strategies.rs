@@ -1,0 +1,123 @@
+//! Arbitrary messages, within the limits of their network.
+
+use bytes::Bytes;
+use floe_protocol::{
+    blob::{BlobHeader, BlobId, PairProof},
+    encoding::{Axis, EncodingConfig},
+    hash::Hash,
+    index::{Epoch, SliverPairIndex},
+    keys::{BlsSignature, ChainId},
+    message::{Limits, NodeStatus, Refusal, Request, Response},
+    registration::RegistrationId,
+};
+use proptest::{collection::vec, prelude::*, sample};
+
+use super::{Message, SHARDS, limits, samples::REFUSALS};
+
+fn registration_id() -> impl Strategy<Value = RegistrationId> {
+    any::<[u8; 32]>().prop_map(RegistrationId::new)
+}
+
+fn blob_id() -> impl Strategy<Value = BlobId> {
+    any::<[u8; 32]>().prop_map(BlobId::new)
+}
+
+fn bls_signature() -> impl Strategy<Value = BlsSignature> {
+    any::<[u8; 96]>().prop_map(BlsSignature::new)
+}
+
+fn pair(n_shards: u16) -> impl Strategy<Value = SliverPairIndex> {
+    (0..n_shards).prop_map(SliverPairIndex::new)
+}
+
+fn pairs(n_shards: u16) -> impl Strategy<Value = Vec<SliverPairIndex>> {
+    vec(pair(n_shards), 0..=usize::from(n_shards))
+}
+
+fn payload(max_bytes: usize) -> impl Strategy<Value = Bytes> {
+    vec(any::<u8>(), 0..=max_bytes).prop_map(Bytes::from)
+}
+
+fn axis() -> impl Strategy<Value = Axis> {
+    sample::select(vec![Axis::Primary, Axis::Secondary])
+}
+
+fn header(n_shards: u16) -> impl Strategy<Value = BlobHeader> {
+    let max_bytes = EncodingConfig::new(n_shards).unwrap().max_blob_bytes_possible();
+    (0..=max_bytes, any::<[u8; 32]>()).prop_map(move |(len, root)| BlobHeader {
+        n_shards,
+        len,
+        root: Hash::new(root),
+    })
+}
+
+pub(crate) fn request(n_shards: u16) -> impl Strategy<Value = Request> {
+    let table_bytes = 64 * usize::from(n_shards);
+    prop_oneof![
+        (registration_id(), header(n_shards), payload(table_bytes)).prop_map(
+            |(registration, header, table)| Request::Table { registration, header, table }
+        ),
+        (registration_id(), pair(n_shards), payload(300), payload(300)).prop_map(
+            |(registration, pair, primary, secondary)| {
+                Request::StoreSlivers { registration, pair, primary, secondary }
+            }
+        ),
+        registration_id().prop_map(|registration| Request::Confirm { registration }),
+        (blob_id(), pair(n_shards), axis()).prop_map(|(blob, pair, axis)| Request::ReadSliver {
+            blob,
+            pair,
+            axis
+        }),
+        Just(Request::NodeStatus),
+    ]
+}
+
+fn node_status() -> impl Strategy<Value = NodeStatus> {
+    let numbers = (any::<u16>(), any::<u32>(), vec(any::<u64>(), 6));
+    ("[!-~]{1,64}", any::<[u8; 32]>(), any::<bool>(), numbers).prop_map(
+        |(version, chain, accepts_slivers, (shards, peers, numbers))| NodeStatus {
+            version,
+            chain: ChainId::new(Hash::new(chain)),
+            epoch: Epoch::new(numbers[0]),
+            shards,
+            pairs: numbers[1],
+            disk_used_bytes: numbers[2],
+            disk_quota_bytes: numbers[3],
+            accepts_slivers,
+            peers,
+            damaged_pieces: numbers[4],
+            uptime_ms: numbers[5],
+        },
+    )
+}
+
+pub(crate) fn response(n_shards: u16) -> impl Strategy<Value = Response> {
+    let proof_bytes = PairProof::layout_bytes(EncodingConfig::new(n_shards).unwrap());
+    let refusal = prop_oneof![
+        sample::select(REFUSALS.to_vec()),
+        any::<u32>().prop_map(|retry_after_ms| Refusal::Busy { retry_after_ms }),
+    ];
+    prop_oneof![
+        pairs(n_shards).prop_map(|missing| Response::TableStored { missing }),
+        pair(n_shards).prop_map(|pair| Response::Stored { pair }),
+        (any::<u64>(), bls_signature()).prop_map(|(epoch, signature)| Response::Confirmed {
+            epoch: Epoch::new(epoch),
+            signature
+        }),
+        pairs(n_shards).prop_map(|pairs| Response::Missing { pairs }),
+        (vec(any::<u8>(), proof_bytes), payload(300))
+            .prop_map(|(proof, sliver)| { Response::Sliver { proof: proof.into(), sliver } }),
+        node_status().prop_map(Response::NodeStatus),
+        refusal.prop_map(Response::Refused),
+    ]
+}
+
+pub(crate) fn message() -> impl Strategy<Value = (Limits, Message)> {
+    sample::select(SHARDS.to_vec()).prop_flat_map(|n_shards| {
+        let message = prop_oneof![
+            request(n_shards).prop_map(Message::Request),
+            response(n_shards).prop_map(Message::Response),
+        ];
+        (Just(limits(n_shards)), message)
+    })
+}
