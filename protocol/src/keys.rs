@@ -30,8 +30,6 @@ const BLS_POSSESSION_DST: &[u8] = b"BLS_POP_BLS12381G2_XMD:SHA-256_SSWU_RO_POP_"
 pub enum SigningDomain {
     /// A node confirms that it holds its pairs of a blob.
     StorageConfirmation,
-    /// A writer registers a blob.
-    Registration,
     /// A node proves that it holds the secret of its BLS key.
     BlsPossession,
     /// An account signs a transaction.
@@ -52,7 +50,6 @@ impl SigningDomain {
     pub fn tag(self) -> [u8; TAG_BYTES] {
         let label: &[u8] = match self {
             Self::StorageConfirmation => b"floe/1 storage confirmation",
-            Self::Registration => b"floe/1 registration",
             Self::BlsPossession => b"floe/1 bls possession",
             Self::Transaction => b"floe/1 transaction",
             Self::NodeRegistration => b"floe/1 node registration",

@@ -11,7 +11,7 @@ use floe_protocol::{
     ledger::BlobState,
     light::{LightError, Unfit},
     message::{Refusal, RefusedOperation, SubmitError},
-    transfer::MemberFailure,
+    transfer::{MemberFailure, StorePlanError},
 };
 use floe_storage::OpenError;
 use serde::{Serialize, Serializer, ser::SerializeStruct};
@@ -349,8 +349,11 @@ impl From<StoreError> for Failure {
                 Self::too_large("blob", Some(len), max_bytes)
             }
             StoreError::Encoding(error) => error.into(),
-            StoreError::Plan(_) => Self::new(Exit::Verification, "inconsistent", text)
-                .hint("its writer made it wrong: have it stored again from the original"),
+            StoreError::Plan(StorePlanError::NoEpochs) => Self::usage("epochs", text),
+            StoreError::Plan(StorePlanError::Invalid) => {
+                Self::new(Exit::Verification, "inconsistent", text)
+                    .hint("its writer made it wrong: have it stored again from the original")
+            }
             StoreError::Ledger(error) => Self::from(&*error),
             StoreError::NoQuorum { n_shards, quorum_shards, failures, .. } => {
                 let refused = |refusals: &[Refusal]| {

@@ -61,6 +61,9 @@ pub enum StorePlanError {
     /// Its writer encoded it inconsistently.
     #[error("the blob was proven inconsistent and can't be stored again")]
     Invalid,
+    /// Nothing is stored for no time.
+    #[error("a blob is stored for one epoch at least")]
+    NoEpochs,
 }
 
 impl StorePlan {
@@ -81,6 +84,9 @@ impl StorePlan {
         let end = epoch.plus(wanted.epochs.into());
         if blob.is_some_and(|blob| blob.invalid) {
             return Err(StorePlanError::Invalid);
+        }
+        if wanted.epochs == 0 {
+            return Err(StorePlanError::NoEpochs);
         }
         let suits = |registration: &Registration| {
             registration.is_alive(epoch) && (wanted.deletable || !registration.deletable)
@@ -212,6 +218,9 @@ mod tests {
         let wanted = Wanted { epochs: 1, deletable: true };
         let plan = StorePlan::new(Epoch::new(NOW), wanted, Some(&invalid), &[]);
         assert_eq!(plan, Err(StorePlanError::Invalid));
+        let never = Wanted { epochs: 0, ..wanted };
+        let plan = StorePlan::new(Epoch::new(NOW), never, Some(&blob(Some(NOW))), &[]);
+        assert_eq!(plan, Err(StorePlanError::NoEpochs));
         let unknown = StorePlan::new(Epoch::new(NOW), wanted, None, &[]);
         assert_eq!(unknown, Ok(StorePlan::Register { end: Epoch::new(NOW + 1) }));
     }

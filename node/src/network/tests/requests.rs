@@ -12,11 +12,7 @@ fn all_requests() -> Vec<Request> {
     let bytes = |count: u64, byte| Bytes::from(vec![byte; usize::try_from(count).unwrap()]);
     let registration = RegistrationId::new([4; 32]);
     vec![
-        Request::Table {
-            registration,
-            header: header(),
-            table: bytes(limits.table_bytes(), 1),
-        },
+        Request::Table { registration, header: header(), table: bytes(limits.table_bytes(), 1) },
         Request::StoreSlivers {
             registration,
             pair: SliverPairIndex::new(3),
