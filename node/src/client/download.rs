@@ -14,7 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use floe_protocol::{
-    blob::{BlobHeader, BlobId, PairProof},
+    blob::{BlobId, PairProof},
     committee::Committee,
     encoding::{self, Axis, BlobLayout, DecodeError, DigestTable, TableError},
     index::{SliverIndex, SliverPairIndex},
@@ -28,7 +28,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{Client, ReadError, blocking, elapsed_ms, joined, threads, upload::short};
+use super::{BlobStatus, Client, ReadError, blocking, elapsed_ms, joined, threads, upload::short};
 
 /// Rows that may wait for a slow reader.
 const ROWS_AHEAD: usize = 4;
@@ -43,7 +43,7 @@ pub struct ReadOptions {
 /// A blob as it comes in.
 #[derive(Debug)]
 pub struct BlobReader {
-    header: BlobHeader,
+    status: BlobStatus,
     range: Range<u64>,
     /// Bytes that are still to come.
     left: u64,
@@ -51,10 +51,16 @@ pub struct BlobReader {
 }
 
 impl BlobReader {
+    /// What the ledger proves of the blob, and how old that proof is.
+    #[must_use]
+    pub const fn status(&self) -> &BlobStatus {
+        &self.status
+    }
+
     /// Length of the whole blob in bytes.
     #[must_use]
     pub const fn blob_bytes(&self) -> u64 {
-        self.header.len
+        self.status.header().len
     }
 
     /// The bytes that will come.
@@ -119,7 +125,7 @@ impl Client {
         };
         let (sender, rows) = mpsc::channel(ROWS_AHEAD);
         let left = range.end - range.start;
-        let reader = BlobReader { header, range: range.clone(), left, rows };
+        let reader = BlobReader { status, range: range.clone(), left, rows };
         let read = Read::new(self.clone(), blob, layout, range, sender);
         tokio::spawn(read.run());
         Ok(reader)
