@@ -118,7 +118,6 @@ async fn a_swarm_starts_again_from_its_directory() {
 fn check_env_line(line: &str, dir: &Path) {
     let dir = dir.canonicalize().unwrap();
     let dir = dir.display();
-    let expected =
-        format!("export FLOE_NETWORK={dir}/network.json FLOE_WALLET={dir}/wallet.key");
+    let expected = format!("export FLOE_NETWORK={dir}/network.json FLOE_WALLET={dir}/wallet.key");
     assert_eq!(line, expected);
 }
