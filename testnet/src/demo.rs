@@ -1,8 +1,9 @@
 //! The command `demo`: a file survives the loss of more than half of the nodes.
 //!
-//! Seven nodes, a store, four nodes stopped, a read by a client that knows nothing yet, a
-//! comparison, the nodes started again, another read. Any step that does not come out as promised
-//! fails the command; the swarm and its files are gone afterwards either way.
+//! Seven nodes, a store that is paid for, four nodes stopped, a read by a client that knows nothing
+//! yet, a comparison, the nodes started again, another read, a deletion with a refund. After each
+//! payment it is proven where all WAL is. Any step that does not come out as promised fails the
+//! command; the swarm and its files are gone afterwards either way.
 
 use std::{
     fs::File,
@@ -11,18 +12,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use floe_node::{
     Client,
     cli::size::human_bytes,
-    client::{ReadOptions, StoreProgress, StoreReport},
-    key_file,
+    client::{ReadOptions, StatusError, StoreProgress, StoreReport, ledger::Purpose},
 };
 use floe_protocol::{
     blob::BlobId,
     encoding::EncodingConfig,
-    ledger::{AccountId, Amount, Operation, Supply},
+    ledger::{AccountId, Amount, Key, Record, Supply},
+    transfer::Wanted,
 };
 use serde::Serialize;
 use tokio::sync::watch;
@@ -38,8 +39,8 @@ const SHARDS: u16 = 64;
 /// Node 0, through which the others joined, is one of them.
 const STOPPED: [usize; 4] = [0, 2, 3, 5];
 const GENERATED_BYTES: usize = 32 << 20;
-/// What one wallet pays another.
-const PAID: Amount = Amount::from_wal(5);
+/// What is paid for.
+const WANTED: Wanted = Wanted { epochs: 2, deletable: true };
 
 /// What to show.
 #[derive(Clone, Debug, clap::Args)]
@@ -71,17 +72,25 @@ struct DemoReport {
     steps: Vec<Step>,
 }
 
-/// A transfer between two wallets, and where all WAL is before and after it. Everything proven.
+/// What the store cost, and where all WAL was before it, after it, and after the deletion.
 #[derive(Debug, Serialize)]
 struct Payment {
-    amount: Amount,
-    fee: Amount,
-    payer_before: Amount,
-    payer_after: Amount,
-    payee_before: Amount,
-    payee_after: Amount,
+    epochs: u32,
+    price: Amount,
+    fees: Amount,
+    refund: Amount,
+    genesis: Money,
+    stored: Money,
+    deleted: Money,
+}
+
+/// Where all WAL is. Proven.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Money {
+    wallet: Amount,
     supply: Supply,
-    genesis_supply: Amount,
+    /// The sum, which the genesis fixes.
+    all: Amount,
 }
 
 /// One thing that was done.
@@ -156,7 +165,7 @@ pub(crate) async fn run(args: &DemoArgs) -> anyhow::Result<()> {
         encoded_bytes: stored.encoded_bytes,
         nodes: NODES,
         shards: SHARDS,
-        confirmed_shards: stored.confirmed_shards,
+        confirmed_shards: stored.confirmed_shards.unwrap_or(0),
         stopped_nodes: STOPPED.to_vec(),
         shards_left: demonstrated.shards_left,
         shards_to_read: demonstrated.shards_to_read,
@@ -187,22 +196,27 @@ async fn demonstrate(
 ) -> anyhow::Result<(StoreReport, Left, Payment)> {
     let bytes = Some(file.len() as u64);
     let client = cluster.client().await?;
-    let confirmed = |report: &StoreReport| {
+    let confirmed = |(report, _): &(StoreReport, Payment)| {
         let encoded = human_bytes(report.encoded_bytes);
-        format!(
-            "{encoded} with redundancy, {} of {SHARDS} shards confirmed",
-            report.confirmed_shards
-        )
+        let shards = report.confirmed_shards.unwrap_or(0);
+        format!("{encoded} with redundancy, {shards} of {SHARDS} shards confirmed")
     };
     let stored = steps.run(("store the file", bytes), store(cluster, &client, file), confirmed);
-    let stored = stored.await?;
+    let (stored, mut paid) = stored.await?;
     client.shutdown().await;
-    steps.line("blob id", "", "", &stored.blob.to_string());
+    let blob = stored.blob;
+    steps.line("blob id", "", "", &blob.to_string());
+    let price = format!(
+        "{} for {} epochs, and {} for two transactions",
+        paid.price, WANTED.epochs, paid.fees
+    );
+    steps.line("price", "", "", &price);
+    tell_money(steps, (paid.genesis, paid.stored));
 
     let left = stop_nodes(steps, cluster).await?;
     // A client that has never seen the swarm: nothing comes from a memory of the first one.
     let identical = |(): &()| "identical".to_owned();
-    let read = read_back(cluster, stored.blob, file);
+    let read = read_back(cluster, blob, file);
     steps.run(("read it back", bytes), read, identical).await?;
 
     let restart = async {
@@ -213,53 +227,14 @@ async fn demonstrate(
     };
     let rejoined = |(): &()| format!("{} nodes connected again", STOPPED.len());
     steps.run(("start them again", None), restart, rejoined).await?;
-    let read = read_back(cluster, stored.blob, file);
+    let read = read_back(cluster, blob, file);
     steps.run(("read it once more", bytes), read, identical).await?;
-    let told = |payment: &Payment| {
-        format!(
-            "{} for a fee of {}; all WAL together is what it was at genesis",
-            payment.amount, payment.fee
-        )
-    };
-    let payment = steps.run(("pay another wallet", None), pay(cluster), told).await?;
-    steps.line("payer", "", "", &format!("{} -> {}", payment.payer_before, payment.payer_after));
-    steps.line("payee", "", "", &format!("{} -> {}", payment.payee_before, payment.payee_after));
-    let Supply { balances, stakes, buckets, burned } = payment.supply;
-    let sum = format!(
-        "{balances} in wallets + {stakes} staked + {buckets} paid for epochs + {burned} burned = {}",
-        payment.genesis_supply
-    );
-    steps.line("all WAL", "", "", &sum);
-    Ok((stored, left, payment))
-}
-
-/// Pays from the swarm's wallet, which the genesis has funded, to a new one.
-async fn pay(cluster: &Cluster) -> anyhow::Result<Payment> {
-    let client = cluster.client().await?;
-    let ledger = client.ledger();
-    let payer = AccountId::new(cluster.wallet().public());
-    let payee = AccountId::new(key_file::generate_key_pair()?.public());
-    let payer_before = ledger.balance(payer).await?.value;
-    let payee_before = ledger.balance(payee).await?.value;
-    let transfer = Operation::Transfer { to: payee, amount: PAID };
-    let receipt = ledger.submit(vec![transfer], cluster.wallet()).await?;
-    let payer_after = ledger.balance(payer).await?.value;
-    let payee_after = ledger.balance(payee).await?.value;
-    let summary = ledger.summary().await?.value.context("every state has a summary")?;
-    let genesis_supply = cluster.network().genesis.supply()?;
-    client.shutdown().await;
-    ensure!(payee_after == PAID, "{payee_after} arrived, not {PAID}");
-    ensure!(summary.supply.total() == Some(genesis_supply), "WAL was made or lost");
-    Ok(Payment {
-        amount: PAID,
-        fee: receipt.fee,
-        payer_before,
-        payer_after,
-        payee_before,
-        payee_after,
-        supply: summary.supply,
-        genesis_supply,
-    })
+    let deletion = steps.run(("delete it", None), delete(cluster, &mut paid, blob), |refund| {
+        format!("{refund} came back for what had not begun")
+    });
+    deletion.await?;
+    tell_money(steps, (paid.stored, paid.deleted));
+    Ok((stored, left, paid))
 }
 
 async fn stop_nodes(steps: &mut Steps, cluster: &mut Cluster) -> anyhow::Result<Left> {
@@ -279,9 +254,75 @@ async fn stop_nodes(steps: &mut Steps, cluster: &mut Cluster) -> anyhow::Result<
     steps.run(("stop 4 of 7 nodes", None), stop, detail).await
 }
 
-async fn store(cluster: &Cluster, client: &Client, file: &Bytes) -> anyhow::Result<StoreReport> {
+/// Stores the file and looks where the WAL went that it cost.
+async fn store(
+    cluster: &Cluster,
+    client: &Client,
+    file: &Bytes,
+) -> anyhow::Result<(StoreReport, Payment)> {
+    let (wallet, ledger) = (cluster.wallet(), client.ledger());
+    let genesis = money(cluster, client).await?;
+    let prepared = client.prepare_store(file.clone(), WANTED, AccountId::new(wallet.public()));
+    let prepared = prepared.await?;
+    let price = prepared.price();
     let progress = watch::Sender::new(StoreProgress::default());
-    Ok(client.store(file.clone(), cluster.writer(), &progress).await?)
+    let stored = client.store_prepared(vec![prepared], wallet, &progress).await.pop();
+    let report = stored.context("one result for each blob")??;
+    ensure!(report.paid == price, "{} was paid, not {price}", report.paid);
+    let stored = money(cluster, client).await?;
+    // One transaction registers, one certifies.
+    let fees = ledger.fee(2).context("fees are small")?;
+    let spent = price.checked_add(fees).context("it was paid")?;
+    ensure!(
+        genesis.wallet.checked_sub(stored.wallet) == Some(spent)
+            && stored.supply.buckets.checked_sub(genesis.supply.buckets) == Some(spent),
+        "not exactly {spent} went from the wallet to the epochs"
+    );
+    let refund = Amount::ZERO;
+    let payment =
+        Payment { epochs: WANTED.epochs, price, fees, refund, genesis, stored, deleted: stored };
+    Ok((report, payment))
+}
+
+/// Deletes the file; what came back for it.
+async fn delete(cluster: &Cluster, payment: &mut Payment, blob: BlobId) -> anyhow::Result<Amount> {
+    let client = cluster.client().await?;
+    let deletion = client.delete(blob, cluster.wallet()).await?;
+    payment.deleted = money(cluster, &client).await?;
+    payment.refund = deletion.refund;
+    let gained = payment.deleted.wallet.checked_add(deletion.receipt.fee);
+    ensure!(
+        gained == payment.stored.wallet.checked_add(deletion.refund),
+        "not exactly {} came back",
+        deletion.refund
+    );
+    let gone = matches!(client.blob_status(blob).await, Err(StatusError::NotFound { .. }));
+    ensure!(gone, "the ledger still knows it");
+    client.shutdown().await;
+    Ok(deletion.refund)
+}
+
+/// Where all WAL is now, proven by one header: nothing was made or lost.
+async fn money(cluster: &Cluster, client: &Client) -> anyhow::Result<Money> {
+    let keys = [Key::Account(AccountId::new(cluster.wallet().public())), Key::Summary];
+    let facts = client.ledger().facts(&keys, Purpose::Decide).await?.value;
+    let [Some(Record::Account(account)), Some(Record::Summary(summary))] = facts.as_slice() else {
+        bail!("the genesis has made both records");
+    };
+    let all = cluster.network().genesis.supply()?;
+    ensure!(summary.supply.total() == Some(all), "WAL was made or lost");
+    Ok(Money { wallet: account.balance, supply: summary.supply, all })
+}
+
+fn tell_money(steps: &Steps, (before, after): (Money, Money)) {
+    steps.line("wallet", "", "", &format!("{} -> {}", before.wallet, after.wallet));
+    let Supply { balances, stakes, buckets, burned } = after.supply;
+    let sum = format!(
+        "{balances} in wallets + {stakes} staked + {buckets} paid for epochs + {burned} burned = {}, \
+         as at genesis",
+        after.all
+    );
+    steps.line("all WAL", "", "", &sum);
 }
 
 async fn read_back(cluster: &Cluster, blob: BlobId, file: &Bytes) -> anyhow::Result<()> {

@@ -6,6 +6,10 @@
 //! second, whatever the part moves, so that they compare. Client and nodes share the machine's
 //! cores, so a store cannot reach the slowest of its parts: the sum of all of them is the other
 //! yardstick.
+//!
+//! A store also waits for the ledger: it asks for the plan, registers, and certifies. That takes as
+//! long for a byte as for the largest blob, so it is shown apart, and the parts are compared with
+//! the rest, the transfer.
 
 use std::{
     path::{Path, PathBuf},
@@ -17,9 +21,13 @@ use bytes::Bytes;
 use floe_node::{
     Client,
     cli::size::{human_bytes, parse_bytes},
-    client::{ReadOptions, StoreProgress},
+    client::{Outcome as Stored, ReadOptions, StorePhase, StoreProgress},
 };
-use floe_protocol::encoding::{EncodedBlob, EncodingConfig};
+use floe_protocol::{
+    encoding::{EncodedBlob, EncodingConfig},
+    ledger::AccountId,
+    transfer::Wanted,
+};
 use serde::Serialize;
 use tempfile::TempDir;
 use tokio::{sync::watch, task::spawn_blocking};
@@ -35,6 +43,8 @@ use crate::{
     workload,
 };
 
+/// What is paid for.
+const WANTED: Wanted = Wanted { epochs: 2, deletable: true };
 /// What a storage node has by itself.
 const NODE_CACHE_BYTES: u64 = 64 << 20;
 
@@ -78,21 +88,36 @@ struct StoreReadReport {
     runs: u16,
     processes: bool,
     store: Outcome,
+    /// How long the stores waited for the ledger.
+    ledger: LedgerTimes,
     read: Outcome,
     /// Largest resident memory of each node process.
     node_peak_rss_bytes: Vec<u64>,
+}
+
+/// What a store waits for beside its transfer.
+#[derive(Debug, Serialize)]
+struct LedgerTimes {
+    /// Proven facts: what is to be done, and its price.
+    plan_ms: f64,
+    /// The transaction that registers and pays, with the proof of it.
+    register_ms: f64,
+    /// The transaction that certifies, with the proof of it.
+    certify_ms: f64,
 }
 
 /// A whole operation and its parts.
 #[derive(Debug, Serialize)]
 struct Outcome {
     whole: Figure,
+    /// The whole without the ledger, if it waits for that.
+    transfer: Option<Figure>,
     parts: Vec<Figure>,
     /// For comparison only: no part of the operation.
     reference: Vec<Figure>,
-    /// Speed as a share of the slowest part alone.
+    /// Speed of the transfer as a share of the slowest part alone.
     of_slowest_part: f64,
-    /// Speed as a share of all parts one after the other.
+    /// Speed of the transfer as a share of all parts one after the other.
     of_parts_in_turn: f64,
 }
 
@@ -115,6 +140,10 @@ struct Times {
     upload: Vec<Duration>,
     download: Vec<Duration>,
     store: Vec<Duration>,
+    transfer: Vec<Duration>,
+    plan: Vec<Duration>,
+    register: Vec<Duration>,
+    certify: Vec<Duration>,
     certified: Vec<Duration>,
     read: Vec<Duration>,
 }
@@ -213,17 +242,51 @@ async fn store_and_read(
     blob: &Bytes,
     times: &mut Times,
 ) -> anyhow::Result<()> {
-    let progress = watch::Sender::new(StoreProgress::default());
+    let (progress, watched) = watch::channel(StoreProgress::default());
+    let wallet = cluster.wallet();
+    let phases = tokio::spawn(phases(watched));
     let started = Instant::now();
-    let stored = client.store(blob.clone(), cluster.writer(), &progress).await?;
-    times.store.push(started.elapsed());
+    let prepared = client.prepare_store(blob.clone(), WANTED, AccountId::new(wallet.public()));
+    let prepared = prepared.await?;
+    let planned = Instant::now();
+    let stored = client.store_prepared(vec![prepared], wallet, &progress).await.pop();
+    let ended = Instant::now();
+    let stored = stored.context("one result for each blob")??;
+    ensure!(stored.outcome == Stored::Stored, "the blob was stored before");
+    drop(progress);
+    let phases = phases.await?;
+    let begin = |phase| {
+        let begun = phases.iter().find(|(begun, _)| *begun == phase);
+        begun.map(|(_, at)| *at).with_context(|| format!("no phase {phase:?} was seen"))
+    };
+    let plan = (planned - started).saturating_sub(Duration::from_millis(stored.encode_ms));
+    let register = begin(StorePhase::Uploading)? - planned;
+    let certify = begin(StorePhase::Tail)? - begin(StorePhase::Certifying)?;
+    times.store.push(ended - started);
+    times.transfer.push((ended - started).saturating_sub(plan + register + certify));
+    times.plan.push(plan);
+    times.register.push(register);
+    times.certify.push(certify);
     times.certified.push(Duration::from_millis(stored.encode_ms + stored.certify_ms));
-    ensure!(!stored.already_certified, "the blob was stored before");
     let started = Instant::now();
     let read = client.read(stored.blob, ReadOptions::default()).await?.read_to_end().await?;
     times.read.push(started.elapsed());
     ensure!(read == blob[..], "the blob came back changed");
     Ok(())
+}
+
+/// When each phase of a store began, once it has ended.
+async fn phases(mut watched: watch::Receiver<StoreProgress>) -> Vec<(StorePhase, Instant)> {
+    let mut begun: Vec<(StorePhase, Instant)> = Vec::new();
+    loop {
+        let phase = watched.borrow_and_update().phase;
+        if begun.last().is_none_or(|(last, _)| *last != phase) {
+            begun.push((phase, Instant::now()));
+        }
+        if watched.changed().await.is_err() {
+            return begun;
+        }
+    }
 }
 
 fn builder(args: &StoreReadArgs) -> ClusterBuilder {
@@ -264,6 +327,7 @@ impl StoreReadReport {
         let pair_bytes = layout.primary_bytes() + layout.secondary_bytes();
         let store = Outcome::new(
             figure("store", &times.store)?,
+            Some(figure("without the ledger", &times.transfer)?),
             vec![
                 figure("encode", &times.encode)?,
                 figure("send over loopback", &times.upload)?,
@@ -277,12 +341,22 @@ impl StoreReadReport {
         );
         let read = Outcome::new(
             figure("read", &times.read)?,
+            None,
             vec![
                 figure("fetch over loopback", &times.download)?,
                 figure("verify on the client", &times.verify_rows)?,
             ],
             Vec::new(),
         );
+        let wait = |times: &Vec<Duration>| {
+            let time = median(times.clone()).context("nothing was measured")?;
+            anyhow::Ok(time.as_secs_f64() * 1_000.0)
+        };
+        let ledger = LedgerTimes {
+            plan_ms: wait(&times.plan)?,
+            register_ms: wait(&times.register)?,
+            certify_ms: wait(&times.certify)?,
+        };
         Ok(Self {
             blob_bytes: args.size,
             encoded_bytes: pair_bytes as u64 * u64::from(args.shards),
@@ -291,6 +365,7 @@ impl StoreReadReport {
             runs: args.runs,
             processes: args.processes,
             store,
+            ledger,
             read,
             node_peak_rss_bytes,
         })
@@ -316,6 +391,11 @@ impl StoreReadReport {
         for outcome in [&self.store, &self.read] {
             report::line(&outcome.sentence());
         }
+        let LedgerTimes { plan_ms, register_ms, certify_ms } = self.ledger;
+        report::line(&format!(
+            "ledger: {plan_ms:.0} ms to plan, {register_ms:.0} ms to register, {certify_ms:.0} ms \
+             to certify a store"
+        ));
         if let Some(peak) = self.node_peak_rss_bytes.iter().max() {
             report::line(&format!("largest memory of a node process: {}", human_bytes(*peak)));
         }
@@ -323,13 +403,20 @@ impl StoreReadReport {
 }
 
 impl Outcome {
-    fn new(whole: Figure, parts: Vec<Figure>, reference: Vec<Figure>) -> Self {
+    fn new(
+        whole: Figure,
+        transfer: Option<Figure>,
+        parts: Vec<Figure>,
+        reference: Vec<Figure>,
+    ) -> Self {
+        let seconds = transfer.as_ref().unwrap_or(&whole).seconds;
         let slowest = parts.iter().map(|part| part.seconds).fold(0.0, f64::max);
         let sum: f64 = parts.iter().map(|part| part.seconds).sum();
         Self {
-            of_slowest_part: slowest / whole.seconds,
-            of_parts_in_turn: sum / whole.seconds,
+            of_slowest_part: slowest / seconds,
+            of_parts_in_turn: sum / seconds,
             whole,
+            transfer,
             parts,
             reference,
         }
@@ -338,9 +425,10 @@ impl Outcome {
     fn sentence(&self) -> String {
         let slowest = self.parts.iter().max_by(|a, b| a.seconds.total_cmp(&b.seconds));
         format!(
-            "{}: {:.0} % of the speed of its slowest part alone ({}), {:.0} % of that of all its \
+            "{}{}: {:.0} % of the speed of its slowest part alone ({}), {:.0} % of that of all its \
              parts one after the other",
             self.whole.name,
+            self.transfer.as_ref().map_or_else(String::new, |part| format!(" {}", part.name)),
             100.0 * self.of_slowest_part,
             slowest.map_or("none", |part| part.name),
             100.0 * self.of_parts_in_turn
@@ -354,6 +442,9 @@ impl Outcome {
             table.row([&name, &time, &report::rate(figure.mib_per_second)]);
         };
         add("", &self.whole, "");
+        if let Some(transfer) = &self.transfer {
+            add("  ", transfer, "");
+        }
         for part in &self.parts {
             add("  ", part, ", alone");
         }
