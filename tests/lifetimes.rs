@@ -280,12 +280,12 @@ async fn a_boundary_between_confirmations_and_certificate_costs_new_confirmation
 /// A client stores while epochs end under its hands, again and again.
 #[tokio::test(flavor = "multi_thread")]
 async fn stores_go_on_through_short_epochs() {
-    let cluster = cluster(Duration::from_millis(1_500)).await;
+    let cluster = cluster(Duration::from_secs(4)).await;
     let client = cluster.client().await.unwrap();
     let wallet = cluster.wallet();
     let first = client.committee().epoch();
     let mut seed = 0;
-    while client.committee().epoch().get() < first.get() + 4 {
+    while client.committee().epoch().get() < first.get() + 3 {
         seed += 1;
         let file = test_support::blob(seed, 30_000);
         let stored = store(&client, &file, deletable(60), wallet).await;

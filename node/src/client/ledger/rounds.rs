@@ -2,7 +2,9 @@
 //!
 //! One task runs at most one round at a time; whoever asks meanwhile gets its result. Within two
 //! seconds of a round, or while the newest header is younger than that, no new one is started. A
-//! header that gossip brings is verified, counts at once, and is passed on if it was new.
+//! header that gossip brings is verified, counts at once, and is passed on if it was new. One of a
+//! later epoch can't be verified before that epoch's committee is known: it is the reason for a
+//! round, so that a client that only listens follows the committees, too.
 
 use std::time::Duration;
 
@@ -29,6 +31,8 @@ use crate::{client::joined, network::GossipMessage, service::ledger::wall_clock}
 const WAITING_MAX: usize = 256;
 /// Rounds in a row that a change of the committee may spoil.
 const SPOILT_MAX: usize = 64;
+/// Rounds that gossip is the reason for are at least so far apart.
+const FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What a round has found, and what was wrong with the nodes that gave no answer.
 #[derive(Clone, Debug)]
@@ -76,6 +80,8 @@ async fn run(
     let mut rounds = JoinSet::new();
     let mut last: Option<Found> = None;
     let mut gossip = true;
+    let mut begun = Instant::now();
+    let mut follow_at: Option<Instant> = None;
     loop {
         tokio::select! {
             reply = asked.recv() => match reply {
@@ -94,13 +100,23 @@ async fn run(
                 last = Some(found);
             }
             message = headers.recv(), if gossip => match message {
-                Some(message) => on_header(&asker, message).await,
+                Some(message) => {
+                    if on_header(&asker, message).await == Heard::LaterEpoch {
+                        follow_at = follow_at.or(Some(begun + FOLLOW_INTERVAL));
+                    }
+                }
                 None => gossip = false,
             },
+            () = sleep_until(follow_at.unwrap_or(begun)), if follow_at.is_some() => {}
         }
-        if !waiting.is_empty() && rounds.is_empty() {
+        let follows = follow_at.is_some_and(|at| at <= Instant::now());
+        if rounds.is_empty() && (follows || !waiting.is_empty()) {
+            (begun, follow_at) = (Instant::now(), None);
             let asker = asker.clone();
             rounds.spawn(async move { round(&asker).await });
+        } else if follows {
+            // The running round follows.
+            follow_at = None;
         }
     }
 }
@@ -134,27 +150,41 @@ fn still_good(asker: &Asker, last: Option<&Found>) -> Option<Found> {
     (recent || found.newest.age_ms(now).is_some_and(young)).then_some(found)
 }
 
+/// What a header from gossip was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Heard {
+    /// Of an epoch whose committee is not known yet, or it says so.
+    LaterEpoch,
+    /// Whatever else.
+    Other,
+}
+
 /// Verifies a header that gossip brought, and judges the message.
-async fn on_header(asker: &Asker, message: GossipMessage) {
+async fn on_header(asker: &Asker, message: GossipMessage) -> Heard {
     let GossipMessage { bytes, verdict, .. } = message;
     let announcement = LedgerAnnouncement::decode(LedgerTopic::Headers, &bytes);
     let Ok(LedgerAnnouncement::NewHeader(certified)) = announcement else {
         verdict.reject();
-        return;
+        return Heard::Other;
     };
     let height = certified.header.height;
     let known = asker.keeper().view().newest;
     if known.is_some_and(|known| known.header().height >= height) {
         verdict.ignore();
-        return;
+        return Heard::Other;
     }
     match asker.keeper().accept(*certified).await {
         Ok(Ok(_)) => verdict.accept(),
-        // It cannot be judged before the hand-overs to its epoch, which the next round follows.
+        // It cannot be judged before the hand-overs to its epoch.
+        Ok(Err(LightError::Epoch { epoch, expected })) if epoch > expected => {
+            verdict.ignore();
+            return Heard::LaterEpoch;
+        }
         Ok(Err(LightError::Epoch { .. } | LightError::TooOld { .. } | LightError::Fork(_)))
         | Err(_) => verdict.ignore(),
         Ok(Err(_)) => verdict.reject(),
     }
+    Heard::Other
 }
 
 /// Asks until members that weigh more than all faulty ones have answered, or time is up.
