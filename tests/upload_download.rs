@@ -1,14 +1,21 @@
 //! The main job through the client: store, lose nodes, read.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
 use bytes::Bytes;
 use floe_node::client::{
-    Client, Outcome, ReadError, ReadOptions, StatusError, StoreError, StorePhase, StoreProgress,
+    Client, LedgerError, Outcome, ReadError, ReadOptions, StatusError, StoreError, StorePhase,
+    StoreProgress,
 };
 use floe_protocol::{
     blob::BlobId,
     ledger::{AccountId, Amount, BlobState},
+    message::Refusal,
     test_support,
-    transfer::Wanted,
+    transfer::{MemberFailure, Wanted},
 };
 use floe_testnet::Cluster;
 use tokio::sync::watch;
@@ -53,15 +60,62 @@ async fn storing_works_with_two_nodes_down_and_fails_clearly_with_four_down() {
     let id = store(&client, &cluster, &file).await.unwrap();
     assert_eq!(read(&client, id).await.unwrap(), file);
 
+    // With three of seven there is no ledger: nothing can be registered, and nothing is paid.
     cluster.stop(1).await.unwrap();
     cluster.stop(2).await.unwrap();
     let error = store(&client, &cluster, &test_support::blob(3, 100_000)).await.unwrap_err();
-    let StoreError::NoQuorum { quorum_shards: 43, n_shards: 64, failures, .. } = error else {
-        panic!("{error}");
-    };
-    assert!(failures.len() >= 3, "{failures:?}");
+    let StoreError::Ledger(error) = error else { panic!("{error}") };
+    assert!(matches!(*error, LedgerError::Unsettled { .. } | LedgerError::Unfit { .. }), "{error}");
     // What was stored before still reads.
     assert_eq!(read(&client, id).await.unwrap(), file);
+    cluster.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_without_a_quorum_is_paid_once_and_resumed() {
+    // Three of seven nodes are full: the ledger goes on without them, the store does not.
+    let full = Arc::new(AtomicBool::new(true));
+    let builder = Cluster::builder().nodes(7).shards(64);
+    let is_full = Arc::clone(&full);
+    let builder = builder.configure(move |node, config| {
+        if node < 3 && is_full.load(Ordering::SeqCst) {
+            config.quota_bytes = 1;
+        }
+    });
+    let mut cluster = builder.start().await.unwrap();
+    let client = cluster.client().await.unwrap();
+    let (wallet, ledger) = (cluster.wallet().clone(), client.ledger());
+    let balance = || async { ledger.balance(AccountId::new(wallet.public())).await.unwrap().value };
+    let genesis = balance().await;
+    let file = test_support::blob(8, 100_000);
+    let error = store(&client, &cluster, &file).await.unwrap_err();
+    let StoreError::NoQuorum { quorum_shards: 43, n_shards: 64, failures, confirmed_shards } =
+        error
+    else {
+        panic!("{error}");
+    };
+    let held: u16 = (3..7).map(|node| cluster.weight(node)).sum();
+    assert_eq!(confirmed_shards, held);
+    let all_full = |(_, _, failure): &(_, _, MemberFailure)| {
+        *failure == MemberFailure::Refused(Refusal::StorageFull)
+    };
+    assert!(failures.len() == 3 && failures.iter().all(all_full), "{failures:?}");
+    let paid = balance().await;
+    assert!(paid < genesis, "the registration is paid for");
+
+    full.store(false, Ordering::SeqCst);
+    for node in 0..3 {
+        cluster.stop(node).await.unwrap();
+        cluster.start(node).await.unwrap();
+    }
+    cluster.wait_connected().await.unwrap();
+    let progress = watch::Sender::new(StoreProgress::default());
+    let report = client.store(file.clone(), WANTED, &wallet, &progress).await.unwrap();
+    assert_eq!((report.outcome, report.paid), (Outcome::Resumed, Amount::ZERO));
+    assert_eq!(report.confirmed_shards, Some(64));
+    let fee = ledger.fee(1).unwrap();
+    assert_eq!(balance().await, paid.checked_sub(fee).unwrap(), "only the certificate's fee");
+    assert_eq!(read(&client, report.blob).await.unwrap(), file);
     cluster.shutdown().await.unwrap();
 }
 
