@@ -5,8 +5,6 @@
 
 mod common;
 
-use std::time::Duration;
-
 use common::{RawPeer, WANTED, Written};
 use floe_node::{
     client::{LedgerError, Outcome, ReadError, ReadOptions, StatusError, StoreProgress},
@@ -25,9 +23,7 @@ use floe_protocol::{
     transfer::Wanted,
 };
 use floe_testnet::{Cluster, extra_account_key};
-use tokio::{sync::watch, time::timeout};
-
-const DEADLINE: Duration = Duration::from_secs(60);
+use tokio::sync::watch;
 
 fn refused(result: Result<impl Sized, LedgerError>) -> RefusedOperation {
     match result {
@@ -208,7 +204,7 @@ async fn nodes_keep_a_blob_until_its_last_registration_ends() {
 
     peer.client.delete(blob.id(), wallet).await.unwrap();
     peer.client.delete(marker.id(), wallet).await.unwrap();
-    wait_for_pairs(&peer, &cluster, 4).await;
+    peer.wait_for_pairs(&cluster, 4).await;
     for node in 0..cluster.nodes() {
         for pair in peer.pairs_of(cluster.node_id(node), &blob.id()) {
             let request = Request::ReadSliver { blob: blob.id(), pair, axis: Axis::Primary };
@@ -219,7 +215,7 @@ async fn nodes_keep_a_blob_until_its_last_registration_ends() {
     assert_eq!(peer.client.blob_status(blob.id()).await.unwrap().state, BlobState::Certified);
 
     peer.client.delete(blob.id(), &stranger).await.unwrap();
-    wait_for_pairs(&peer, &cluster, 0).await;
+    peer.wait_for_pairs(&cluster, 0).await;
     let gone = peer.client.blob_status(blob.id()).await;
     assert!(matches!(gone, Err(StatusError::NotFound { .. })), "{gone:?}");
     cluster.shutdown().await.unwrap();
@@ -232,21 +228,4 @@ async fn delete(
 ) -> Result<(), LedgerError> {
     let delete = Operation::DeleteBlob { registration };
     peer.ledger().submit(vec![delete], key).await.map(drop)
-}
-
-/// Waits until every node holds so many pairs.
-async fn wait_for_pairs(peer: &RawPeer, cluster: &Cluster, pairs: u64) {
-    for node in 0..cluster.nodes() {
-        let reached = async {
-            loop {
-                match peer.ask(cluster.node_id(node), Request::NodeStatus).await {
-                    Response::NodeStatus(status) if status.pairs == pairs => return,
-                    Response::NodeStatus(_) => tokio::task::yield_now().await,
-                    other => panic!("{other:?}"),
-                }
-            }
-        };
-        let reached = timeout(DEADLINE, reached).await;
-        reached.unwrap_or_else(|_| panic!("node {node} does not come to hold {pairs} pairs"));
-    }
 }

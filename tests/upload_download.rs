@@ -7,8 +7,7 @@ use std::sync::{
 
 use bytes::Bytes;
 use floe_node::client::{
-    Client, LedgerError, Outcome, ReadError, ReadOptions, StatusError, StoreError, StorePhase,
-    StoreProgress,
+    Client, Outcome, ReadError, ReadOptions, StatusError, StoreError, StorePhase, StoreProgress,
 };
 use floe_protocol::{
     blob::BlobId,
@@ -51,7 +50,7 @@ async fn a_file_survives_the_loss_of_four_of_seven_nodes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn storing_works_with_two_nodes_down_and_fails_clearly_with_four_down() {
+async fn storing_works_with_two_nodes_down_and_waits_with_four_down() {
     let mut cluster = Cluster::builder().nodes(7).shards(64).start().await.unwrap();
     let client = cluster.client().await.unwrap();
     cluster.stop(0).await.unwrap();
@@ -60,14 +59,22 @@ async fn storing_works_with_two_nodes_down_and_fails_clearly_with_four_down() {
     let id = store(&client, &cluster, &file).await.unwrap();
     assert_eq!(read(&client, id).await.unwrap(), file);
 
-    // With three of seven there is no ledger: nothing can be registered, and nothing is paid.
+    // With three of seven the ledger stands still: a store waits until it goes on.
     cluster.stop(1).await.unwrap();
     cluster.stop(2).await.unwrap();
-    let error = store(&client, &cluster, &test_support::blob(3, 100_000)).await.unwrap_err();
-    let StoreError::Ledger(error) = error else { panic!("{error}") };
-    assert!(matches!(*error, LedgerError::Unsettled { .. } | LedgerError::Unfit { .. }), "{error}");
-    // What was stored before still reads.
-    assert_eq!(read(&client, id).await.unwrap(), file);
+    assert_eq!(read(&client, id).await.unwrap(), file, "what was stored before still reads");
+    let more = test_support::blob(3, 100_000);
+    let storing = {
+        let (client, more, wallet) = (client.clone(), more.clone(), cluster.wallet().clone());
+        let progress = watch::Sender::new(StoreProgress::default());
+        tokio::spawn(async move { client.store(more, WANTED, &wallet, &progress).await })
+    };
+    assert!(!storing.is_finished());
+    cluster.start(1).await.unwrap();
+    cluster.start(2).await.unwrap();
+    let stored = storing.await.unwrap().unwrap();
+    assert_eq!(stored.outcome, Outcome::Stored);
+    assert_eq!(read(&client, stored.blob).await.unwrap(), more);
     cluster.shutdown().await.unwrap();
 }
 
