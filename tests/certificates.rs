@@ -87,7 +87,6 @@ async fn only_a_true_certificate_certifies_and_a_refused_one_changes_nothing() {
     let false_ones = [
         ("renamed to another registration", again, forge(&of_again, 4, 0b1011, &[s0, s1, s3])),
         ("its blob replaced", registration, forge(&other_blob, 4, 0b1011, &[s0, s1, s3])),
-        ("signed for another blob", of_other, signed(&other_blob)),
         ("another blob's, signed", registration, signed(&other_blob)),
         ("signed for another blob's registration", of_other, signed(&other_registration)),
         ("the next epoch's, signed", registration, signed(&next_epoch)),

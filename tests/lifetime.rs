@@ -12,7 +12,7 @@ use floe_node::client::{LedgerError, ReadOptions, StatusError, StoreProgress};
 use floe_protocol::{
     blob::BlobId,
     certificate::Certificate,
-    index::{Epoch, Height},
+    index::Epoch,
     keys::KeyPair,
     ledger::{AccountId, Amount, BlobState, LedgerParameters},
     message::{RefusedOperation, Response, SubmitError},
@@ -34,21 +34,17 @@ async fn swarm(epoch_ms: u64) -> (Cluster, RawPeer) {
     (cluster, peer)
 }
 
-/// Returns when the client knows that this epoch, or a later one, runs; that one.
-async fn epoch(peer: &RawPeer, wanted: Epoch) -> Epoch {
+/// Returns when a node has come to this epoch, and the client has followed it there.
+async fn epoch(cluster: &Cluster, peer: &RawPeer, wanted: Epoch) {
     let reached = async {
-        let mut height = peer.ledger().known_header().map(|header| header.header().height);
-        loop {
-            let summary = peer.ledger().summary().await.unwrap().value.unwrap();
-            if summary.epoch >= wanted {
-                return summary.epoch;
-            }
-            let next = height.map_or(Height::new(1), |height| height.next());
-            let header = peer.ledger().reached(next).await.unwrap();
-            height = Some(header.header().height);
+        let mut states = cluster.node(0).unwrap().ledger().state();
+        states.wait_for(|state| state.summary().epoch >= wanted).await.unwrap();
+        // The client asks for newer headers every two seconds only.
+        while peer.committee().epoch() < wanted {
+            peer.ledger().summary().await.unwrap();
         }
     };
-    timeout(DEADLINE, reached).await.unwrap_or_else(|_| panic!("no epoch {wanted}"))
+    timeout(DEADLINE, reached).await.unwrap_or_else(|_| panic!("no epoch {wanted}"));
 }
 
 /// Waits until the ledger has swept a blob.
@@ -93,11 +89,11 @@ async fn a_blob_lives_as_long_as_it_was_paid_and_an_uncertified_one_lapses() {
     peer.upload(&uncertified, id, everybody).await;
 
     // In its last epoch it still reads.
-    epoch(&peer, stored.end.get().checked_sub(1).map(Epoch::new).unwrap()).await;
+    epoch(&cluster, &peer, stored.end.get().checked_sub(1).map(Epoch::new).unwrap()).await;
     let read = peer.client.read(stored.blob, ReadOptions::default()).await.unwrap();
     assert_eq!(read.read_to_end().await.unwrap(), file);
 
-    epoch(&peer, stored.end.max(lapsing.deadline())).await;
+    epoch(&cluster, &peer, stored.end.max(lapsing.deadline())).await;
     gone(&peer, stored.blob).await;
     gone(&peer, uncertified.id()).await;
     peer.wait_for_pairs(&cluster, 0).await;
@@ -128,7 +124,7 @@ async fn confirmations_of_an_epoch_that_is_over_certify_nothing_and_new_ones_do(
     assert_eq!((fact.epoch, confirmations.len()), (first.epoch(), 4));
     let late = Certificate::new(&first, fact, &confirmations).unwrap();
 
-    epoch(&peer, first.epoch().plus(1)).await;
+    epoch(&cluster, &peer, first.epoch().plus(1)).await;
     let refused = peer.certify(registration, late.to_bytes(), wallet).await.unwrap_err();
     let LedgerError::Refused { refusal, .. } = refused else { panic!("{refused}") };
     assert_eq!(refusal, SubmitError::Refused(RefusedOperation::Certificate));
