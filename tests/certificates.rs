@@ -5,8 +5,6 @@
 
 mod common;
 
-use std::time::Duration;
-
 use common::{RawPeer, WANTED, Written};
 use floe_node::{
     client::{LedgerError, Outcome, ReadError, ReadOptions, StatusError, StoreProgress},
@@ -25,16 +23,19 @@ use floe_protocol::{
     transfer::Wanted,
 };
 use floe_testnet::{Cluster, extra_account_key};
-use tokio::{sync::watch, time::timeout};
+use tokio::sync::watch;
 
-const DEADLINE: Duration = Duration::from_secs(60);
-
-fn refused(result: Result<impl Sized, LedgerError>) -> RefusedOperation {
+/// Why the ledger refuses it.
+fn refusal(result: Result<impl Sized, LedgerError>) -> SubmitError {
     match result {
-        Err(LedgerError::Refused { refusal: SubmitError::Refused(refusal), .. }) => refusal,
+        Err(LedgerError::Refused { refusal, .. }) => refusal,
         Err(other) => panic!("{other}"),
         Ok(_) => panic!("taken"),
     }
+}
+
+const fn refused(operation: RefusedOperation) -> SubmitError {
+    SubmitError::Refused(operation)
 }
 
 /// A certificate's layout with whatever signers and signature one likes.
@@ -77,18 +78,17 @@ async fn only_a_true_certificate_certifies_and_a_refused_one_changes_nothing() {
     let next_epoch = ConfirmedFact { epoch: Epoch::new(fact.epoch.get() + 1), ..fact };
     let other_blob = ConfirmedFact { blob: other.id(), ..fact };
     let other_registration = ConfirmedFact { registration: of_other, ..fact };
+    let of_again = ConfirmedFact { registration: again, ..fact };
     let foreign = test_support::genesis(4, 16).chain_id();
     let foreign = keys.each_ref().map(|key| fact.sign(&foreign, key));
 
     let account = AccountId::new(wallet.public());
     let before = peer.ledger().account(account).await.unwrap().value;
     let false_ones = [
-        ("for another registration of the blob", again, bytes.clone()),
-        ("for a registration of another blob", of_other, bytes.clone()),
+        ("renamed to another registration", again, forge(&of_again, 4, 0b1011, &[s0, s1, s3])),
         ("its blob replaced", registration, forge(&other_blob, 4, 0b1011, &[s0, s1, s3])),
-        ("signed for another blob", of_other, signed(&other_blob)),
         ("another blob's, signed", registration, signed(&other_blob)),
-        ("another registration's, signed", registration, signed(&other_registration)),
+        ("signed for another blob's registration", of_other, signed(&other_registration)),
         ("the next epoch's, signed", registration, signed(&next_epoch)),
         ("its epoch replaced", registration, forge(&next_epoch, 4, 0b1011, &[s0, s1, s3])),
         ("another network's, signed", registration, forge(&fact, 4, 0b1011, &foreign)),
@@ -100,16 +100,29 @@ async fn only_a_true_certificate_certifies_and_a_refused_one_changes_nothing() {
         ("another one than signed", registration, forge(&fact, 4, 0b0111, &[s0, s1, s3])),
         ("a signer too few named", registration, forge(&fact, 4, 0b1001, &[s0, s1, s3])),
         ("a fifth member", registration, forge(&fact, 5, 0b1_1011, &[s0, s1, s3])),
-        ("one behind the last member", registration, forge(&fact, 4, 0b1_1011, &[s0, s1, s3])),
-        ("a byte short", registration, bytes[..bytes.len() - 1].to_vec()),
     ];
     for (what, registration, certificate) in false_ones {
-        let refusal = refused(peer.certify(registration, certificate, wallet).await);
-        assert_eq!(refusal, RefusedOperation::Certificate, "{what}");
+        let refusal = refusal(peer.certify(registration, certificate, wallet).await);
+        assert_eq!(refusal, refused(RefusedOperation::Certificate), "{what}");
+    }
+    // No state is needed to tell that these are none.
+    let malformed = [
+        ("another registration's", again, bytes.clone()),
+        ("another blob's registration's", of_other, bytes.clone()),
+        ("another registration's, signed", registration, signed(&other_registration)),
+        ("one behind the last member", registration, forge(&fact, 4, 0b1_1011, &[s0, s1, s3])),
+        ("a byte short", registration, bytes[..bytes.len() - 1].to_vec()),
+        ("a byte long", registration, [&bytes[..], &[0]].concat()),
+        ("empty", registration, Vec::new()),
+    ];
+    for (what, registration, certificate) in malformed {
+        let refusal = refusal(peer.certify(registration, certificate, wallet).await);
+        assert_eq!(refusal, SubmitError::Malformed, "{what}");
     }
     let nobodys = RegistrationId::new([5; 32]);
-    let refusal = refused(peer.certify(nobodys, bytes.clone(), wallet).await);
-    assert_eq!(refusal, RefusedOperation::Registration);
+    let of_nobody = ConfirmedFact { registration: nobodys, ..fact };
+    let refused_now = refusal(peer.certify(nobodys, signed(&of_nobody), wallet).await);
+    assert_eq!(refused_now, refused(RefusedOperation::Registration));
 
     // Nothing was paid, nothing is certified, nothing can be read.
     assert_eq!(peer.ledger().account(account).await.unwrap().value, before);
@@ -130,8 +143,8 @@ async fn only_a_true_certificate_certifies_and_a_refused_one_changes_nothing() {
     assert_eq!(peer.client.blob_status(blob.id()).await.unwrap().state, BlobState::Certified);
     assert!(peer.registration(registration).await.unwrap().certified.is_some());
     assert_eq!(peer.registration(again).await.unwrap().certified, None, "each on its own");
-    let refusal = refused(peer.certify(registration, bytes, wallet).await);
-    assert_eq!(refusal, RefusedOperation::AlreadyCertified);
+    let refused_now = refusal(peer.certify(registration, bytes, wallet).await);
+    assert_eq!(refused_now, refused(RefusedOperation::AlreadyCertified));
     cluster.shutdown().await.unwrap();
 }
 
@@ -157,8 +170,8 @@ async fn a_strangers_registration_of_the_same_blob_does_no_harm() {
         peer.register(&blob, &stranger, permanent).await,
     ];
     let registration = peer.register(&blob, wallet, WANTED).await;
-    let refusal = refused(delete(&peer, registration, &stranger).await);
-    assert_eq!(refusal, RefusedOperation::NotOwner);
+    let refused_now = refusal(delete(&peer, registration, &stranger).await);
+    assert_eq!(refused_now, refused(RefusedOperation::NotOwner));
 
     // While: the stranger sends the slivers of its own, then deletes it between the owner's
     // slivers and the owner's confirmations.
@@ -208,7 +221,7 @@ async fn nodes_keep_a_blob_until_its_last_registration_ends() {
 
     peer.client.delete(blob.id(), wallet).await.unwrap();
     peer.client.delete(marker.id(), wallet).await.unwrap();
-    wait_for_pairs(&peer, &cluster, 4).await;
+    peer.wait_for_pairs(&cluster, 4).await;
     for node in 0..cluster.nodes() {
         for pair in peer.pairs_of(cluster.node_id(node), &blob.id()) {
             let request = Request::ReadSliver { blob: blob.id(), pair, axis: Axis::Primary };
@@ -219,7 +232,7 @@ async fn nodes_keep_a_blob_until_its_last_registration_ends() {
     assert_eq!(peer.client.blob_status(blob.id()).await.unwrap().state, BlobState::Certified);
 
     peer.client.delete(blob.id(), &stranger).await.unwrap();
-    wait_for_pairs(&peer, &cluster, 0).await;
+    peer.wait_for_pairs(&cluster, 0).await;
     let gone = peer.client.blob_status(blob.id()).await;
     assert!(matches!(gone, Err(StatusError::NotFound { .. })), "{gone:?}");
     cluster.shutdown().await.unwrap();
@@ -232,21 +245,4 @@ async fn delete(
 ) -> Result<(), LedgerError> {
     let delete = Operation::DeleteBlob { registration };
     peer.ledger().submit(vec![delete], key).await.map(drop)
-}
-
-/// Waits until every node holds so many pairs.
-async fn wait_for_pairs(peer: &RawPeer, cluster: &Cluster, pairs: u64) {
-    for node in 0..cluster.nodes() {
-        let reached = async {
-            loop {
-                match peer.ask(cluster.node_id(node), Request::NodeStatus).await {
-                    Response::NodeStatus(status) if status.pairs == pairs => return,
-                    Response::NodeStatus(_) => tokio::task::yield_now().await,
-                    other => panic!("{other:?}"),
-                }
-            }
-        };
-        let reached = timeout(DEADLINE, reached).await;
-        reached.unwrap_or_else(|_| panic!("node {node} does not come to hold {pairs} pairs"));
-    }
 }

@@ -1,5 +1,10 @@
 //! The main job through the client: store, lose nodes, read.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
 use bytes::Bytes;
 use floe_node::client::{
     Client, Outcome, ReadError, ReadOptions, StatusError, StoreError, StorePhase, StoreProgress,
@@ -7,8 +12,9 @@ use floe_node::client::{
 use floe_protocol::{
     blob::BlobId,
     ledger::{AccountId, Amount, BlobState},
+    message::Refusal,
     test_support,
-    transfer::Wanted,
+    transfer::{MemberFailure, Wanted},
 };
 use floe_testnet::Cluster;
 use tokio::sync::watch;
@@ -44,7 +50,7 @@ async fn a_file_survives_the_loss_of_four_of_seven_nodes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn storing_works_with_two_nodes_down_and_fails_clearly_with_four_down() {
+async fn storing_works_with_two_nodes_down_and_waits_with_four_down() {
     let mut cluster = Cluster::builder().nodes(7).shards(64).start().await.unwrap();
     let client = cluster.client().await.unwrap();
     cluster.stop(0).await.unwrap();
@@ -53,15 +59,71 @@ async fn storing_works_with_two_nodes_down_and_fails_clearly_with_four_down() {
     let id = store(&client, &cluster, &file).await.unwrap();
     assert_eq!(read(&client, id).await.unwrap(), file);
 
+    // With three of seven the ledger stands still: a store waits until it goes on.
     cluster.stop(1).await.unwrap();
     cluster.stop(2).await.unwrap();
-    let error = store(&client, &cluster, &test_support::blob(3, 100_000)).await.unwrap_err();
-    let StoreError::NoQuorum { quorum_shards: 43, n_shards: 64, failures, .. } = error else {
+    assert_eq!(read(&client, id).await.unwrap(), file, "what was stored before still reads");
+    let more = test_support::blob(3, 100_000);
+    let storing = {
+        let (client, more, wallet) = (client.clone(), more.clone(), cluster.wallet().clone());
+        let progress = watch::Sender::new(StoreProgress::default());
+        tokio::spawn(async move { client.store(more, WANTED, &wallet, &progress).await })
+    };
+    assert!(!storing.is_finished());
+    cluster.start(1).await.unwrap();
+    cluster.start(2).await.unwrap();
+    let stored = storing.await.unwrap().unwrap();
+    assert_eq!(stored.outcome, Outcome::Stored);
+    assert_eq!(read(&client, stored.blob).await.unwrap(), more);
+    cluster.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_without_a_quorum_is_paid_once_and_resumed() {
+    // Three of seven nodes are full: the ledger goes on without them, the store does not.
+    let full = Arc::new(AtomicBool::new(true));
+    let builder = Cluster::builder().nodes(7).shards(64);
+    let is_full = Arc::clone(&full);
+    let builder = builder.configure(move |node, config| {
+        if node < 3 && is_full.load(Ordering::SeqCst) {
+            config.quota_bytes = 1;
+        }
+    });
+    let mut cluster = builder.start().await.unwrap();
+    let client = cluster.client().await.unwrap();
+    let (wallet, ledger) = (cluster.wallet().clone(), client.ledger());
+    let balance = || async { ledger.balance(AccountId::new(wallet.public())).await.unwrap().value };
+    let genesis = balance().await;
+    let file = test_support::blob(8, 100_000);
+    let error = store(&client, &cluster, &file).await.unwrap_err();
+    let StoreError::NoQuorum { quorum_shards: 43, n_shards: 64, failures, confirmed_shards } =
+        error
+    else {
         panic!("{error}");
     };
-    assert!(failures.len() >= 3, "{failures:?}");
-    // What was stored before still reads.
-    assert_eq!(read(&client, id).await.unwrap(), file);
+    let held: u16 = (3..7).map(|node| cluster.weight(node)).sum();
+    // It was given up when the full ones had refused, whatever the others had confirmed by then.
+    assert!(confirmed_shards <= held);
+    let all_full = |(_, _, failure): &(_, _, MemberFailure)| {
+        *failure == MemberFailure::Refused(Refusal::StorageFull)
+    };
+    assert!(failures.len() == 3 && failures.iter().all(all_full), "{failures:?}");
+    let paid = balance().await;
+    assert!(paid < genesis, "the registration is paid for");
+
+    full.store(false, Ordering::SeqCst);
+    for node in 0..3 {
+        cluster.stop(node).await.unwrap();
+        cluster.start(node).await.unwrap();
+    }
+    cluster.wait_connected().await.unwrap();
+    let progress = watch::Sender::new(StoreProgress::default());
+    let report = client.store(file.clone(), WANTED, &wallet, &progress).await.unwrap();
+    assert_eq!((report.outcome, report.paid), (Outcome::Resumed, Amount::ZERO));
+    assert_eq!(report.confirmed_shards, Some(64));
+    let fee = ledger.fee(1).unwrap();
+    assert_eq!(balance().await, paid.checked_sub(fee).unwrap(), "only the certificate's fee");
+    assert_eq!(read(&client, report.blob).await.unwrap(), file);
     cluster.shutdown().await.unwrap();
 }
 

@@ -4,7 +4,7 @@
 #![expect(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use floe_node::{
@@ -26,7 +26,10 @@ use floe_protocol::{
 };
 use floe_testnet::Cluster;
 use prometheus_client::registry::Registry;
+use tokio::time::timeout;
 
+/// For whatever has to happen.
+const DEADLINE: Duration = Duration::from_secs(60);
 /// What tests pay for when the terms do not matter to them.
 pub const WANTED: Wanted = Wanted { epochs: 2, deletable: true };
 
@@ -183,6 +186,23 @@ impl RawPeer {
             }
         }
         confirmations
+    }
+
+    /// Waits until every node holds so many pairs.
+    pub async fn wait_for_pairs(&self, cluster: &Cluster, pairs: u64) {
+        for node in 0..cluster.nodes() {
+            let reached = async {
+                loop {
+                    match self.ask(cluster.node_id(node), Request::NodeStatus).await {
+                        Response::NodeStatus(status) if status.pairs == pairs => return,
+                        Response::NodeStatus(_) => tokio::task::yield_now().await,
+                        other => panic!("{other:?}"),
+                    }
+                }
+            };
+            let reached = timeout(DEADLINE, reached).await;
+            reached.unwrap_or_else(|_| panic!("node {node} does not come to hold {pairs} pairs"));
+        }
     }
 
     /// Registers a blob, stores it, whatever is wrong with it, on every node that takes it, and
