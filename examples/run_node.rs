@@ -39,13 +39,11 @@ pub async fn run() -> anyhow::Result<()> {
         let operator = AccountId::new(key_file::generate_key_pair()?.public());
         members.push(GenesisMember::new(&keys.node, &keys.bls, operator, 1_000));
     }
-    let writer = key_file::generate_key_pair()?;
     let genesis = Genesis {
         name: "example".into(),
         n_shards: 16,
         max_blob_bytes: 16 << 20,
         members,
-        writers: vec![writer.public()],
         accounts: Vec::new(),
         faucet: None,
         ledger: LedgerParameters::default(),
@@ -73,7 +71,7 @@ pub async fn run() -> anyhow::Result<()> {
         let status = member.status?;
         println!(
             "node {}: version {}, {} of 16 shards, {} pairs stored",
-            member.member, status.version, status.shards, status.pairs
+            member.node, status.version, status.shards, status.pairs
         );
     }
 

@@ -1,7 +1,7 @@
 //! Stores a file in a swarm, stops more than half of its nodes, and reads the file back.
 //!
-//! You will see the blob id, how many shards confirmed, which nodes were stopped, and that the
-//! bytes are the same.
+//! You will see the blob id, what it cost, how many shards confirmed, which nodes were stopped, and
+//! that the bytes are the same.
 //!
 //! ```sh
 //! cargo run --release --example store_and_read
@@ -10,7 +10,7 @@
 #![expect(clippy::print_stdout, reason = "an example talks to its reader")]
 
 use floe_node::client::{ReadOptions, StoreProgress};
-use floe_protocol::test_support;
+use floe_protocol::{test_support, transfer::Wanted};
 use floe_testnet::Cluster;
 use tokio::sync::watch;
 
@@ -28,9 +28,13 @@ pub async fn run() -> anyhow::Result<()> {
     let client = cluster.client().await?;
     let file = test_support::blob(1, 1_000_000);
     let (progress, _) = watch::channel(StoreProgress::default());
-    let report = client.store(file.clone(), cluster.writer(), &progress).await?;
+    // The wallet that the genesis funds pays for two epochs. What may be deleted before its end
+    // gives back what was paid for epochs that have not begun.
+    let wanted = Wanted { epochs: 2, deletable: true };
+    let report = client.store(file.clone(), wanted, cluster.wallet(), &progress).await?;
     println!("stored {} bytes as {}", file.len(), report.blob);
-    println!("{} of 64 shards confirmed", report.confirmed_shards);
+    println!("paid {} until epoch {}", report.paid, report.end);
+    println!("{} of 64 shards confirmed", report.confirmed_shards.unwrap_or(0));
 
     for node in [0, 2, 4, 6] {
         cluster.stop(node).await?;

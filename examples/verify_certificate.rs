@@ -1,7 +1,7 @@
-//! Verifies a storage certificate with nothing but the genesis file.
+//! Verifies a storage certificate that the ledger has, with nothing but the genesis file.
 //!
-//! You will see a certificate of a stored blob accepted, and the same certificate refused for
-//! another blob, for another network, and with one bit changed.
+//! You will see a certificate taken from a block of the ledger and accepted, and the same one
+//! refused for another blob, for another network, and with one bit changed.
 //!
 //! ```sh
 //! cargo run --release --example verify_certificate
@@ -9,9 +9,16 @@
 
 #![expect(clippy::print_stdout, reason = "an example talks to its reader")]
 
-use floe_node::client::StoreProgress;
+use anyhow::Context;
+use floe_node::{Client, client::StoreProgress};
 use floe_protocol::{
-    blob::BlobId, certificate::Certificate, genesis::Genesis, ledger::LedgerView, test_support,
+    blob::BlobId,
+    certificate::Certificate,
+    genesis::Genesis,
+    ledger::{Operation, TransactionId},
+    registration::RegistrationId,
+    test_support,
+    transfer::Wanted,
 };
 use floe_testnet::Cluster;
 use tokio::sync::watch;
@@ -26,35 +33,59 @@ pub async fn run() -> anyhow::Result<()> {
     let cluster = Cluster::builder().nodes(4).shards(16).start().await?;
     let client = cluster.client().await?;
     let (progress, _) = watch::channel(StoreProgress::default());
-    let blob = test_support::blob(2, 10_000);
-    let report = client.store(blob, cluster.writer(), &progress).await?;
-    let bytes = report.certificate.to_bytes();
-    println!("certificate of {}: {} bytes", report.blob, bytes.len());
+    let (blob, wanted) = (test_support::blob(2, 10_000), Wanted { epochs: 2, deletable: false });
+    let report = client.store(blob, wanted, cluster.wallet(), &progress).await?;
+    let certification = report.certification.context("it was certified now")?;
+    client.shutdown().await;
 
-    // From here on: no network, just the genesis that everybody has.
+    // A third party who only knows the transaction: whoever it asks, the block proves itself.
+    let client = cluster.client().await?;
+    let (registration, bytes) = committed(&client, certification).await?;
+    println!("certificate of {}: {} bytes", report.blob, bytes.len());
+    // The committee of the epoch; the client follows the ledger to it from the genesis.
+    let committee = client.committee();
+    client.shutdown().await;
+
+    // From here on nobody is asked.
     let genesis: Genesis = cluster.network().genesis.clone();
-    let view = LedgerView::from_genesis(&genesis)?;
+    let chain = genesis.chain_id();
     let certificate = Certificate::from_bytes(&bytes)?;
-    certificate.verify(view.committee(), view.chain())?;
-    let weight = certificate.weight(view.committee());
-    println!("signed by holders of {weight} of {} shards", view.parameters().n_shards);
+    certificate.verify(&committee, &chain)?;
+    anyhow::ensure!(certificate.fact.blob == report.blob, "of the blob that was stored");
+    anyhow::ensure!(certificate.fact.registration == registration, "of its registration");
+    let weight = certificate.weight(&committee);
+    println!("signed by holders of {weight} of {} shards", committee.n_shards());
 
     let mut other_blob = certificate.clone();
     other_blob.fact.blob = BlobId::new([0; 32]);
-    let refused = other_blob.verify(view.committee(), view.chain());
+    let refused = other_blob.verify(&committee, &chain);
     println!("for another blob: {}", refused.expect_err("it is false"));
 
     let other_chain = Genesis { name: "another".into(), ..genesis }.chain_id();
-    let refused = certificate.verify(view.committee(), &other_chain);
+    let refused = certificate.verify(&committee, &other_chain);
     println!("for another network: {}", refused.expect_err("it is false"));
 
     let mut changed = bytes;
     *changed.last_mut().expect("not empty") ^= 1;
     let refused = Certificate::from_bytes(&changed)
-        .and_then(|certificate| certificate.verify(view.committee(), view.chain()));
+        .and_then(|certificate| certificate.verify(&committee, &chain));
     println!("with a bit changed: {}", refused.expect_err("it is false"));
 
-    client.shutdown().await;
     cluster.shutdown().await?;
     Ok(())
+}
+
+/// The certificate in a committed transaction, and what it certifies.
+async fn committed(
+    client: &Client,
+    id: TransactionId,
+) -> anyhow::Result<(RegistrationId, Vec<u8>)> {
+    let found = client.ledger().transaction(id).await?.context("it was committed")?;
+    println!("committed in block {}", found.header.height);
+    match found.transaction.transaction.operations.into_iter().next() {
+        Some(Operation::CertifyBlob { registration, certificate }) => {
+            Ok((registration, certificate))
+        }
+        other => anyhow::bail!("certifies nothing: {other:?}"),
+    }
 }

@@ -16,9 +16,9 @@ use floe_node::{
 };
 use floe_protocol::{
     blob::BlobId,
-    ledger::LedgerView,
     message::{Limits, Request, Response},
     test_support,
+    transfer::Wanted,
 };
 use floe_testnet::Cluster;
 use prometheus_client::registry::Registry;
@@ -40,15 +40,15 @@ enum Fault {
 async fn replace(cluster: &mut Cluster, i: usize, fault: Fault, slivers: Vec<Response>) {
     let keys = NodeKeys::open(&NodePaths::below(&cluster.dir().join(format!("node-{i}"))).key);
     cluster.stop(i).await.unwrap();
-    let view = LedgerView::from_genesis(&cluster.network().genesis).unwrap();
-    let limits = Limits::new(view.committee().config());
+    let genesis = &cluster.network().genesis;
+    let limits = Limits::new(cluster.committee().config());
     let key = keys.unwrap().node;
-    let mut config = NetworkConfig::new(key, *view.chain(), limits, Role::StorageNode);
+    let mut config = NetworkConfig::new(key, genesis.chain_id(), limits, Role::StorageNode);
     config.limits.loopback_exempt = true;
     config.listen = vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()];
     let bootstrap = cluster.network().bootstrap.iter();
     config.bootstrap = bootstrap.map(|address| address.parse().unwrap()).collect();
-    config.committee = view.committee().members().iter().map(|member| member.node).collect();
+    config.committee = cluster.committee().members().iter().map(|member| member.node).collect();
     let (network, mut inbound, _) = network::start(config, &mut Registry::default()).await.unwrap();
     let mut peers = network.peers();
     peers.wait_for(|view| view.connected.len() >= 3).await.unwrap();
@@ -86,7 +86,9 @@ async fn read_with(fault: Fault) {
     let client = cluster.client().await.unwrap();
     let file = test_support::blob(1, 200_000);
     let (progress, _) = watch::channel(StoreProgress::default());
-    let id = client.store(file.clone(), cluster.writer(), &progress).await.unwrap().blob;
+    let wanted = Wanted { epochs: 2, deletable: false };
+    let stored = client.store(file.clone(), wanted, cluster.wallet(), &progress).await.unwrap();
+    let id = stored.blob;
     client.shutdown().await;
 
     for i in [1, 4] {

@@ -161,7 +161,7 @@ async fn a_stranger_that_votes_twice_is_nobodys_business() {
             let block = Some(BlockHash::new(Hash::new([seed; 32])));
             let (height, kind) = (Height::new(1), VoteKind::Prevote);
             let vote = Vote { height, round: nonce, kind, block, voter: key.public() };
-            vote.sign(stranger.view.chain(), &key)
+            vote.sign(stranger.chain(), &key)
         };
         let equivocation = Equivocation { first: vote(1), second: vote(2) };
         let report = SystemOperation::ReportEquivocation { equivocation };

@@ -1,14 +1,15 @@
 //! What a storage node accepts, refuses and confirms, asked over the real network.
 //!
-//! A confirmation means what it says: all pairs of the node's shards are durable. Everything that
-//! does not verify gets a typed refusal and changes nothing.
+//! A confirmation means what it says: all pairs of the node's shards are durable. Nothing is taken
+//! without a registration on the ledger. Everything that does not verify gets a typed refusal and
+//! changes nothing.
 
 mod common;
 
 use std::{collections::BTreeSet, time::Duration};
 
 use bytes::Bytes;
-use common::{Lie, RawPeer, Written, flip};
+use common::{Lie, RawPeer, WANTED, Written, flip};
 use floe_node::{
     client::{ReadError, ReadOptions},
     config::NodePaths,
@@ -17,9 +18,9 @@ use floe_protocol::{
     blob::BlobId,
     encoding::Axis,
     index::SliverPairIndex,
-    keys::{KeyPair, NodeId},
+    ledger::Operation,
     message::{InvalidReason, Refusal, Request, Response},
-    registration::{RegistrationId, SignedRegistration},
+    registration::RegistrationId,
     test_support,
 };
 use floe_storage::{Store, StoreConfig};
@@ -36,28 +37,31 @@ fn refused(refusal: Refusal) -> Response {
 async fn a_node_that_misses_one_pair_refuses_to_confirm() {
     let cluster = Cluster::builder().nodes(4).shards(16).start().await.unwrap();
     let peer = RawPeer::join(&cluster).await;
-    let (node, writer) = (cluster.node_id(1), cluster.writer());
-    let blob = Written::honest(peer.view.committee().config(), test_support::blob(1, 5_000));
+    let node = cluster.node_id(1);
+    let blob = Written::honest(peer.config(), test_support::blob(1, 5_000));
     let pairs = peer.pairs_of(node, &blob.id());
     assert!(pairs.len() > 1);
 
-    assert_eq!(peer.confirm(node, &blob, writer).await, refused(Refusal::NotRegistered));
-    let stored = peer.table(node, &blob, writer).await;
+    let registration = peer.register(&blob, cluster.wallet(), WANTED).await;
+    let stored = peer.table(node, &blob, registration).await;
     assert_eq!(stored, Response::TableStored { missing: pairs.clone() });
     for pair in &pairs[1..] {
-        assert_eq!(peer.pair(node, &blob, writer, *pair).await, Response::Stored { pair: *pair });
+        assert_eq!(
+            peer.pair(node, &blob, registration, *pair).await,
+            Response::Stored { pair: *pair }
+        );
         let missing = Response::Missing { pairs: pairs[..1].to_vec() };
-        let confirmed = peer.confirm(node, &blob, writer).await;
+        let confirmed = peer.confirm(node, registration).await;
         assert!(confirmed == missing || *pair != pairs[pairs.len() - 1], "{confirmed:?}");
         assert!(!matches!(confirmed, Response::Confirmed { .. }));
     }
-    peer.pair(node, &blob, writer, pairs[0]).await;
-    let Response::Confirmed { signature, .. } = peer.confirm(node, &blob, writer).await else {
+    peer.pair(node, &blob, registration, pairs[0]).await;
+    let Response::Confirmed { signature, .. } = peer.confirm(node, registration).await else {
         panic!("everything is there");
     };
-    let fact = peer.view.fact(blob.id(), peer.registration(&blob, writer).id());
-    let key = peer.view.committee().member(&node).unwrap().bls_key;
-    assert!(fact.verify(peer.view.chain(), &key, &signature));
+    let fact = peer.fact(blob.id(), registration);
+    let key = peer.committee().member(&node).unwrap().bls_key;
+    assert!(fact.verify(peer.chain(), &key, &signature));
     cluster.shutdown().await.unwrap();
 }
 
@@ -65,22 +69,26 @@ async fn a_node_that_misses_one_pair_refuses_to_confirm() {
 async fn a_node_killed_after_the_table_goes_on_and_never_confirms_wrongly() {
     let mut cluster = Cluster::builder().nodes(4).shards(16).start().await.unwrap();
     let peer = RawPeer::join(&cluster).await;
-    let (node, writer) = (cluster.node_id(2), cluster.writer().clone());
-    let blob = Written::honest(peer.view.committee().config(), test_support::blob(2, 5_000));
+    let node = cluster.node_id(2);
+    let blob = Written::honest(peer.config(), test_support::blob(2, 5_000));
     let pairs = peer.pairs_of(node, &blob.id());
-    peer.table(node, &blob, &writer).await;
-    peer.pair(node, &blob, &writer, pairs[0]).await;
+    let registration = peer.register(&blob, cluster.wallet(), WANTED).await;
+    peer.table(node, &blob, registration).await;
+    peer.pair(node, &blob, registration, pairs[0]).await;
 
     cluster.kill(2).await.unwrap();
     cluster.start(2).await.unwrap();
 
     // What it answered for before is still there, and nothing else is claimed.
     let missing = Response::Missing { pairs: pairs[1..].to_vec() };
-    assert_eq!(peer.confirm(node, &blob, &writer).await, missing);
+    assert_eq!(peer.confirm(node, registration).await, missing);
     for pair in &pairs[1..] {
-        assert_eq!(peer.pair(node, &blob, &writer, *pair).await, Response::Stored { pair: *pair });
+        assert_eq!(
+            peer.pair(node, &blob, registration, *pair).await,
+            Response::Stored { pair: *pair }
+        );
     }
-    assert!(matches!(peer.confirm(node, &blob, &writer).await, Response::Confirmed { .. }));
+    assert!(matches!(peer.confirm(node, registration).await, Response::Confirmed { .. }));
     cluster.shutdown().await.unwrap();
 }
 
@@ -88,25 +96,27 @@ async fn a_node_killed_after_the_table_goes_on_and_never_confirms_wrongly() {
 async fn registrations_and_tables_that_do_not_verify_are_refused() {
     let cluster = Cluster::builder().nodes(4).shards(16).start().await.unwrap();
     let peer = RawPeer::join(&cluster).await;
-    let (node, writer) = (cluster.node_id(0), cluster.writer());
-    let config = peer.view.committee().config();
-    let blob = Written::honest(config, test_support::blob(3, 5_000));
-    let other = Written::honest(config, test_support::blob(4, 5_000));
-    let registration = peer.registration(&blob, writer);
+    let (node, wallet) = (cluster.node_id(0), cluster.wallet());
+    let blob = Written::honest(peer.config(), test_support::blob(3, 5_000));
+    let other = Written::honest(peer.config(), test_support::blob(4, 5_000));
     let table = |registration, header, table: Vec<u8>| Request::Table {
         registration,
         header,
         table: table.into(),
     };
     let bytes = blob.table.to_bytes();
+    let header = blob.header;
+    let max_payment = peer.ledger().quote(&header, 1).await.unwrap().price;
+    let register = Operation::RegisterBlob { header, epochs: 1, deletable: true, max_payment };
+    let receipt = peer.ledger().submit(vec![register], wallet).await.unwrap();
+    let registration = receipt.id.registration(peer.chain(), 0);
 
-    // An unlisted writer, a forged signature, another chain.
-    let stranger = KeyPair::from_seed([9; 32]);
-    let unlisted = peer.registration(&blob, &stranger);
-    let forged = SignedRegistration { nonce: 1, ..registration };
+    // One that nobody made, an operation that the transaction does not have, another chain.
     let other_chain = test_support::genesis(5, 16).chain_id();
-    let foreign = SignedRegistration::new(&other_chain, blob.id(), writer, 0);
-    for registration in [unlisted, forged, foreign] {
+    let unmade = RegistrationId::new([5; 32]);
+    let no_operation = receipt.id.registration(peer.chain(), 1);
+    let foreign = receipt.id.registration(&other_chain, 0);
+    for registration in [unmade, no_operation, foreign] {
         let answer = peer.ask(node, table(registration, blob.header, bytes.clone())).await;
         assert_eq!(answer, refused(Refusal::NotRegistered));
     }
@@ -114,6 +124,8 @@ async fn registrations_and_tables_that_do_not_verify_are_refused() {
     // The header of another blob; tables of another blob, one bit off, too short, empty.
     let invalid_table = refused(Refusal::Invalid(InvalidReason::Table));
     let answer = peer.ask(node, table(registration, other.header, bytes.clone())).await;
+    assert_eq!(answer, invalid_table);
+    let answer = peer.ask(node, table(registration, other.header, other.table.to_bytes())).await;
     assert_eq!(answer, invalid_table);
     let mut changed = bytes.clone();
     changed[7] ^= 1;
@@ -123,24 +135,20 @@ async fn registrations_and_tables_that_do_not_verify_are_refused() {
 
     // Nothing of it was kept.
     let pair = peer.pairs_of(node, &blob.id())[0];
-    assert_eq!(peer.pair(node, &blob, writer, pair).await, refused(Refusal::NotRegistered));
-    cluster.shutdown().await.unwrap();
-}
+    let missing = refused(Refusal::TableMissing);
+    assert_eq!(peer.pair(node, &blob, registration, pair).await, missing);
+    assert_eq!(peer.confirm(node, registration).await, missing);
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_writer_registers_a_blob_once_and_locks_nobody_out() {
-    let cluster = Cluster::builder().nodes(4).shards(16).start().await.unwrap();
-    let peer = RawPeer::join(&cluster).await;
-    let (node, writer) = (cluster.node_id(0), cluster.writer());
-    let config = peer.view.committee().config();
-    let blob = Written::honest(config, test_support::blob(3, 5_000));
-    let stored = peer.table(node, &blob, writer).await;
-    assert!(matches!(stored, Response::TableStored { .. }));
-    let registration = SignedRegistration::new(peer.view.chain(), blob.id(), writer, 1);
-    let table = blob.table.to_bytes().into();
-    let request = Request::Table { registration, header: blob.header, table };
-    assert_eq!(peer.ask(node, request).await, refused(Refusal::NotRegistered));
-    assert_eq!(peer.table(node, &blob, writer).await, stored, "the first one stands");
+    // What has been deleted is not registered any more, and its table is not taken.
+    peer.client.delete(blob.id(), wallet).await.unwrap();
+    let gone = async {
+        while peer.confirm(node, registration).await != refused(Refusal::NotRegistered) {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(DEADLINE, gone).await.expect("the node executes the block");
+    let answer = peer.table(node, &blob, registration).await;
+    assert_eq!(answer, refused(Refusal::NotRegistered));
     cluster.shutdown().await.unwrap();
 }
 
@@ -148,36 +156,35 @@ async fn a_writer_registers_a_blob_once_and_locks_nobody_out() {
 async fn a_damaged_pair_proof_is_never_served_and_the_table_mends_it() {
     let mut cluster = Cluster::builder().nodes(4).shards(16).start().await.unwrap();
     let peer = RawPeer::join(&cluster).await;
-    let (node, writer) = (cluster.node_id(1), cluster.writer().clone());
-    let config = peer.view.committee().config();
+    let node = cluster.node_id(1);
+    let config = peer.config();
     let blob = Written::honest(config, test_support::blob(9, 5_000));
-    peer.store(&blob, &writer).await.unwrap();
+    let (registration, _) = peer.store(&blob, cluster.wallet(), WANTED).await.unwrap();
 
     // Overwrites one proof on the disk of the stopped node.
     cluster.stop(1).await.unwrap();
     let paths = NodePaths::below(&cluster.dir().join("node-1"));
     let store = Store::open(&StoreConfig::new(paths.store, paths.marker, node)).unwrap();
-    let registration = peer.registration(&blob, &writer).id();
-    let registration = store.registration(&registration).unwrap().unwrap();
-    let shard = peer.view.committee().member(&node).unwrap().shards[0];
+    let kept = store.blob(&blob.id()).unwrap().unwrap();
+    let shard = peer.committee().member(&node).unwrap().shards[0];
     let pair = blob.id().pair_of(shard, 16);
     let mut proof = store.pair_proof(shard, &blob.id()).unwrap().unwrap();
     *proof.last_mut().unwrap() ^= 1;
-    store.put_table(&registration, &[(shard, proof)]).unwrap();
+    store.put_table(&kept.header, kept.height, &[(shard, proof)]).unwrap();
     store.flush().unwrap();
     drop(store);
     cluster.start(1).await.unwrap();
 
     let read = Request::ReadSliver { blob: blob.id(), pair, axis: Axis::Primary };
     assert_eq!(peer.ask(node, read.clone()).await, refused(Refusal::NotFound));
-    let confirmed = peer.confirm(node, &blob, &writer).await;
+    let confirmed = peer.confirm(node, registration).await;
     assert_eq!(confirmed, refused(Refusal::TableMissing));
     assert_eq!(
-        peer.table(node, &blob, &writer).await,
+        peer.table(node, &blob, registration).await,
         Response::TableStored { missing: Vec::new() }
     );
     assert!(matches!(peer.ask(node, read).await, Response::Sliver { .. }));
-    assert!(matches!(peer.confirm(node, &blob, &writer).await, Response::Confirmed { .. }));
+    assert!(matches!(peer.confirm(node, registration).await, Response::Confirmed { .. }));
     cluster.shutdown().await.unwrap();
 }
 
@@ -185,13 +192,13 @@ async fn a_damaged_pair_proof_is_never_served_and_the_table_mends_it() {
 async fn slivers_that_do_not_verify_are_refused() {
     let cluster = Cluster::builder().nodes(4).shards(16).start().await.unwrap();
     let peer = RawPeer::join(&cluster).await;
-    let (node, writer) = (cluster.node_id(0), cluster.writer());
-    let config = peer.view.committee().config();
+    let node = cluster.node_id(0);
+    let config = peer.config();
     let blob = Written::honest(config, test_support::blob(3, 5_000));
     let other = Written::honest(config, test_support::blob(4, 5_000));
-    let registration = peer.registration(&blob, writer).id();
+    let registration = peer.register(&blob, cluster.wallet(), WANTED).await;
     let pair = peer.pairs_of(node, &blob.id())[0];
-    peer.table(node, &blob, writer).await;
+    peer.table(node, &blob, registration).await;
 
     // One bit off, of another blob, of another pair, swapped, too short, empty.
     let (primary, secondary) = blob.pairs[pair.as_usize()].clone();
@@ -208,20 +215,20 @@ async fn slivers_that_do_not_verify_are_refused() {
         let request = Request::StoreSlivers { registration, pair, primary, secondary };
         let answer = peer.ask(node, request).await;
         assert_eq!(answer, refused(Refusal::Invalid(InvalidReason::Sliver)));
-        assert!(!matches!(peer.confirm(node, &blob, writer).await, Response::Confirmed { .. }));
+        assert!(!matches!(peer.confirm(node, registration).await, Response::Confirmed { .. }));
     }
 
     // A pair of another node's shard, and one under a registration that nobody made.
     let foreign = (0..16).map(SliverPairIndex::new);
     let foreign = { foreign }.find(|pair| peer.holder_of(*pair, &blob.id()) != node).unwrap();
-    let answer = peer.pair(node, &blob, writer, foreign).await;
+    let answer = peer.pair(node, &blob, registration, foreign).await;
     assert_eq!(answer, refused(Refusal::WrongShard));
-    let registration = RegistrationId::new([5; 32]);
-    let request = Request::StoreSlivers { registration, pair, primary, secondary };
+    let nobodys = RegistrationId::new([5; 32]);
+    let request = Request::StoreSlivers { registration: nobodys, pair, primary, secondary };
     assert_eq!(peer.ask(node, request).await, refused(Refusal::NotRegistered));
 
     // After all that the node serves as before.
-    assert_eq!(peer.pair(node, &blob, writer, pair).await, Response::Stored { pair });
+    assert_eq!(peer.pair(node, &blob, registration, pair).await, Response::Stored { pair });
     cluster.shutdown().await.unwrap();
 }
 
@@ -235,82 +242,9 @@ async fn questions_about_what_is_not_there_are_answered_so() {
         let read = Request::ReadSliver { blob, pair, axis };
         assert_eq!(peer.ask(node, read).await, refused(Refusal::NotFound));
     }
-    let status = Request::BlobStatus { blob };
-    assert_eq!(peer.ask(node, status).await, refused(Refusal::NotFound));
-    let confirm = Request::Confirm { registration: RegistrationId::new([5; 32]) };
-    assert_eq!(peer.ask(node, confirm).await, refused(Refusal::NotRegistered));
+    let confirmed = peer.confirm(node, RegistrationId::new([5; 32])).await;
+    assert_eq!(confirmed, refused(Refusal::NotRegistered));
     cluster.shutdown().await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_of_another_blob_or_too_few_signers_is_refused() {
-    let cluster = Cluster::builder().nodes(4).shards(16).start().await.unwrap();
-    let peer = RawPeer::join(&cluster).await;
-    let config = peer.view.committee().config();
-    let blob = Written::honest(config, test_support::blob(5, 100));
-    let other = Written::honest(config, test_support::blob(6, 100));
-    let certificate = peer.store(&blob, cluster.writer()).await.unwrap();
-    let invalid = refused(Refusal::Invalid(InvalidReason::Certificate));
-
-    let request = Request::Certify { header: other.header, certificate: certificate.clone() };
-    assert_eq!(peer.ask(cluster.node_id(0), request).await, invalid);
-
-    let mut forged = certificate;
-    forged.fact.blob = other.id();
-    let request = Request::Certify { header: other.header, certificate: forged };
-    assert_eq!(peer.ask(cluster.node_id(0), request).await, invalid);
-    let status = Request::BlobStatus { blob: other.id() };
-    assert_eq!(peer.ask(cluster.node_id(0), status).await, refused(Refusal::NotFound));
-    cluster.shutdown().await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_new_certificate_reaches_every_node_by_gossip() {
-    let cluster = Cluster::builder().nodes(4).shards(16).start().await.unwrap();
-    let peer = RawPeer::join(&cluster).await;
-    let config = peer.view.committee().config();
-    let writer = cluster.writer();
-    let blob = Written::honest(config, test_support::blob(7, 100));
-    let fact = peer.view.fact(blob.id(), peer.registration(&blob, writer).id());
-    let mut confirmations = Vec::new();
-    for (position, member) in peer.view.committee().members().iter().enumerate().take(3) {
-        peer.table(member.node, &blob, writer).await;
-        for pair in peer.pairs_of(member.node, &blob.id()) {
-            peer.pair(member.node, &blob, writer, pair).await;
-        }
-        if let Response::Confirmed { signature, .. } =
-            peer.confirm(member.node, &blob, writer).await
-        {
-            confirmations.push((position, signature));
-        }
-    }
-    let committee = peer.view.committee();
-    let certificate =
-        floe_protocol::certificate::Certificate::new(committee, fact, &confirmations).unwrap();
-    // Told to one node only; the last one has not even seen the blob's table.
-    let request = Request::Certify { header: blob.header, certificate: certificate.clone() };
-    assert_eq!(peer.ask(committee.members()[0].node, request).await, Response::Certified);
-    let everybody_knows = async {
-        for member in committee.members() {
-            while certificate_at(&peer, member.node, blob.id()).await.is_none() {
-                tokio::task::yield_now().await;
-            }
-        }
-    };
-    timeout(DEADLINE, everybody_knows).await.expect("gossip brings it to everybody");
-    for member in committee.members() {
-        let kept = certificate_at(&peer, member.node, blob.id()).await;
-        assert_eq!(kept, Some(certificate.to_bytes()));
-    }
-    cluster.shutdown().await.unwrap();
-}
-
-/// The certificate that a node keeps of a blob.
-async fn certificate_at(peer: &RawPeer, node: NodeId, blob: BlobId) -> Option<Vec<u8>> {
-    match peer.ask(node, Request::BlobStatus { blob }).await {
-        Response::BlobStatus(answer) => answer.certificate,
-        _ => None,
-    }
 }
 
 /// A writer that lies is caught, or what it wrote reads the same for everybody: whichever three of
@@ -321,12 +255,13 @@ async fn two_successful_reads_agree_whatever_the_writer_did() {
     let (row, column) = (SliverPairIndex::new(1), SliverPairIndex::new(5));
     let mut cluster = Cluster::builder().nodes(7).shards(7).start().await.unwrap();
     let peer = RawPeer::join(&cluster).await;
-    let config = peer.view.committee().config();
+    let config = peer.config();
     let mut blobs = Vec::new();
     for lie in [Lie::Row(row), Lie::Column(column), Lie::Digest(row)] {
         let blob = Written::lying(config, file.clone(), lie);
         // A false digest is refused by its holder; six of seven are a quorum all the same.
-        assert!(peer.store(&blob, cluster.writer()).await.is_some(), "{lie:?}");
+        let stored = peer.store(&blob, cluster.wallet(), WANTED).await;
+        assert!(stored.is_some(), "{lie:?}");
         blobs.push((lie, blob, BTreeSet::new(), 0));
     }
     let client = cluster.client().await.unwrap();

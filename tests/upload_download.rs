@@ -2,15 +2,23 @@
 
 use bytes::Bytes;
 use floe_node::client::{
-    Client, ReadError, ReadOptions, StatusError, StoreError, StorePhase, StoreProgress,
+    Client, Outcome, ReadError, ReadOptions, StatusError, StoreError, StorePhase, StoreProgress,
 };
-use floe_protocol::{blob::BlobId, ledger::BlobState, test_support};
+use floe_protocol::{
+    blob::BlobId,
+    ledger::{AccountId, Amount, BlobState},
+    test_support,
+    transfer::Wanted,
+};
 use floe_testnet::Cluster;
 use tokio::sync::watch;
 
+const WANTED: Wanted = Wanted { epochs: 2, deletable: true };
+
 async fn store(client: &Client, cluster: &Cluster, file: &Bytes) -> Result<BlobId, StoreError> {
     let (progress, _) = watch::channel(StoreProgress::default());
-    client.store(file.clone(), cluster.writer(), &progress).await.map(|report| report.blob)
+    let report = client.store(file.clone(), WANTED, cluster.wallet(), &progress).await?;
+    Ok(report.blob)
 }
 
 async fn read(client: &Client, id: BlobId) -> Result<Vec<u8>, ReadError> {
@@ -31,7 +39,7 @@ async fn a_file_survives_the_loss_of_four_of_seven_nodes() {
     let late = cluster.client().await.unwrap();
     assert_eq!(read(&late, id).await.unwrap(), file);
     let status = late.blob_status(id).await.unwrap();
-    assert_eq!(status.status.state, BlobState::Certified);
+    assert_eq!(status.state, BlobState::Certified);
     cluster.shutdown().await.unwrap();
 }
 
@@ -77,20 +85,26 @@ async fn ranges_return_exactly_their_bytes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn storing_again_sends_nothing_and_keeps_the_id() {
+async fn storing_again_pays_and_sends_nothing() {
     let cluster = Cluster::builder().nodes(4).shards(16).start().await.unwrap();
     let client = cluster.client().await.unwrap();
     let file = test_support::blob(5, 10_000);
     let (progress, watched) = watch::channel(StoreProgress::default());
-    let first = client.store(file.clone(), cluster.writer(), &progress).await.unwrap();
-    assert!(!first.already_certified);
-    assert_eq!(first.confirmed_shards, 16);
+    let (wallet, ledger) = (cluster.wallet(), client.ledger());
+    let account = AccountId::new(wallet.public());
+    let first = client.store(file.clone(), WANTED, wallet, &progress).await.unwrap();
+    assert_eq!(first.outcome, Outcome::Stored);
+    assert_eq!(first.confirmed_shards, Some(16));
     assert_eq!(watched.borrow().phase, StorePhase::Tail);
     assert_eq!(watched.borrow().stored_bytes, watched.borrow().total_bytes);
-    let second = client.store(file, cluster.writer(), &progress).await.unwrap();
-    assert!(second.already_certified);
-    assert_eq!(second.blob, first.blob);
-    assert_eq!(second.certificate.fact, first.certificate.fact);
+    let before = ledger.account(account).await.unwrap().value.unwrap();
+    let second = client.store(file, WANTED, wallet, &progress).await.unwrap();
+    assert_eq!((second.outcome, second.blob), (Outcome::AlreadyStored, first.blob));
+    assert_eq!((second.registration, second.end), (first.registration, first.end));
+    assert_eq!((second.paid, second.payment), (Amount::ZERO, None));
+    assert_eq!((second.certificate, second.confirmed_shards), (None, None));
+    let after = ledger.account(account).await.unwrap().value.unwrap();
+    assert_eq!(after, before, "nothing was paid, nothing was sent");
     cluster.shutdown().await.unwrap();
 }
 
@@ -124,7 +138,7 @@ async fn nodes_find_each_other_again_after_any_of_them_restarts() {
 async fn an_empty_file_and_the_largest_file_round_trip() {
     let cluster = Cluster::builder().nodes(7).shards(7).start().await.unwrap();
     let client = cluster.client().await.unwrap();
-    let max = usize::try_from(client.view().parameters().max_blob_bytes).unwrap();
+    let max = usize::try_from(client.parameters().max_blob_bytes).unwrap();
     for len in [0, 1, 15, 16, max] {
         let file = test_support::blob(7, len);
         let id = store(&client, &cluster, &file).await.unwrap();

@@ -52,7 +52,6 @@ pub struct Cluster {
     files: SwarmFiles,
     network: NetworkFile,
     committee: Committee,
-    writer: KeyPair,
     wallet: KeyPair,
     nodes: Vec<Slot>,
     // Last, so that they outlive the nodes.
@@ -90,19 +89,14 @@ impl Cluster {
         &self.network
     }
 
-    /// The writer that the genesis lists.
-    #[must_use]
-    pub const fn writer(&self) -> &KeyPair {
-        &self.writer
-    }
-
     /// The committee.
     #[must_use]
     pub const fn committee(&self) -> &Committee {
         &self.committee
     }
 
-    /// The key of the account that the genesis funds, which is also every node's operator.
+    /// The key of the account that the genesis funds: it pays for what is stored, and is also every
+    /// node's operator.
     #[must_use]
     pub const fn wallet(&self) -> &KeyPair {
         &self.wallet
@@ -124,9 +118,8 @@ impl Cluster {
     #[must_use]
     pub fn env_line(&self) -> String {
         let network = shell_word(&self.files.network());
-        let writer = shell_word(&self.files.writer_key());
         let wallet = shell_word(&self.files.wallet());
-        format!("export FLOE_NETWORK={network} FLOE_WRITER_KEY={writer} FLOE_WALLET={wallet}")
+        format!("export FLOE_NETWORK={network} FLOE_WALLET={wallet}")
     }
 
     /// A node that runs in this process.

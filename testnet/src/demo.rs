@@ -23,6 +23,7 @@ use floe_protocol::{
     blob::BlobId,
     encoding::EncodingConfig,
     ledger::{AccountId, Amount, Operation, Supply},
+    transfer::Wanted,
 };
 use serde::Serialize;
 use tokio::sync::watch;
@@ -38,6 +39,8 @@ const SHARDS: u16 = 64;
 /// Node 0, through which the others joined, is one of them.
 const STOPPED: [usize; 4] = [0, 2, 3, 5];
 const GENERATED_BYTES: usize = 32 << 20;
+/// What is paid for.
+const WANTED: Wanted = Wanted { epochs: 2, deletable: true };
 /// What one wallet pays another.
 const PAID: Amount = Amount::from_wal(5);
 
@@ -156,7 +159,7 @@ pub(crate) async fn run(args: &DemoArgs) -> anyhow::Result<()> {
         encoded_bytes: stored.encoded_bytes,
         nodes: NODES,
         shards: SHARDS,
-        confirmed_shards: stored.confirmed_shards,
+        confirmed_shards: stored.confirmed_shards.unwrap_or(0),
         stopped_nodes: STOPPED.to_vec(),
         shards_left: demonstrated.shards_left,
         shards_to_read: demonstrated.shards_to_read,
@@ -189,10 +192,8 @@ async fn demonstrate(
     let client = cluster.client().await?;
     let confirmed = |report: &StoreReport| {
         let encoded = human_bytes(report.encoded_bytes);
-        format!(
-            "{encoded} with redundancy, {} of {SHARDS} shards confirmed",
-            report.confirmed_shards
-        )
+        let shards = report.confirmed_shards.unwrap_or(0);
+        format!("{encoded} with redundancy, {shards} of {SHARDS} shards confirmed")
     };
     let stored = steps.run(("store the file", bytes), store(cluster, &client, file), confirmed);
     let stored = stored.await?;
@@ -281,7 +282,7 @@ async fn stop_nodes(steps: &mut Steps, cluster: &mut Cluster) -> anyhow::Result<
 
 async fn store(cluster: &Cluster, client: &Client, file: &Bytes) -> anyhow::Result<StoreReport> {
     let progress = watch::Sender::new(StoreProgress::default());
-    Ok(client.store(file.clone(), cluster.writer(), &progress).await?)
+    Ok(client.store(file.clone(), WANTED, cluster.wallet(), &progress).await?)
 }
 
 async fn read_back(cluster: &Cluster, blob: BlobId, file: &Bytes) -> anyhow::Result<()> {

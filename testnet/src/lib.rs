@@ -8,12 +8,14 @@
 //! # async fn example() -> anyhow::Result<()> {
 //! use bytes::Bytes;
 //! use floe_node::client::{ReadOptions, StoreProgress};
+//! use floe_protocol::transfer::Wanted;
 //! use floe_testnet::Cluster;
 //!
 //! let mut cluster = Cluster::builder().nodes(7).shards(64).start().await?;
 //! let client = cluster.client().await?;
 //! let progress = tokio::sync::watch::Sender::new(StoreProgress::default());
-//! let stored = client.store(Bytes::from_static(b"hello"), cluster.writer(), &progress).await?;
+//! let (blob, wanted) = (Bytes::from_static(b"hello"), Wanted { epochs: 2, deletable: true });
+//! let stored = client.store(blob, wanted, cluster.wallet(), &progress).await?;
 //! cluster.stop(0).await?;
 //! let blob = client.read(stored.blob, ReadOptions::default()).await?.read_to_end().await?;
 //! assert_eq!(blob, b"hello");

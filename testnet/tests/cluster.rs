@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use floe_node::client::{ReadOptions, StoreProgress};
-use floe_protocol::blob::BlobId;
+use floe_protocol::{blob::BlobId, transfer::Wanted};
 use floe_testnet::{Cluster, ClusterBuilder, NodeState, content};
 use tokio::sync::watch;
 
@@ -19,7 +19,8 @@ async fn store(cluster: &Cluster, seed: u64) -> BlobId {
     let client = cluster.client().await.unwrap();
     let progress = watch::Sender::new(StoreProgress::default());
     let blob = content(seed, BLOB_BYTES);
-    let stored = client.store(blob, cluster.writer(), &progress).await.unwrap();
+    let wanted = Wanted { epochs: 2, deletable: true };
+    let stored = client.store(blob, wanted, cluster.wallet(), &progress).await.unwrap();
     client.shutdown().await;
     stored.blob
 }
@@ -117,7 +118,6 @@ async fn a_swarm_starts_again_from_its_directory() {
 fn check_env_line(line: &str, dir: &Path) {
     let dir = dir.canonicalize().unwrap();
     let dir = dir.display();
-    let expected =
-        format!("export FLOE_NETWORK={dir}/network.json FLOE_WRITER_KEY={dir}/writer.key");
-    assert_eq!(line, format!("{expected} FLOE_WALLET={dir}/wallet.key"));
+    let expected = format!("export FLOE_NETWORK={dir}/network.json FLOE_WALLET={dir}/wallet.key");
+    assert_eq!(line, expected);
 }

@@ -75,9 +75,8 @@ async fn up_takes_commands(mode: &[&str]) {
     let line = timeout(DEADLINE, lines.next_line()).await.unwrap().unwrap().unwrap();
     let words: Vec<_> = line.split(' ').collect();
     let network = words[1].strip_prefix("FLOE_NETWORK=").unwrap();
-    let writer = words[2].strip_prefix("FLOE_WRITER_KEY=").unwrap();
-    let wallet = words[3].strip_prefix("FLOE_WALLET=").unwrap();
-    for file in [network, writer, wallet] {
+    let wallet = words[2].strip_prefix("FLOE_WALLET=").unwrap();
+    for file in [network, wallet] {
         assert!(Path::new(file).exists(), "{line}");
     }
 

@@ -4,25 +4,37 @@
 #![expect(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use floe_node::network::{self, Network, NetworkConfig, Role};
+use floe_node::{
+    Client,
+    client::{LedgerClient, LedgerError, ledger::Receipt},
+    network::{self, Network, NetworkConfig, Role},
+};
 use floe_protocol::{
     blob::{BlobHeader, BlobId, PairDigest, PairProof},
     certificate::{Certificate, ConfirmedFact},
+    committee::Committee,
     encoding::{self, Axis, BlobLayout, DigestTable, EncodedBlob, EncodingConfig},
     index::SliverPairIndex,
-    keys::{KeyPair, NodeId},
-    ledger::LedgerView,
+    keys::{BlsSignature, ChainId, KeyPair, NodeId},
+    ledger::{Operation, Registration},
     message::{InvalidReason, Limits, Refusal, Request, Response},
-    registration::SignedRegistration,
+    registration::RegistrationId,
+    transfer::Wanted,
 };
 use floe_testnet::Cluster;
 use prometheus_client::registry::Registry;
 
+/// What tests pay for when the terms do not matter to them.
+pub const WANTED: Wanted = Wanted { epochs: 2, deletable: true };
+
 /// A light peer that sends what it is told, true or false.
 pub struct RawPeer {
     pub network: Network,
-    pub view: LedgerView,
+    /// An honest client of the same swarm: transactions and facts go through it.
+    pub client: Client,
 }
 
 impl RawPeer {
@@ -31,27 +43,78 @@ impl RawPeer {
     }
 
     pub async fn join_with_key(cluster: &Cluster, key: KeyPair, role: Role) -> Self {
-        let view = LedgerView::from_genesis(&cluster.network().genesis).unwrap();
-        let limits = Limits::new(view.committee().config());
-        let mut config = NetworkConfig::new(key, *view.chain(), limits, role);
+        let committee = cluster.committee();
+        let (chain, limits) =
+            (cluster.network().genesis.chain_id(), Limits::new(committee.config()));
+        let mut config = NetworkConfig::new(key, chain, limits, role);
         let bootstrap = cluster.network().bootstrap.iter();
         config.bootstrap = bootstrap.map(|address| address.parse().unwrap()).collect();
-        config.committee = view.committee().members().iter().map(|member| member.node).collect();
+        config.committee = committee.members().iter().map(|member| member.node).collect();
         let (network, mut inbound, _) =
             network::start(config, &mut Registry::default()).await.unwrap();
         tokio::spawn(async move { while inbound.requests.recv().await.is_some() {} });
         let mut peers = network.peers();
         peers.wait_for(|view| !view.connected.is_empty()).await.unwrap();
-        Self { network, view }
+        Self { network, client: cluster.client().await.unwrap() }
     }
 
     pub async fn ask(&self, node: NodeId, request: Request) -> Response {
         self.network.request(node, request).await.unwrap()
     }
 
+    pub fn ledger(&self) -> &LedgerClient {
+        self.client.ledger()
+    }
+
+    pub fn chain(&self) -> &ChainId {
+        self.client.chain()
+    }
+
+    pub fn committee(&self) -> Arc<Committee> {
+        self.client.committee()
+    }
+
+    pub fn config(&self) -> EncodingConfig {
+        self.client.encoding()
+    }
+
+    /// Registers a blob on the ledger, paid by `wallet`.
+    pub async fn register(
+        &self,
+        blob: &Written,
+        wallet: &KeyPair,
+        Wanted { epochs, deletable }: Wanted,
+    ) -> RegistrationId {
+        let header = blob.header;
+        let max_payment = self.ledger().quote(&header, epochs).await.unwrap().price;
+        let operation = Operation::RegisterBlob { header, epochs, deletable, max_payment };
+        let receipt = self.ledger().submit(vec![operation], wallet).await.unwrap();
+        receipt.id.registration(self.chain(), 0)
+    }
+
+    /// Hands a certificate for a registration to the ledger.
+    pub async fn certify(
+        &self,
+        registration: RegistrationId,
+        certificate: Vec<u8>,
+        wallet: &KeyPair,
+    ) -> Result<Receipt, LedgerError> {
+        let operation = Operation::CertifyBlob { registration, certificate };
+        self.ledger().submit(vec![operation], wallet).await
+    }
+
+    /// What the ledger proves of a registration.
+    pub async fn registration(&self, id: RegistrationId) -> Option<Registration> {
+        self.ledger().registration(id).await.unwrap().value
+    }
+
     /// Sends the table of a blob.
-    pub async fn table(&self, node: NodeId, blob: &Written, writer: &KeyPair) -> Response {
-        let registration = self.registration(blob, writer);
+    pub async fn table(
+        &self,
+        node: NodeId,
+        blob: &Written,
+        registration: RegistrationId,
+    ) -> Response {
         let table = blob.table.to_bytes().into();
         self.ask(node, Request::Table { registration, header: blob.header, table }).await
     }
@@ -61,68 +124,83 @@ impl RawPeer {
         &self,
         node: NodeId,
         blob: &Written,
-        writer: &KeyPair,
+        registration: RegistrationId,
         pair: SliverPairIndex,
     ) -> Response {
-        let registration = self.registration(blob, writer).id();
         let (primary, secondary) = blob.pairs[pair.as_usize()].clone();
         self.ask(node, Request::StoreSlivers { registration, pair, primary, secondary }).await
     }
 
-    pub async fn confirm(&self, node: NodeId, blob: &Written, writer: &KeyPair) -> Response {
-        let registration = self.registration(blob, writer).id();
+    pub async fn confirm(&self, node: NodeId, registration: RegistrationId) -> Response {
         self.ask(node, Request::Confirm { registration }).await
     }
 
-    pub fn registration(&self, blob: &Written, writer: &KeyPair) -> SignedRegistration {
-        SignedRegistration::new(self.view.chain(), blob.id(), writer, 0)
+    /// What nodes confirm in the running epoch.
+    pub fn fact(&self, blob: BlobId, registration: RegistrationId) -> ConfirmedFact {
+        ConfirmedFact { epoch: self.committee().epoch(), blob, registration }
     }
 
     /// The pairs that a node holds of a blob.
     pub fn pairs_of(&self, node: NodeId, blob: &BlobId) -> Vec<SliverPairIndex> {
-        let member = self.view.committee().member(&node).unwrap();
-        let n_shards = self.view.parameters().n_shards;
-        member.shards.iter().map(|shard| blob.pair_of(*shard, n_shards)).collect()
+        let committee = self.committee();
+        let shards = committee.member(&node).unwrap().shards.iter();
+        shards.map(|shard| blob.pair_of(*shard, committee.n_shards())).collect()
     }
 
     /// The node that holds a pair of a blob.
     pub fn holder_of(&self, pair: SliverPairIndex, blob: &BlobId) -> NodeId {
-        let committee = self.view.committee();
+        let committee = self.committee();
         let shard = blob.shard_of(pair, committee.n_shards());
         committee.members()[committee.holder(shard)].node
     }
 
-    /// Stores a blob, whatever is wrong with it, on every node that takes it, and certifies it.
-    pub async fn store(&self, blob: &Written, writer: &KeyPair) -> Option<Certificate> {
-        let committee = self.view.committee();
-        let fact: ConfirmedFact = self.view.fact(blob.id(), self.registration(blob, writer).id());
+    /// Sends a blob, whatever is wrong with it, to the members at these positions; their verified
+    /// confirmations.
+    pub async fn upload(
+        &self,
+        blob: &Written,
+        registration: RegistrationId,
+        members: impl IntoIterator<Item = usize>,
+    ) -> Vec<(usize, BlsSignature)> {
+        let (committee, fact) = (self.committee(), self.fact(blob.id(), registration));
         let mut confirmations = Vec::new();
-        for (position, member) in committee.members().iter().enumerate() {
-            assert!(matches!(
-                self.table(member.node, blob, writer).await,
-                Response::TableStored { .. }
-            ));
+        for position in members {
+            let member = &committee.members()[position];
+            let answer = self.table(member.node, blob, registration).await;
+            assert!(matches!(answer, Response::TableStored { .. }), "{answer:?}");
             for pair in self.pairs_of(member.node, &blob.id()) {
-                match self.pair(member.node, blob, writer, pair).await {
+                match self.pair(member.node, blob, registration, pair).await {
                     Response::Stored { .. }
                     | Response::Refused(Refusal::Invalid(InvalidReason::Sliver)) => {}
                     other => panic!("{other:?}"),
                 }
             }
             if let Response::Confirmed { signature, .. } =
-                self.confirm(member.node, blob, writer).await
+                self.confirm(member.node, registration).await
             {
-                assert!(fact.verify(self.view.chain(), &member.bls_key, &signature));
+                assert!(fact.verify(self.chain(), &member.bls_key, &signature));
                 confirmations.push((position, signature));
             }
         }
-        let certificate = Certificate::new(committee, fact, &confirmations).ok()?;
-        for member in committee.members() {
-            let certificate = certificate.clone();
-            let request = Request::Certify { header: blob.header, certificate };
-            assert_eq!(self.ask(member.node, request).await, Response::Certified);
-        }
-        Some(certificate)
+        confirmations
+    }
+
+    /// Registers a blob, stores it, whatever is wrong with it, on every node that takes it, and
+    /// certifies it on the ledger. None if too few nodes confirm.
+    pub async fn store(
+        &self,
+        blob: &Written,
+        wallet: &KeyPair,
+        wanted: Wanted,
+    ) -> Option<(RegistrationId, Certificate)> {
+        let registration = self.register(blob, wallet, wanted).await;
+        let committee = self.committee();
+        let everybody = 0..committee.members().len();
+        let confirmations = self.upload(blob, registration, everybody).await;
+        let fact = self.fact(blob.id(), registration);
+        let certificate = Certificate::new(&committee, fact, &confirmations).ok()?;
+        self.certify(registration, certificate.to_bytes(), wallet).await.unwrap();
+        Some((registration, certificate))
     }
 }
 

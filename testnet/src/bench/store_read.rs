@@ -17,9 +17,12 @@ use bytes::Bytes;
 use floe_node::{
     Client,
     cli::size::{human_bytes, parse_bytes},
-    client::{ReadOptions, StoreProgress},
+    client::{Outcome as Stored, ReadOptions, StoreProgress},
 };
-use floe_protocol::encoding::{EncodedBlob, EncodingConfig};
+use floe_protocol::{
+    encoding::{EncodedBlob, EncodingConfig},
+    transfer::Wanted,
+};
 use serde::Serialize;
 use tempfile::TempDir;
 use tokio::{sync::watch, task::spawn_blocking};
@@ -35,6 +38,8 @@ use crate::{
     workload,
 };
 
+/// What is paid for.
+const WANTED: Wanted = Wanted { epochs: 2, deletable: true };
 /// What a storage node has by itself.
 const NODE_CACHE_BYTES: u64 = 64 << 20;
 
@@ -215,10 +220,10 @@ async fn store_and_read(
 ) -> anyhow::Result<()> {
     let progress = watch::Sender::new(StoreProgress::default());
     let started = Instant::now();
-    let stored = client.store(blob.clone(), cluster.writer(), &progress).await?;
+    let stored = client.store(blob.clone(), WANTED, cluster.wallet(), &progress).await?;
     times.store.push(started.elapsed());
     times.certified.push(Duration::from_millis(stored.encode_ms + stored.certify_ms));
-    ensure!(!stored.already_certified, "the blob was stored before");
+    ensure!(stored.outcome == Stored::Stored, "the blob was stored before");
     let started = Instant::now();
     let read = client.read(stored.blob, ReadOptions::default()).await?.read_to_end().await?;
     times.read.push(started.elapsed());

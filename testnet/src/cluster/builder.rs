@@ -199,7 +199,6 @@ impl ClusterBuilder {
         let mut cluster = Cluster {
             options,
             committee: network.genesis.committee()?,
-            writer: files.read_writer()?,
             wallet: files.read_wallet()?,
             nodes: network.genesis.members.iter().map(|member| slot(member.node)).collect(),
             files,

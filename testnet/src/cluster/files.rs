@@ -2,8 +2,7 @@
 //!
 //! ```text
 //! DIR/network.json          genesis and the addresses of all nodes: what clients are given
-//! DIR/writer.key            the writer that the genesis lists
-//! DIR/wallet.key            the account that the genesis funds
+//! DIR/wallet.key            the account that the genesis funds: it pays for what is stored
 //! DIR/lock                  held while the swarm runs
 //! DIR/control.sock          where `floe-testnet up` takes commands
 //! DIR/node-0/node.key ...   each node's files, as `NodePaths::below` names them
@@ -90,10 +89,6 @@ impl SwarmFiles {
         self.dir.join("network.json")
     }
 
-    pub(crate) fn writer_key(&self) -> PathBuf {
-        self.dir.join("writer.key")
-    }
-
     pub(crate) fn wallet(&self) -> PathBuf {
         self.dir.join("wallet.key")
     }
@@ -123,7 +118,7 @@ impl SwarmFiles {
         }
     }
 
-    /// Draws keys for nodes and writer and makes the genesis.
+    /// Draws keys for nodes, wallet and faucet and makes the genesis.
     pub(super) fn create(
         &self,
         nodes: usize,
@@ -135,7 +130,6 @@ impl SwarmFiles {
         let mut keys = (0..nodes).map(|_| NodeKeys::generate()).collect::<Result<Vec<_>, _>>()?;
         // Committees are sorted by node id: so node 3 is also member 3.
         keys.sort_by_key(|keys| keys.node.public());
-        let writer = key_file::generate_key_pair()?;
         let (wallet, source) = (key_file::generate_key_pair()?, key_file::generate_key_pair()?);
         let faucet = Faucet { seed: Hash::new(*source.seed()), amount: Amount::from_wal(100) };
         let funded = |key: &KeyPair, balance| GenesisAccount {
@@ -155,7 +149,6 @@ impl SwarmFiles {
             n_shards,
             max_blob_bytes: config.default_max_blob_bytes(),
             members: keys.iter().map(member).collect(),
-            writers: vec![writer.public()],
             accounts,
             faucet: Some(faucet),
             ledger: options.ledger,
@@ -166,7 +159,6 @@ impl SwarmFiles {
             fs::create_dir(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
             keys.create(&dir.join("node.key"))?;
         }
-        key_file::create_writer_key(&self.writer_key(), &writer)?;
         key_file::create_wallet(&self.wallet(), &wallet)?;
         self.write_network(&NetworkFile { genesis, bootstrap: Vec::new() })
     }
@@ -208,10 +200,6 @@ impl SwarmFiles {
 
     pub(crate) fn read_wallet(&self) -> anyhow::Result<KeyPair> {
         Ok(key_file::open_wallet(&self.wallet())?)
-    }
-
-    pub(crate) fn read_writer(&self) -> anyhow::Result<KeyPair> {
-        Ok(key_file::open_writer_key(&self.writer_key())?)
     }
 
     /// Where a node listens: on the ports that it had before, where these are free.
@@ -274,8 +262,8 @@ mod tests {
         files.create(4, 7, &GenesisOptions::default()).unwrap();
         assert!(files.is_swarm());
         let network = files.read_network().unwrap();
-        let writer = files.read_writer().unwrap();
-        assert_eq!(network.genesis.writers, [writer.public()]);
+        let wallet = AccountId::new(files.read_wallet().unwrap().public());
+        assert!(network.genesis.accounts.iter().any(|funded| funded.account == wallet));
         let ids: Vec<_> = network.genesis.members.iter().map(|member| member.node).collect();
         assert!(ids.is_sorted());
         for (node, id) in ids.iter().enumerate() {

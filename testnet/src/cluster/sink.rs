@@ -18,7 +18,6 @@ use floe_protocol::{
     encoding::EncodingConfig,
     genesis::NetworkFile,
     keys::KeyPair,
-    ledger::LedgerView,
     message::{Limits, Refusal, Request, Response},
 };
 use prometheus_client::registry::Registry;
@@ -63,17 +62,17 @@ pub(crate) fn network_config(
     key: KeyPair,
     role: Role,
 ) -> anyhow::Result<NetworkConfig> {
-    let view = LedgerView::from_genesis(&network.genesis)?;
+    let committee = network.genesis.committee()?;
     let bootstrap = network.bootstrap.iter().map(|address| address.parse());
     Ok(NetworkConfig {
         key,
-        chain: *view.chain(),
-        messages: Limits::new(view.committee().config()),
+        chain: network.genesis.chain_id(),
+        messages: Limits::new(committee.config()),
         listen: Vec::new(),
         external: Vec::new(),
         bootstrap: bootstrap.collect::<Result<_, _>>()?,
         role,
-        committee: view.committee().members().iter().map(|member| member.node).collect(),
+        committee: committee.members().iter().map(|member| member.node).collect(),
         limits: NetworkLimits::default(),
     })
 }
@@ -92,8 +91,6 @@ async fn serve(encoding: EncodingConfig, mut requests: mpsc::Receiver<InboundReq
             }
             Request::Table { .. }
             | Request::Confirm { .. }
-            | Request::Certify { .. }
-            | Request::BlobStatus { .. }
             | Request::NodeStatus
             | Request::Ledger(_) => Response::Refused(Refusal::Unavailable),
         });

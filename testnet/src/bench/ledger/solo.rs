@@ -57,7 +57,6 @@ impl Solo {
             n_shards,
             max_blob_bytes: EncodingConfig::new(n_shards)?.default_max_blob_bytes(),
             members: keys.iter().map(member).collect(),
-            writers: vec![keys[0].node.public()],
             accounts: funded,
             faucet: None,
             ledger: LedgerParameters::default(),
