@@ -28,22 +28,20 @@ const UNKNOWN_ID: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 struct Home {
     dir: PathBuf,
     network: PathBuf,
-    writer: PathBuf,
+    wallet: PathBuf,
 }
 
 impl Home {
     fn of(cluster: &Cluster, dir: &TempDir) -> Self {
-        Self {
-            dir: dir.path().to_owned(),
-            network: cluster.dir().join("network.json"),
-            writer: cluster.dir().join("writer.key"),
-        }
+        let wallet = dir.path().join("wallet.key");
+        floe_node::key_file::create_wallet(&wallet, cluster.wallet()).unwrap();
+        Self { dir: dir.path().to_owned(), network: cluster.dir().join("network.json"), wallet }
     }
 
     /// A network of four nodes that do not run. Whoever knocks at `bootstrap` is not answered.
     fn offline(dir: &TempDir, bootstrap: &str) -> Self {
         let dir = dir.path().to_owned();
-        let home = Self { network: dir.join("network.json"), writer: dir.join("writer.key"), dir };
+        let home = Self { network: dir.join("network.json"), wallet: dir.join("wallet.key"), dir };
         for i in 0..4 {
             home.floe(["node", "init", "--dir", &format!("n{i}")]).expect(0);
         }
@@ -55,6 +53,7 @@ impl Home {
         arguments.extend(members.chain(["--bootstrap".into(), bootstrap]));
         let made = home.floe(&arguments).expect(0);
         assert!(made.text().contains("chain id"), "{}", made.describe());
+        home.floe(["wallet", "new"]).expect(0);
         home
     }
 
@@ -63,10 +62,11 @@ impl Home {
         command
             .current_dir(&self.dir)
             .env("FLOE_NETWORK", &self.network)
-            .env("FLOE_WRITER_KEY", &self.writer)
+            .env("FLOE_WALLET", &self.wallet)
             // Not the configuration of whoever runs the tests.
             .env("XDG_CONFIG_HOME", self.dir.join("config"))
             .env_remove("FLOE_PROGRESS")
+            .env_remove("FLOE_EPOCHS")
             .env_remove("FLOE_LOG")
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())
@@ -86,6 +86,24 @@ impl Home {
         finish(child)
     }
 
+    fn json(&self, arguments: &[&str]) -> Value {
+        self.floe(["--json"].iter().chain(arguments)).expect(0).json()
+    }
+
+    /// Runs it and reads its results, one object a line.
+    fn json_lines(&self, arguments: &[&str]) -> Vec<Value> {
+        let run = self.floe(["--json"].iter().chain(arguments)).expect(0);
+        run.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    fn balance(&self) -> u128 {
+        frost(&self.json(&["wallet", "balance"])["balance_frost"])
+    }
+
+    fn nonce(&self) -> u64 {
+        self.json(&["ledger", "account"])["nonce"].as_u64().unwrap()
+    }
+
     fn put(&self, name: &str, bytes: &[u8]) {
         fs::write(self.dir.join(name), bytes).unwrap();
     }
@@ -99,6 +117,16 @@ impl Home {
         let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
         names.filter(|name| name.contains(".part")).count()
     }
+}
+
+fn frost(value: &Value) -> u128 {
+    value.as_str().unwrap_or_else(|| panic!("{value} is no amount")).parse().unwrap()
+}
+
+/// The sum of amounts in several results.
+fn sum(results: &[Value], fields: &[&str]) -> u128 {
+    let of = |result: &Value| fields.iter().map(|field| frost(&result[field])).sum::<u128>();
+    results.iter().map(of).sum()
 }
 
 fn signal(child: &Child, name: &str) {
@@ -119,7 +147,9 @@ fn check_round_trips(home: &Home, file: &[u8]) {
     home.put("file", file);
     let stored = home.floe(["store", "file"]).expect(0);
     assert!(stored.text().contains("of 64 shards"), "{}", stored.describe());
-    assert!(stored.stderr.contains("public"), "{}", stored.describe());
+    let price = stored.stderr.find(" for 10 epochs (until about ");
+    let public = stored.stderr.find("public: ");
+    assert!(price.is_some() && price < public, "{}", stored.describe());
     let id = home.floe(["-q", "store", "file"]).expect(0).text();
     assert_eq!(home.floe_reading(file, &["-q", "store", "-"]).expect(0).text(), id);
     assert_eq!(home.floe(["-q", "blob-id", "file"]).expect(0).text(), id);
@@ -197,9 +227,12 @@ async fn files_go_in_and_come_out_also_when_four_of_seven_nodes_have_stopped() {
     let health = home.floe(["--json", "health"]).expect(5).json();
     assert_eq!((&health["nodes_up"], &health["reads_possible"]), (&3.into(), &true.into()));
     assert_eq!(health["writes_possible"], false);
+    // The ledger stands still. A store says that, or is interrupted first.
     home.put("new", &bytes(2, 1000));
-    home.floe(["--json", "store", "new"]).expect_error(5, "no_quorum", true);
-    home.floe(["--json", "read", UNKNOWN_ID]).expect_error(5, "too_few_answers", true);
+    let child = home.command().args(["store", "new"]).spawn().unwrap();
+    signal(&child, "INT");
+    let run = finish(child).expect(130);
+    assert!(run.stderr.contains("what was paid and sent counts"), "{}", run.describe());
     cluster.shutdown().await.unwrap();
 }
 
@@ -246,6 +279,7 @@ async fn a_failing_file_does_not_stop_the_others_and_a_closed_pipe_is_quiet() {
         run.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), 4, "{}", run.describe());
     assert_eq!(lines[0]["file"], "first");
+    assert_eq!(lines[0]["payment_transaction"], lines[3]["payment_transaction"]);
     assert_eq!(
         (&lines[1]["file"], &lines[1]["error"]["code"]),
         (&"missing".into(), &"file_not_found".into())
@@ -271,6 +305,128 @@ async fn a_failing_file_does_not_stop_the_others_and_a_closed_pipe_is_quiet() {
     cluster.shutdown().await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn stores_are_priced_first_and_paid_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = cluster(16).await;
+    let home = Home::of(&cluster, &dir);
+    for (name, len) in [("a", 10), ("b", 300_000), ("c", 2_000_000)] {
+        home.put(name, &bytes(len as u64, len));
+    }
+    let before = home.balance();
+    let files = ["store", "a", "b", "c", "a", "--epochs", "3"];
+
+    // A dry run says what it will be and does nothing, with a wallet or without.
+    let planned = home.json_lines(&[&files[..], &["--dry-run"]].concat());
+    assert_eq!(planned.len(), 5, "{planned:?}");
+    let plans: Vec<_> = planned[..4].iter().map(|file| file["plan"].as_str().unwrap()).collect();
+    assert_eq!(plans, ["store", "store", "store", "nothing"]);
+    let total = &planned[4];
+    assert_eq!((&total["files"], &total["epochs"]), (&4.into(), &3.into()));
+    assert_eq!(frost(&total["balance_frost"]), before);
+    let price = sum(&planned[4..], &["price_frost", "fee_frost"]);
+    assert_eq!(sum(&planned[..4], &["price_frost", "fee_frost"]), price);
+    let bare = [&["--wallet", "absent.key"], &files[..], &["--dry-run"]].concat();
+    assert_eq!(home.json_lines(&bare)[4]["account"], Value::Null);
+    assert_eq!((home.balance(), home.nonce()), (before, 0));
+
+    // So does a limit that is too low.
+    let max = |frost: u128| format!("{frost}FROST");
+    let run = home.floe([&["--json"], &files[..], &["--max-payment", &max(price - 1)]].concat());
+    let refused: Vec<Value> =
+        run.expect(6).text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(refused.len(), 4);
+    assert!(refused.iter().all(|refused| refused["error"]["code"] == "max_payment"), "{refused:?}");
+    assert_eq!((home.balance(), home.nonce()), (before, 0));
+
+    // Four files, two transactions, at the price that was said.
+    let stored = home.json_lines(&[&files[..], &["--max-payment", &max(price)]].concat());
+    let outcomes: Vec<_> = stored.iter().map(|file| file["outcome"].as_str().unwrap()).collect();
+    assert_eq!(outcomes, ["stored", "stored", "stored", "stored_before"]);
+    assert_eq!((home.balance(), home.nonce()), (before - price, 2));
+    assert_eq!(sum(&stored, &["paid_frost", "fee_frost"]), price);
+    for file in &stored {
+        let end = file["end_epoch"].as_u64().unwrap();
+        assert!((3..=4).contains(&end) && file["expires_ms"].as_u64().is_some(), "{file}");
+        assert!(file["registration"].is_string() && file["certification_transaction"].is_string());
+    }
+
+    // Once more is free, and for longer costs the difference.
+    let again = home.json_lines(&files);
+    assert!(again.iter().all(|file| file["outcome"] == "stored_before"), "{again:?}");
+    assert_eq!((home.balance(), home.nonce()), (before - price, 2));
+    let run = home.floe(["store", "a", "--epochs", "3"]).expect(0);
+    assert!(run.stderr.contains("nothing to pay"), "{}", run.describe());
+    let longer = home.json(&["store", "a", "--epochs", "5"]);
+    assert_eq!((&longer["outcome"], &longer["end_epoch"]), (&"extended".into(), &5.into()));
+    let paid = sum(&[longer], &["paid_frost", "fee_frost"]);
+    assert_eq!((home.balance(), home.nonce()), (before - price - paid, 3));
+
+    // Who has nothing is told so before anything is sent.
+    home.floe(["--wallet", "poor.key", "wallet", "new"]).expect(0);
+    home.put("new", &bytes(77, 500));
+    let poor = home.floe(["--json", "--wallet", "poor.key", "store", "new"]);
+    let hint = poor.expect_error(6, "funds", false).json()["error"]["hint"].to_string();
+    assert!(hint.contains("floe faucet"), "{hint}");
+    cluster.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn blobs_are_extended_and_deleted_by_those_who_stored_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = cluster(16).await;
+    let home = Home::of(&cluster, &dir);
+    home.put("file", &bytes(5, 100_000));
+    home.put("kept", &bytes(6, 1_000));
+    let stored = home.json(&["store", "file", "--epochs", "4"]);
+    let id = stored["blob_id"].as_str().unwrap();
+    let end = stored["end_epoch"].as_u64().unwrap();
+    let status = home.json(&["blob-status", id]);
+    assert_eq!((&status["end_epoch"], &status["registrations"]), (&end.into(), &1.into()));
+    assert_eq!((&status["fresh"], &status["permanent_end_epoch"]), (&true.into(), &Value::Null));
+
+    let before = home.balance();
+    let extended = home.json(&["extend", id, "--epochs", "2"]);
+    assert_eq!(extended["end_epoch"], end + 2);
+    assert_eq!(extended["registration"], stored["registration"]);
+    let paid = frost(&extended["paid_frost"]);
+    assert!(paid > 0);
+    let before_delete = before - paid - frost(&extended["fee_frost"]);
+    assert_eq!(home.balance(), before_delete);
+    assert_eq!(home.json(&["blob-status", id])["end_epoch"], end + 2);
+    let run = home.floe(["extend", id, "--epochs", "1"]).expect(0);
+    assert!(run.stderr.contains("more epochs, fee"), "{}", run.describe());
+    assert!(run.text().contains(&format!("until epoch {}", end + 3)), "{}", run.describe());
+    let listed = home.json(&["list-blobs"]);
+    assert_eq!(listed["blobs"][0]["end_epoch"], end + 3);
+    let text = home.floe(["blob-status", id]).expect(0).text();
+    assert!(text.contains("certified: the swarm answers for it"), "{text}");
+    assert!(text.contains(&format!("until epoch {} (about ", end + 3)), "{text}");
+
+    // Nobody else can.
+    let other = ["--json", "--wallet", "other.key"];
+    home.floe(other.iter().chain(&["wallet", "new"])).expect(0);
+    let delete = home.floe(other.iter().chain(&["delete", id]));
+    delete.expect_error(3, "not_owned", false);
+
+    let before = home.balance();
+    let deleted = home.json(&["delete", id]);
+    let (refund, fee) = (frost(&deleted["refund_frost"]), frost(&deleted["fee_frost"]));
+    assert!(refund > 0, "{deleted}");
+    assert_eq!(deleted["still_stored"], Value::Null);
+    assert_eq!(home.balance(), before + refund - fee);
+    home.floe(["--json", "read", id]).expect(3);
+    home.floe(["--json", "delete", id]).expect_error(3, "not_owned", false);
+
+    let kept = home.json(&["store", "kept", "--permanent"]);
+    let id = kept["blob_id"].as_str().unwrap();
+    home.floe(["--json", "delete", id]).expect_error(6, "permanent", false);
+    home.floe(["read", id]).expect(0);
+    let info = home.json(&["info"]);
+    assert!(frost(&info["ledger"]["storage_price_frost"]) > 0, "{info}");
+    cluster.shutdown().await.unwrap();
+}
+
 #[test]
 fn errors_before_any_node_is_asked_say_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
@@ -285,7 +441,7 @@ fn errors_before_any_node_is_asked_say_what_to_do() {
     home.floe(["store"]).expect(2);
     let run = home.floe(["--json", "key", "new"]).expect_error(2, "usage", false);
     let message = run.json()["error"]["message"].to_string();
-    assert!(message.contains("--kind") && message.contains("--output"), "{message}");
+    assert!(message.contains("--operator") && message.contains("--output"), "{message}");
     home.floe(["--json", "blob-id", "--n-shards", "3", "file"]).expect_error(2, "n_shards", false);
 
     let absent = ["--json", "--network", "absent.json", "read", UNKNOWN_ID];
@@ -300,10 +456,14 @@ fn errors_before_any_node_is_asked_say_what_to_do() {
     let piped = home.floe_reading(&bytes(1, (1 << 20) + 1), &["--json", "store", "-"]);
     piped.expect_error(1, "too_large", false);
 
-    home.floe(["key", "new", "--kind", "writer", "-o", "other.key"]).expect(0);
-    let unlisted = ["--json", "--writer-key", "other.key", "store", "file"];
-    home.floe(unlisted).expect_error(6, "unknown_writer", false);
-    fs::set_permissions(&home.writer, fs::Permissions::from_mode(0o644)).unwrap();
+    let absent = ["--json", "--wallet", "absent.key", "store", "file"];
+    home.floe(absent).expect_error(2, "no_wallet", false);
+    let too_long = ["--json", "store", "--epochs", "105", "file"];
+    home.floe(too_long).expect_error(2, "too_far_ahead", false);
+    home.floe(["--json", "store", "--epochs", "0", "file"]).expect_error(2, "usage", false);
+    home.floe(["--json", "extend", UNKNOWN_ID]).expect_error(2, "usage", false);
+    home.floe(["--json", "delete", "no-id"]).expect_error(2, "bad_blob_id", false);
+    fs::set_permissions(&home.wallet, fs::Permissions::from_mode(0o644)).unwrap();
     let run = home.floe(["store", "file"]).expect(6);
     assert!(run.stderr.contains("error: ") && run.stderr.contains("hint: "), "{}", run.describe());
     home.floe(["--json", "store", "file"]).expect_error(6, "key_permissions", false);
@@ -315,7 +475,7 @@ fn settings_come_from_flag_environment_and_file_and_say_so() {
     let home = Home::offline(&dir, "/ip4/127.0.0.1/tcp/1");
     let show = |network: &str, more: &[&str]| {
         let mut command = home.command();
-        command.env("FLOE_NETWORK", network).env_remove("FLOE_WRITER_KEY");
+        command.env("FLOE_NETWORK", network).env_remove("FLOE_WALLET");
         finish(command.args(["--json", "config", "show"]).args(more).spawn().unwrap())
     };
     let nothing = show("", &[]).expect(0).json();
@@ -328,15 +488,18 @@ fn settings_come_from_flag_environment_and_file_and_say_so() {
     fs::create_dir_all(home.dir.join("config/floe")).unwrap();
     home.put(
         "config/floe/config.toml",
-        b"network = \"../../network.json\"\nprogress = \"never\"\n",
+        b"network = \"../../network.json\"\nprogress = \"never\"\nepochs = 20\n",
     );
     let origins = |run: Run| {
         let shown = run.expect(0).json();
-        ["network", "writer_key", "progress"].map(|name| shown[name]["origin"].clone())
+        ["network", "wallet", "progress", "epochs"].map(|name| shown[name]["origin"].clone())
     };
-    assert_eq!(origins(show("", &[])), ["file", "default", "file"]);
-    assert_eq!(origins(show("x", &["--progress", "auto"])), ["environment", "default", "flag"]);
-    assert_eq!(origins(show("x", &["--network", "y"])), ["flag", "default", "file"]);
+    assert_eq!(origins(show("", &[])), ["file", "default", "file", "file"]);
+    assert_eq!(
+        origins(show("x", &["--progress", "auto"])),
+        ["environment", "default", "flag", "file"]
+    );
+    assert_eq!(origins(show("x", &["--network", "y"])), ["flag", "default", "file", "file"]);
     // An empty variable is none, and what the file names is used.
     let info = ["--json", "info", "--offline"];
     let run = home.command().env("FLOE_NETWORK", "").args(info).spawn().unwrap();

@@ -12,7 +12,10 @@
 mod blob_id;
 mod blob_status;
 mod config;
+mod delete;
 mod exit;
+mod expiry;
+mod extend;
 mod faucet;
 mod genesis;
 mod health;
@@ -69,13 +72,14 @@ Environment (flags win over it, and it over the configuration file: see floe con
   FLOE_NETWORK   as --network
   FLOE_WALLET    as --wallet
   FLOE_PROGRESS  as --progress
+  FLOE_EPOCHS    for how many epochs floe store pays, unless --epochs says so
   FLOE_LOG       log filter, as RUST_LOG
   NO_COLOR       no colours
 
 Examples:
-  floe store holiday.jpg
+  floe store holiday.jpg --epochs 30
   floe read ID -o holiday.jpg
-  floe health";
+  floe list-blobs";
 
 /// Floe: peer-to-peer blob storage. Stores blobs as coded slivers across a swarm of nodes.
 #[derive(Debug, Parser)]
@@ -135,6 +139,10 @@ enum Command {
     Wallet(wallet::WalletCommand),
     /// Take WAL from a test network's faucet
     Faucet(faucet::FaucetArgs),
+    /// Pay for more epochs of a stored blob
+    Extend(extend::ExtendArgs),
+    /// End a stored blob, and get back what was paid for epochs to come
+    Delete(delete::DeleteArgs),
     /// List the blobs of an account, and until when they are stored
     ListBlobs(list_blobs::ListBlobsArgs),
     /// Give blobs names, and look names up
@@ -216,10 +224,19 @@ impl Command {
     /// What to do after an interruption, given the command line.
     fn after_interrupt(&self, command_line: &str) -> String {
         match self {
-            Self::Store(arguments) if arguments.reads_stdin() => {
-                format!("what was sent counts, resume with the same input: {command_line}")
+            Self::Store(arguments) if arguments.is_dry_run() => {
+                format!("begin again with: {command_line}")
             }
-            Self::Store(_) => format!("what was sent counts, resume with: {command_line}"),
+            Self::Store(arguments) if arguments.reads_stdin() => {
+                format!("what was paid and sent counts, resume with the same input: {command_line}")
+            }
+            Self::Store(_) => format!("what was paid and sent counts, resume with: {command_line}"),
+            Self::Extend(_) => {
+                "it may have been paid: look with `floe list-blobs` before extending again".into()
+            }
+            Self::Delete(_) => {
+                format!("it may be done: look with `floe list-blobs`, or repeat {command_line}")
+            }
             Self::Wallet(wallet::WalletCommand::Send(_))
             | Self::Faucet(_)
             | Self::Stake(_)
@@ -245,6 +262,8 @@ impl Command {
             Self::BlobStatus(arguments) => {
                 interruptible(session, blob_status::run(session, arguments))
             }
+            Self::Extend(arguments) => interruptible(session, extend::run(session, arguments)),
+            Self::Delete(arguments) => interruptible(session, delete::run(session, arguments)),
             Self::Health(arguments) => interruptible(session, health::run(session, arguments)),
             Self::Wallet(command) if command.is_local() => wallet::run_local(session, &command),
             Self::Wallet(command) => interruptible(session, wallet::run(session, command)),

@@ -13,13 +13,14 @@ use super::{
 };
 
 const AFTER_HELP: &str = "\
-A flag beats the environment (FLOE_NETWORK, FLOE_WALLET, FLOE_PROGRESS), which beats
- the configuration file, which beats the default. The file is floe/config.toml below
-$XDG_CONFIG_HOME, or else below ~/.config. Paths in it start at the file's directory:
+A flag beats the environment (FLOE_NETWORK, FLOE_WALLET, FLOE_PROGRESS, FLOE_EPOCHS), which beats the
+configuration file, which beats the default. The file is floe/config.toml below $XDG_CONFIG_HOME, or
+else below ~/.config. Paths in it start at the file's directory:
 
   network = \"network.json\"
   wallet = \"~/floe/wallet.key\"
   progress = \"never\"
+  epochs = 20
 
 Examples:
   floe config show
@@ -56,6 +57,8 @@ struct ShownSettings<'a> {
     network: Setting<Option<String>>,
     wallet: Setting<Option<String>>,
     progress: &'a Setting<ProgressMode>,
+    /// For how many epochs `floe store` pays.
+    epochs: &'a Setting<u32>,
 }
 
 impl<'a> ShownSettings<'a> {
@@ -70,6 +73,7 @@ impl<'a> ShownSettings<'a> {
             network: path(&settings.network),
             wallet: path(&settings.wallet),
             progress: &settings.progress,
+            epochs: &settings.epochs,
         }
     }
 }
@@ -84,6 +88,7 @@ impl fmt::Display for ShownSettings<'_> {
             }
         }
         writeln!(f, "{:<11} {}  ({})", "progress", self.progress.value, self.progress.origin)?;
+        writeln!(f, "{:<11} {}  ({})", "epochs", self.epochs.value, self.epochs.origin)?;
         let file = self.file.as_deref().unwrap_or("none: there is no home directory");
         let absent =
             if self.file_exists || self.file.is_none() { "" } else { "  (does not exist)" };

@@ -58,7 +58,7 @@ impl From<Exit> for ExitCode {
 }
 
 /// An error as the user sees it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Failure {
     exit: Exit,
     code: &'static str,
@@ -185,7 +185,7 @@ impl From<KeyFileError> for Failure {
         let text = with_causes(&error);
         match error {
             KeyFileError::NotFound { .. } => Self::usage("key_not_found", text)
-                .hint("make one with `floe key new` (a node's: `floe node init`)"),
+                .hint("a node's is made by `floe node init`, a wallet by `floe wallet new`"),
             KeyFileError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 Self::new(Exit::Refused, "permission_denied", text)
                     .hint("run as the owner of the key, in a directory that it may write")
@@ -204,7 +204,7 @@ impl From<KeyFileError> for Failure {
             )),
             KeyFileError::Malformed { expected, .. } => {
                 Self::new(Exit::Failed, "key_malformed", text)
-                    .hint(format!("name a key made by `floe key new --kind {expected}`"))
+                    .hint(format!("name the file of a {expected} key"))
             }
             KeyFileError::Locked { .. } => Self::new(Exit::Failed, "key_locked", text)
                 .hint("the node is running already: stop it first, or run another node with --dir"),
@@ -371,7 +371,9 @@ impl From<StoreError> for Failure {
                     Self::new(Exit::Refused, "storage_full", text)
                         .hint("too many nodes are full: raise their --quota or add disk")
                 } else {
-                    Self::new(Exit::Temporary, "no_quorum", text).hint(LOOK_AT_HEALTH)
+                    Self::new(Exit::Temporary, "no_quorum", text).hint(format!(
+                        "what was paid counts, repeat the store later: {LOOK_AT_HEALTH}"
+                    ))
                 }
             }
             StoreError::EpochsTooShort => Self::new(Exit::Temporary, "epochs_too_short", text)

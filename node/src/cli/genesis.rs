@@ -47,7 +47,7 @@ pub(super) struct GenesisArgs {
     /// Shards: how finely blobs are spread
     #[arg(long, value_name = "N", default_value_t = 64)]
     n_shards: u16,
-    /// Files made by `floe node init` or `floe key new --kind node`
+    /// Files made by `floe node init` or `floe key new`
     #[arg(long = "member", value_name = "FILE", required = true, num_args = 1..)]
     members: Vec<PathBuf>,
     /// Addresses of nodes to join at, each ending in /p2p/PEER

@@ -3,20 +3,27 @@
 //! The facts of the file need no connection. Peers are looked for beside them, and their absence
 //! changes nothing about the facts.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use clap::Args;
 use floe_protocol::{
-    bft, committee::Committee, genesis::NetworkFile, light::Checkpoint, message::Limits,
+    bft,
+    committee::Committee,
+    genesis::NetworkFile,
+    ledger::{Amount, Key, Record, Summary},
+    light::Checkpoint,
+    message::Limits,
 };
 use serde::Serialize;
 
 use super::{
     exit::{Exit, Failure},
     peers::{self, PeerInfo},
+    receipt::age_ms,
     session::Session,
     size::human_bytes,
 };
+use crate::client::ledger::Purpose;
 
 const AFTER_HELP: &str = "\
 Reads the network file, then lists the members that are connected or answer. While every node is
@@ -54,7 +61,16 @@ pub(super) async fn run(session: &Session, arguments: InfoArgs) -> Result<Exit, 
     let mut info = NetworkInfo::new(&network, &committee);
     if !arguments.offline {
         match peers::reachable(&network, &committee).await {
-            Ok(peers) => info.peers = Some(peers),
+            Ok(peers) => {
+                info.peers = Some(peers);
+                match LedgerInfo::ask(session, network).await {
+                    Ok(ledger) => info.ledger = Some(ledger),
+                    Err(failure) => {
+                        let reason = failure.message();
+                        session.output.warning(format_args!("the ledger is not known: {reason}"));
+                    }
+                }
+            }
             Err(reason) => {
                 session.output.warning(format_args!("peers are not known: {reason}"));
             }
@@ -96,7 +112,13 @@ impl fmt::Display for PrintedCheckpoint {
 struct NetworkInfo {
     name: String,
     chain_id: String,
-    epoch: u64,
+    /// Duration of an epoch, if shards get ready in time.
+    epoch_ms: u64,
+    /// At most so many epochs can be paid for ahead.
+    max_epochs_ahead: u32,
+    fee_per_operation_frost: Amount,
+    /// What the ledger says now; null if it was not asked or could not be reached.
+    ledger: Option<LedgerInfo>,
     n_shards: u16,
     /// Shards that faulty nodes may hold: f.
     faulty_shards_max: u16,
@@ -114,6 +136,41 @@ struct NetworkInfo {
     bootstrap: Vec<String>,
     /// Members that are connected or answer; null if nobody was asked.
     peers: Option<Vec<PeerInfo>>,
+}
+
+/// What the ledger says: prices hold for an epoch.
+#[derive(Debug, Serialize)]
+struct LedgerInfo {
+    epoch: u64,
+    /// The block that proves it; 0: the genesis.
+    height: u64,
+    age_ms: Option<u64>,
+    /// For each MiB of slivers, begun ones included, and each epoch.
+    storage_price_frost: Amount,
+    /// For each MiB of slivers, once.
+    write_price_frost: Amount,
+    /// MiB of slivers that the network offers.
+    capacity_units: u64,
+}
+
+impl LedgerInfo {
+    async fn ask(session: &Session, network: NetworkFile) -> Result<Self, Failure> {
+        let client = session.connect(network).await?;
+        let proven = client.ledger().facts(&[Key::Summary], Purpose::Read).await?;
+        client.shutdown().await;
+        let (height, age_ms) = (proven.height().get(), proven.time().map(age_ms));
+        let [Some(Record::Summary(Summary { epoch, prices, .. }))] = proven.value.as_slice() else {
+            return Err(Failure::new(Exit::Verification, "unproven", "the ledger has no summary"));
+        };
+        Ok(Self {
+            epoch: epoch.get(),
+            height,
+            age_ms,
+            storage_price_frost: prices.storage,
+            write_price_frost: prices.write,
+            capacity_units: prices.capacity_units,
+        })
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -138,7 +195,10 @@ impl NetworkInfo {
         Self {
             name: genesis.name.clone(),
             chain_id: genesis.chain_id().to_string(),
-            epoch: committee.epoch().get(),
+            epoch_ms: genesis.ledger.epoch_ms,
+            max_epochs_ahead: genesis.ledger.max_epochs_ahead,
+            fee_per_operation_frost: genesis.ledger.fee_per_operation,
+            ledger: None,
             n_shards,
             faulty_shards_max: bft::max_faulty(n_shards),
             shards_lost_for_reads_max: for_reads,
@@ -170,7 +230,23 @@ impl fmt::Display for NetworkInfo {
         let n = self.n_shards;
         writeln!(f, "network       {}", self.name)?;
         writeln!(f, "chain id      {}", self.chain_id)?;
-        writeln!(f, "epoch         {}", self.epoch)?;
+        let epoch = humantime::format_duration(Duration::from_millis(self.epoch_ms));
+        let ahead = self.max_epochs_ahead;
+        writeln!(f, "epochs        of {epoch}; at most {ahead} can be paid for ahead")?;
+        if let Some(LedgerInfo {
+            epoch,
+            storage_price_frost: storage,
+            write_price_frost: write,
+            ..
+        }) = &self.ledger
+        {
+            writeln!(f, "now           epoch {epoch}")?;
+            writeln!(
+                f,
+                "prices        {storage} per MiB of slivers and epoch, {write} once to write it"
+            )?;
+        }
+        writeln!(f, "fee           {} per operation", self.fee_per_operation_frost)?;
         let faulty = self.faulty_shards_max;
         writeln!(
             f,

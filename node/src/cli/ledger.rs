@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::{
     exit::{Exit, Failure},
-    list_blobs::begins,
+    expiry::Calendar,
     operation::{Happened, any, happened},
     receipt::{age_ms, human_moment},
     session::Session,
@@ -129,7 +129,7 @@ async fn status(session: &Session, client: &Client) -> Result<(), Failure> {
         time_ms: proven.time().map(Timestamp::ms),
         age_ms: proven.time().map(age_ms),
         epoch: summary.epoch.get(),
-        epoch_ends_ms: begins(next, &summary, ledger.parameters()).map(Timestamp::ms),
+        epoch_ends_ms: Calendar::new(&summary, ledger.parameters()).begins(next).map(Timestamp::ms),
         members: committee.members().len(),
         certifications: summary.certifications,
         prices: summary.prices.into(),

@@ -4,15 +4,14 @@ use std::fmt;
 
 use clap::Args;
 use floe_protocol::{
-    index::Epoch,
-    ledger::{AccountId, LedgerParameters, Registration, Summary, Timestamp},
+    ledger::{AccountId, Registration},
     registration::RegistrationId,
 };
 use serde::Serialize;
 
 use super::{
     exit::{Exit, Failure},
-    receipt::human_moment,
+    expiry::{Calendar, Until, about},
     session::Session,
 };
 
@@ -42,12 +41,13 @@ pub(super) async fn run(session: &Session, arguments: ListBlobsArgs) -> Result<E
     let ledger = client.ledger();
     let registrations = ledger.registrations(account).await?.value;
     let summary = ledger.summary().await?.value;
+    let calendar = summary.map(|now| Calendar::new(&now, ledger.parameters()));
     let item = |(id, registration): &(RegistrationId, Registration)| {
-        Item::new(id, registration, summary.as_ref(), ledger.parameters())
+        Item::new(id, registration, calendar.as_ref())
     };
     let mut blobs: Vec<_> = registrations.iter().map(item).collect();
     client.shutdown().await;
-    blobs.sort_by(|a, b| (a.end_epoch, &a.blob_id).cmp(&(b.end_epoch, &b.blob_id)));
+    blobs.sort_by(|a, b| (a.until.end_epoch, &a.blob_id).cmp(&(b.until.end_epoch, &b.blob_id)));
     let list = BlobList { account, epoch: summary.map(|summary| summary.epoch.get()), blobs };
     let brief: Vec<_> = list.blobs.iter().map(|item| item.blob_id.as_str()).collect();
     session.output.result(&list, brief.join("\n"))?;
@@ -67,10 +67,9 @@ struct Item {
     blob_id: String,
     registration: String,
     start_epoch: u64,
-    /// The first epoch in which it is dead: its end, or where it lapses uncertified.
-    end_epoch: u64,
-    /// About when that begins, if epochs last as long as they should.
-    expires_ms: Option<u64>,
+    /// Its end, or where it lapses uncertified.
+    #[serde(flatten)]
+    until: Until,
     alive: bool,
     certified: bool,
     deletable: bool,
@@ -78,40 +77,16 @@ struct Item {
 }
 
 impl Item {
-    fn new(
-        id: &RegistrationId,
-        registration: &Registration,
-        summary: Option<&Summary>,
-        parameters: &LedgerParameters,
-    ) -> Self {
-        let end = registration.deadline();
+    fn new(id: &RegistrationId, registration: &Registration, calendar: Option<&Calendar>) -> Self {
         Self {
             blob_id: registration.blob.to_string(),
             registration: id.to_string(),
             start_epoch: registration.start.get(),
-            end_epoch: end.get(),
-            expires_ms: summary.and_then(|now| begins(end, now, parameters)).map(Timestamp::ms),
-            alive: summary.is_some_and(|summary| registration.is_alive(summary.epoch)),
+            until: Until::new(registration.deadline(), calendar),
+            alive: calendar.is_some_and(|calendar| registration.is_alive(calendar.epoch())),
             certified: registration.certified.is_some(),
             deletable: registration.deletable,
             units: registration.units,
-        }
-    }
-}
-
-/// About when an epoch begins or began; nothing before the first block, which starts the clock.
-pub(super) fn begins(
-    epoch: Epoch,
-    now: &Summary,
-    parameters: &LedgerParameters,
-) -> Option<Timestamp> {
-    let start = Some(now.epoch_start).filter(|start| start.ms() > 0)?;
-    let duration = |epochs: u64| parameters.epoch_ms.saturating_mul(epochs);
-    match epoch.get().checked_sub(now.epoch.get()) {
-        Some(ahead) => Some(start.plus_ms(duration(ahead))),
-        None => {
-            let back = duration(now.epoch.get() - epoch.get());
-            Some(Timestamp::from_ms(start.ms().saturating_sub(back)))
         }
     }
 }
@@ -121,10 +96,9 @@ impl fmt::Display for BlobList {
         if self.blobs.is_empty() {
             return write!(f, "no blobs");
         }
-        write!(f, "{:<43}  {:>6}  {:<20}  state", "blob", "until", "about")?;
+        write!(f, "{:<43}  {:>6}  {:<16}  state", "blob", "until", "about")?;
         for item in &self.blobs {
-            let about = item.expires_ms.map(|ms| human_moment(Timestamp::from_ms(ms)));
-            let about = about.as_deref().unwrap_or("");
+            let about = item.until.expires_ms.map(about).unwrap_or_default();
             let state = match (item.alive, item.certified) {
                 (false, _) => "ended",
                 (true, true) => "certified",
@@ -133,35 +107,10 @@ impl fmt::Display for BlobList {
             let deletable = if item.deletable { ", deletable" } else { ", permanent" };
             write!(
                 f,
-                "\n{}  {:>6}  {about:<20}  {state}{deletable}",
-                item.blob_id, item.end_epoch
+                "\n{}  {:>6}  {about:<16}  {state}{deletable}",
+                item.blob_id, item.until.end_epoch
             )?;
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use floe_protocol::ledger::{Amount, Prices, Supply};
-
-    #[test]
-    fn expiry_is_estimated_from_the_running_epoch() {
-        let prices = Prices { storage: Amount::ZERO, write: Amount::ZERO, capacity_units: 0 };
-        let summary = |epoch, start_ms| Summary {
-            epoch: Epoch::new(epoch),
-            epoch_start: Timestamp::from_ms(start_ms),
-            prices,
-            next_prices: None,
-            certifications: 0,
-            supply: Supply::default(),
-        };
-        let parameters = LedgerParameters { epoch_ms: 1_000, ..LedgerParameters::default() };
-        let at = |epoch, now| begins(Epoch::new(epoch), &now, &parameters).map(Timestamp::ms);
-        assert_eq!(at(5, summary(3, 10_000)), Some(12_000));
-        assert_eq!(at(3, summary(3, 10_000)), Some(10_000));
-        assert_eq!(at(1, summary(3, 10_000)), Some(8_000));
-        assert_eq!(at(5, summary(0, 0)), None, "no block has started the clock yet");
     }
 }

@@ -4,7 +4,7 @@ use std::{fmt, num::NonZeroUsize, path::PathBuf};
 
 use bytes::Bytes;
 use clap::Args;
-use floe_protocol::{blob::BlobId, encoding};
+use floe_protocol::{blob::BlobId, encoding, light::Fitness};
 use serde::Serialize;
 
 use super::{
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     Client,
-    client::{BlobReader, ReadOptions},
+    client::{BlobReader, BlobStatus, ReadOptions},
 };
 
 const AFTER_HELP: &str = "\
@@ -82,6 +82,7 @@ pub(super) async fn run(session: &Session, arguments: ReadArgs) -> Result<Exit, 
         Some(range) => Some(range.resolve(0)),
     };
     let reader = client.read(blob, ReadOptions { range }).await?;
+    warn_if_old(&session.output, reader.status());
     let result = ReadBlob {
         blob_id: blob.to_string(),
         file: arguments.output.as_ref().map(|path| path.display().to_string()),
@@ -104,6 +105,13 @@ pub(super) async fn run(session: &Session, arguments: ReadArgs) -> Result<Exit, 
         session.output.result(&result, &result.blob_id)?;
     }
     Ok(Exit::Done)
+}
+
+/// Says so when what is known of a blob may no longer be so.
+pub(super) fn warn_if_old(output: &Output, status: &BlobStatus) {
+    if let Fitness::Old(unfit) = status.fitness {
+        output.warning(format_args!("{unfit}: whether the blob is still stored is not known"));
+    }
 }
 
 /// Reads a blob id as the user gave it.

@@ -9,6 +9,7 @@ use std::{
     env,
     ffi::OsString,
     fmt, fs, io,
+    num::NonZeroU32,
     path::{Path, PathBuf},
 };
 
@@ -22,6 +23,8 @@ use super::{
 
 /// The wallet's key file beside the configuration file, unless another one is named.
 const WALLET_FILE: &str = "wallet.key";
+/// For how many epochs a store pays, unless something else is said.
+const EPOCHS: u32 = 10;
 
 /// Where a value comes from, the strongest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -70,6 +73,8 @@ pub(super) struct Settings {
     /// None only if there is no home directory.
     pub(super) wallet: Setting<Option<PathBuf>>,
     pub(super) progress: Setting<ProgressMode>,
+    /// For how many epochs a store pays.
+    pub(super) epochs: Setting<u32>,
 }
 
 /// What the configuration file says.
@@ -79,6 +84,7 @@ struct ConfigFile {
     network: Option<PathBuf>,
     wallet: Option<PathBuf>,
     progress: Option<ProgressMode>,
+    epochs: Option<NonZeroU32>,
 }
 
 impl Settings {
@@ -105,7 +111,7 @@ impl Settings {
             None => None,
         };
         let file_exists = found.is_some();
-        let ConfigFile { network, wallet, progress } = found.unwrap_or_default();
+        let ConfigFile { network, wallet, progress, epochs } = found.unwrap_or_default();
         let path_of = |value: Option<PathBuf>| {
             let dir = file.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
             value.map(|value| path_in_file(&value, dir, home.as_deref()))
@@ -123,10 +129,16 @@ impl Settings {
             Some(value) => Some(parse_progress(&value)?),
             None => None,
         };
+        let epochs_variable = match variable("FLOE_EPOCHS") {
+            Some(value) => Some(parse_epochs(&value)?),
+            None => None,
+        };
         Ok(Self {
             network: strongest(flags.network, path("FLOE_NETWORK"), network).optional(),
             wallet,
-            progress: strongest(flags.progress, progress_variable, progress).or_default(),
+            progress: strongest(flags.progress, progress_variable, progress)
+                .or(ProgressMode::default()),
+            epochs: strongest(None, epochs_variable, epochs.map(NonZeroU32::get)).or(EPOCHS),
             file,
             file_exists,
         })
@@ -150,11 +162,8 @@ impl<T> Strongest<T> {
         }
     }
 
-    fn or_default(self) -> Setting<T>
-    where
-        T: Default,
-    {
-        let (value, origin) = self.0.unwrap_or_else(|| (T::default(), Origin::Default));
+    fn or(self, default: T) -> Setting<T> {
+        let (value, origin) = self.0.unwrap_or((default, Origin::Default));
         Setting { value, origin }
     }
 }
@@ -175,8 +184,9 @@ fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, Failure> {
         let before = error.span().and_then(|span| text.get(..span.start));
         let line = before.map_or(1, |before| before.matches('\n').count() + 1);
         let message = format!("{}, line {line}: {}", path.display(), error.message().trim());
-        Failure::new(Exit::Failed, "bad_config", message)
-            .hint("the file may set network = \"FILE\", wallet = \"FILE\" and progress = \"WHEN\"")
+        Failure::new(Exit::Failed, "bad_config", message).hint(
+            "the file may set network = \"FILE\", wallet = \"FILE\", progress = \"WHEN\" and epochs = N",
+        )
     })
 }
 
@@ -192,6 +202,14 @@ fn parse_progress(value: &OsString) -> Result<ProgressMode, Failure> {
     let value = value.to_string_lossy();
     ProgressMode::from_str(&value, false).map_err(|_| {
         let message = format!("FLOE_PROGRESS is {value:?}, not one of auto, always, never");
+        Failure::usage("usage", message)
+    })
+}
+
+fn parse_epochs(value: &OsString) -> Result<u32, Failure> {
+    let value = value.to_string_lossy();
+    value.trim().parse().map(NonZeroU32::get).map_err(|_| {
+        let message = format!("FLOE_EPOCHS is {value:?}, not a number of epochs, at least 1");
         Failure::usage("usage", message)
     })
 }
@@ -216,8 +234,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("floe")).unwrap();
         let file = dir.path().join("floe/config.toml");
-        fs::write(&file, "network = \"/file\"\nwallet = \"~/w.key\"\nprogress = \"never\"\n")
-            .unwrap();
+        fs::write(
+            &file,
+            "network = \"/file\"\nwallet = \"~/w.key\"\nprogress = \"never\"\nepochs = 5\n",
+        )
+        .unwrap();
         let config = ("XDG_CONFIG_HOME", dir.path());
         let home = ("HOME", Path::new("/home/me"));
         let variable = ("FLOE_NETWORK", Path::new("/variable"));
@@ -227,6 +248,7 @@ mod tests {
         assert_eq!(settings.network, from("/flag", Origin::Flag));
         assert_eq!(settings.wallet, from("/home/me/w.key", Origin::File));
         assert_eq!(settings.progress.value, ProgressMode::Never);
+        assert_eq!(settings.epochs, Setting { value: 5, origin: Origin::File });
         assert_eq!((settings.file, settings.file_exists), (Some(file.clone()), true));
         let settings = resolve(Flags::default(), &[config, variable]).unwrap();
         assert_eq!(settings.network, from("/variable", Origin::Environment));
@@ -247,6 +269,9 @@ mod tests {
         assert_eq!(resolve(flag, &[config, named]).unwrap().wallet, from("/w", Origin::Flag));
         let settings_of_variable = resolve(Flags::default(), &[config, named]).unwrap();
         assert_eq!(settings_of_variable.wallet, from("/v", Origin::Environment));
+        assert_eq!(settings.epochs, Setting { value: EPOCHS, origin: Origin::Default });
+        let some = resolve(Flags::default(), &[config, ("FLOE_EPOCHS", Path::new("7"))]).unwrap();
+        assert_eq!(some.epochs, Setting { value: 7, origin: Origin::Environment });
         let auto = Setting { value: ProgressMode::Auto, origin: Origin::Default };
         assert_eq!((settings.progress, settings.file_exists), (auto, false));
     }
@@ -267,6 +292,7 @@ mod tests {
         let table = [
             ("\nnetwrk = \"x\"\n", "line 2: unknown field `netwrk`"),
             ("progress = \"loud\"\n", "line 1: unknown variant `loud`"),
+            ("epochs = 0\n", "line 1: invalid value"),
             ("network = 5\n", "line 1: invalid type"),
             ("network = \"a\"\n\nnetwork", "line 3"),
         ];
@@ -278,5 +304,8 @@ mod tests {
         let relative = path_in_file(Path::new("a/network.json"), Path::new("/c"), None);
         assert_eq!(relative, Path::new("/c/a/network.json"));
         assert_eq!(parse_progress(&"loud".into()).unwrap_err().exit(), Exit::Usage);
+        for wrong in ["0", "-1", "ten"] {
+            assert_eq!(parse_epochs(&wrong.into()).unwrap_err().exit(), Exit::Usage, "{wrong}");
+        }
     }
 }
