@@ -13,14 +13,14 @@
 //! between confirmations and certificate, the new committee confirms and the blobs are certified
 //! then; their registrations stay.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use floe_protocol::{
     blob::{BlobHeader, BlobId},
     certificate::Certificate,
     encoding::{self, EncodedBlob},
-    index::Epoch,
+    index::{Epoch, Height},
     keys::{KeyPair, NodeId},
     ledger::{AccountId, Amount, Key, Operation, Prices, Record, TransactionId, billed_units},
     message::{RefusedOperation, SubmitError},
@@ -30,7 +30,7 @@ use floe_protocol::{
 use tokio::{
     sync::{Semaphore, oneshot, watch},
     task::JoinSet,
-    time::Instant,
+    time::{Instant, timeout},
 };
 
 use super::{
@@ -44,6 +44,9 @@ use super::{
 pub const STORE_BATCH_MAX: usize = 32;
 /// Blobs on their way to a quorum at a time.
 const UPLOADS_MAX: usize = 4;
+/// How long to wait for headers of the epoch in which nodes say that they are. Longer than the time
+/// within which the newest header is not asked for again.
+const HEADERS_WAIT: Duration = Duration::from_secs(3);
 /// How often the blobs are confirmed anew because another epoch has begun.
 const EPOCHS_MAX: u32 = 8;
 
@@ -248,6 +251,30 @@ impl Client {
             results.extend(Batch::new(self, batch, wallet, progress).run().await);
         }
         results
+    }
+}
+
+impl Client {
+    /// Whether an epoch is over. Nodes that say so may know before this client does: it waits a
+    /// moment for the headers that prove it.
+    async fn is_over(&self, epoch: Epoch) -> bool {
+        let over = || self.committee().epoch() > epoch;
+        let headers = async {
+            while !over() {
+                let next = self
+                    .ledger
+                    .known_header()
+                    .map_or(Height::new(1), |header| header.header().height.next());
+                if self.ledger.reached(next).await.is_err() {
+                    break;
+                }
+            }
+        };
+        if !over() && timeout(HEADERS_WAIT, headers).await.is_err() {
+            // Nothing came by itself.
+            drop(self.ledger.newest().await);
+        }
+        over()
     }
 }
 
@@ -521,12 +548,12 @@ impl<'a> Batch<'a> {
         if !refused {
             return false;
         }
-        if let Err(error) = self.client.ledger.newest().await {
-            tracing::debug!(%error, "no newest header");
+        let certificates = ready.iter().filter_map(|at| self.items[*at].certificate.as_ref());
+        let epoch = certificates.map(|certificate| certificate.fact.epoch).min();
+        match epoch {
+            Some(epoch) => self.client.is_over(epoch).await,
+            None => false,
         }
-        let epoch = self.client.committee().epoch();
-        let facts = ready.iter().filter_map(|at| self.items[*at].certificate.as_ref());
-        facts.map(|certificate| certificate.fact.epoch).any(|of| of < epoch)
     }
 
     /// A refused certification is no failure if somebody else, resuming the same store, was faster.
