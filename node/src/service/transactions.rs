@@ -130,7 +130,7 @@ impl Judge<'_> {
         }
         // All of them, because the message is passed on as it is: who is behind may find of use
         // what is of none here, and would convict this node of what is forged.
-        let verified = parsed.into_iter().map(|signed| signed.verify(self.state.chain()));
+        let verified = SignedTransaction::verify_all(parsed, self.state.chain()).into_iter();
         let Ok(verified) = verified.collect::<Result<Vec<_>, _>>() else {
             return Ok(Content::Invalid);
         };
