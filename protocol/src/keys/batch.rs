@@ -224,9 +224,8 @@ mod tests {
     fn points_of_small_order_are_judged_as_one_by_one() {
         let points = small_order();
         let with = |scalar: [u8; 32]| {
-            let sign = |key, point| {
-                (PublicKey::new(key), b"Zcash".to_vec(), signature(point, scalar))
-            };
+            let sign =
+                |key, point| (PublicKey::new(key), b"Zcash".to_vec(), signature(point, scalar));
             let pairs = points.iter().flat_map(|key| points.iter().map(|point| (*key, *point)));
             pairs.map(|(key, point)| sign(key, point)).collect::<Vec<Signed>>()
         };
