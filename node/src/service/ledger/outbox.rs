@@ -67,28 +67,25 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use floe_protocol::{
+        hash::Hash,
         keys::ChainId,
         ledger::{AccountId, Amount, Operation, Timestamp, Transaction},
-        test_support::{account_key, genesis},
+        test_support::account_key,
     };
 
     use super::*;
 
-    fn chain() -> ChainId {
-        genesis(4, 7).chain_id()
-    }
-
-    fn transaction(nonce: u64, operations: usize) -> VerifiedTransaction {
-        let key = account_key(0);
+    fn transaction(operations: usize) -> VerifiedTransaction {
+        let (chain, key) = (ChainId::new(Hash::ZERO), account_key(0));
         let to = AccountId::new(key.public());
         let transaction = Transaction {
             sender: to,
-            nonce,
+            nonce: 0,
             fee: Amount::from_frost(1),
             expires: Timestamp::from_ms(1),
             operations: vec![Operation::Transfer { to, amount: Amount::from_frost(1) }; operations],
         };
-        transaction.sign(&chain(), &key).verify(&chain()).unwrap()
+        transaction.sign(&chain, &key).verify(&chain).unwrap()
     }
 
     #[test]
@@ -99,7 +96,7 @@ mod tests {
         assert_eq!(outbox.take_due(start), None);
         for step in 0..3_u32 {
             let now = start + step * INTERVAL;
-            assert_eq!(outbox.add(now, &transaction(step.into(), 1)), None);
+            assert_eq!(outbox.add(now, &transaction(1)), None);
             assert_eq!(outbox.due(), Some(now + COMPANY));
             assert_eq!(outbox.take_due(now), None);
             assert_eq!(outbox.take_due(now + COMPANY).map(|taken| taken.len()), Some(1));
@@ -109,12 +106,12 @@ mod tests {
 
     #[test]
     fn many_share_messages_that_are_an_interval_apart() {
-        let mut outbox = Outbox::default();
+        let (mut outbox, transaction) = (Outbox::default(), transaction(1));
         let start = Instant::now();
         let mut sent = Vec::new();
         for ms in 0..200_u32 {
             let now = start + Duration::from_millis(ms.into());
-            assert_eq!(outbox.add(now, &transaction(ms.into(), 1)), None);
+            assert_eq!(outbox.add(now, &transaction), None);
             sent.extend(outbox.take_due(now).map(|taken| (ms, taken.len())));
         }
         let expected = [(5, 6), (30, 25), (55, 25), (80, 25), (105, 25), (130, 25), (155, 25)];
@@ -123,11 +120,10 @@ mod tests {
 
     #[test]
     fn a_full_message_goes_at_once() {
-        let mut outbox = Outbox::default();
+        let (mut outbox, transaction) = (Outbox::default(), transaction(64));
         let now = Instant::now();
         let mut bytes = 0;
-        let full = (0..).find_map(|nonce| {
-            let transaction = transaction(nonce, 64);
+        let full = (0..=MAX_SUBMITTED_TRANSACTIONS).find_map(|_| {
             bytes += transaction.bytes();
             outbox.add(now, &transaction)
         });
