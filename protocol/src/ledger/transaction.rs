@@ -186,7 +186,8 @@ impl SignedTransaction {
         Ok(encoded.verified())
     }
 
-    /// [`Self::verify`] of each of them, at about half the cost if all are right: in their order.
+    /// [`Self::verify`] of each of them, in their order: many cost little more than half, if all
+    /// are right.
     #[must_use]
     pub fn verify_all(
         transactions: impl IntoIterator<Item = Self>,
