@@ -145,6 +145,8 @@ pub enum Domain {
     StateKey,
     /// Nodes and values of the authenticated map.
     StateTree,
+    /// The factors by which signatures are verified together.
+    SignatureBatch,
 }
 
 impl Domain {
@@ -186,6 +188,7 @@ impl Domain {
         const COMMITTEE: [u8; HASH_BYTES] = pad("floe/1 committee");
         const STATE_KEY: [u8; HASH_BYTES] = pad("floe/1 state key");
         const STATE_TREE: [u8; HASH_BYTES] = pad("floe/1 state tree");
+        const SIGNATURE_BATCH: [u8; HASH_BYTES] = pad("floe/1 signature batch");
         match self {
             Self::SliverNode => &SLIVER_NODE,
             Self::BlobNode => &BLOB_NODE,
@@ -208,6 +211,7 @@ impl Domain {
             Self::Committee => &COMMITTEE,
             Self::StateKey => &STATE_KEY,
             Self::StateTree => &STATE_TREE,
+            Self::SignatureBatch => &SIGNATURE_BATCH,
         }
     }
 }
@@ -269,6 +273,7 @@ mod tests {
             Domain::Committee,
             Domain::StateKey,
             Domain::StateTree,
+            Domain::SignatureBatch,
         ];
         for (i, a) in domains.iter().enumerate() {
             for b in &domains[i + 1..] {

@@ -8,13 +8,16 @@
 //!
 //! Invariant: every signed message starts with a [`SigningDomain`] tag, so no signature serves two
 //! purposes. Secrets come from the caller as seeds: this crate draws no randomness. This is the
-//! only file that names `ed25519_zebra` and `blst`.
+//! only file, with `batch` below it, that names `ed25519_zebra` and `blst`.
+
+mod batch;
 
 use std::fmt;
 
 use blst::{BLST_ERROR, min_pk};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
+pub(crate) use self::batch::SignatureBatch;
 use crate::hash::Hash;
 
 /// Length of a signing domain's tag.

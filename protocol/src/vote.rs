@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     committee::{Committee, QuorumTracker},
     index::Height,
-    keys::{ChainId, KeyPair, NodeId, Signature, SigningDomain},
+    keys::{ChainId, KeyPair, NodeId, Signature, SignatureBatch, SigningDomain},
     ledger::BlockHash,
 };
 
@@ -251,13 +251,13 @@ impl CommitCertificate {
             let n_shards = committee.n_shards();
             return Err(CommitCertificateError::NoQuorum { weight, n_shards });
         }
+        let mut batch = SignatureBatch::new();
         for CommitSignature { position, signature } in &self.signatures {
             let vote = self.vote(committee, *position).ok_or(CommitCertificateError::Signers)?;
-            if !(SignedVote { vote, signature: *signature }).verify(chain) {
-                return Err(CommitCertificateError::Signature(*position));
-            }
+            batch.add(&vote.voter, &vote.message(chain), signature);
         }
-        Ok(())
+        let wrong = batch.wrong().first().map(|index| self.signatures[*index].position);
+        wrong.map_or(Ok(()), |position| Err(CommitCertificateError::Signature(position)))
     }
 }
 

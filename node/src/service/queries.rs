@@ -17,7 +17,7 @@ use std::{sync::Arc, time::Duration};
 
 use floe_protocol::{
     keys::NodeId,
-    ledger::{SignedTransaction, SystemOperation, TransactionId},
+    ledger::{SystemOperation, TransactionId},
     light::Inclusion,
     message::{LedgerRequest, LedgerResponse, Refusal, Response, SubmitError},
 };
@@ -227,14 +227,7 @@ impl Asked {
 
     async fn submit(&self, transactions: Vec<Vec<u8>>) -> Option<LedgerResponse> {
         let _turn = self.turns.acquire().await.ok()?;
-        let judge = move |answers: &Answers| {
-            let judge = |bytes: &Vec<u8>| match SignedTransaction::from_bytes(bytes) {
-                Ok(signed) => answers.check(signed),
-                Err(error) => Ok(Err(SubmitError::from(&error))),
-            };
-            transactions.iter().map(judge).collect::<Result<Vec<_>, _>>()
-        };
-        let judged = self.look(judge).await?;
+        let judged = self.look(move |answers| answers.check(&transactions)).await?;
         let good: Vec<_> =
             judged.iter().filter_map(|result| result.as_ref().ok()).cloned().collect();
         let mut inserted = self.ledger.insert(good, true).await.ok()?.into_iter();

@@ -4,7 +4,8 @@
 //! nodes are at different heights, and it is passed on no further.
 //!
 //! The state is asked before any signature is verified: who has no funds and no seat in a
-//! committee costs this node a look at the disk, and nobody else anything.
+//! committee costs this node a look at the disk, and nobody else anything. Messages that wait are
+//! judged together, so a node that falls behind verifies larger batches, which cost less each.
 
 use std::{
     collections::{BTreeMap, btree_map},
@@ -14,7 +15,7 @@ use std::{
 use floe_protocol::{
     ledger::{
         Account, AccountId, OperationError, ReadError, SignedTransaction, State, StateReader,
-        SystemOperation, Timestamp, VerifiedTransaction,
+        SystemOperation, Timestamp, TransactionError, VerifiedTransaction,
     },
     mempool::MempoolError,
     message::{LedgerAnnouncement, LedgerTopic},
@@ -23,7 +24,10 @@ use tokio::{sync::mpsc, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use super::ledger::{Ledger, LedgerStopped, wall_clock};
-use crate::network::GossipMessage;
+use crate::network::{GossipMessage, VerdictHandle};
+
+/// Messages that are judged together.
+const TOGETHER_MAX: usize = 32;
 
 /// What the service needs.
 #[derive(Debug)]
@@ -46,38 +50,77 @@ enum Content {
     System(Box<SystemOperation>),
 }
 
+/// What a message is before signatures are verified.
+enum Look {
+    /// They do not matter.
+    Judged(Content),
+    /// The state may take some of these.
+    Unverified(Vec<SignedTransaction>),
+}
+
 /// Runs until cancelled or until the ledger has stopped.
 pub(crate) async fn run(args: Args) {
     let Args { ledger, mut transactions, cancel } = args;
     loop {
-        let event = tokio::select! {
+        let mut messages = Vec::new();
+        tokio::select! {
             () = cancel.cancelled() => return,
-            event = transactions.recv() => event,
-        };
-        let Some(event) = event else { return };
-        if let Err(LedgerStopped) = on_message(&ledger, event).await {
+            count = transactions.recv_many(&mut messages, TOGETHER_MAX) => if count == 0 {
+                return;
+            },
+        }
+        if let Err(LedgerStopped) = on_messages(&ledger, messages).await {
             return;
         }
     }
 }
 
-async fn on_message(ledger: &Ledger, event: GossipMessage) -> Result<(), LedgerStopped> {
-    let GossipMessage { bytes, verdict, .. } = event;
+async fn on_messages(ledger: &Ledger, messages: Vec<GossipMessage>) -> Result<(), LedgerStopped> {
+    let parts = messages.into_iter().map(|message| (message.bytes, message.verdict));
+    let (messages, verdicts): (Vec<_>, Vec<_>) = parts.unzip();
+    let contents = judge(ledger, messages).await?;
+    // One errand to the ledger's thread for all of them.
+    let transactions = contents.iter().flat_map(|content| match content {
+        Content::Transactions(transactions) => transactions.as_slice(),
+        Content::Invalid | Content::Useless | Content::System(_) => &[],
+    });
+    let transactions: Vec<_> = transactions.cloned().collect();
+    let mut inserted = Vec::new();
+    if !transactions.is_empty() {
+        inserted = ledger.insert(transactions, false).await?;
+    }
+    let mut inserted = inserted.into_iter();
+    for (content, verdict) in contents.into_iter().zip(verdicts) {
+        tell(ledger, content, &mut inserted, verdict).await?;
+    }
+    Ok(())
+}
+
+/// What the messages are, one by one.
+async fn judge(ledger: &Ledger, messages: Vec<Vec<u8>>) -> Result<Vec<Content>, LedgerStopped> {
     let state = ledger.state().borrow().clone();
     let store = Arc::clone(ledger.store());
     let judged = spawn_blocking(move || {
-        Judge { state: &state, reader: store.as_ref(), now: wall_clock() }.message(&bytes)
+        Judge { state: &state, reader: store.as_ref(), now: wall_clock() }.messages(&messages)
     });
-    let content = match judged.await {
-        Ok(Ok(content)) => content,
+    match judged.await {
+        Ok(Ok(contents)) => Ok(contents),
         Ok(Err(error)) => {
             tracing::error!(%error, "the store has failed: transactions are not taken any more");
-            return Err(LedgerStopped);
+            Err(LedgerStopped)
         }
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-        Err(_) => return Err(LedgerStopped),
-    };
-    let of_use = |result: &Result<(), MempoolError>| result.is_ok();
+        Err(_) => Err(LedgerStopped),
+    }
+}
+
+/// Tells the verdict on a message; `inserted` goes on with what became of its transactions.
+async fn tell(
+    ledger: &Ledger,
+    content: Content,
+    inserted: &mut impl Iterator<Item = Result<(), MempoolError>>,
+    verdict: VerdictHandle,
+) -> Result<(), LedgerStopped> {
     let forward = match content {
         Content::Invalid => {
             verdict.reject();
@@ -85,9 +128,10 @@ async fn on_message(ledger: &Ledger, event: GossipMessage) -> Result<(), LedgerS
         }
         Content::Useless => false,
         Content::Transactions(transactions) => {
-            ledger.insert(transactions, false).await?.iter().any(of_use)
+            let results = inserted.take(transactions.len());
+            results.filter(Result::is_ok).count() > 0
         }
-        Content::System(operation) => of_use(&ledger.insert_system(*operation, false).await?),
+        Content::System(operation) => ledger.insert_system(*operation, false).await?.is_ok(),
     };
     if forward {
         verdict.accept();
@@ -105,39 +149,74 @@ struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    fn message(&self, bytes: &[u8]) -> Result<Content, ReadError> {
-        let announcement = LedgerAnnouncement::decode(LedgerTopic::Transactions, bytes)
-            .or_else(|_| LedgerAnnouncement::decode(LedgerTopic::System, bytes));
-        match announcement {
-            Ok(LedgerAnnouncement::Transactions(list)) => self.transactions(&list),
-            Ok(LedgerAnnouncement::System(operation)) => self.system(operation),
-            Ok(LedgerAnnouncement::NewHeader(_)) | Err(_) => Ok(Content::Invalid),
+    /// Judges each message on its own, but verifies the signatures in all of them together.
+    fn messages(&self, messages: &[Vec<u8>]) -> Result<Vec<Content>, ReadError> {
+        let mut accounts = BTreeMap::new();
+        let mut unverified = Vec::new();
+        let mut looks = Vec::with_capacity(messages.len());
+        for bytes in messages {
+            let look = self.look(bytes, &mut accounts)?;
+            looks.push(match look {
+                Look::Judged(content) => Err(content),
+                Look::Unverified(transactions) => {
+                    let count = transactions.len();
+                    unverified.extend(transactions);
+                    Ok(count)
+                }
+            });
         }
+        let mut verified =
+            SignedTransaction::verify_all(unverified, self.state.chain()).into_iter();
+        let judge = |look| match look {
+            Err(content) => Ok(content),
+            Ok(count) => self.useful(verified.by_ref().take(count).collect(), &mut accounts),
+        };
+        looks.into_iter().map(judge).collect()
     }
 
-    fn transactions(&self, list: &[Vec<u8>]) -> Result<Content, ReadError> {
+    /// What a message is without a look at signatures of transactions.
+    fn look(
+        &self,
+        bytes: &[u8],
+        accounts: &mut BTreeMap<AccountId, Account>,
+    ) -> Result<Look, ReadError> {
+        let announcement = LedgerAnnouncement::decode(LedgerTopic::Transactions, bytes)
+            .or_else(|_| LedgerAnnouncement::decode(LedgerTopic::System, bytes));
+        let list = match announcement {
+            Ok(LedgerAnnouncement::Transactions(list)) => list,
+            Ok(LedgerAnnouncement::System(operation)) => {
+                return self.system(operation).map(Look::Judged);
+            }
+            Ok(LedgerAnnouncement::NewHeader(_)) | Err(_) => {
+                return Ok(Look::Judged(Content::Invalid));
+            }
+        };
         let parsed = list.iter().map(|bytes| SignedTransaction::from_bytes(bytes));
         let Ok(parsed) = parsed.collect::<Result<Vec<_>, _>>() else {
-            return Ok(Content::Invalid);
+            return Ok(Look::Judged(Content::Invalid));
         };
-        let mut accounts = BTreeMap::new();
         let mut any_useful = false;
         for signed in &parsed {
-            any_useful |= self.may_be_of_use(signed, &mut accounts)?;
-        }
-        if !any_useful {
-            return Ok(Content::Useless);
+            any_useful |= self.may_be_of_use(signed, accounts)?;
         }
         // All of them, because the message is passed on as it is: who is behind may find of use
         // what is of none here, and would convict this node of what is forged.
-        let verified = parsed.into_iter().map(|signed| signed.verify(self.state.chain()));
-        let Ok(verified) = verified.collect::<Result<Vec<_>, _>>() else {
+        Ok(if any_useful { Look::Unverified(parsed) } else { Look::Judged(Content::Useless) })
+    }
+
+    /// What a message with these transactions is.
+    fn useful(
+        &self,
+        verified: Vec<Result<VerifiedTransaction, TransactionError>>,
+        accounts: &mut BTreeMap<AccountId, Account>,
+    ) -> Result<Content, ReadError> {
+        let Ok(verified) = verified.into_iter().collect::<Result<Vec<_>, _>>() else {
             return Ok(Content::Invalid);
         };
         let mut useful = Vec::with_capacity(verified.len());
         for transaction in verified {
-            if self.may_be_of_use(transaction.signed(), &mut accounts)?
-                && self.applies(&transaction, &accounts)?
+            if self.may_be_of_use(transaction.signed(), accounts)?
+                && self.applies(&transaction, accounts)?
             {
                 useful.push(Arc::new(transaction));
             }
@@ -222,7 +301,7 @@ mod tests {
 
     fn judged(chain: &Chain, announcement: &LedgerAnnouncement) -> Content {
         let judge = Judge { state: &chain.state, reader: &chain.store, now: chain.now };
-        judge.message(&announcement.encode().unwrap()).unwrap()
+        judge.messages(&[announcement.encode().unwrap()]).unwrap().pop().unwrap()
     }
 
     fn of(transactions: &[&SignedTransaction]) -> LedgerAnnouncement {
@@ -267,6 +346,39 @@ mod tests {
         assert!(matches!(judged(&chain, &of(&[&next, &used])), Content::Invalid));
         let malformed = LedgerAnnouncement::Transactions(vec![vec![1, 2, 3]]);
         assert!(matches!(judged(&chain, &malformed), Content::Invalid));
+    }
+
+    #[test]
+    fn messages_judged_together_do_not_answer_for_each_other() {
+        let chain = chain();
+        let amount = Amount::from_wal(1);
+        let send = |account, nonce| transfer(&chain, &account_key(account), nonce, amount);
+        let (first, second, third) = (send(0, 1), send(2, 0), send(3, 0));
+        let used = send(0, 0);
+        let (member, _) = node_keys(4).swap_remove(0);
+        let messages = [
+            of(&[&first]),
+            of(&[&second, &forged(third.clone())]),
+            of(&[&used]),
+            report(&chain, &member, [1, 2]),
+            of(&[&third, &second]),
+            LedgerAnnouncement::Transactions(vec![vec![1, 2, 3]]),
+        ];
+        let messages = messages.map(|message| message.encode().unwrap());
+        let judge = Judge { state: &chain.state, reader: &chain.store, now: chain.now };
+        let judged = judge.messages(&messages).unwrap();
+        let signed = |content: &Content| match content {
+            Content::Transactions(list) => list.iter().map(|one| one.signed().clone()).collect(),
+            Content::Invalid | Content::Useless | Content::System(_) => Vec::new(),
+        };
+        let taken: Vec<_> = judged.iter().map(signed).collect();
+        assert_eq!(taken[0], [first]);
+        assert!(matches!(judged[1], Content::Invalid));
+        assert!(matches!(judged[2], Content::Useless));
+        assert!(matches!(judged[3], Content::System(_)));
+        assert_eq!(taken[4], [third, second]);
+        assert!(matches!(judged[5], Content::Invalid));
+        assert_eq!(judged.len(), 6);
     }
 
     fn report(chain: &Chain, voter: &KeyPair, blocks: [u8; 2]) -> LedgerAnnouncement {

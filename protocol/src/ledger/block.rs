@@ -14,7 +14,7 @@ use std::fmt;
 use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
 
-use super::{SignedTransaction, SystemOperation, Timestamp};
+use super::{SignedTransaction, SystemOperation, Timestamp, TransactionId};
 use crate::{
     hash::{Domain, Hash},
     index::{Epoch, Height},
@@ -199,12 +199,24 @@ impl Body {
     /// The leaves of the transaction tree.
     #[must_use]
     pub fn transaction_leaves(&self, chain: &ChainId) -> Vec<Hash> {
+        self.leaves(chain, self.transactions.iter().map(|signed| signed.id(chain)))
+    }
+
+    /// [`Self::transactions_root`], where the ids of the transactions are known.
+    pub(super) fn root_of(
+        &self,
+        chain: &ChainId,
+        ids: impl Iterator<Item = TransactionId>,
+    ) -> Hash {
+        root(Domain::TransactionNode, self.leaves(chain, ids))
+    }
+
+    fn leaves(&self, chain: &ChainId, ids: impl Iterator<Item = TransactionId>) -> Vec<Hash> {
         let system = self.system.iter().map(|operation| {
             let bytes = borsh::to_vec(operation).expect("writing to memory");
             Domain::SystemOperation.hash(&[chain.as_bytes(), &bytes])
         });
-        let transactions = self.transactions.iter().map(|signed| *signed.id(chain).hash());
-        system.chain(transactions).collect()
+        system.chain(ids.map(|id| *id.hash())).collect()
     }
 }
 

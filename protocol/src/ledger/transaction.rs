@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::{AccountId, Amount, Operation, Timestamp};
 use crate::{
     hash::{Domain, Hash},
-    keys::{ChainId, KeyPair, Signature, SigningDomain},
+    keys::{ChainId, KeyPair, Signature, SignatureBatch, SigningDomain},
     registration::RegistrationId,
 };
 
@@ -177,37 +177,92 @@ impl SignedTransaction {
     /// # Errors
     /// [`TransactionError`]: no block may hold it.
     pub fn verify(self, chain: &ChainId) -> Result<VerifiedTransaction, TransactionError> {
-        self.verify_unless(chain, &|_| false)
+        let encoded = Encoded::new(self, chain);
+        encoded.check()?;
+        let (sender, signature) = (encoded.signed.transaction.sender, &encoded.signed.signature);
+        if !sender.key().verify(&encoded.message(chain), signature) {
+            return Err(TransactionError::Signature);
+        }
+        Ok(encoded.verified())
     }
 
-    /// [`Self::verify`] that leaves the signature out for ids that `known` has seen verified.
-    pub(super) fn verify_unless(
-        self,
+    /// [`Self::verify`] of each of them, in their order: many cost little more than half, if all
+    /// are right.
+    #[must_use]
+    pub fn verify_all(
+        transactions: impl IntoIterator<Item = Self>,
+        chain: &ChainId,
+    ) -> Vec<Result<VerifiedTransaction, TransactionError>> {
+        let encoded = transactions.into_iter().map(|signed| Encoded::new(signed, chain));
+        Encoded::verify_all(encoded.collect(), chain, &|_| false)
+    }
+}
+
+/// A transaction with its layout and its id, computed once. Nothing is verified yet.
+#[derive(Debug)]
+pub(super) struct Encoded {
+    signed: SignedTransaction,
+    bytes: Vec<u8>,
+    id: TransactionId,
+}
+
+impl Encoded {
+    pub(super) fn new(signed: SignedTransaction, chain: &ChainId) -> Self {
+        let bytes = signed.to_bytes();
+        let id = TransactionId(Domain::Transaction.hash(&[chain.as_bytes(), &bytes]));
+        Self { signed, bytes, id }
+    }
+
+    pub(super) const fn id(&self) -> TransactionId {
+        self.id
+    }
+
+    /// Judges each of them; the signatures together, but for those that `known` has seen verified.
+    pub(super) fn verify_all(
+        transactions: Vec<Self>,
         chain: &ChainId,
         known: &dyn Fn(&TransactionId) -> bool,
-    ) -> Result<VerifiedTransaction, TransactionError> {
-        let bytes = self.to_bytes();
-        self.check(bytes.len())?;
-        let id = TransactionId(Domain::Transaction.hash(&[chain.as_bytes(), &bytes]));
-        if !known(&id) {
-            let body = bytes.len().saturating_sub(self.signature.as_bytes().len());
-            let message = SigningDomain::Transaction.message(&[chain.as_bytes(), &bytes[..body]]);
-            if !self.transaction.sender.key().verify(&message, &self.signature) {
-                return Err(TransactionError::Signature);
+    ) -> Vec<Result<VerifiedTransaction, TransactionError>> {
+        let mut batch = SignatureBatch::new();
+        let mut in_batch = Vec::new();
+        let mut judged = Vec::with_capacity(transactions.len());
+        for (position, encoded) in transactions.iter().enumerate() {
+            let checked = encoded.check();
+            if checked.is_ok() && !known(&encoded.id) {
+                let sender = encoded.signed.transaction.sender;
+                batch.add(sender.key(), &encoded.message(chain), &encoded.signed.signature);
+                in_batch.push(position);
             }
+            judged.push(checked);
         }
-        Ok(VerifiedTransaction { signed: self, id, bytes: bytes.len() })
+        for wrong in batch.wrong() {
+            judged[in_batch[wrong]] = Err(TransactionError::Signature);
+        }
+        let results = transactions.into_iter().zip(judged);
+        results.map(|(encoded, judged)| judged.map(|()| encoded.verified())).collect()
     }
 
-    fn check(&self, bytes: usize) -> Result<(), TransactionError> {
+    /// Everything that needs neither state nor signature.
+    fn check(&self) -> Result<(), TransactionError> {
+        let bytes = self.bytes.len();
         if bytes > MAX_TRANSACTION_BYTES {
             return Err(TransactionError::TooLarge { bytes });
         }
-        let operations = &self.transaction.operations;
+        let operations = &self.signed.transaction.operations;
         if operations.is_empty() || operations.len() > MAX_OPERATIONS {
             return Err(TransactionError::Operations);
         }
         operations.iter().try_for_each(Operation::check)
+    }
+
+    /// What the sender signs: the layout ends with the signature.
+    fn message(&self, chain: &ChainId) -> Vec<u8> {
+        let body = self.bytes.len().saturating_sub(self.signed.signature.as_bytes().len());
+        SigningDomain::Transaction.message(&[chain.as_bytes(), &self.bytes[..body]])
+    }
+
+    fn verified(self) -> VerifiedTransaction {
+        VerifiedTransaction { bytes: self.bytes.len(), id: self.id, signed: self.signed }
     }
 }
 

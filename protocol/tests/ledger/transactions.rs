@@ -97,6 +97,36 @@ fn fields_out_of_range_are_refused_without_the_state() {
 }
 
 #[test]
+fn transactions_are_judged_together_as_they_are_one_by_one() {
+    let chain = chain();
+    let mut list: Vec<_> = (1..=12_u128)
+        .map(|amount| sign(&chain, draft(&chain, vec![transfer(1, amount)])))
+        .collect();
+    let together = |list: &[SignedTransaction]| {
+        let results = SignedTransaction::verify_all(list.iter().cloned(), &chain.id());
+        let alone: Vec<_> = list.iter().cloned().map(|t| t.verify(&chain.id())).collect();
+        assert_eq!(results, alone);
+        results.into_iter().map(Result::err).collect::<Vec<_>>()
+    };
+    assert_eq!(together(&[]), []);
+    assert_eq!(together(&list), [None; 12]);
+    let mut expected = [None; 12];
+    list[0].transaction.nonce += 1;
+    list[4].signature = list[5].signature;
+    list[11].transaction.sender = AccountId::new(account_key(3).public());
+    for forged in [0, 4, 11] {
+        expected[forged] = Some(TransactionError::Signature);
+    }
+    assert_eq!(together(&list), expected);
+    // What is refused without a look at the signature.
+    list[3] = sign(&chain, draft(&chain, Vec::new()));
+    list[4].transaction.operations.clear();
+    expected[3] = Some(TransactionError::Operations);
+    expected[4] = Some(TransactionError::Operations);
+    assert_eq!(together(&list), expected);
+}
+
+#[test]
 fn the_number_of_operations_and_the_bytes_are_limited() {
     let chain = chain();
     let with = |count| sign(&chain, draft(&chain, vec![transfer(1, 1); count]));

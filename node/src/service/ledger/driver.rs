@@ -1,7 +1,7 @@
 //! The driver: one thread that owns replica, state, mempool and journal, and does what they say.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -189,7 +189,7 @@ impl Driver {
         if self.begins_at().is_some_and(|at| at <= self.started.elapsed()) {
             self.begin_height()?;
         }
-        if let Some(transactions) = self.outbox.take_due() {
+        if let Some(transactions) = self.outbox.take_due(Instant::now()) {
             self.spread(transactions);
         }
         Ok(())
@@ -451,9 +451,11 @@ impl Driver {
         let state = &self.chain.state;
         let store = self.chain.store.as_ref();
         self.sweep = state.sweep_pending(store).map_err(ChainError::from)?;
-        let mut senders = Vec::with_capacity(block.body.transactions.len());
-        for signed in &block.body.transactions {
-            let sender = signed.transaction.sender;
+        // Each once: under load most of them send several.
+        let transactions = block.body.transactions.iter();
+        let ids: BTreeSet<_> = transactions.map(|signed| signed.transaction.sender).collect();
+        let mut senders = Vec::with_capacity(ids.len());
+        for sender in ids {
             let account = state.account(store, &sender).map_err(ChainError::from)?;
             let facts = AccountFacts { nonce: account.nonce, balance: account.balance };
             senders.push((sender, facts));
@@ -518,7 +520,7 @@ impl Driver {
         let inserted = self.mempool.insert(now_ms, Arc::clone(transaction), facts);
         if inserted.is_ok()
             && spread
-            && let Some(full) = self.outbox.add(transaction)
+            && let Some(full) = self.outbox.add(Instant::now(), transaction)
         {
             self.spread(full);
         }

@@ -6,7 +6,7 @@ use floe_protocol::{
     index::{Epoch, Height},
     ledger::{
         Key, ReadError, SignedTransaction, State, StateProof, StateReader, SystemOperation,
-        TransactionId, VerifiedTransaction,
+        TransactionError, TransactionId, VerifiedTransaction,
     },
     light::{CertifiedHeader, Inclusion},
     message::{
@@ -52,18 +52,38 @@ impl Answers {
         self.ledger.store()
     }
 
-    /// Judges a transaction on its own, and against the newest state if it is the sender's next.
+    /// Judges each transaction on its own, and against the newest state if it is its sender's
+    /// next. One result for each.
     pub(super) fn check(
         &self,
-        signed: SignedTransaction,
-    ) -> Result<Result<Arc<VerifiedTransaction>, SubmitError>, ReadFailure> {
-        let state = self.state();
-        let verified = match signed.verify(state.chain()) {
-            Ok(verified) => verified,
-            Err(error) => return Ok(Err(SubmitError::from(&error))),
+        transactions: &[Vec<u8>],
+    ) -> Result<Vec<Result<Arc<VerifiedTransaction>, SubmitError>>, ReadFailure> {
+        let (state, now) = (self.state(), wall_clock());
+        let mut malformed = Vec::with_capacity(transactions.len());
+        let mut parsed = Vec::with_capacity(transactions.len());
+        for bytes in transactions {
+            match SignedTransaction::from_bytes(bytes) {
+                Ok(signed) => {
+                    parsed.push(signed);
+                    malformed.push(None);
+                }
+                Err(error) => malformed.push(Some(error)),
+            }
+        }
+        let mut verified = SignedTransaction::verify_all(parsed, state.chain()).into_iter();
+        let judge = |malformed: Option<TransactionError>| {
+            let verified = match malformed {
+                Some(error) => Err(error),
+                None => verified.next().expect("one result for each that was parsed"),
+            };
+            let verified = match verified {
+                Ok(verified) => verified,
+                Err(error) => return Ok(Err(SubmitError::from(&error))),
+            };
+            let checked = state.check(self.store(), &verified, now)?;
+            Ok(checked.map(|()| Arc::new(verified)).map_err(|error| SubmitError::from(&error)))
         };
-        let checked = state.check(self.store(), &verified, wall_clock())?;
-        Ok(checked.map(|()| Arc::new(verified)).map_err(|error| SubmitError::from(&error)))
+        malformed.into_iter().map(judge).collect()
     }
 
     /// Judges a system operation against the newest state.

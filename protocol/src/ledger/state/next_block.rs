@@ -14,6 +14,7 @@ use crate::{
         error::Failure,
         execute::{Executor, RecordFailure},
         next_beacon,
+        transaction::Encoded,
     },
 };
 
@@ -218,13 +219,15 @@ impl State {
         if body.commit_record.hash() != block.header.commit_record {
             return Err(BlockError::Header("commit record"));
         }
-        if body.transactions_root(&self.chain) != block.header.transactions_root {
+        let encoded = body.transactions.iter().cloned();
+        let encoded: Vec<_> = encoded.map(|signed| Encoded::new(signed, &self.chain)).collect();
+        let root = body.root_of(&self.chain, encoded.iter().map(Encoded::id));
+        if root != block.header.transactions_root {
             return Err(BlockError::Header("transactions root"));
         }
-        let transactions = body.transactions.iter().enumerate();
-        transactions
-            .map(|(position, signed)| {
-                let checked = signed.clone().verify_unless(&self.chain, known);
+        let checked = Encoded::verify_all(encoded, &self.chain, known).into_iter().enumerate();
+        checked
+            .map(|(position, checked)| {
                 checked.map_err(|error| BlockError::Transaction { position, error })
             })
             .collect()
@@ -309,7 +312,7 @@ impl Run<'_> {
             commit_record: body.commit_record.hash(),
             epoch: state.committee.epoch(),
             proposer,
-            transactions_root: body.transactions_root(&state.chain),
+            transactions_root: body.root_of(&state.chain, self.transactions.iter().copied()),
             state_root,
             events_root: self.events.root(),
             beacon: next_beacon(&state.tip.beacon, &beacon_signature),
