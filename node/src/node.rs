@@ -232,6 +232,7 @@ fn spawn_services(
             network: network.clone(),
             consensus,
             timeouts: config.timeouts,
+            clock: config.clock,
             cancel: cancel.clone(),
         },
     )?;

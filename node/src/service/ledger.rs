@@ -36,6 +36,7 @@ pub(crate) use self::chain::Chain;
 pub use self::chain::ChainError;
 use self::driver::Driver;
 use crate::{
+    clock::Clock,
     key_file::NodeKeys,
     network::{GossipMessage, Network},
 };
@@ -53,6 +54,7 @@ pub(crate) struct Args {
     pub(crate) network: Network,
     pub(crate) consensus: mpsc::Receiver<GossipMessage>,
     pub(crate) timeouts: Timeouts,
+    pub(crate) clock: Clock,
     pub(crate) cancel: CancellationToken,
 }
 
@@ -109,6 +111,7 @@ pub struct Ledger {
     /// The last height that was decided without its block.
     missing: watch::Receiver<Height>,
     store: Arc<LedgerStore>,
+    clock: Clock,
 }
 
 /// The service has stopped.
@@ -158,6 +161,11 @@ impl Ledger {
     #[must_use]
     pub(crate) fn store(&self) -> &Arc<LedgerStore> {
         &self.store
+    }
+
+    /// The node's wall clock.
+    pub(crate) const fn clock(&self) -> Clock {
+        self.clock
     }
 
     /// Puts verified transactions into the mempool, and tells others of them if `spread`.
@@ -253,6 +261,7 @@ pub(crate) fn start(args: Args) -> io::Result<Started> {
         committed: committed.clone(),
         missing: missing_receiver,
         store,
+        clock: args.clock,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let (ended, end) = oneshot::channel();
@@ -267,9 +276,7 @@ pub(crate) fn start(args: Args) -> io::Result<Started> {
     Ok(Started { ledger, thread, ended: end })
 }
 
-/// What the wall clock says.
+/// What the machine's wall clock says.
 pub(crate) fn wall_clock() -> Timestamp {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let ms = since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
-    Timestamp::from_ms(ms)
+    Clock::SYSTEM.now()
 }

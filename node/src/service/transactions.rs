@@ -22,7 +22,7 @@ use floe_protocol::{
 use tokio::{sync::mpsc, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
-use super::ledger::{Ledger, LedgerStopped, wall_clock};
+use super::ledger::{Ledger, LedgerStopped};
 use crate::network::GossipMessage;
 
 /// What the service needs.
@@ -65,8 +65,9 @@ async fn on_message(ledger: &Ledger, event: GossipMessage) -> Result<(), LedgerS
     let GossipMessage { bytes, verdict, .. } = event;
     let state = ledger.state().borrow().clone();
     let store = Arc::clone(ledger.store());
+    let now = ledger.clock().now();
     let judged = spawn_blocking(move || {
-        Judge { state: &state, reader: store.as_ref(), now: wall_clock() }.message(&bytes)
+        Judge { state: &state, reader: store.as_ref(), now }.message(&bytes)
     });
     let content = match judged.await {
         Ok(Ok(content)) => content,

@@ -16,7 +16,7 @@ use floe_protocol::{
 };
 use floe_storage::{LedgerStore, StorageError};
 
-use crate::service::ledger::{Ledger, wall_clock};
+use crate::service::ledger::Ledger;
 
 /// Bytes of blocks that one answer carries, at most; a block always fits.
 const BLOCKS_BYTES: usize = 1 << 20;
@@ -62,7 +62,7 @@ impl Answers {
             Ok(verified) => verified,
             Err(error) => return Ok(Err(SubmitError::from(&error))),
         };
-        let checked = state.check(self.store(), &verified, wall_clock())?;
+        let checked = state.check(self.store(), &verified, self.ledger.clock().now())?;
         Ok(checked.map(|()| Arc::new(verified)).map_err(|error| SubmitError::from(&error)))
     }
 
