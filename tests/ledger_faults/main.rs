@@ -1,0 +1,12 @@
+//! Real nodes on the real network with faults among them: members that lie, wrong clocks, lost
+//! disks, peers that stall, and whatever a stranger may send.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod amnesia;
+mod clock;
+mod inputs;
+mod proposer;
+mod relock;
+mod swarm;
+mod sync;
