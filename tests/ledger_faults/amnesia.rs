@@ -16,7 +16,7 @@ use floe_protocol::{
 };
 use floe_testnet::Cluster;
 
-use super::swarm::{Puppet, agree, committed, ledger, next_block, pay, tip, turn};
+use super::swarm::{Blocks, Puppet, agree, committed, ledger, next_block, pay, tip, turn};
 
 /// What the victim was heard voting, by place.
 #[derive(Default)]
@@ -53,6 +53,29 @@ async fn quiet_cluster() -> Cluster {
     cluster
 }
 
+/// Pays through node 0 until it is the turn of a node; at which height, and the next nonce.
+async fn until_turn(cluster: &Cluster, blocks: &mut Blocks, node: usize) -> (Height, u64) {
+    let mut nonce = 0;
+    loop {
+        let id = pay(cluster, 0, nonce).await;
+        nonce += 1;
+        let last = committed(blocks, id).await.block.header.height;
+        agree(cluster, &[0, 1, 2, 3], last).await;
+        if turn(cluster, last.next(), 0) == node {
+            return (last.next(), nonce);
+        }
+    }
+}
+
+/// All nodes agree, and no block up to there reports anybody.
+async fn nobody_is_reported(cluster: &Cluster, last: Height) {
+    agree(cluster, &[0, 1, 2, 3], last).await;
+    for height in (1..=last.get()).map(Height::new) {
+        let (block, _) = ledger(cluster, 0).block(height).unwrap().unwrap();
+        assert_eq!(block.body.system, [], "block {height}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_lost_its_votes_between_prevote_and_commit_does_not_vote_twice() {
     let mut cluster = quiet_cluster().await;
@@ -61,17 +84,8 @@ async fn a_node_that_lost_its_votes_between_prevote_and_commit_does_not_vote_twi
     let mut puppet = Puppet::join(&cluster, KeyPair::from_seed([77; 32])).await;
     let mut heard = Heard::default();
     let mut blocks = ledger(&cluster, witness).committed();
-    let mut nonce = 0;
-    // Until it is the victim's turn: what it forgets is the block that it made itself.
-    let height = loop {
-        let id = pay(&cluster, witness, nonce).await;
-        nonce += 1;
-        let height = committed(&mut blocks, id).await.block.header.height.next();
-        agree(&cluster, &[0, 1, 2, 3], Height::new(height.get() - 1)).await;
-        if turn(&cluster, height, 0) == victim {
-            break height;
-        }
-    };
+    // What it forgets is the block that it made itself.
+    let (height, mut nonce) = until_turn(&cluster, &mut blocks, victim).await;
     // Two alone decide nothing, so the victim stays between prevote and commit.
     for node in away {
         cluster.stop(node).await.unwrap();
@@ -132,10 +146,6 @@ async fn a_node_that_lost_its_votes_between_prevote_and_commit_does_not_vote_twi
         None => pay(&cluster, witness, nonce).await,
     };
     let last = committed(&mut blocks, id).await.block.header.height;
-    agree(&cluster, &[0, 1, 2, 3], last).await;
-    for height in (1..=last.get()).map(Height::new) {
-        let (block, _) = ledger(&cluster, witness).block(height).unwrap().unwrap();
-        assert_eq!(block.body.system, [], "block {height}");
-    }
+    nobody_is_reported(&cluster, last).await;
     cluster.shutdown().await.unwrap();
 }

@@ -55,8 +55,40 @@ fn oversized() -> Vec<Operation> {
 /// What is wrong, the bytes, and why they are refused.
 type Case = (&'static str, Vec<u8>, SubmitError);
 
-/// Bad transactions of a wallet whose next nonce is `next`, which is above 0.
-fn bad(cluster: &Cluster, next: u64) -> Vec<Case> {
+/// A transaction of these operations, with the least fee.
+fn of(cluster: &Cluster, nonce: u64, operations: Vec<Operation>) -> Vec<u8> {
+    let fee = cluster.network().genesis.ledger.fee_per_operation.frost();
+    let fee = Amount::from_frost(fee * operations.len().max(1) as u128);
+    sign(cluster, Transaction { fee, operations, ..draft(cluster, nonce) }).to_bytes()
+}
+
+/// Transactions that are refused whatever the state is.
+fn malformed(cluster: &Cluster, next: u64) -> Vec<Case> {
+    let operations = |operations| of(cluster, next, operations);
+    let good = sign(cluster, draft(cluster, next));
+    let mut forged = good.clone();
+    forged.signature = Signature::new([1; 64]);
+    let mut altered = good.clone();
+    altered.transaction.operations = vec![transfer(2)];
+    let elsewhere = draft(cluster, next).sign(&ChainId::new(Hash::ZERO), cluster.wallet());
+    let long = [good.to_bytes(), vec![0]].concat();
+    use SubmitError::{Malformed, Signature as Forged};
+    vec![
+        ("no transaction", vec![1, 2, 3], Malformed),
+        ("nothing", Vec::new(), Malformed),
+        ("bytes left over", long, Malformed),
+        ("oversized", operations(oversized()), Malformed),
+        ("no operation", operations(Vec::new()), Malformed),
+        ("too many operations", operations(vec![transfer(1); MAX_OPERATIONS + 1]), Malformed),
+        ("a transfer of nothing", operations(vec![transfer(0)]), Malformed),
+        ("a forged signature", forged.to_bytes(), Forged),
+        ("changed after it was signed", altered.to_bytes(), Forged),
+        ("for another network", elsewhere.to_bytes(), Forged),
+    ]
+}
+
+/// Transactions that the state refuses to a wallet whose next nonce is `next`, which is above 0.
+fn refused(cluster: &Cluster, next: u64) -> Vec<Case> {
     let genesis = &cluster.network().genesis;
     let fee = genesis.ledger.fee_per_operation;
     let rich = genesis
@@ -69,34 +101,13 @@ fn bad(cluster: &Cluster, next: u64) -> Vec<Case> {
         change(&mut transaction);
         sign(cluster, transaction).to_bytes()
     };
-    let operations = |operations: Vec<Operation>| {
-        let fee = Amount::from_frost(fee.frost() * operations.len().max(1) as u128);
-        let transaction = Transaction { fee, operations, ..draft(cluster, next) };
-        sign(cluster, transaction).to_bytes()
-    };
-    let good = sign(cluster, draft(cluster, next));
-    let mut forged = good.clone();
-    forged.signature = Signature::new([1; 64]);
-    let mut altered = good.clone();
-    altered.transaction.operations = vec![transfer(2)];
+    let operations = |operations| of(cluster, next, operations);
     let stranger = KeyPair::from_seed([55; 32]);
     let poor =
         Transaction { sender: AccountId::new(stranger.public()), nonce: 0, ..draft(cluster, next) };
-    let elsewhere = draft(cluster, next).sign(&ChainId::new(Hash::ZERO), cluster.wallet());
-    let long = [good.to_bytes(), vec![0]].concat();
     let nonce = SubmitError::Nonce { expected: next };
-    use SubmitError::{Expired, Fee, Funds, Malformed, Signature as Forged};
+    use SubmitError::{Expired, Fee, Funds};
     vec![
-        ("no transaction", vec![1, 2, 3], Malformed),
-        ("nothing", Vec::new(), Malformed),
-        ("bytes left over", long, Malformed),
-        ("oversized", operations(oversized()), Malformed),
-        ("no operation", operations(Vec::new()), Malformed),
-        ("too many operations", operations(vec![transfer(1); MAX_OPERATIONS + 1]), Malformed),
-        ("a transfer of nothing", operations(vec![transfer(0)]), Malformed),
-        ("a forged signature", forged.to_bytes(), Forged),
-        ("changed after it was signed", altered.to_bytes(), Forged),
-        ("for another network", elsewhere.to_bytes(), Forged),
         ("a nonce that was used", with(&|t| t.nonce = next - 1), nonce),
         ("a nonce too far ahead", with(&|t| t.nonce = next + 10_000), nonce),
         ("the last nonce", with(&|t| t.nonce = u64::MAX), nonce),
@@ -149,7 +160,8 @@ async fn bad_transactions_are_refused_with_a_reason_and_change_nothing() {
     let before = account();
     assert_eq!(before.0.nonce, 1);
 
-    let mut cases = bad(&cluster, 1);
+    let mut cases = malformed(&cluster, 1);
+    cases.extend(refused(&cluster, 1));
     cases.push(("replayed", replayed, SubmitError::Nonce { expected: 1 }));
     for (what, bytes, expected) in &cases {
         let results = submit(&puppet, node, vec![bytes.clone()]).await;

@@ -2,6 +2,7 @@
 //! disks, peers that stall, and whatever a stranger may send.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::print_stdout, reason = "shown of a test that fails: how far it came")]
 
 mod amnesia;
 mod clock;

@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, time::Instant};
 
-use floe_node::key_file::NodeKeys;
+use floe_node::{CommittedBlock, Ledger, key_file::NodeKeys};
 use floe_protocol::{
-    consensus::{ConsensusMessage, PART_BYTES},
+    consensus::{ConsensusMessage, PART_BYTES, Timeouts},
     hash::Hash,
     index::{Epoch, Height},
     keys::{BlsKeyPair, Signature},
@@ -17,7 +17,7 @@ use floe_protocol::{
 use floe_testnet::Cluster;
 
 use super::swarm::{
-    Mirror, Puppet, agree, committed, draft, judged, keys, ledger, pay, sign, turn,
+    Mirror, Puppet, agree, draft, judged, keys, ledger, next_block, pay, sign, turn,
 };
 
 /// What is sent in place of the body, if not the body.
@@ -148,11 +148,68 @@ impl Liar {
             self.puppet.vote(&self.keys.node, (height, round, kind), Some(hash)).await;
         }
     }
+
+    /// Looks at the block of a height where it may have lied; whether that is its own, honest one.
+    fn judge(&self, block: &CommittedBlock) -> bool {
+        let (header, certificate) = (&block.block.header, &block.certificate);
+        let lie = self.proposed.get(&header.hash());
+        assert!(lie.is_none_or(|(name, _)| *name == "nothing"), "committed: {lie:?}");
+        for round in 0..certificate.round {
+            let Some(hash) = self.places.get(&(header.height, round)) else { continue };
+            let (name, since) = self.proposed[hash];
+            let took = since.elapsed();
+            println!("height {}, round {round}: {name}, {took:?}", header.height);
+            let waited = took.as_millis() >= u128::from(PROPOSE_MS);
+            assert!(!waited, "{name}: somebody waited for a valid proposal: {took:?}");
+        }
+        lie.is_some()
+    }
+}
+
+/// How long a proposal is waited for: so long that it shows if anybody does.
+const PROPOSE_MS: u64 = 5_000;
+
+/// Lies at every turn until all lies are told; the last height.
+async fn tell_all(cluster: &Cluster, liar: &mut Liar, honest: &Ledger, through: usize) -> Height {
+    let mut blocks = honest.committed();
+    let mut mirror = Mirror::new(&cluster.network().genesis);
+    let mut listened_to = false;
+    let mut waits = None;
+    let mut nonce = 0;
+    mirror.follow(honest);
+    while liar.told < LIES.len() || !listened_to {
+        if waits.is_none() {
+            waits = Some(pay(cluster, through, nonce).await);
+            nonce += 1;
+        }
+        assert!(nonce < 400, "its turn comes by its weight: {} lies", liar.told);
+        liar.lie(cluster, &mirror, 0).await;
+        tokio::select! {
+            block = next_block(&mut blocks) => {
+                waits = waits.filter(|id| !block.transactions.contains(id));
+                mirror.follow(honest);
+                listened_to |= liar.judge(&block);
+            }
+            message = liar.puppet.consensus.recv() => {
+                // Whoever precommits nil is about to begin the next round.
+                if let ConsensusMessage::Vote(signed) = judged(message.unwrap())
+                    && (signed.vote.height, signed.vote.block) == (mirror.state.next_height(), None)
+                    && signed.vote.kind == VoteKind::Precommit
+                {
+                    liar.lie(cluster, &mirror, signed.vote.round + 1).await;
+                }
+            }
+        }
+    }
+    mirror.state.tip().height
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_proposer_of_invalid_blocks_stops_nobody() {
-    let mut cluster = Cluster::builder().nodes(4).shards(7).start().await.unwrap();
+    let builder = Cluster::builder().nodes(4).shards(7).configure(|_, config| {
+        config.timeouts = Timeouts { propose_ms: PROPOSE_MS, precommit_ms: 100, ..Timeouts::LAN };
+    });
+    let mut cluster = builder.start().await.unwrap();
     cluster.wait_connected().await.unwrap();
     let number = (0..4).max_by_key(|node| cluster.weight(*node)).unwrap();
     let others: Vec<_> = (0..4).filter(|node| *node != number).collect();
@@ -162,49 +219,7 @@ async fn a_proposer_of_invalid_blocks_stops_nobody() {
     let (proposed, places) = (BTreeMap::new(), BTreeMap::new());
     let mut liar = Liar { puppet, keys, number, told: 0, proposed, places };
     let honest = ledger(&cluster, others[0]);
-    let mut blocks = honest.committed();
-    let mut mirror = Mirror::new(&cluster.network().genesis);
-    let mut listened_to = false;
-    let mut last = Height::new(0);
-    for nonce in 0.. {
-        mirror.follow(&honest);
-        let height = mirror.state.next_height();
-        let id = pay(&cluster, others[0], nonce).await;
-        liar.lie(&cluster, &mirror, 0).await;
-        let block = loop {
-            tokio::select! {
-                block = committed(&mut blocks, id) => break block,
-                message = liar.puppet.consensus.recv() => {
-                    // Whoever precommits nil is about to begin the next round.
-                    if let ConsensusMessage::Vote(signed) = judged(message.unwrap())
-                        && (signed.vote.height, signed.vote.block) == (height, None)
-                        && signed.vote.kind == VoteKind::Precommit
-                    {
-                        liar.lie(&cluster, &mirror, signed.vote.round + 1).await;
-                    }
-                }
-            }
-        };
-        last = block.block.header.height;
-        // The payment may have missed the block of that height.
-        mirror.follow(&honest);
-        for height in height.get()..=last.get() {
-            let (block, certificate) = honest.block(Height::new(height)).unwrap().unwrap();
-            let lie = liar.proposed.get(&block.header.hash());
-            assert!(lie.is_none_or(|(name, _)| *name == "nothing"), "committed: {lie:?}");
-            listened_to |= lie.is_some();
-            for round in 0..certificate.round {
-                let Some(hash) = liar.places.get(&(Height::new(height), round)) else { continue };
-                let (name, since) = liar.proposed[hash];
-                println!("height {height}, round {round}: {name}, {:?}", since.elapsed());
-            }
-        }
-        if liar.told >= LIES.len() && listened_to {
-            break;
-        }
-        assert!(nonce < 400, "its turn comes by its weight: {} lies", liar.told);
-    }
-    assert!(listened_to);
+    let last = tell_all(&cluster, &mut liar, &honest, others[0]).await;
     agree(&cluster, &others, last).await;
     cluster.shutdown().await.unwrap();
 }

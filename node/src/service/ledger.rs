@@ -111,7 +111,6 @@ pub struct Ledger {
     /// The last height that was decided without its block.
     missing: watch::Receiver<Height>,
     store: Arc<LedgerStore>,
-    clock: Clock,
 }
 
 /// The service has stopped.
@@ -161,11 +160,6 @@ impl Ledger {
     #[must_use]
     pub(crate) fn store(&self) -> &Arc<LedgerStore> {
         &self.store
-    }
-
-    /// The node's wall clock.
-    pub(crate) const fn clock(&self) -> Clock {
-        self.clock
     }
 
     /// Puts verified transactions into the mempool, and tells others of them if `spread`.
@@ -261,7 +255,6 @@ pub(crate) fn start(args: Args) -> io::Result<Started> {
         committed: committed.clone(),
         missing: missing_receiver,
         store,
-        clock: args.clock,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let (ended, end) = oneshot::channel();

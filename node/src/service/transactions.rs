@@ -23,13 +23,14 @@ use tokio::{sync::mpsc, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use super::ledger::{Ledger, LedgerStopped};
-use crate::network::GossipMessage;
+use crate::{clock::Clock, network::GossipMessage};
 
 /// What the service needs.
 #[derive(Debug)]
 pub(crate) struct Args {
     pub(crate) ledger: Ledger,
     pub(crate) transactions: mpsc::Receiver<GossipMessage>,
+    pub(crate) clock: Clock,
     pub(crate) cancel: CancellationToken,
 }
 
@@ -48,24 +49,27 @@ enum Content {
 
 /// Runs until cancelled or until the ledger has stopped.
 pub(crate) async fn run(args: Args) {
-    let Args { ledger, mut transactions, cancel } = args;
+    let Args { ledger, mut transactions, clock, cancel } = args;
     loop {
         let event = tokio::select! {
             () = cancel.cancelled() => return,
             event = transactions.recv() => event,
         };
         let Some(event) = event else { return };
-        if let Err(LedgerStopped) = on_message(&ledger, event).await {
+        if let Err(LedgerStopped) = on_message(&ledger, clock.now(), event).await {
             return;
         }
     }
 }
 
-async fn on_message(ledger: &Ledger, event: GossipMessage) -> Result<(), LedgerStopped> {
+async fn on_message(
+    ledger: &Ledger,
+    now: Timestamp,
+    event: GossipMessage,
+) -> Result<(), LedgerStopped> {
     let GossipMessage { bytes, verdict, .. } = event;
     let state = ledger.state().borrow().clone();
     let store = Arc::clone(ledger.store());
-    let now = ledger.clock().now();
     let judged = spawn_blocking(move || {
         Judge { state: &state, reader: store.as_ref(), now }.message(&bytes)
     });
