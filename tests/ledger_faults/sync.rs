@@ -5,7 +5,8 @@ use std::fs;
 use floe_node::network::InboundRequest;
 use floe_protocol::{
     index::Height,
-    ledger::{Block, LedgerParameters},
+    keys::Signature,
+    ledger::{Block, LatePrecommit, LedgerParameters},
     light::CertifiedHeader,
     message::{CertifiedBlock, LedgerRequest, LedgerResponse, Request, Response},
     vote::CommitCertificate,
@@ -41,8 +42,10 @@ const GARBAGE: [(&str, Lie); 4] = [
     ("not the blocks asked for", |chain| Some(whole(&chain[1..]))),
     ("another body", |chain| {
         let mut chain = chain.clone();
+        let (height, signature) = (Height::new(1), Signature::new([1; 64]));
+        let late = LatePrecommit { height, round: 0, position: 0, signature };
         for (block, _) in &mut chain {
-            block.body.transactions.clear();
+            block.body.commit_record.late.push(late);
         }
         Some(whole(&chain))
     }),
