@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs};
 
 use floe_node::key_file::NodeKeys;
 use floe_protocol::{
-    consensus::ConsensusMessage,
+    consensus::{ConsensusMessage, Timeouts},
     index::Height,
     keys::KeyPair,
     ledger::{BlockHash, LedgerParameters},
@@ -46,7 +46,11 @@ async fn vote_all(
 async fn a_locked_block_proposed_again_in_round_2_is_synced_by_a_newcomer() {
     let parameters = LedgerParameters { heartbeat_ms: 60_000, ..LedgerParameters::default() };
     let builder = Cluster::builder().nodes(4).shards(4).ledger(parameters);
-    let builder = builder.configure(|_, config| config.accept_empty = true);
+    let builder = builder.configure(|_, config| {
+        config.accept_empty = true;
+        let lan = Timeouts::LAN;
+        config.timeouts = Timeouts { prevote_ms: 200, precommit_ms: 200, delta_ms: 100, ..lan };
+    });
     let mut cluster = builder.start().await.unwrap();
     cluster.wait_connected().await.unwrap();
     // Until the real node is the one that has to propose the block again.
