@@ -1,9 +1,9 @@
 //! The wall clock of a node.
 //!
-//! Consensus holds it against the time of new blocks, and transactions expire by it before they are
-//! taken in. Nothing that is committed depends on it: a node whose clock is wrong prevotes nil where
-//! it cannot judge, and follows the others. A clock that is known to be wrong can be corrected, and
-//! one that is right can be put wrong to see what follows.
+//! Consensus holds it against the time of new blocks, and own blocks get their time from it. Nothing
+//! that is committed depends on it: a node whose clock is wrong prevotes nil where it cannot judge,
+//! and follows the others. A clock that is known to be wrong can be corrected, and one that is right
+//! can be put wrong to see what follows.
 //!
 //! Deliberately not here: the monotonic clock, by which all waiting goes.
 

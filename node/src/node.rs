@@ -240,13 +240,11 @@ fn spawn_services(
     services.spawn(queries::run(queries::Args {
         ledger: ledger.clone(),
         queries: queries_receiver,
-        clock: config.clock,
         cancel: cancel.clone(),
     }));
     services.spawn(transactions::run(transactions::Args {
         ledger: ledger.clone(),
         transactions,
-        clock: config.clock,
         cancel: cancel.clone(),
     }));
     services.spawn(block_sync::run(block_sync::Args {

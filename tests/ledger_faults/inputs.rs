@@ -1,6 +1,5 @@
 //! What strangers send is refused with a reason, and changes nothing.
 
-use floe_node::Clock;
 use floe_node::network::Topic;
 use floe_protocol::{
     consensus::{ConsensusMessage, MAX_MESSAGE_BYTES},
@@ -9,32 +8,16 @@ use floe_protocol::{
     keys::{ChainId, KeyPair, NodeId, Signature},
     ledger::{
         AccountId, Amount, BlockHash, MAX_OPERATIONS, NodeSettings, Operation, Timestamp,
-        Transaction, TransactionId,
+        Transaction,
     },
-    message::{LedgerRequest, LedgerResponse, RefusedOperation, Request, Response, SubmitError},
+    message::{RefusedOperation, SubmitError},
     vote::{Vote, VoteKind},
 };
 use floe_testnet::Cluster;
 
 use super::swarm::{
-    Puppet, agree, committed, draft, keys, ledger, pay, recipient, sign, tip, turn,
+    Puppet, agree, committed, draft, keys, ledger, pay, recipient, sign, submit, tip, turn,
 };
-
-/// Hands transactions to a node as any wallet does.
-async fn submit(
-    puppet: &Puppet,
-    node: NodeId,
-    transactions: Vec<Vec<u8>>,
-) -> Vec<Result<TransactionId, SubmitError>> {
-    let request = Request::Ledger(LedgerRequest::Submit { transactions });
-    match puppet.network.request(node, request).await.unwrap() {
-        Response::Ledger(answer) => match *answer {
-            LedgerResponse::Submitted { results } => results,
-            other => panic!("{other:?}"),
-        },
-        other => panic!("{other:?}"),
-    }
-}
 
 fn transfer(amount: u128) -> Operation {
     Operation::Transfer { to: recipient(), amount: Amount::from_frost(amount) }
@@ -89,6 +72,7 @@ fn malformed(cluster: &Cluster, next: u64) -> Vec<Case> {
 
 /// Transactions that the state refuses to a wallet whose next nonce is `next`, which is above 0.
 fn refused(cluster: &Cluster, next: u64) -> Vec<Case> {
+    let time = ledger(cluster, 0).state().borrow().tip().time;
     let genesis = &cluster.network().genesis;
     let fee = genesis.ledger.fee_per_operation;
     let rich = genesis
@@ -112,11 +96,7 @@ fn refused(cluster: &Cluster, next: u64) -> Vec<Case> {
         ("a nonce too far ahead", with(&|t| t.nonce = next + 10_000), nonce),
         ("the last nonce", with(&|t| t.nonce = u64::MAX), nonce),
         ("expired", with(&|t| t.expires = Timestamp::from_ms(1)), Expired),
-        (
-            "expired just now",
-            with(&|t| t.expires = Timestamp::from_ms(Clock::SYSTEM.now().ms() - 1)),
-            Expired,
-        ),
+        ("expired just now", with(&|t| t.expires = Timestamp::from_ms(time.ms() - 1)), Expired),
         ("too low a fee", with(&|t| t.fee = Amount::from_frost(fee.frost() - 1)), Fee { min: fee }),
         ("a fee beyond the balance", with(&|t| t.fee = Amount::from_frost(rich + 1)), Funds),
         ("the largest fee", with(&|t| t.fee = Amount::from_frost(u128::MAX)), Funds),

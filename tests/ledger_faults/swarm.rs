@@ -13,13 +13,13 @@ use floe_protocol::{
     genesis::Genesis,
     hash::{Domain, Hash},
     index::Height,
-    keys::{ChainId, KeyPair},
+    keys::{ChainId, KeyPair, NodeId},
     ledger::{
         AccountId, Amount, Block, BlockHash, CommitRecord, Header, MemoryStore, Operation,
         Proposal, SignedTransaction, State, Transaction, TransactionId,
     },
     merkle::MerkleTree,
-    message::Limits,
+    message::{LedgerRequest, LedgerResponse, Limits, Request, Response, SubmitError},
     vote::{CommitCertificate, Vote, VoteKind},
 };
 use floe_testnet::Cluster;
@@ -68,6 +68,22 @@ pub(crate) async fn pay(cluster: &Cluster, node: usize, nonce: u64) -> Transacti
     let results = ledger(cluster, node).insert(vec![transaction], true).await.unwrap();
     assert_eq!(results, [Ok(())], "nonce {nonce}");
     id
+}
+
+/// Hands transactions to a node as any wallet does.
+pub(crate) async fn submit(
+    puppet: &Puppet,
+    node: NodeId,
+    transactions: Vec<Vec<u8>>,
+) -> Vec<Result<TransactionId, SubmitError>> {
+    let request = Request::Ledger(LedgerRequest::Submit { transactions });
+    match puppet.network.request(node, request).await.unwrap() {
+        Response::Ledger(answer) => match *answer {
+            LedgerResponse::Submitted { results } => results,
+            other => panic!("{other:?}"),
+        },
+        other => panic!("{other:?}"),
+    }
 }
 
 pub(crate) type Blocks = broadcast::Receiver<Arc<CommittedBlock>>;

@@ -38,7 +38,7 @@ use super::{
     ledger::Ledger,
     on_ended,
 };
-use crate::{clock::Clock, network::ReplyHandle};
+use crate::network::ReplyHandle;
 
 /// Answers that are computed at a time, for members of the committee and for all others.
 const RUNNING_MAX: usize = 4;
@@ -74,16 +74,15 @@ pub(crate) struct Query {
 pub(crate) struct Args {
     pub(crate) ledger: Ledger,
     pub(crate) queries: mpsc::Receiver<Query>,
-    pub(crate) clock: Clock,
     pub(crate) cancel: CancellationToken,
 }
 
 /// Runs until cancelled.
 pub(crate) async fn run(args: Args) {
-    let Args { ledger, mut queries, clock, cancel } = args;
+    let Args { ledger, mut queries, cancel } = args;
     let mut tasks = JoinSet::new();
     let receipts = Receipts::start(&ledger, REGISTERED_MAX, cancel.clone(), &mut tasks);
-    let answers = Arc::new(Answers::new(ledger.clone(), clock));
+    let answers = Arc::new(Answers::new(ledger.clone()));
     let mut lanes = Lanes::new();
     loop {
         let query = tokio::select! {

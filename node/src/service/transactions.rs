@@ -14,7 +14,7 @@ use std::{
 use floe_protocol::{
     ledger::{
         Account, AccountId, OperationError, ReadError, SignedTransaction, State, StateReader,
-        SystemOperation, Timestamp, VerifiedTransaction,
+        SystemOperation, VerifiedTransaction,
     },
     mempool::MempoolError,
     message::{LedgerAnnouncement, LedgerTopic},
@@ -23,14 +23,13 @@ use tokio::{sync::mpsc, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use super::ledger::{Ledger, LedgerStopped};
-use crate::{clock::Clock, network::GossipMessage};
+use crate::network::GossipMessage;
 
 /// What the service needs.
 #[derive(Debug)]
 pub(crate) struct Args {
     pub(crate) ledger: Ledger,
     pub(crate) transactions: mpsc::Receiver<GossipMessage>,
-    pub(crate) clock: Clock,
     pub(crate) cancel: CancellationToken,
 }
 
@@ -49,30 +48,25 @@ enum Content {
 
 /// Runs until cancelled or until the ledger has stopped.
 pub(crate) async fn run(args: Args) {
-    let Args { ledger, mut transactions, clock, cancel } = args;
+    let Args { ledger, mut transactions, cancel } = args;
     loop {
         let event = tokio::select! {
             () = cancel.cancelled() => return,
             event = transactions.recv() => event,
         };
         let Some(event) = event else { return };
-        if let Err(LedgerStopped) = on_message(&ledger, clock.now(), event).await {
+        if let Err(LedgerStopped) = on_message(&ledger, event).await {
             return;
         }
     }
 }
 
-async fn on_message(
-    ledger: &Ledger,
-    now: Timestamp,
-    event: GossipMessage,
-) -> Result<(), LedgerStopped> {
+async fn on_message(ledger: &Ledger, event: GossipMessage) -> Result<(), LedgerStopped> {
     let GossipMessage { bytes, verdict, .. } = event;
     let state = ledger.state().borrow().clone();
     let store = Arc::clone(ledger.store());
-    let judged = spawn_blocking(move || {
-        Judge { state: &state, reader: store.as_ref(), now }.message(&bytes)
-    });
+    let judged =
+        spawn_blocking(move || Judge { state: &state, reader: store.as_ref() }.message(&bytes));
     let content = match judged.await {
         Ok(Ok(content)) => content,
         Ok(Err(error)) => {
@@ -102,11 +96,11 @@ async fn on_message(
     Ok(())
 }
 
-/// Judges messages against the newest state. Every method blocks.
+/// Judges messages against the newest state, at its time: what has expired there never comes into
+/// a block, and a wrong clock here changes nothing. Every method blocks.
 struct Judge<'a> {
     state: &'a State,
     reader: &'a dyn StateReader,
-    now: Timestamp,
 }
 
 impl Judge<'_> {
@@ -179,7 +173,7 @@ impl Judge<'_> {
         if next != Some(transaction.transaction().nonce) {
             return Ok(true);
         }
-        let checked = self.state.check(self.reader, transaction, self.now)?;
+        let checked = self.state.check(self.reader, transaction, self.state.tip().time)?;
         Ok(checked.is_ok())
     }
 
@@ -226,7 +220,7 @@ mod tests {
     }
 
     fn judged(chain: &Chain, announcement: &LedgerAnnouncement) -> Content {
-        let judge = Judge { state: &chain.state, reader: &chain.store, now: chain.now };
+        let judge = Judge { state: &chain.state, reader: &chain.store };
         judge.message(&announcement.encode().unwrap()).unwrap()
     }
 

@@ -16,7 +16,7 @@ use floe_protocol::{
 };
 use floe_storage::{LedgerStore, StorageError};
 
-use crate::{clock::Clock, service::ledger::Ledger};
+use crate::service::ledger::Ledger;
 
 /// Bytes of blocks that one answer carries, at most; a block always fits.
 const BLOCKS_BYTES: usize = 1 << 20;
@@ -25,7 +25,6 @@ const BLOCKS_BYTES: usize = 1 << 20;
 #[derive(Debug)]
 pub(super) struct Answers {
     ledger: Ledger,
-    clock: Clock,
 }
 
 /// Why there is no answer: the store failed, which stops the node elsewhere too. Whoever asked
@@ -41,8 +40,8 @@ pub(super) enum ReadFailure {
 }
 
 impl Answers {
-    pub(super) const fn new(ledger: Ledger, clock: Clock) -> Self {
-        Self { ledger, clock }
+    pub(super) const fn new(ledger: Ledger) -> Self {
+        Self { ledger }
     }
 
     fn state(&self) -> Arc<State> {
@@ -63,7 +62,8 @@ impl Answers {
             Ok(verified) => verified,
             Err(error) => return Ok(Err(SubmitError::from(&error))),
         };
-        let checked = state.check(self.store(), &verified, self.clock.now())?;
+        // By the ledger's time: a wrong clock here is no reason to turn wallets away.
+        let checked = state.check(self.store(), &verified, state.tip().time)?;
         Ok(checked.map(|()| Arc::new(verified)).map_err(|error| SubmitError::from(&error)))
     }
 
