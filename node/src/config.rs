@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 use floe_protocol::{consensus::Timeouts, genesis::NetworkFile};
 
-use crate::network::{Multiaddr, NetworkLimits};
+use crate::{
+    clock::Clock,
+    network::{Multiaddr, NetworkLimits},
+};
 
 /// Everything that a storage node is told when it starts.
 #[derive(Clone, Debug)]
@@ -34,6 +37,8 @@ pub struct NodeConfig {
     pub service: ServiceLimits,
     /// How long consensus waits for others.
     pub timeouts: Timeouts,
+    /// The wall clock: the machine's, unless that is known to be wrong, or is meant to be.
+    pub clock: Clock,
 }
 
 /// Limits of the storage service.
@@ -117,6 +122,7 @@ impl NodeConfig {
             limits: NetworkLimits::default(),
             service: ServiceLimits::default(),
             timeouts: Timeouts::WAN,
+            clock: Clock::SYSTEM,
         }
     }
 }

@@ -17,6 +17,7 @@
 
 pub mod cli;
 pub mod client;
+mod clock;
 pub mod config;
 pub mod key_file;
 pub mod network;
@@ -26,6 +27,7 @@ pub mod telemetry;
 
 pub use self::{
     client::Client,
+    clock::Clock,
     config::NodeConfig,
     node::{Node, NodeError, NodeHandle},
     service::ledger::{ChainError, CommittedBlock, Ledger, LedgerStopped},

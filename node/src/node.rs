@@ -219,6 +219,7 @@ fn spawn_services(
             network: network.clone(),
             consensus,
             timeouts: config.timeouts,
+            clock: config.clock,
             cancel: cancel.clone(),
         },
     )?;

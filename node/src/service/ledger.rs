@@ -36,6 +36,7 @@ pub(crate) use self::chain::Chain;
 pub use self::chain::ChainError;
 use self::driver::Driver;
 use crate::{
+    clock::Clock,
     key_file::NodeKeys,
     network::{GossipMessage, Network},
 };
@@ -53,6 +54,7 @@ pub(crate) struct Args {
     pub(crate) network: Network,
     pub(crate) consensus: mpsc::Receiver<GossipMessage>,
     pub(crate) timeouts: Timeouts,
+    pub(crate) clock: Clock,
     pub(crate) cancel: CancellationToken,
 }
 
@@ -267,9 +269,7 @@ pub(crate) fn start(args: Args) -> io::Result<Started> {
     Ok(Started { ledger, thread, ended: end })
 }
 
-/// What the wall clock says.
+/// What the machine's wall clock says.
 pub(crate) fn wall_clock() -> Timestamp {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let ms = since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
-    Timestamp::from_ms(ms)
+    Clock::SYSTEM.now()
 }

@@ -15,7 +15,7 @@ use std::{
 use floe_protocol::{
     ledger::{
         Account, AccountId, OperationError, ReadError, SignedTransaction, State, StateReader,
-        SystemOperation, Timestamp, TransactionError, VerifiedTransaction,
+        SystemOperation, TransactionError, VerifiedTransaction,
     },
     mempool::MempoolError,
     message::{LedgerAnnouncement, LedgerTopic},
@@ -23,7 +23,7 @@ use floe_protocol::{
 use tokio::{sync::mpsc, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
-use super::ledger::{Ledger, LedgerStopped, wall_clock};
+use super::ledger::{Ledger, LedgerStopped};
 use crate::network::{GossipMessage, VerdictHandle};
 
 /// Messages that are judged together.
@@ -100,9 +100,8 @@ async fn on_messages(ledger: &Ledger, messages: Vec<GossipMessage>) -> Result<()
 async fn judge(ledger: &Ledger, messages: Vec<Vec<u8>>) -> Result<Vec<Content>, LedgerStopped> {
     let state = ledger.state().borrow().clone();
     let store = Arc::clone(ledger.store());
-    let judged = spawn_blocking(move || {
-        Judge { state: &state, reader: store.as_ref(), now: wall_clock() }.messages(&messages)
-    });
+    let judged =
+        spawn_blocking(move || Judge { state: &state, reader: store.as_ref() }.messages(&messages));
     match judged.await {
         Ok(Ok(contents)) => Ok(contents),
         Ok(Err(error)) => {
@@ -141,11 +140,11 @@ async fn tell(
     Ok(())
 }
 
-/// Judges messages against the newest state. Every method blocks.
+/// Judges messages against the newest state, at its time: what has expired there never comes into
+/// a block, and a wrong clock here changes nothing. Every method blocks.
 struct Judge<'a> {
     state: &'a State,
     reader: &'a dyn StateReader,
-    now: Timestamp,
 }
 
 impl Judge<'_> {
@@ -253,7 +252,7 @@ impl Judge<'_> {
         if next != Some(transaction.transaction().nonce) {
             return Ok(true);
         }
-        let checked = self.state.check(self.reader, transaction, self.now)?;
+        let checked = self.state.check(self.reader, transaction, self.state.tip().time)?;
         Ok(checked.is_ok())
     }
 
@@ -300,7 +299,7 @@ mod tests {
     }
 
     fn judged(chain: &Chain, announcement: &LedgerAnnouncement) -> Content {
-        let judge = Judge { state: &chain.state, reader: &chain.store, now: chain.now };
+        let judge = Judge { state: &chain.state, reader: &chain.store };
         judge.messages(&[announcement.encode().unwrap()]).unwrap().pop().unwrap()
     }
 
@@ -365,7 +364,7 @@ mod tests {
             LedgerAnnouncement::Transactions(vec![vec![1, 2, 3]]),
         ];
         let messages = messages.map(|message| message.encode().unwrap());
-        let judge = Judge { state: &chain.state, reader: &chain.store, now: chain.now };
+        let judge = Judge { state: &chain.state, reader: &chain.store };
         let judged = judge.messages(&messages).unwrap();
         let signed = |content: &Content| match content {
             Content::Transactions(list) => list.iter().map(|one| one.signed().clone()).collect(),

@@ -28,9 +28,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Args, Command, CommittedBlock, SyncedBlocks, chain::Chain, chain::ChainError, outbox::Outbox,
-    wall_clock,
 };
 use crate::{
+    clock::Clock,
     key_file::NodeKeys,
     network::{GossipMessage, Network, Topic, VerdictHandle},
 };
@@ -95,6 +95,7 @@ pub(super) struct Driver {
     chain: Chain,
     keys: NodeKeys,
     network: Network,
+    clock: Clock,
     consensus: mpsc::Receiver<GossipMessage>,
     cancel: CancellationToken,
     listeners: Listeners,
@@ -123,7 +124,7 @@ pub(super) struct Driver {
 
 impl Driver {
     pub(super) fn new(args: Args, listeners: Listeners) -> Self {
-        let Args { chain, keys, network, consensus, timeouts, cancel } = args;
+        let Args { chain, keys, network, consensus, timeouts, clock, cancel } = args;
         let config = Config::new(*chain.state.chain(), keys.node.clone(), timeouts);
         let abstains = if chain.journal.is_some() { 0 } else { COMMITS_BEFORE_VOTING };
         if abstains > 0 {
@@ -137,7 +138,7 @@ impl Driver {
             pace: Pace::new(&chain.state.parameters().ledger),
             outbox: Outbox::default(),
             started: Instant::now(),
-            born: wall_clock(),
+            born: clock.now(),
             executed: BTreeMap::new(),
             last_commit: Duration::ZERO,
             others_began: true,
@@ -148,6 +149,7 @@ impl Driver {
             chain,
             keys,
             network,
+            clock,
             consensus,
             cancel,
             listeners,
@@ -176,7 +178,7 @@ impl Driver {
     }
 
     fn now(&self) -> Now {
-        Now { monotonic: self.started.elapsed(), wall: wall_clock() }
+        Now { monotonic: self.started.elapsed(), wall: self.clock.now() }
     }
 
     /// Begins the next height if it is time, and sends what waited for company.
@@ -367,7 +369,7 @@ impl Driver {
             node: self.keys.node.public(),
             bls: &self.keys.bls,
             round,
-            now: wall_clock(),
+            now: self.clock.now(),
             commit_record,
         };
         let system: Vec<_> = self.mempool.system_candidates().copied().collect();

@@ -1,0 +1,151 @@
+//! A node that is killed between its prevote and the commit, and loses its disk, says nothing that
+//! contradicts what it said before.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+};
+
+use floe_node::Clock;
+use floe_protocol::{
+    consensus::ConsensusMessage,
+    index::Height,
+    keys::{KeyPair, NodeId},
+    ledger::{BlockHash, LedgerParameters},
+    vote::{Vote, VoteKind},
+};
+use floe_testnet::Cluster;
+
+use super::swarm::{Blocks, Puppet, agree, committed, ledger, next_block, pay, tip, turn};
+
+/// What the victim was heard voting, by place.
+#[derive(Default)]
+struct Heard(BTreeMap<(Height, u32, VoteKind), BTreeSet<Option<BlockHash>>>);
+
+impl Heard {
+    /// Takes a vote of `voter`, if the message is one.
+    fn take(&mut self, message: &ConsensusMessage, voter: NodeId, puppet: &Puppet) -> Option<Vote> {
+        let ConsensusMessage::Vote(signed) = message else { return None };
+        let vote = signed.vote;
+        if vote.voter != voter || !signed.verify(&puppet.chain) {
+            return None;
+        }
+        let place = (vote.height, vote.round, vote.kind);
+        let votes = self.0.entry(place).or_default();
+        votes.insert(vote.block);
+        assert_eq!(votes.len(), 1, "two votes at {place:?}");
+        Some(vote)
+    }
+}
+
+/// A swarm in which no height begins without a payment, and not many of them in a second.
+async fn quiet_cluster() -> Cluster {
+    let parameters = LedgerParameters {
+        heartbeat_ms: 60_000,
+        block_interval_min_ms: 200,
+        ..LedgerParameters::default()
+    };
+    let builder = Cluster::builder().nodes(4).shards(7).ledger(parameters);
+    // The disk is meant to be lost: nobody has to be asked whether the store may be empty.
+    let builder = builder.configure(|_, config| config.accept_empty = true);
+    let cluster = builder.start().await.unwrap();
+    cluster.wait_connected().await.unwrap();
+    cluster
+}
+
+/// Pays through node 0 until it is the turn of a node; at which height, and the next nonce.
+async fn until_turn(cluster: &Cluster, blocks: &mut Blocks, node: usize) -> (Height, u64) {
+    let mut nonce = 0;
+    loop {
+        let id = pay(cluster, 0, nonce).await;
+        nonce += 1;
+        let last = committed(blocks, id).await.block.header.height;
+        agree(cluster, &[0, 1, 2, 3], last).await;
+        if turn(cluster, last.next(), 0) == node {
+            return (last.next(), nonce);
+        }
+    }
+}
+
+/// All nodes agree, and no block up to there reports anybody.
+async fn nobody_is_reported(cluster: &Cluster, last: Height) {
+    agree(cluster, &[0, 1, 2, 3], last).await;
+    for height in (1..=last.get()).map(Height::new) {
+        let (block, _) = ledger(cluster, 0).block(height).unwrap().unwrap();
+        assert_eq!(block.body.system, [], "block {height}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_lost_its_votes_between_prevote_and_commit_does_not_vote_twice() {
+    let mut cluster = quiet_cluster().await;
+    let (witness, victim, away) = (0, 1, [2, 3]);
+    let voter = cluster.node_id(victim);
+    let mut puppet = Puppet::join(&cluster, KeyPair::from_seed([77; 32])).await;
+    let mut heard = Heard::default();
+    let mut blocks = ledger(&cluster, witness).committed();
+    // What it forgets is the block that it made itself.
+    let (height, mut nonce) = until_turn(&cluster, &mut blocks, victim).await;
+    // Two alone decide nothing, so the victim stays between prevote and commit.
+    for node in away {
+        cluster.stop(node).await.unwrap();
+    }
+    assert_eq!(tip(&cluster, witness).next(), height, "nobody has begun it");
+    let pending = pay(&cluster, witness, nonce).await;
+    nonce += 1;
+    let first = loop {
+        let message = puppet.hear().await;
+        if let Some(vote) = heard.take(&message, voter, &puppet)
+            && vote.height == height
+        {
+            break vote;
+        }
+    };
+    assert_eq!((first.round, first.kind), (0, VoteKind::Prevote));
+    assert!(first.block.is_some(), "for its own block");
+    cluster.kill(victim).await.unwrap();
+    assert_eq!(tip(&cluster, witness).next(), height, "it was not committed");
+    let dir = cluster.dir().join(format!("node-{victim}"));
+    fs::remove_dir_all(dir.join("ledger")).unwrap();
+    fs::remove_file(dir.join("votes")).unwrap();
+
+    let born = Clock::SYSTEM.now();
+    for node in [victim, away[0], away[1]] {
+        cluster.start(node).await.unwrap();
+    }
+    assert_eq!(tip(&cluster, victim), Height::new(0), "everything is lost");
+    let mut waits = Some(pending);
+    let vote = loop {
+        if waits.is_none() {
+            waits = Some(pay(&cluster, witness, nonce).await);
+            nonce += 1;
+        }
+        tokio::select! {
+            message = puppet.hear() => {
+                let vote = heard.take(&message, voter, &puppet);
+                if let Some(vote) = vote.filter(|vote| *vote != first) {
+                    break vote;
+                }
+            }
+            block = next_block(&mut blocks) => {
+                waits = waits.filter(|id| !block.transactions.contains(id));
+            }
+        }
+    };
+    assert!(vote.height >= height.next().next(), "it has seen two heights since: {vote:?}");
+    // And these were made while it was there, or anybody could have played old ones to it.
+    let before = Height::new(vote.height.get() - 1);
+    agree(&cluster, &[0, 1, 2, 3], before).await;
+    for height in [before.get(), before.get() - 1].map(Height::new) {
+        let (block, _) = ledger(&cluster, witness).block(height).unwrap().unwrap();
+        assert!(block.header.time > born.plus_ms(10_000), "block {height}");
+    }
+    // It is one of those who decide again, and nobody has anything to report.
+    let id = match waits {
+        Some(id) => id,
+        None => pay(&cluster, witness, nonce).await,
+    };
+    let last = committed(&mut blocks, id).await.block.header.height;
+    nobody_is_reported(&cluster, last).await;
+    cluster.shutdown().await.unwrap();
+}
