@@ -12,10 +12,10 @@ use floe_node::{
     key_file::NodeKeys,
 };
 use floe_protocol::{
+    blob::BlobId,
     certificate::{Certificate, ConfirmedFact},
     encoding::Axis,
-    index::Epoch,
-    keys::{BlsSignature, KeyPair},
+    keys::{BlsKeyPair, BlsSignature, ChainId, KeyPair},
     ledger::{AccountId, BlobState, Operation},
     message::{RefusedOperation, Request, Response, SubmitError},
     registration::RegistrationId,
@@ -49,6 +49,86 @@ fn forge(fact: &ConfirmedFact, members: u16, signers: u8, signatures: &[BlsSigna
     bytes
 }
 
+/// What is false, for which registration it is handed in, and its bytes.
+type Forged = (&'static str, RegistrationId, Vec<u8>);
+
+/// Who has three true confirmations of four nodes, and these nodes' keys as well.
+struct Forger {
+    chain: ChainId,
+    fact: ConfirmedFact,
+    signatures: [BlsSignature; 3],
+    keys: [BlsKeyPair; 3],
+    /// Another registration of the same blob.
+    again: RegistrationId,
+    /// Another blob with its registration.
+    other: (BlobId, RegistrationId),
+}
+
+impl Forger {
+    /// What the nodes would sign, were they to lie.
+    fn signed(&self, fact: &ConfirmedFact) -> Vec<u8> {
+        self.signed_for(&self.chain, fact)
+    }
+
+    fn signed_for(&self, chain: &ChainId, fact: &ConfirmedFact) -> Vec<u8> {
+        forge(fact, 4, 0b1011, &self.keys.each_ref().map(|key| fact.sign(chain, key)))
+    }
+
+    /// Facts like the true one, each with one thing changed.
+    fn facts(&self) -> [ConfirmedFact; 4] {
+        let fact = self.fact;
+        [
+            ConfirmedFact { blob: self.other.0, ..fact },
+            ConfirmedFact { registration: self.other.1, ..fact },
+            ConfirmedFact { registration: self.again, ..fact },
+            ConfirmedFact { epoch: fact.epoch.plus(1), ..fact },
+        ]
+    }
+
+    /// What only the state can tell to be false.
+    fn false_ones(&self) -> Vec<Forged> {
+        let (id, of_other, again) = (self.fact.registration, self.other.1, self.again);
+        let [s0, s1, s3] = self.signatures;
+        let true_signers = |fact: &_| forge(fact, 4, 0b1011, &[s0, s1, s3]);
+        let [other_blob, other_registration, same_blob, next_epoch] = self.facts();
+        let foreign = test_support::genesis(4, 16).chain_id();
+        let by =
+            |members, signers, signatures: &[_]| forge(&self.fact, members, signers, signatures);
+        vec![
+            ("renamed to another registration", again, true_signers(&same_blob)),
+            ("its blob replaced", id, true_signers(&other_blob)),
+            ("another blob's, signed", id, self.signed(&other_blob)),
+            ("another blob's registration, signed", of_other, self.signed(&other_registration)),
+            ("its epoch replaced", id, true_signers(&next_epoch)),
+            ("the next epoch's, signed", id, self.signed(&next_epoch)),
+            ("another network's, signed", id, self.signed_for(&foreign, &self.fact)),
+            ("two signers", id, by(4, 0b0011, &[s0, s1])),
+            ("no signer", id, by(4, 0, &[s0, s1, s3])),
+            ("one signer twice", id, by(4, 0b1011, &[s0, s0, s1])),
+            ("two signers, one twice", id, by(4, 0b0011, &[s0, s1, s1])),
+            ("one who did not sign", id, by(4, 0b1111, &[s0, s1, s3])),
+            ("another one than signed", id, by(4, 0b0111, &[s0, s1, s3])),
+            ("a signer too few named", id, by(4, 0b1001, &[s0, s1, s3])),
+            ("a fifth member", id, by(5, 0b1_1011, &[s0, s1, s3])),
+        ]
+    }
+
+    /// What is told to be none without a state.
+    fn malformed_ones(&self) -> Vec<Forged> {
+        let (id, bytes) = (self.fact.registration, forge(&self.fact, 4, 0b1011, &self.signatures));
+        let [_, other_registration, ..] = self.facts();
+        vec![
+            ("another registration's", self.again, bytes.clone()),
+            ("another blob's registration's", self.other.1, bytes.clone()),
+            ("another registration's, signed", id, self.signed(&other_registration)),
+            ("behind the last member", id, forge(&self.fact, 4, 0b1_1011, &self.signatures)),
+            ("a byte short", id, bytes[..bytes.len() - 1].to_vec()),
+            ("a byte long", id, [&bytes[..], &[0]].concat()),
+            ("empty", id, Vec::new()),
+        ]
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn only_a_true_certificate_certifies_and_a_refused_one_changes_nothing() {
     let cluster = Cluster::builder().nodes(4).shards(16).start().await.unwrap();
@@ -61,67 +141,34 @@ async fn only_a_true_certificate_certifies_and_a_refused_one_changes_nothing() {
     let of_other = peer.register(&other, wallet, WANTED).await;
     let fact = peer.fact(blob.id(), registration);
     let confirmations = peer.upload(&blob, registration, [0, 1, 3]).await;
-    let [s0, s1, s3] = *confirmations.iter().map(|(_, s)| *s).collect::<Vec<_>>() else {
-        panic!("three nodes confirm");
-    };
     let certificate = Certificate::new(&committee, fact, &confirmations).unwrap();
     let bytes = certificate.to_bytes();
-    assert_eq!(bytes, forge(&fact, 4, 0b1011, &[s0, s1, s3]), "the layout is as documented");
-
-    // What the same nodes would sign for other facts, were they to lie.
-    let keys = [0, 1, 3].map(|node| {
-        let paths = NodePaths::below(&cluster.dir().join(format!("node-{node}")));
-        NodeKeys::open(&paths.key).unwrap().bls
-    });
-    let sign = |fact: &ConfirmedFact| keys.each_ref().map(|key| fact.sign(peer.chain(), key));
-    let signed = |fact: &ConfirmedFact| forge(fact, 4, 0b1011, &sign(fact));
-    let next_epoch = ConfirmedFact { epoch: Epoch::new(fact.epoch.get() + 1), ..fact };
-    let other_blob = ConfirmedFact { blob: other.id(), ..fact };
-    let other_registration = ConfirmedFact { registration: of_other, ..fact };
-    let of_again = ConfirmedFact { registration: again, ..fact };
-    let foreign = test_support::genesis(4, 16).chain_id();
-    let foreign = keys.each_ref().map(|key| fact.sign(&foreign, key));
+    let forger = Forger {
+        chain: *peer.chain(),
+        fact,
+        signatures: std::array::from_fn(|i| confirmations[i].1),
+        keys: [0, 1, 3].map(|node| {
+            let paths = NodePaths::below(&cluster.dir().join(format!("node-{node}")));
+            NodeKeys::open(&paths.key).unwrap().bls
+        }),
+        again,
+        other: (other.id(), of_other),
+    };
+    assert_eq!(bytes, forger.signed(&fact), "the layout is as documented");
 
     let account = AccountId::new(wallet.public());
     let before = peer.ledger().account(account).await.unwrap().value;
-    let false_ones = [
-        ("renamed to another registration", again, forge(&of_again, 4, 0b1011, &[s0, s1, s3])),
-        ("its blob replaced", registration, forge(&other_blob, 4, 0b1011, &[s0, s1, s3])),
-        ("another blob's, signed", registration, signed(&other_blob)),
-        ("signed for another blob's registration", of_other, signed(&other_registration)),
-        ("the next epoch's, signed", registration, signed(&next_epoch)),
-        ("its epoch replaced", registration, forge(&next_epoch, 4, 0b1011, &[s0, s1, s3])),
-        ("another network's, signed", registration, forge(&fact, 4, 0b1011, &foreign)),
-        ("two signers", registration, forge(&fact, 4, 0b0011, &[s0, s1])),
-        ("no signer", registration, forge(&fact, 4, 0, &[s0, s1, s3])),
-        ("one signer twice", registration, forge(&fact, 4, 0b1011, &[s0, s0, s1])),
-        ("two signers, one twice", registration, forge(&fact, 4, 0b0011, &[s0, s1, s1])),
-        ("one who did not sign", registration, forge(&fact, 4, 0b1111, &[s0, s1, s3])),
-        ("another one than signed", registration, forge(&fact, 4, 0b0111, &[s0, s1, s3])),
-        ("a signer too few named", registration, forge(&fact, 4, 0b1001, &[s0, s1, s3])),
-        ("a fifth member", registration, forge(&fact, 5, 0b1_1011, &[s0, s1, s3])),
-    ];
-    for (what, registration, certificate) in false_ones {
+    for (what, registration, certificate) in forger.false_ones() {
         let refusal = refusal(peer.certify(registration, certificate, wallet).await);
         assert_eq!(refusal, refused(RefusedOperation::Certificate), "{what}");
     }
-    // No state is needed to tell that these are none.
-    let malformed = [
-        ("another registration's", again, bytes.clone()),
-        ("another blob's registration's", of_other, bytes.clone()),
-        ("another registration's, signed", registration, signed(&other_registration)),
-        ("one behind the last member", registration, forge(&fact, 4, 0b1_1011, &[s0, s1, s3])),
-        ("a byte short", registration, bytes[..bytes.len() - 1].to_vec()),
-        ("a byte long", registration, [&bytes[..], &[0]].concat()),
-        ("empty", registration, Vec::new()),
-    ];
-    for (what, registration, certificate) in malformed {
+    for (what, registration, certificate) in forger.malformed_ones() {
         let refusal = refusal(peer.certify(registration, certificate, wallet).await);
         assert_eq!(refusal, SubmitError::Malformed, "{what}");
     }
     let nobodys = RegistrationId::new([5; 32]);
-    let of_nobody = ConfirmedFact { registration: nobodys, ..fact };
-    let refused_now = refusal(peer.certify(nobodys, signed(&of_nobody), wallet).await);
+    let of_nobody = forger.signed(&ConfirmedFact { registration: nobodys, ..fact });
+    let refused_now = refusal(peer.certify(nobodys, of_nobody, wallet).await);
     assert_eq!(refused_now, refused(RefusedOperation::Registration));
 
     // Nothing was paid, nothing is certified, nothing can be read.

@@ -154,6 +154,16 @@ async fn the_demo_shows_its_report_and_cleans_up() {
     assert_eq!(report["blob"].as_str().unwrap().len(), 43);
     assert_eq!(String::from_utf8_lossy(&demo.stderr), "", "nothing among the steps");
     assert_eq!(report["stopped_nodes"].as_array().unwrap().len(), 4);
+    let payment = &report["payment"];
+    assert_eq!(payment["epochs"], 2);
+    for amount in ["price", "fees", "refund"] {
+        assert!(payment[amount].is_string() && payment[amount] != "0", "{payment}");
+    }
+    let [genesis, stored, deleted] =
+        ["genesis", "stored", "deleted"].map(|when| payment[when].clone());
+    assert_ne!(genesis["wallet"], stored["wallet"]);
+    assert_ne!(stored["wallet"], deleted["wallet"]);
+    assert_eq!((&stored["all"], &deleted["all"]), (&genesis["all"], &genesis["all"]));
     let left: Vec<_> = std::fs::read_dir(home).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(left, ["file"]);
 
@@ -198,6 +208,11 @@ async fn the_benchmark_measures_everything() {
         assert!(report[operation]["of_slowest_part"].as_f64().unwrap() > 0.0);
     }
     assert_eq!(report["store"]["parts"].as_array().unwrap().len(), 4);
+    let whole = report["store"]["whole"]["seconds"].as_f64().unwrap();
+    assert!(report["store"]["transfer"]["seconds"].as_f64().unwrap() < whole);
+    for transaction in ["register_ms", "certify_ms"] {
+        assert!(report["ledger"][transaction].as_f64().unwrap() > 0.0, "{report}");
+    }
     assert_eq!(report["node_peak_rss_bytes"].as_array().unwrap().len(), 4);
     let usage = run(home.path(), &["bench", "store-read", "--size", "many"]).await;
     assert_eq!(usage.status.code(), Some(2));
