@@ -162,7 +162,7 @@ mod tests {
     #[test]
     fn each_plan_has_its_fees_and_a_file_that_comes_twice_is_free() {
         let end = Epoch::new(9);
-        let registration: RegistrationId = "0".repeat(64).parse().unwrap();
+        let registration = RegistrationId::new([0; 32]);
         let plans = [
             (StorePlan::Stored { registration: None, end }, 0),
             (StorePlan::Resume { registration, end }, 10),
