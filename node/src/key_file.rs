@@ -1,4 +1,4 @@
-//! Key files: secrets of nodes, accounts and writers, readable by their owner alone.
+//! Key files: secrets of nodes and accounts, readable by their owner alone.
 //!
 //! A key file is a small JSON object of mode 0600. A file that others may read is refused, because
 //! its secret is no longer one. A running node holds a lock on its key file, so that a second

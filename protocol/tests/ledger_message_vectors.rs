@@ -9,6 +9,7 @@ mod golden;
 use std::fmt::Write as _;
 
 use floe_protocol::{
+    blob::BlobId,
     hash::Hash,
     index::{Epoch, Height},
     keys::{BlsSignature, ChainId, KeyPair, NodeId, Signature},
@@ -99,6 +100,7 @@ fn requests() -> Vec<(&'static str, LedgerRequest)> {
             LedgerRequest::Transaction { id: TransactionId::new(hash(3)), wait_ms: 30_000 },
         ),
         ("index_owned", index(IndexQuery::Owned(account()), None, 1)),
+        ("index_owned_of", index(IndexQuery::OwnedOf(account(), BlobId::new([3; 32])), None, 1)),
         ("index_history", index(IndexQuery::History(account()), Some(b"after".to_vec()), 256)),
         ("index_staked", index(IndexQuery::Staked(account()), None, 2)),
         ("index_nodes", index(IndexQuery::Nodes, None, 3)),

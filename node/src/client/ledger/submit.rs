@@ -177,7 +177,10 @@ impl LedgerClient {
                     return Err(LedgerError::Refused { refusal, nodes: refusals.len() });
                 }
             }
-            if Instant::now() + AGAIN >= end {
+            // So many are silent that no block can be agreed: there is nothing to wait for.
+            let silent = faults.weight(&committee, |fault| !fault.answered());
+            let stands_still = !committee.is_quorum(committee.n_shards().saturating_sub(silent));
+            if stands_still || Instant::now() + AGAIN >= end {
                 let nodes = committee.members().len();
                 let (answered, faults) = (faults.answered(), faults.described());
                 return Err(LedgerError::Unsettled { id: sent.id, answered, nodes, faults });

@@ -305,13 +305,34 @@ fn one_outage_counts_once_however_long_its_failures_take() {
 
 #[test]
 fn refusals_that_repetition_cannot_mend_end_a_member_at_once() {
-    for refusal in [Refusal::NotRegistered, Refusal::StorageFull, Refusal::WrongShard] {
+    for refusal in [Refusal::TooLarge, Refusal::StorageFull, Refusal::WrongShard] {
         let mut world = World::new(7, 64, UploadConfig::default());
         world.input(UploadInput::Tick);
         let failure = MemberFailure::Refused(refusal);
         world.input(UploadInput::Failed { member: 0, ask: Ask::Table, failure });
         assert_eq!(world.upload.failures(), [(0, failure)]);
     }
+}
+
+#[test]
+fn a_member_that_has_not_heard_of_the_registration_is_asked_again_a_few_times() {
+    let config = UploadConfig::default();
+    let mut world = World::new(7, 64, config);
+    world.input(UploadInput::Tick);
+    let failure = MemberFailure::Refused(Refusal::NotRegistered);
+    let mut asked = 0;
+    while world.upload.failures().is_empty() {
+        let of_first = |(member, ask): &(usize, Ask)| (*member, *ask) == (0, Ask::Table);
+        if let Some(at) = world.queue.iter().position(of_first) {
+            world.queue.remove(at);
+            asked += 1;
+            world.input(UploadInput::Failed { member: 0, ask: Ask::Table, failure });
+        } else {
+            assert!(world.step(), "it is asked again");
+        }
+    }
+    assert_eq!(world.upload.failures(), [(0, failure)]);
+    assert_eq!(asked, config.attempts_max);
 }
 
 #[test]
