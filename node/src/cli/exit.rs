@@ -329,7 +329,7 @@ impl From<&LedgerError> for Failure {
                  faucet` where the network has one",
             ),
             LedgerError::Refused { refusal, .. } => Self::refused(*refusal, text),
-            LedgerError::Expired(_) | LedgerError::Displaced { .. } => {
+            LedgerError::Expired(_) | LedgerError::Displaced { .. } | LedgerError::Stale { .. } => {
                 Self::new(Exit::Temporary, "not_committed", text).hint("try again")
             }
             LedgerError::Unsettled { id, .. } => Self::new(Exit::Temporary, "unsettled", text)
@@ -376,6 +376,8 @@ impl From<StoreError> for Failure {
                     ))
                 }
             }
+            StoreError::PriceRose { .. } => Self::new(Exit::Refused, "price", text)
+                .hint("repeat the store to agree to the new price"),
             StoreError::EpochsTooShort => Self::new(Exit::Temporary, "epochs_too_short", text)
                 .hint("what was paid counts: repeat the store"),
             StoreError::SameAs(_) => Self::new(Exit::Failed, "same_as", text),
@@ -392,6 +394,9 @@ impl From<LifetimeError> for Failure {
                 .hint("`floe list-blobs` shows what the account has"),
             LifetimeError::NotCertified { .. } => Self::new(Exit::Failed, "not_certified", text),
             LifetimeError::Permanent { .. } => Self::new(Exit::Refused, "permanent", text),
+            LifetimeError::PriceRose { .. } => {
+                Self::new(Exit::Refused, "price", text).hint("repeat it to agree to the new price")
+            }
             LifetimeError::TooFarAhead { .. } => Self::usage("too_far_ahead", text),
         }
     }

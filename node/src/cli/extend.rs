@@ -44,8 +44,8 @@ pub(super) async fn run(session: &Session, arguments: ExtendArgs) -> Result<Exit
     let blob = parse_id(&id)?;
     let key = session.wallet()?;
     let client = session.connect(session.network()?).await?;
-    show_price(session, &client, &client.blob_status(blob).await?, epochs).await?;
-    let extension = client.extend(blob, epochs, &key).await?;
+    let price = show_price(session, &client, &client.blob_status(blob).await?, epochs).await?;
+    let extension = client.extend(blob, (epochs, price), &key).await?;
     let now = client.ledger().summary().await.ok().and_then(|summary| summary.value);
     let calendar = now.map(|now| Calendar::new(&now, client.ledger().parameters()));
     client.shutdown().await;
@@ -61,16 +61,13 @@ pub(super) async fn run(session: &Session, arguments: ExtendArgs) -> Result<Exit
     Ok(Exit::Done)
 }
 
-/// Tells what is about to be paid.
+/// Tells what is about to be paid: the most that may be.
 async fn show_price(
     session: &Session,
     client: &Client,
     status: &crate::client::BlobStatus,
     epochs: u32,
-) -> Result<(), Failure> {
-    if session.output.is_quiet() {
-        return Ok(());
-    }
+) -> Result<Option<Amount>, Failure> {
     let ledger = client.ledger();
     let prices = ledger.prices().await?.value;
     let price = billed_units(status.header()).ok().and_then(|units| prices.per_epoch(units));
@@ -78,7 +75,7 @@ async fn show_price(
     if let (Some(price), Some(fee)) = (price, ledger.fee(1)) {
         session.output.note(format_args!("{price} for {epochs} more epochs, fee {fee}"));
     }
-    Ok(())
+    Ok(price)
 }
 
 /// The result.

@@ -125,9 +125,10 @@ fn as_object(operation: &Operation) -> Value {
             "deletable": deletable,
             "max_payment_frost": max_payment,
         }),
-        Operation::ExtendBlob { registration, epochs, max_payment } => json!({
+        Operation::ExtendBlob { registration, end, epochs, max_payment } => json!({
             "operation": kind,
             "registration": registration.to_string(),
+            "from_epoch": end.get(),
             "epochs": epochs,
             "max_payment_frost": max_payment,
         }),

@@ -7,7 +7,7 @@ use floe_protocol::{
     encoding::{ConfigError, UnsupportedCpu},
     genesis::GenesisError,
     index::{Epoch, Height},
-    ledger::{AccountId, BlobState},
+    ledger::{AccountId, Amount, BlobState},
     light::LightError,
     transfer::{MemberFailure, SliverFault, StorePlanError},
 };
@@ -72,6 +72,14 @@ pub enum StoreError {
     /// The ledger gave no answer, or refused to register or certify it.
     #[error(transparent)]
     Ledger(Arc<LedgerError>),
+    /// Another epoch has begun, and it costs more than was shown.
+    #[error("the price has risen from {shown} to {price} with the epoch: nothing was paid")]
+    PriceRose {
+        /// What it was.
+        shown: Amount,
+        /// What it is.
+        price: Amount,
+    },
     /// Epochs pass faster than nodes confirm.
     #[error("epochs pass faster than the blob could be certified")]
     EpochsTooShort,
@@ -129,6 +137,14 @@ pub enum LifetimeError {
         blob: BlobId,
         /// The first epoch in which it may be gone.
         end: Epoch,
+    },
+    /// Another epoch has begun, and it costs more than was agreed to.
+    #[error("the price is {price}, more than the agreed {shown}: nothing was paid")]
+    PriceRose {
+        /// What was agreed to.
+        shown: Amount,
+        /// What it is.
+        price: Amount,
     },
     /// So far ahead nothing can be paid for.
     #[error("it would end {epochs} epochs ahead: at most {max} can be paid for")]

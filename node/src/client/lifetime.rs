@@ -4,7 +4,7 @@ use floe_protocol::{
     blob::BlobId,
     index::Epoch,
     keys::KeyPair,
-    ledger::{AccountId, Amount, Operation, Registration},
+    ledger::{AccountId, Amount, MAX_OPERATIONS, Operation, Registration},
     registration::RegistrationId,
 };
 
@@ -30,20 +30,20 @@ pub struct Deletion {
     pub registrations: Vec<RegistrationId>,
     /// What came back for epochs not begun.
     pub refund: Amount,
-    /// Proof of the transaction.
+    /// Proof of the transaction, of the last one if it took several.
     pub receipt: Receipt,
 }
 
 impl Client {
     /// Buys `epochs` more epochs for the wallet's certified registration of a blob, the one that
-    /// ends last if there are several.
+    /// ends last if there are several, for at most `max_payment` if that is given.
     ///
     /// # Errors
     /// [`LifetimeError`]: nothing was paid.
     pub async fn extend(
         &self,
         blob: BlobId,
-        epochs: u32,
+        (epochs, max_payment): (u32, Option<Amount>),
         wallet: &KeyPair,
     ) -> Result<Extension, LifetimeError> {
         let (epoch, own) = self.living_registrations(blob, wallet).await?;
@@ -60,12 +60,16 @@ impl Client {
         let per_epoch = self.ledger.prices().await?.value.per_epoch(own.units);
         let paid = per_epoch.and_then(|price| price.checked_mul(epochs.into()));
         let paid = paid.ok_or(LedgerError::Overflow)?;
+        if let Some(max_payment) = max_payment.filter(|max| paid > *max) {
+            return Err(LifetimeError::PriceRose { shown: max_payment, price: paid });
+        }
         let (account, balance) = self.balance(wallet).await?;
         if balance < paid {
             return Err(LedgerError::Funds { account, balance, needed: paid }.into());
         }
         let registration = *registration;
-        let operation = Operation::ExtendBlob { registration, epochs, max_payment: paid };
+        let operation =
+            Operation::ExtendBlob { registration, end: own.end, epochs, max_payment: paid };
         let receipt = self.ledger.submit(vec![operation], wallet).await?;
         Ok(Extension { registration, end, paid, receipt })
     }
@@ -82,14 +86,22 @@ impl Client {
         if deletable.is_empty() {
             return Err(LifetimeError::Permanent { blob, end });
         }
-        let registrations: Vec<_> = deletable.iter().map(|(id, _)| *id).collect();
-        let operations = registrations.iter().map(|id| Operation::DeleteBlob { registration: *id });
-        let receipt = self.ledger.submit(operations.collect(), wallet).await?;
-        let from = receipt.header.header().epoch.plus(1);
-        let refunds = deletable.iter().map(|(_, own)| own.paid_from(from));
-        let refund =
-            refunds.into_iter().try_fold(Amount::ZERO, |sum, refund| sum.checked_add(refund?));
-        Ok(Deletion { registrations, refund: refund.ok_or(LedgerError::Overflow)?, receipt })
+        let mut deletion: Option<Deletion> = None;
+        for chunk in deletable.chunks(MAX_OPERATIONS) {
+            let delete = |(id, _): &(_, _)| Operation::DeleteBlob { registration: *id };
+            let receipt = self.ledger.submit(chunk.iter().map(delete).collect(), wallet).await?;
+            let from = receipt.header.header().epoch.plus(1);
+            let (mut registrations, before) = match deletion {
+                Some(before) => (before.registrations, before.refund),
+                None => (Vec::new(), Amount::ZERO),
+            };
+            let mut refunds = chunk.iter().map(|(_, own)| own.paid_from(from));
+            let refund = refunds.try_fold(before, |sum, refund| sum.checked_add(refund?));
+            registrations.extend(chunk.iter().map(|(id, _)| *id));
+            let refund = refund.ok_or(LedgerError::Overflow)?;
+            deletion = Some(Deletion { registrations, refund, receipt });
+        }
+        Ok(deletion.expect("there is something to delete"))
     }
 
     /// The running epoch, and the wallet's living registrations of a blob: at least one.

@@ -47,6 +47,8 @@ const UPLOADS_MAX: usize = 4;
 /// How long to wait for headers of the epoch in which nodes say that they are. Longer than the time
 /// within which the newest header is not asked for again.
 const HEADERS_WAIT: Duration = Duration::from_secs(3);
+/// How often what is to be paid is planned, because the ledger has gone on meanwhile.
+const PLANS_MAX: u32 = 4;
 /// How often the blobs are confirmed anew because another epoch has begun.
 const EPOCHS_MAX: u32 = 8;
 
@@ -97,8 +99,9 @@ impl PreparedStore {
         let (header, max_payment) = (*self.header(), self.price);
         match self.plan {
             StorePlan::Stored { .. } | StorePlan::Resume { .. } => None,
-            StorePlan::Extend { registration, epochs, .. } => {
-                Some(Operation::ExtendBlob { registration, epochs, max_payment })
+            StorePlan::Extend { registration, epochs, end } => {
+                let end = Epoch::new(end.get().saturating_sub(epochs.into()));
+                Some(Operation::ExtendBlob { registration, end, epochs, max_payment })
             }
             StorePlan::Register { .. } => {
                 Some(Operation::RegisterBlob { header, epochs, deletable, max_payment })
@@ -133,7 +136,8 @@ pub struct StoreReport {
     pub registration: Option<RegistrationId>,
     /// The first epoch in which the blob may be gone.
     pub end: Epoch,
-    /// What was paid for it, fees not included.
+    /// What was paid for it at most, fees not included: less only if an epoch with lower prices
+    /// has begun in the moment of paying.
     pub paid: Amount,
     /// The transaction that paid, which it may share with others.
     pub payment: Option<TransactionId>,
@@ -259,23 +263,46 @@ impl Client {
     /// moment for the headers that prove it.
     async fn is_over(&self, epoch: Epoch) -> bool {
         let over = || self.committee().epoch() > epoch;
-        let headers = async {
-            while !over() {
-                let next = self
-                    .ledger
-                    .known_header()
-                    .map_or(Height::new(1), |header| header.header().height.next());
-                if self.ledger.reached(next).await.is_err() {
-                    break;
-                }
-            }
-        };
-        if !over() && timeout(HEADERS_WAIT, headers).await.is_err() {
-            // Nothing came by itself.
-            drop(self.ledger.newest().await);
+        let end = Instant::now() + HEADERS_WAIT;
+        while !over() && Instant::now() < end {
+            self.next_header().await;
         }
         over()
     }
+
+    /// Waits for a header behind the newest known one, but not for long.
+    async fn next_header(&self) {
+        let known = self.ledger.known_header();
+        let next = known.map_or(Height::new(1), |header| header.header().height.next());
+        if timeout(HEADERS_WAIT, self.ledger.reached(next)).await.is_err() {
+            // Nothing came by itself.
+            drop(self.ledger.newest().await);
+        }
+    }
+}
+
+/// The registration that a plan is about, if there is one already.
+const fn registration_of(plan: &StorePlan) -> Option<RegistrationId> {
+    match plan {
+        StorePlan::Stored { registration, .. } => *registration,
+        StorePlan::Resume { registration, .. } | StorePlan::Extend { registration, .. } => {
+            Some(*registration)
+        }
+        StorePlan::Register { .. } => None,
+    }
+}
+
+/// Whether the ledger refuses because something else was done first.
+const fn is_stale(error: &LedgerError) -> bool {
+    matches!(
+        error,
+        LedgerError::Refused {
+            refusal: SubmitError::Refused(
+                RefusedOperation::AlreadyRegistered | RefusedOperation::OtherEnd
+            ),
+            ..
+        }
+    )
 }
 
 /// What a plan costs, fees not included.
@@ -333,19 +360,14 @@ impl<'a> Batch<'a> {
         let mut first = BTreeMap::new();
         let mut items: Vec<Item> = Vec::with_capacity(prepared.len());
         for (position, prepared) in prepared.into_iter().enumerate() {
-            let same_as = first.get(&prepared.blob()).copied();
-            first.entry(prepared.blob()).or_insert(position);
-            let (registration, end) = match prepared.plan {
-                StorePlan::Stored { registration, end } => (registration, end),
-                StorePlan::Resume { registration, end }
-                | StorePlan::Extend { registration, end, .. } => (Some(registration), end),
-                StorePlan::Register { end } => (None, end),
-            };
+            let key = (prepared.blob(), prepared.wanted.epochs, prepared.wanted.deletable);
+            let same_as = first.get(&key).copied();
+            first.entry(key).or_insert(position);
             items.push(Item {
+                registration: registration_of(&prepared.plan),
+                end: prepared.plan.end(),
                 prepared,
                 same_as,
-                registration,
-                end,
                 paid: Amount::ZERO,
                 payment: None,
                 certificate: None,
@@ -359,12 +381,7 @@ impl<'a> Batch<'a> {
     }
 
     async fn run(mut self) -> Vec<Result<StoreReport, StoreError>> {
-        if let Err(error) = self.pay().await {
-            let error = Arc::new(error);
-            for item in self.items.iter_mut().filter(|item| item.prepared.operation().is_some()) {
-                item.error = Some(StoreError::Ledger(Arc::clone(&error)));
-            }
-        }
+        self.pay().await;
         let mut tails = Tails::new();
         let total = self.pending().map(|at| self.items[at].prepared.encoded_bytes()).sum();
         self.progress.send_modify(|progress| progress.total_bytes = total);
@@ -406,36 +423,69 @@ impl<'a> Batch<'a> {
         (0..self.items.len()).filter(move |at| pending(&self.items[*at]))
     }
 
-    /// Registers and extends, in one transaction.
-    async fn pay(&mut self) -> Result<(), LedgerError> {
+    /// Registers and extends, in one transaction if the ledger lets it.
+    ///
+    /// It refuses what was decided on a state that is no more: the same store may have been paid
+    /// for meanwhile, by a run that was interrupted or by another one beside this. Then everything
+    /// is planned anew. What can't be had at all is told apart by paying one by one.
+    async fn pay(&mut self) {
         self.phase(StorePhase::Paying);
-        let mut operations = Vec::new();
-        let mut of = Vec::new();
-        let mut price = Amount::ZERO;
-        for (at, item) in self.items.iter().enumerate().filter(|(_, item)| item.same_as.is_none()) {
-            if let Some(operation) = item.prepared.operation() {
-                operations.push(operation);
-                of.push(at);
-                price = price.checked_add(item.prepared.price).ok_or(LedgerError::Overflow)?;
+        for _ in 0..PLANS_MAX {
+            let due: Vec<usize> = self.due().collect();
+            match self.pay_for(&due).await {
+                Ok(()) => return,
+                Err(error @ LedgerError::Refused { .. }) => {
+                    let stale = is_stale(&error);
+                    if !self.plan_again(&due).await && !stale {
+                        return self.pay_one_by_one(&due, error).await;
+                    }
+                }
+                Err(error) => return self.fail(&due, error),
             }
         }
-        if operations.is_empty() {
+        let due: Vec<usize> = self.due().collect();
+        self.fail(&due, LedgerError::Stale { attempts: PLANS_MAX });
+    }
+
+    async fn pay_one_by_one(&mut self, due: &[usize], error: LedgerError) {
+        if let [_] = due {
+            return self.fail(due, error);
+        }
+        for at in due {
+            if let Err(error) = self.pay_for(&[*at]).await {
+                self.fail(&[*at], error);
+            }
+        }
+    }
+
+    fn fail(&mut self, items: &[usize], error: LedgerError) {
+        let error = Arc::new(error);
+        for at in items {
+            self.items[*at].error = Some(StoreError::Ledger(Arc::clone(&error)));
+        }
+    }
+
+    /// Items that are to be paid for.
+    fn due(&self) -> impl Iterator<Item = usize> + '_ {
+        let due = |item: &Item| {
+            item.same_as.is_none()
+                && item.error.is_none()
+                && item.payment.is_none()
+                && item.prepared.operation().is_some()
+        };
+        (0..self.items.len()).filter(move |at| due(&self.items[*at]))
+    }
+
+    async fn pay_for(&mut self, due: &[usize]) -> Result<(), LedgerError> {
+        if due.is_empty() {
             return Ok(());
         }
-        let ledger = &self.client.ledger;
-        // Whoever can pay for the slivers must be able to pay for the certificates as well.
-        let fees = ledger.fee(2 * operations.len()).ok_or(LedgerError::Overflow)?;
-        let needed = price.checked_add(fees).ok_or(LedgerError::Overflow)?;
-        let account = AccountId::new(self.wallet.public());
-        let balance = ledger.balance(account).await?.value;
-        if balance < needed {
-            return Err(LedgerError::Funds { account, balance, needed });
-        }
-        let receipt = ledger.submit(operations, self.wallet).await?;
+        self.check_funds(due).await?;
+        let operations = due.iter().filter_map(|at| self.items[*at].prepared.operation());
+        let receipt = self.client.ledger.submit(operations.collect(), self.wallet).await?;
         let epoch = receipt.header.header().epoch;
-        for (index, at) in of.into_iter().enumerate() {
-            let index = u32::try_from(index).expect("at most STORE_BATCH_MAX");
-            let item = &mut self.items[at];
+        for (index, at) in (0_u32..).zip(due) {
+            let item = &mut self.items[*at];
             item.paid = item.prepared.price;
             item.payment = Some(receipt.id);
             if let StorePlan::Register { .. } = item.prepared.plan {
@@ -444,6 +494,54 @@ impl<'a> Batch<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Whoever pays for slivers must be able to pay for the certificates as well.
+    async fn check_funds(&self, due: &[usize]) -> Result<(), LedgerError> {
+        let prices = due.iter().map(|at| self.items[*at].prepared.price);
+        let price = prices.into_iter().try_fold(Amount::ZERO, Amount::checked_add);
+        let fees = self.client.ledger.fee(due.len() + self.pending().count());
+        let needed = price.and_then(|price| price.checked_add(fees?));
+        let needed = needed.ok_or(LedgerError::Overflow)?;
+        let account = AccountId::new(self.wallet.public());
+        let balance = self.client.ledger.balance(account).await?.value;
+        if balance < needed {
+            return Err(LedgerError::Funds { account, balance, needed });
+        }
+        Ok(())
+    }
+
+    /// Plans items anew by a later header than before; whether any plan is another one now.
+    async fn plan_again(&mut self, due: &[usize]) -> bool {
+        let owner = AccountId::new(self.wallet.public());
+        self.client.next_header().await;
+        let mut changed = false;
+        for at in due {
+            let (header, wanted) = {
+                let prepared = &self.items[*at].prepared;
+                (*prepared.header(), prepared.wanted)
+            };
+            let planned = self.client.plan_store(&header, wanted, owner).await;
+            let item = &mut self.items[*at];
+            match planned {
+                Ok((plan, _)) if plan == item.prepared.plan => {}
+                Ok((_, price)) if price > item.prepared.price => {
+                    let shown = item.prepared.price;
+                    item.error = Some(StoreError::PriceRose { shown, price });
+                    changed = true;
+                }
+                Ok((plan, price)) => {
+                    (item.prepared.plan, item.prepared.price) = (plan, price);
+                    (item.registration, item.end) = (registration_of(&plan), plan.end());
+                    changed = true;
+                }
+                Err(error) => {
+                    item.error = Some(error);
+                    changed = true;
+                }
+            }
+        }
+        changed
     }
 
     /// Brings blobs to a quorum of the running epoch's committee; those that got there. Their tails
@@ -488,8 +586,13 @@ impl<'a> Batch<'a> {
                     self.items[at].certificate = Some(certificate);
                     ready.push(at);
                 }
-                Err(UploadError::NoQuorum(error)) => self.items[at].error = Some(error),
-                Err(UploadError::OtherEpoch) => {}
+                // Those who refused may have done so because their epoch is another one.
+                Err(UploadError::NoQuorum(error))
+                    if self.client.committee().epoch() == committee.epoch() =>
+                {
+                    self.items[at].error = Some(error);
+                }
+                Err(UploadError::NoQuorum(_) | UploadError::OtherEpoch) => {}
             }
         }
         ready

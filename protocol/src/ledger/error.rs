@@ -4,6 +4,7 @@ use super::{AccountId, Amount, ReadError, Timestamp, TransactionError};
 use crate::{
     certificate::CertificateError,
     index::{Epoch, Height},
+    registration::RegistrationId,
     vote::{CommitCertificateError, EquivocationError},
 };
 
@@ -115,6 +116,18 @@ pub enum OperationError {
     /// There is no such registration, or it is dead.
     #[error("no such living registration")]
     NoRegistration,
+    /// A registration of the sender's lives as long and is as permanent.
+    #[error("registration {registration} of the same account serves already")]
+    AlreadyRegistered {
+        /// Which one.
+        registration: RegistrationId,
+    },
+    /// The registration ends in another epoch than the sender thought.
+    #[error("the registration ends with epoch {end}")]
+    OtherEnd {
+        /// Where it ends.
+        end: Epoch,
+    },
     /// The registration is certified already.
     #[error("the registration is certified already")]
     AlreadyCertified,

@@ -137,8 +137,8 @@ impl Executor<'_> {
             Operation::CertifyBlob { registration, certificate } => {
                 self.certify_blob(registration, certificate)
             }
-            Operation::ExtendBlob { registration, epochs, max_payment } => {
-                self.extend_blob(sender, registration, *epochs, *max_payment)
+            Operation::ExtendBlob { registration, end, epochs, max_payment } => {
+                self.extend_blob(sender, registration, (*end, *epochs), *max_payment)
             }
             Operation::DeleteBlob { registration } => self.delete_blob(sender, registration),
             Operation::TransferBlob { registration, to } => {

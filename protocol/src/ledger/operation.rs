@@ -13,6 +13,7 @@ use super::{AccountId, Amount, TransactionError};
 use crate::{
     blob::{BlobHeader, BlobId},
     certificate::Certificate,
+    index::Epoch,
     keys::{BlsPublicKey, BlsSignature, ChainId, KeyPair, NodeId, Signature, SigningDomain},
     registration::RegistrationId,
     vote::Equivocation,
@@ -165,7 +166,8 @@ pub enum Operation {
         /// The node.
         node: NodeId,
     },
-    /// Pays for storing a blob.
+    /// Pays for storing a blob. Refused if a registration of the sender's serves already, so that a
+    /// store that is repeated pays once.
     RegisterBlob {
         /// The blob's header.
         header: BlobHeader,
@@ -188,6 +190,8 @@ pub enum Operation {
     ExtendBlob {
         /// The registration.
         registration: RegistrationId,
+        /// The end that it has now, so that two extensions decided at once do not both count.
+        end: Epoch,
         /// By how many epochs.
         epochs: u32,
         /// The most that this may cost.

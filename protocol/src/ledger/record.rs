@@ -204,6 +204,21 @@ impl Registration {
         epoch < self.deadline()
     }
 
+    /// Whether it serves who wants the blob stored in `epoch` for `epochs` epochs, the running one
+    /// included, and `deletable` or not: then nothing more is to be paid.
+    ///
+    /// A permanent registration serves who wants a deletable one, but not the other way round. An
+    /// uncertified one serves if it lasts as long as is wanted: bought in the epoch before, and its
+    /// store cut off, it ends one epoch earlier than a new one would.
+    #[must_use]
+    pub fn serves(&self, epoch: Epoch, epochs: u32, deletable: bool) -> bool {
+        let lasts = self.end.get().saturating_sub(self.start.get()) >= epochs.into();
+        let reaches = self.end >= epoch.plus(epochs.into());
+        self.is_alive(epoch)
+            && (deletable || !self.deletable)
+            && (reaches || (self.certified.is_none() && lasts))
+    }
+
     /// What was paid for epochs from `from` on: what its owner gets back if it ends before them.
     #[must_use]
     pub fn paid_from(&self, from: Epoch) -> Option<Amount> {

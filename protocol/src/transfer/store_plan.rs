@@ -69,9 +69,7 @@ pub enum StorePlanError {
 impl StorePlan {
     /// The plan in `epoch`, from the blob's record and the caller's `own` registrations of it.
     ///
-    /// A permanent registration serves who wants a deletable one, but not the other way round. An
-    /// uncertified one is resumed if it lasts as long as is wanted: cut off in the epoch before, it
-    /// ends one epoch earlier than a new one would.
+    /// What [serves](Registration::serves) is not paid again, and the ledger would refuse it.
     ///
     /// # Errors
     /// [`StorePlanError`].
@@ -100,10 +98,8 @@ impl StorePlan {
         if let Some(permanent) = blob.and_then(|blob| blob.permanent_end).filter(|at| *at >= end) {
             return Ok(Self::Stored { registration: None, end: permanent });
         }
-        let lasts = |own: &Registration| {
-            own.end >= end || own.end.get().saturating_sub(own.start.get()) >= wanted.epochs.into()
-        };
-        let uncertified = suitable().filter(|(_, own)| own.certified.is_none() && lasts(own));
+        let serves = |own: &Registration| own.serves(epoch, wanted.epochs, wanted.deletable);
+        let uncertified = suitable().filter(|(_, own)| own.certified.is_none() && serves(own));
         if let Some((id, own)) = uncertified.max_by_key(|(id, own)| (own.end, *id)) {
             return Ok(Self::Resume { registration: *id, end: own.end });
         }

@@ -72,8 +72,9 @@ fn register(header: BlobHeader, epochs: u32, deletable: bool) -> Operation {
     Operation::RegisterBlob { header, epochs, deletable, max_payment: Amount::from_wal(100) }
 }
 
-fn extend(registration: RegistrationId, epochs: u32) -> Operation {
-    Operation::ExtendBlob { registration, epochs, max_payment: Amount::from_wal(100) }
+fn extend(registration: RegistrationId, end: u64, epochs: u32) -> Operation {
+    let end = Epoch::new(end);
+    Operation::ExtendBlob { registration, end, epochs, max_payment: Amount::from_wal(100) }
 }
 
 fn delete(registration: RegistrationId) -> Operation {

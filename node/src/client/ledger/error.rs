@@ -62,6 +62,12 @@ pub enum LedgerError {
         /// How many nodes said so.
         nodes: usize,
     },
+    /// The ledger went on each time before what was decided could be committed.
+    #[error("the ledger has changed under it {attempts} times: nothing was paid")]
+    Stale {
+        /// How often it was tried.
+        attempts: u32,
+    },
     /// It was not committed in time and never will be.
     #[error("transaction {0} was not committed in time and never will be: nothing was paid")]
     Expired(TransactionId),

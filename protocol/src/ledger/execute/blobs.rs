@@ -13,6 +13,9 @@ use crate::{
     registration::RegistrationId,
 };
 
+/// Registrations of one owner and blob that a new one is compared with.
+const OWN_LOOKED_AT_MAX: usize = 8;
+
 impl Executor<'_> {
     pub(super) fn register_blob(
         &mut self,
@@ -38,6 +41,7 @@ impl Executor<'_> {
             return Err(OperationError::BlobInvalid.into());
         }
         let end = self.end_ahead(epoch, epochs)?;
+        self.check_unserved(&owner, &id, (epochs, deletable))?;
         let prices = self.overlay.summary()?.prices;
         let price = prices.total(units, epochs).ok_or(OperationError::Overflow)?;
         if price > max_payment {
@@ -68,6 +72,25 @@ impl Executor<'_> {
         self.put_registration(registration, record)?;
         let paid = price;
         self.events.push(Event::BlobRegistered { registration, blob: id, owner, end, paid });
+        Ok(())
+    }
+
+    /// Refuses what the owner has already. Of an owner's registrations of one blob only some are
+    /// looked at: strangers may have given it many, and then it has to look itself.
+    fn check_unserved(
+        &mut self,
+        owner: &AccountId,
+        blob: &BlobId,
+        (epochs, deletable): (u32, bool),
+    ) -> Result<(), Failure> {
+        let epoch = self.epoch();
+        for entry in self.overlay.index(&IndexRange::owned_of(owner, blob), OWN_LOOKED_AT_MAX)? {
+            let id = registration_of(&entry);
+            let registration = self.overlay.registration(&id)?;
+            if registration.is_some_and(|own| own.serves(epoch, epochs, deletable)) {
+                return Err(OperationError::AlreadyRegistered { registration: id }.into());
+            }
+        }
         Ok(())
     }
 
@@ -125,10 +148,13 @@ impl Executor<'_> {
         &mut self,
         sender: AccountId,
         id: &RegistrationId,
-        epochs: u32,
+        (present_end, epochs): (Epoch, u32),
         max_payment: Amount,
     ) -> Result<(), Failure> {
         let mut registration = self.owned(sender, id)?;
+        if registration.end != present_end {
+            return Err(OperationError::OtherEnd { end: registration.end }.into());
+        }
         if registration.certified.is_none() {
             return Err(OperationError::NotCertified.into());
         }

@@ -101,6 +101,12 @@ pub enum RefusedOperation {
     /// There is no such registration, or it does not allow it.
     #[error("no such registration, or it does not allow this")]
     Registration,
+    /// A registration of the sender's serves already.
+    #[error("a registration of the same account serves already")]
+    AlreadyRegistered,
+    /// The registration ends in another epoch than the sender thought.
+    #[error("the registration ends in another epoch")]
+    OtherEnd,
     /// The registration is certified already.
     #[error("the registration is certified already")]
     AlreadyCertified,
@@ -148,6 +154,8 @@ impl From<&OperationError> for SubmitError {
             E::Price { .. } => R::Price,
             E::Capacity { .. } => R::Capacity,
             E::NoRegistration | E::NotCertified | E::Permanent => R::Registration,
+            E::AlreadyRegistered { .. } => R::AlreadyRegistered,
+            E::OtherEnd { .. } => R::OtherEnd,
             E::AlreadyCertified => R::AlreadyCertified,
             E::Certificate(_) | E::OtherBlob => R::Certificate,
             E::NameVersion { .. } => R::NameVersion,

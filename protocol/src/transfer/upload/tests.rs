@@ -321,18 +321,17 @@ fn a_member_that_has_not_heard_of_the_registration_is_asked_again_a_few_times() 
     world.input(UploadInput::Tick);
     let failure = MemberFailure::Refused(Refusal::NotRegistered);
     let mut asked = 0;
-    while world.upload.failures().is_empty() {
+    while world.ends.last() != Some(&UploadOutput::Finished) {
         let of_first = |(member, ask): &(usize, Ask)| (*member, *ask) == (0, Ask::Table);
         if let Some(at) = world.queue.iter().position(of_first) {
             world.queue.remove(at);
             asked += 1;
             world.input(UploadInput::Failed { member: 0, ask: Ask::Table, failure });
         } else {
-            assert!(world.step(), "it is asked again");
+            assert!(world.step());
         }
     }
-    assert_eq!(world.upload.failures(), [(0, failure)]);
-    assert_eq!(asked, config.attempts_max);
+    assert!((2..=config.attempts_max).contains(&asked), "{asked}");
 }
 
 #[test]
