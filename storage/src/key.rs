@@ -1,8 +1,8 @@
 //! Keys of the tables: fixed sizes, big-endian numbers, so that byte order is key order.
 //!
-//! Tables of sliver pairs start with the shard: all that a shard holds lies together. A piece's
-//! key starts with its *generation*, which is also its table (see `slivers.rs`), so that the
-//! checksum over key and piece binds it to both.
+//! Tables of sliver pairs start with the shard: all that a shard holds lies together. The key of
+//! a piece does not name its pair: it starts with the place that its volume gave to the pair, which
+//! no other pair ever has, and which the pair's record names (see `pair_record.rs`).
 //!
 //! Invariant: every key of a table has one length, and parsing refuses any other.
 
@@ -10,12 +10,13 @@ use floe_protocol::{blob::BlobId, encoding::Axis, hash::HASH_BYTES, index::Shard
 
 /// Length of a [`PairKey`].
 pub(crate) const PAIR_KEY_BYTES: usize = 2 + HASH_BYTES;
+const OFFSET_BYTES: usize = 8;
 /// Length of a [`PieceKey`].
-pub(crate) const PIECE_KEY_BYTES: usize = 1 + PAIR_KEY_BYTES + 1 + 2;
+pub(crate) const PIECE_KEY_BYTES: usize = OFFSET_BYTES + 1 + 2;
 
 /// Shard, blob.
 pub(crate) type PairKey = [u8; PAIR_KEY_BYTES];
-/// Generation, shard, blob, axis, piece.
+/// Offset, axis, piece.
 pub(crate) type PieceKey = [u8; PIECE_KEY_BYTES];
 
 /// The key of a sliver pair, and of its proof.
@@ -33,17 +34,22 @@ pub(crate) fn parse_pair(key: &[u8]) -> Option<(ShardIndex, BlobId)> {
     Some((ShardIndex::new(u16::from_be_bytes(*shard)), BlobId::new(blob)))
 }
 
-/// The key of piece `index` of one sliver of `pair`.
-pub(crate) fn piece(generation: u8, pair: &PairKey, axis: Axis, index: u16) -> PieceKey {
+/// The key of piece `index` of one sliver of the pair at `offset` of its volume.
+pub(crate) fn piece(offset: u64, axis: Axis, index: u16) -> PieceKey {
     let mut key = [0; PIECE_KEY_BYTES];
-    key[0] = generation;
-    key[1..=PAIR_KEY_BYTES].copy_from_slice(pair);
-    key[1 + PAIR_KEY_BYTES] = match axis {
+    key[..OFFSET_BYTES].copy_from_slice(&offset.to_be_bytes());
+    key[OFFSET_BYTES] = match axis {
         Axis::Primary => 0,
         Axis::Secondary => 1,
     };
-    key[2 + PAIR_KEY_BYTES..].copy_from_slice(&index.to_be_bytes());
+    key[OFFSET_BYTES + 1..].copy_from_slice(&index.to_be_bytes());
     key
+}
+
+/// The offset in a piece's key.
+pub(crate) fn parse_offset(key: &[u8]) -> Option<u64> {
+    let key: &PieceKey = key.try_into().ok()?;
+    key.first_chunk().map(|offset| u64::from_be_bytes(*offset))
 }
 
 #[cfg(test)]
@@ -56,11 +62,9 @@ mod tests {
         let pairs = [1, 255, 256, 257].map(|shard| pair(ShardIndex::new(shard), &blob));
         assert!(pairs.is_sorted());
         let mut pieces = Vec::new();
-        for generation in [0, 1] {
-            for pair in &pairs {
-                for axis in [Axis::Primary, Axis::Secondary] {
-                    pieces.extend([0, 255, 256].map(|i| piece(generation, pair, axis, i)));
-                }
+        for offset in [0, 1, 255, 256, 1 << 40] {
+            for axis in [Axis::Primary, Axis::Secondary] {
+                pieces.extend([0, 255, 256].map(|index| piece(offset, axis, index)));
             }
         }
         assert!(pieces.is_sorted_by(|a, b| a < b));
@@ -73,5 +77,8 @@ mod tests {
         assert_eq!(parse_pair(&key), Some((shard, blob)));
         assert_eq!(parse_pair(&key[1..]), None);
         assert_eq!(parse_pair(&[0]), None);
+        let key = piece(1 << 40, Axis::Secondary, 7);
+        assert_eq!(parse_offset(&key), Some(1 << 40));
+        assert_eq!(parse_offset(&key[1..]), None);
     }
 }

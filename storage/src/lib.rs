@@ -44,6 +44,7 @@
 //! ```
 
 mod blobs;
+mod compaction;
 mod database;
 mod error;
 mod group_commit;
@@ -52,10 +53,14 @@ mod ledger_store;
 mod marker;
 mod opening;
 mod pair_proofs;
+mod pair_record;
 mod peers;
+mod pieces;
 mod schema;
 mod slivers;
 mod usage;
+mod volume;
+mod volumes;
 mod vote_journal;
 
 use std::{fs::File, path::PathBuf, sync::Arc};
@@ -75,8 +80,8 @@ pub use ledger_store::{
     StoredBlock,
 };
 pub use peers::{ADDRESS_BYTES_MAX, ADDRESSES_PER_PEER_MAX, PEERS_MAX};
+pub use pieces::{PIECE_BYTES, SLIVER_BYTES_MAX};
 pub use schema::{FORMAT_VERSION, LEDGER_FORMAT_VERSION};
-pub use slivers::{PIECE_BYTES, SLIVER_BYTES_MAX};
 pub use usage::Usage;
 pub use vote_journal::{ENTRY_BYTES_MAX, JOURNAL_BYTES_MAX, JournalError, VoteJournal};
 
@@ -89,6 +94,7 @@ use crate::{
     peers::Peers,
     slivers::Slivers,
     usage::{Disk, Space},
+    volumes::{CacheShares, Volumes},
 };
 
 /// Where a store lives and how much it may take.
@@ -141,7 +147,7 @@ struct Tables {
     peers: Peers,
     space: Arc<Space>,
     group_commit: GroupCommit,
-    database: Database,
+    database: Arc<Database>,
     _lock: File,
 }
 
@@ -152,20 +158,30 @@ impl Store {
     /// [`OpenError`]: what is wrong with directory, database or marker, and what to do next.
     pub fn open(config: &StoreConfig) -> Result<Self, OpenError> {
         let dir = &config.dir;
-        let Opened { database, lock } = opening::open(config, &schema::SLIVER_STORE)?;
+        let cache_bytes = CacheShares::of(config.cache_bytes).main;
+        let main = StoreConfig { cache_bytes, ..config.clone() };
+        let Opened { database, lock } = opening::open(&main, &schema::SLIVER_STORE)?;
+        let database = Arc::new(database);
         let table = |name| opening::table(&database, dir, name);
         let failed = |error| opening::storage_error(dir, error);
         let space = Arc::new(Space::new(dir, config.quota_bytes, config.reserve_bytes));
 
-        let pieces: Result<Vec<_>, _> = schema::PIECES.into_iter().map(table).collect();
+        let volumes = Volumes::open(
+            config,
+            Arc::clone(&database),
+            table(schema::VOLUMES)?,
+            Arc::clone(&space),
+        );
+        let volumes = volumes.map_err(failed)?;
         let slivers =
-            Slivers::open(table(schema::SLIVERS)?, pieces?, Arc::clone(&space)).map_err(failed)?;
+            Slivers::open(table(schema::SLIVERS)?, volumes, Arc::clone(&space)).map_err(failed)?;
         let blobs = Blobs::open(table(schema::BLOBS)?, Arc::clone(&space)).map_err(failed)?;
         let is_known = |blob: &BlobId| blobs.has(blob);
         let pair_proofs =
             PairProofs::open(table(schema::PAIR_PROOFS)?, &space, is_known).map_err(failed)?;
         let peers = Peers::open(table(schema::PEERS)?).map_err(failed)?;
         database.flush().map_err(failed)?;
+        slivers.remove_empty().map_err(failed)?;
         Ok(Self {
             tables: Arc::new(Tables {
                 slivers,
@@ -306,7 +322,22 @@ impl Store {
     /// [`StorageError`], always fatal: nothing is known to be durable any more.
     pub fn flush(&self) -> Result<(), StorageError> {
         let tables = &self.tables;
-        tables.group_commit.flush(|| tables.database.flush())
+        tables.group_commit.flush(|| {
+            tables.slivers.flush()?;
+            tables.database.flush()
+        })
+    }
+
+    /// Gives disk space back, one bounded step of it: moves at most a few pairs, a mebibyte or one
+    /// larger pair, out of a volume that is mostly dead, or removes volumes in which nothing lives.
+    /// True while there may be more to do: a node calls it in the background, a pause after every
+    /// step, until it is false, and again after blobs were removed. Any number of other calls may
+    /// run at the same time.
+    ///
+    /// # Errors
+    /// [`StorageError`], always fatal.
+    pub fn compact_step(&self) -> Result<bool, StorageError> {
+        self.tables.slivers.compact_step()
     }
 
     /// Last known addresses of peers, those named last first.

@@ -71,6 +71,10 @@ pub(crate) struct Space {
     quota_bytes: u64,
     reserve_bytes: u64,
     live: AtomicU64,
+    /// Disk space of sealed volumes, which does not change.
+    sealed: AtomicU64,
+    /// The directory of the active volume.
+    growing: Mutex<Option<PathBuf>>,
     sample: Mutex<Option<Sample>>,
 }
 
@@ -100,6 +104,8 @@ impl Space {
             quota_bytes,
             reserve_bytes,
             live: AtomicU64::new(0),
+            sealed: AtomicU64::new(0),
+            growing: Mutex::default(),
             sample: Mutex::default(),
         }
     }
@@ -129,6 +135,33 @@ impl Space {
         self.live.update(Ordering::Relaxed, Ordering::Relaxed, |live| live.saturating_sub(bytes));
     }
 
+    /// Counts the disk space of a volume that was sealed.
+    pub(crate) fn add_sealed(&self, disk_bytes: u64) {
+        self.sealed.fetch_add(disk_bytes, Ordering::AcqRel);
+        self.look_again();
+    }
+
+    /// A sealed volume is gone, or goes on.
+    pub(crate) fn release_sealed(&self, disk_bytes: u64) {
+        let order = Ordering::AcqRel;
+        self.sealed.update(order, Ordering::Acquire, |sealed| sealed.saturating_sub(disk_bytes));
+        self.look_again();
+    }
+
+    /// Names the directory of the active volume.
+    pub(crate) fn set_growing(&self, dir: Option<&Path>) {
+        let mut growing = self.growing.lock().unwrap_or_else(PoisonError::into_inner);
+        *growing = dir.map(Path::to_owned);
+    }
+
+    /// Whether there is room to write so many bytes of which more will be freed: the quota may be
+    /// passed meanwhile, and half of the reserve is for this.
+    pub(crate) fn has_room_to_move(&self, bytes: u64) -> Result<bool, StorageError> {
+        let written = bytes.saturating_mul(LOG_PER_NEW);
+        let free_bytes = self.disk(bytes)?.free_bytes;
+        Ok(free_bytes >= (self.reserve_bytes / 2).saturating_add(written))
+    }
+
     /// Whether so many more bytes would be taken.
     pub(crate) fn accepts(&self, disk: Disk, bytes: u64) -> bool {
         self.check(disk, bytes).is_ok()
@@ -143,9 +176,27 @@ impl Space {
                 return Ok(sample.disk);
             }
         }
-        let disk = look(&self.dir)?;
+        let disk = self.look()?;
         *sample = Some(Sample { taken: Instant::now(), written_bytes: 0, disk });
         Ok(disk)
+    }
+
+    /// The next question about the disk is answered by looking.
+    fn look_again(&self) {
+        *self.sample.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Adds up the store's files and asks the file system for its free space.
+    fn look(&self) -> io::Result<Disk> {
+        let disk = rustix::fs::statvfs(&self.dir)?;
+        let growing = self.growing.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let growing_bytes = growing.map_or(Ok(0), |dir| disk_bytes(&dir))?;
+        let main_bytes = disk_bytes(&self.dir)?;
+        let sealed_bytes = self.sealed.load(Ordering::Acquire);
+        Ok(Disk {
+            disk_bytes: main_bytes.saturating_add(growing_bytes).saturating_add(sealed_bytes),
+            free_bytes: disk.f_bavail.saturating_mul(disk.f_frsize),
+        })
     }
 
     fn check(&self, disk: Disk, bytes: u64) -> Result<(), StorageError> {
@@ -170,13 +221,17 @@ impl Space {
     }
 }
 
-/// Adds up the store's files and asks the file system for its free space.
-fn look(dir: &Path) -> io::Result<Disk> {
-    let disk = rustix::fs::statvfs(dir)?;
-    Ok(Disk {
-        disk_bytes: allocated_bytes(dir)? + allocated_bytes(&dir.join("blobs"))?,
-        free_bytes: disk.f_bavail.saturating_mul(disk.f_frsize),
-    })
+/// Disk space of a database in `dir`; nothing of one that is not there.
+pub(crate) fn disk_bytes(dir: &Path) -> io::Result<u64> {
+    let mut bytes = 0;
+    for dir in [dir, &dir.join("blobs")] {
+        match allocated_bytes(dir) {
+            Ok(allocated) => bytes += allocated,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(bytes)
 }
 
 fn allocated_bytes(dir: &Path) -> io::Result<u64> {
