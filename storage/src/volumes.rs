@@ -436,6 +436,11 @@ impl Volumes {
         open.remove(place).map(|(_, pieces)| pieces)
     }
 
+    #[cfg(test)]
+    pub(crate) fn open_count(&self) -> usize {
+        self.lock_open().len()
+    }
+
     fn lock_open(&self) -> MutexGuard<'_, VecDeque<(u32, Arc<Pieces>)>> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }

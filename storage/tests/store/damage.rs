@@ -98,7 +98,7 @@ fn a_damaged_piece_is_missing_logged_counted_and_stored_again() {
     store.flush().unwrap();
     drop(store);
     settle(&home);
-    damage(&home.log(), &noise(3, 300_000)[17 * PIECE_BYTES..]);
+    damage(&home.volume_log(), &noise(3, 300_000)[17 * PIECE_BYTES..]);
 
     let store = home.open();
     let before = store.usage();
@@ -156,9 +156,9 @@ fn store_beside_damaged_pages() -> Result<(), StorageError> {
     drop(store);
     settle(&home);
     for index in [0, 36] {
-        damage(&home.log(), &noise(0, 300_000)[index * PIECE_BYTES..]);
+        damage(&home.volume_log(), &noise(0, 300_000)[index * PIECE_BYTES..]);
     }
-    damage(&home.log(), &noise(1000, 150_000)[18 * PIECE_BYTES..]);
+    damage(&home.volume_log(), &noise(1000, 150_000)[18 * PIECE_BYTES..]);
     // All other blobs sort before or behind the damaged pages.
     let store = home.open();
     for number in 1..20 {
@@ -181,13 +181,13 @@ fn flipped_bits_anywhere_are_errors_or_missing_pairs_but_never_other_bytes() {
     store.flush().unwrap();
     drop(store);
     settle(&home);
-    let log_bytes = fs::metadata(home.log()).unwrap().len();
+    let log_bytes = fs::metadata(home.volume_log()).unwrap().len();
     let (mut damaged, mut refused) = (0, 0);
     for flip in 0..60_u64 {
         let image = Home::new();
         copy(home.path(), image.path());
         let place = u64::from_be_bytes(noise(flip, 8).try_into().unwrap()) % log_bytes;
-        let file = fs::File::options().read(true).write(true).open(image.log()).unwrap();
+        let file = fs::File::options().read(true).write(true).open(image.volume_log()).unwrap();
         let mut byte = [0];
         file.read_exact_at(&mut byte, place).unwrap();
         file.write_all_at(&[byte[0] ^ 1], place).unwrap();
