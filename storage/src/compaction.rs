@@ -52,7 +52,8 @@ impl Slivers {
         }
         self.volumes.seal_if(is_mostly_dead)?;
         let mut emptying = self.volumes.all_sealed();
-        emptying.retain(|volume| !volume.is_empty() && (volume.is_lost() || is_mostly_dead(volume)));
+        emptying
+            .retain(|volume| !volume.is_empty() && (volume.is_lost() || is_mostly_dead(volume)));
         let current = emptying.iter().find(|volume| Some(volume.number()) == cursor.volume);
         let Some(volume) =
             current.or_else(|| emptying.iter().max_by_key(|volume| volume.dead_bytes()))
@@ -113,11 +114,7 @@ impl Slivers {
     }
 
     /// Copies a pair to the active volume; none of one that turned out damaged or gone.
-    fn copy(
-        &self,
-        pair: &PairKey,
-        record: PairRecord,
-    ) -> Result<Option<PairRecord>, StorageError> {
+    fn copy(&self, pair: &PairKey, record: PairRecord) -> Result<Option<PairRecord>, StorageError> {
         match self.read_pair(pair, record)? {
             Ok([primary, secondary]) => {
                 let copied = self.volumes.append(record.live_bytes(), |place, pieces| {

@@ -11,6 +11,8 @@ use std::{
     fs::{self, File, TryLockError},
     io,
     path::Path,
+    thread,
+    time::Duration,
 };
 
 use crate::{
@@ -21,6 +23,8 @@ use crate::{
 };
 
 const LOCK_FILE: &str = "lock";
+const LOCK_ATTEMPTS_MAX: u32 = 10;
+const LOCK_RETRY: Duration = Duration::from_millis(20);
 
 /// An open database that belongs to the node, and the lock on its directory.
 #[derive(Debug)]
@@ -161,11 +165,21 @@ fn lock(dir: &Path) -> Result<File, OpenError> {
         .write(true)
         .open(&path)
         .map_err(|e| io_error(&path, e))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(OpenError::Locked { dir: dir.to_owned() }),
-        Err(TryLockError::Error(error)) => Err(io_error(&path, error)),
+    for attempt in 1.. {
+        match file.try_lock() {
+            Ok(()) => break,
+            // A process that this one is starting holds a copy of the lock of a store that was
+            // closed just before, until it runs its own program.
+            Err(TryLockError::WouldBlock) if attempt < LOCK_ATTEMPTS_MAX => {
+                thread::sleep(LOCK_RETRY);
+            }
+            Err(TryLockError::WouldBlock) => {
+                return Err(OpenError::Locked { dir: dir.to_owned() });
+            }
+            Err(TryLockError::Error(error)) => return Err(io_error(&path, error)),
+        }
     }
+    Ok(file)
 }
 
 fn emptied(config: &StoreConfig) -> OpenError {

@@ -259,10 +259,7 @@ impl Volumes {
     }
 
     /// Seals the active volume if it meets `condition` once nobody writes to it.
-    pub(crate) fn seal_if(
-        &self,
-        condition: impl Fn(&Volume) -> bool,
-    ) -> Result<(), StorageError> {
+    pub(crate) fn seal_if(&self, condition: impl Fn(&Volume) -> bool) -> Result<(), StorageError> {
         let meets = |active: &Active| condition(&active.volume);
         if !read(&self.active).as_ref().is_some_and(&meets) {
             return Ok(());

@@ -88,7 +88,7 @@ fn what_is_removed_is_given_back_to_the_disk_at_once() {
         store.flush().unwrap();
         let left = home.disk_bytes();
         assert!(left < empty + 4 * MIB, "{left} bytes, {empty} of an empty store");
-        assert_eq!(store.usage().disk_bytes, left);
+        assert!(store.usage().disk_bytes.abs_diff(left) < MIB / 4);
         assert_eq!(store.usage().live_bytes, 0);
         assert_eq!(home.volumes().len(), 0);
     }
@@ -107,7 +107,7 @@ fn compaction_gives_back_what_is_dead_and_ends() {
     compact(&store);
     let (compacted, fresh) = (home.disk_bytes(), other.disk_bytes());
     assert!(compacted * 10 < fresh * 13, "{compacted} bytes compacted, {fresh} fresh");
-    assert_eq!(store.usage().disk_bytes, compacted);
+    assert!(store.usage().disk_bytes.abs_diff(compacted) < MIB / 4);
     assert_eq!(store.usage().pairs, pairs / 2);
     for number in 0..pairs {
         let sliver = store.sliver(SHARD, &blob(number), Axis::Primary).unwrap();
@@ -150,7 +150,7 @@ fn a_full_store_takes_pairs_again_once_others_were_removed() {
             store = Store::open(&config).unwrap();
         }
     }
-    assert!(taken[1..].iter().all(|again| *again * 3 > taken[0]), "{taken:?}");
+    assert!(taken[1..].iter().all(|again| *again * 4 > taken[0]), "{taken:?}");
 }
 
 #[test]
