@@ -189,8 +189,8 @@ impl Volumes {
             }
             self.note_sealed(volume)?;
         }
-        let gone = given.keys().filter(|number| self.get(**number).is_none());
-        gone.map(|number| self.sealed.remove(&number.to_be_bytes()).map(drop)).collect()
+        let mut gone = given.keys().filter(|number| self.get(**number).is_none());
+        gone.try_for_each(|number| self.sealed.remove(&number.to_be_bytes()).map(drop))
     }
 
     /// Lets `write` write a pair of so many bytes to a place in the active volume.

@@ -268,6 +268,51 @@ fn killed_compactions_lose_nothing_that_was_flushed() {
     }
 }
 
+#[test]
+fn every_step_of_a_compaction_may_be_the_last() {
+    const PAIRS: u64 = 150;
+    let home = Home::new();
+    let store = home.open();
+    (0..PAIRS).for_each(|number| put(&store, number));
+    let lives = |number: u64| number % 5 < 2;
+    for number in (0..PAIRS).filter(|number| !lives(*number)) {
+        store.delete_pair(SHARD, &blob(number)).unwrap();
+    }
+    store.flush().unwrap();
+    let mut images = 0;
+    loop {
+        let main = fs::read(home.log()).unwrap();
+        let goes_on = store.compact_step().unwrap();
+        // What replaces the records may be on the disk or not; the copies are.
+        store.put_table(&header(1), HEIGHT, &[]).unwrap();
+        store.put_table(&header(2), HEIGHT, &[]).unwrap();
+        let image = Home::new();
+        copy(home.path(), image.path());
+        let is_removal = !home.volumes()[0].ends_with("000001");
+        let torn = tears(&image.log(), &main).into_iter().filter(|_| !is_removal);
+        for torn_so in torn.chain([Tear::Whole]) {
+            let crashed = Home::new();
+            copy(image.path(), crashed.path());
+            tear(&crashed.log(), main.len().try_into().unwrap(), torn_so);
+            let store = crashed.open();
+            for number in 0..PAIRS {
+                assert_eq!(is_there(&store, number), lives(number), "{torn_so:?}: pair {number}");
+            }
+            assert_eq!(store.usage().damaged_pieces, 0);
+            images += 1;
+        }
+        for number in 1..=2 {
+            store.remove_blob(&header(number).id(), 1).unwrap();
+        }
+        store.flush().unwrap();
+        if !goes_on {
+            break;
+        }
+    }
+    assert!(images > 8, "{images} images");
+    assert!(!home.volumes()[0].ends_with("000001"), "nothing moved");
+}
+
 fn churn_until_killed(store: &Store) -> ! {
     kept().for_each(|number| put(store, number));
     store.flush().unwrap();
