@@ -326,9 +326,12 @@ impl Table {
         swapped.map_err(|error| write_error(self.name, &self.state, error))
     }
 
-    /// The last key.
-    pub(crate) fn last_key(&self) -> Result<Option<Value>, StorageError> {
-        match self.tree.last() {
+    /// The last key of a range.
+    pub(crate) fn last_key<K: AsRef<[u8]>, R: RangeBounds<K>>(
+        &self,
+        keys: R,
+    ) -> Result<Option<Value>, StorageError> {
+        match self.tree.range(keys).next_back().transpose() {
             Ok(row) => Ok(row.map(|(key, _)| Value(key))),
             Err(error) => Err(read_error(self.name, error)),
         }

@@ -1,8 +1,9 @@
 //! Keys of the tables: fixed sizes, big-endian numbers, so that byte order is key order.
 //!
 //! Tables of sliver pairs start with the shard: all that a shard holds lies together. The key of
-//! a piece does not name its pair: it starts with the place that its volume gave to the pair, which
-//! no other pair ever has, and which the pair's record names (see `pair_record.rs`).
+//! a piece does not name its pair, but the place that its volume gave to the pair, which no other
+//! pair ever has, and which the pair's record names (see `pair_record.rs`). It starts with a *lane*
+//! that follows from the place.
 //!
 //! Invariant: every key of a table has one length, and parsing refuses any other.
 
@@ -10,13 +11,15 @@ use floe_protocol::{blob::BlobId, encoding::Axis, hash::HASH_BYTES, index::Shard
 
 /// Length of a [`PairKey`].
 pub(crate) const PAIR_KEY_BYTES: usize = 2 + HASH_BYTES;
+/// Keys of pieces rise in so many places: writers of one page of sled hinder each other.
+pub(crate) const LANES: u8 = 32;
 const OFFSET_BYTES: usize = 8;
 /// Length of a [`PieceKey`].
-pub(crate) const PIECE_KEY_BYTES: usize = OFFSET_BYTES + 1 + 2;
+pub(crate) const PIECE_KEY_BYTES: usize = 1 + OFFSET_BYTES + 1 + 2;
 
 /// Shard, blob.
 pub(crate) type PairKey = [u8; PAIR_KEY_BYTES];
-/// Offset, axis, piece.
+/// Lane, offset, axis, piece.
 pub(crate) type PieceKey = [u8; PIECE_KEY_BYTES];
 
 /// The key of a sliver pair, and of its proof.
@@ -37,19 +40,28 @@ pub(crate) fn parse_pair(key: &[u8]) -> Option<(ShardIndex, BlobId)> {
 /// The key of piece `index` of one sliver of the pair at `offset` of its volume.
 pub(crate) fn piece(offset: u64, axis: Axis, index: u16) -> PieceKey {
     let mut key = [0; PIECE_KEY_BYTES];
-    key[..OFFSET_BYTES].copy_from_slice(&offset.to_be_bytes());
-    key[OFFSET_BYTES] = match axis {
+    key[0] = lane(offset);
+    key[1..=OFFSET_BYTES].copy_from_slice(&offset.to_be_bytes());
+    key[OFFSET_BYTES + 1] = match axis {
         Axis::Primary => 0,
         Axis::Secondary => 1,
     };
-    key[OFFSET_BYTES + 1..].copy_from_slice(&index.to_be_bytes());
+    key[OFFSET_BYTES + 2..].copy_from_slice(&index.to_be_bytes());
     key
+}
+
+/// The lane of an offset: writers at the same time rarely meet in one.
+fn lane(offset: u64) -> u8 {
+    // 2^64 over the golden ratio: its highest bits are the most mixed ones.
+    const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mixed = offset.wrapping_mul(MIX).to_be_bytes();
+    mixed[0] % LANES
 }
 
 /// The offset in a piece's key.
 pub(crate) fn parse_offset(key: &[u8]) -> Option<u64> {
     let key: &PieceKey = key.try_into().ok()?;
-    key.first_chunk().map(|offset| u64::from_be_bytes(*offset))
+    key[1..].first_chunk().map(|offset| u64::from_be_bytes(*offset))
 }
 
 #[cfg(test)]
@@ -62,7 +74,8 @@ mod tests {
         let pairs = [1, 255, 256, 257].map(|shard| pair(ShardIndex::new(shard), &blob));
         assert!(pairs.is_sorted());
         let mut pieces = Vec::new();
-        for offset in [0, 1, 255, 256, 1 << 40] {
+        let offsets = (0..).map(|factor| factor * 1000).filter(|offset| lane(*offset) == 3);
+        for offset in offsets.take(300) {
             for axis in [Axis::Primary, Axis::Secondary] {
                 pieces.extend([0, 255, 256].map(|index| piece(offset, axis, index)));
             }

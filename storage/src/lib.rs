@@ -11,14 +11,20 @@
 //! answer. So the order of a node is put, flush, answer `Stored`; and [`Store::has_pair`], flush,
 //! sign, since another thread's put may be seen before it is durable.
 //!
-//! **Crashes.** The log comes back up to some point behind the last flush. Tables are written in
-//! an order that makes every such point sound: a pair is there with all its pieces or not at
-//! all, a proof with its blob's record or not at all. What was left unfinished is removed when
-//! the store opens. A blob's record comes first and goes last: a removal that was cut off is
-//! found among [`Store::blobs`] and goes on with the next [`Store::remove_blob`].
+//! **Crashes.** Records lie in a main database, the pieces of slivers in *volumes*, databases of
+//! their own that go as a whole when nothing lives in them any more. Each log comes back up to some
+//! point behind its own last flush. Rows are written in an order that makes every combination of
+//! such points sound: a pair is there with all its pieces or not at all, a proof with its blob's
+//! record or not at all. What was left unfinished is removed when the store opens. A blob's
+//! record comes first and goes last: a removal that was cut off is found among [`Store::blobs`]
+//! and goes on with the next [`Store::remove_blob`].
+//!
+//! **Space.** What is removed goes back to the disk: at once where nothing else lives in its volume,
+//! else by [`Store::compact_step`], which the node calls in the background.
 //!
 //! **Damage.** Every piece has a checksum. One that does not read or match is logged and counted,
-//! its pair is missing from then on, and the node recovers it from the others. Damage elsewhere
+//! its pair is missing from then on, and the node recovers it from the others. A volume that is
+//! gone or does not read at all takes its own pairs along, no others. Damage to the main database
 //! is an error that stops the node: it never continues on a store that lied.
 //!
 //! **Ledger.** Blocks and state live in a [`LedgerStore`], a database of its own so that no block
@@ -27,6 +33,8 @@
 //!
 //! **Files.** `database.rs` names sled, `opening.rs` decides whether a directory may be trusted,
 //! one file per kind of table holds its rows, `group_commit.rs` shares flushes, `usage.rs` counts.
+//! Of pairs, `slivers.rs` has the rules, `pair_record.rs` the rows, `pieces.rs` the contents of
+//! one volume, `volume.rs` and `volumes.rs` their life, `compaction.rs` what empties them.
 //!
 //! ```
 //! use floe_protocol::{blob::BlobId, encoding::Axis, index::ShardIndex, keys::NodeId};

@@ -96,11 +96,14 @@ impl Pieces {
 
     /// An offset behind those of all pieces.
     pub(crate) fn end(&self) -> Result<u64, StorageError> {
-        let Some(last) = self.table.last_key()? else {
-            return Ok(0);
-        };
-        let offset = key::parse_offset(&last).ok_or_else(|| self.table.corrupt())?;
-        Ok(offset.saturating_add(1))
+        let mut end = 0;
+        for lane in 0..key::LANES {
+            if let Some(last) = self.table.last_key([lane]..[lane + 1])? {
+                let offset = key::parse_offset(&last).ok_or_else(|| self.table.corrupt())?;
+                end = end.max(offset.saturating_add(1));
+            }
+        }
+        Ok(end)
     }
 
     /// Makes everything written before the call durable.

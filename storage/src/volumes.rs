@@ -10,29 +10,33 @@
 //! Invariants: only the active volume has writes that may not be durable: sealing flushes it while
 //! nobody writes. A volume's directory goes only after the main database was flushed with no
 //! record naming it, and is renamed first, so that no half of it is ever taken for a volume.
-//! Sealed volumes are opened when somebody reads them; at most [`OPEN_MAX`] stay open, which
+//! Sealed volumes are opened when somebody reads them; a few stay open, which
 //! bounds memory, and each has a small part of the cache.
 
+mod open;
+mod removal;
+
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
 
 use crate::{
     StorageError, StoreConfig,
-    database::{Database, DatabaseError, Table},
+    database::{Database, Table},
     opening,
     pair_record::{PairRecord, Place},
     pieces::Pieces,
     schema,
     usage::Space,
     volume::Volume,
+    volumes::open::{LOST, OPEN_MAX, OpenVolumes, storage_error},
 };
 
 /// A volume with so many bytes takes no more. Half of it is about what a removed blob's
@@ -44,11 +48,7 @@ const VOLUME_BYTES_MIN: u64 = 16 << 20;
 const VOLUMES_PER_QUOTA: u64 = 16;
 /// An active volume with fewer bytes than these is not worth replacing, even if all are dead.
 pub(crate) const KEPT_BYTES_MAX: u64 = 2 << 20;
-/// Sealed volumes that stay open.
-const OPEN_MAX: usize = 16;
-
 const DIR: &str = "volumes";
-const REMOVED: &str = "removed";
 
 /// How the cache is divided: a quarter each for the main database and for all sealed volumes,
 /// half for the active one, where a page that is not in memory costs most.
@@ -94,8 +94,7 @@ pub(crate) struct Volumes {
     next_number: AtomicU32,
     /// Writers of pieces hold it for reading: who holds it for writing finds nobody writing.
     active: RwLock<Option<Active>>,
-    /// Sealed volumes that are open, the last used ones last.
-    open: Mutex<VecDeque<(u32, Arc<Pieces>)>>,
+    open: OpenVolumes,
     /// One removal of directories at a time.
     removing: Mutex<()>,
     /// Pairs written, and how many of them are known to be durable.
@@ -114,7 +113,7 @@ impl Volumes {
         let dir = config.dir.join(DIR);
         opening::create(&dir)?;
         let mut all = BTreeMap::new();
-        for number in existing(&dir)? {
+        for number in removal::existing(&dir)? {
             let volume = Volume::new(&dir, number);
             space.add_sealed(volume.measure()?);
             all.insert(number, Arc::new(volume));
@@ -123,7 +122,6 @@ impl Volumes {
         let next_number = all.last_key_value().map_or(1, |(last, _)| last + 1);
         Ok(Self {
             dir,
-            main,
             sealed,
             volume_bytes_max: quota_part.clamp(VOLUME_BYTES_MIN, VOLUME_BYTES_MAX),
             space,
@@ -131,7 +129,8 @@ impl Volumes {
             all: RwLock::new(all),
             next_number: AtomicU32::new(next_number),
             active: RwLock::default(),
-            open: Mutex::default(),
+            open: OpenVolumes::new(Arc::clone(&main)),
+            main,
             removing: Mutex::default(),
             written: AtomicU64::new(0),
             flushed: AtomicU64::new(0),
@@ -173,7 +172,7 @@ impl Volumes {
             }
             let continues = Some(number) == last && !damaged.contains(&number);
             let cache = if continues { self.cache.active } else { self.cache.sealed };
-            let opened = self.pieces_with(volume, cache);
+            let opened = self.open.get(volume, cache);
             let end = opened.and_then(|pieces| Ok((pieces.end()?, pieces)));
             match end {
                 Ok((end, pieces)) => {
@@ -229,7 +228,7 @@ impl Volumes {
     /// The open database of a volume. One that does not read is [`StorageError::Corrupt`].
     pub(crate) fn pieces(&self, number: u32) -> Result<Arc<Pieces>, StorageError> {
         let volume = self.get(number).ok_or(LOST)?;
-        self.pieces_with(&volume, self.cache.sealed)
+        self.open.get(&volume, self.cache.sealed)
     }
 
     /// Whether the pieces of this volume can't be read, now or ever.
@@ -271,6 +270,11 @@ impl Volumes {
         Ok(())
     }
 
+    #[cfg(test)]
+    pub(crate) fn open_count(&self) -> usize {
+        self.open.count()
+    }
+
     /// Sealed volumes.
     pub(crate) fn all_sealed(&self) -> Vec<Arc<Volume>> {
         read(&self.all).values().filter(|volume| volume.is_sealed()).cloned().collect()
@@ -278,48 +282,6 @@ impl Volumes {
 
     pub(crate) fn get(&self, number: u32) -> Option<Arc<Volume>> {
         read(&self.all).get(&number).cloned()
-    }
-
-    /// Removes the volumes in which no pair lives; whether there was one to remove.
-    pub(crate) fn remove_empty(&self) -> Result<bool, StorageError> {
-        self.seal_if(|active| active.is_empty() && active.given() > KEPT_BYTES_MAX)?;
-        let _removing = self.removing.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut empty = self.all_sealed();
-        empty.retain(|volume| volume.is_empty());
-        if empty.is_empty() {
-            return Ok(false);
-        }
-        for volume in &empty {
-            self.sealed.remove(&volume.number().to_be_bytes())?;
-        }
-        // From here on no crash brings back a record that names them.
-        self.main.flush()?;
-        let mut removed = false;
-        for volume in &empty {
-            removed |= self.remove(volume)?;
-        }
-        Ok(removed)
-    }
-
-    /// Removes a volume that no record names, unless somebody is reading it just now.
-    fn remove(&self, volume: &Volume) -> Result<bool, StorageError> {
-        let opened = volume.lock();
-        let closing = self.close(volume.number());
-        let users = opened.strong_count() - usize::from(closing.is_some());
-        if users > 0 {
-            return Ok(false);
-        }
-        volume.set_lost();
-        drop(closing);
-        write(&self.all).remove(&volume.number());
-        let removed = volume.dir().with_extension(REMOVED);
-        fs::rename(volume.dir(), &removed)?;
-        sync(&self.dir)?;
-        fs::remove_dir_all(&removed)?;
-        sync(&self.dir)?;
-        self.space.release_sealed(volume.disk_bytes());
-        tracing::debug!(volume = volume.number(), "removed a volume");
-        Ok(true)
     }
 
     /// The active volume, with room.
@@ -360,7 +322,7 @@ impl Volumes {
 
     /// Goes on with a volume that was written to before.
     fn activate(&self, volume: &Arc<Volume>, pieces: Arc<Pieces>) {
-        drop(self.close(volume.number()));
+        drop(self.open.close(volume.number()));
         volume.set_sealed(false);
         self.space.release_sealed(volume.disk_bytes());
         self.space.set_growing(Some(volume.dir()));
@@ -386,89 +348,6 @@ impl Volumes {
     fn note_sealed(&self, volume: &Volume) -> Result<(), StorageError> {
         self.sealed.insert(&volume.number().to_be_bytes(), &volume.given().to_be_bytes())
     }
-
-    /// The open database of a volume, opened with so much cache if it is not.
-    fn pieces_with(&self, volume: &Volume, cache: u64) -> Result<Arc<Pieces>, StorageError> {
-        let number = volume.number();
-        let mut opened = volume.lock();
-        if let Some(pieces) = opened.upgrade() {
-            self.use_again(number);
-            return Ok(pieces);
-        }
-        if volume.is_lost() {
-            return Err(LOST);
-        }
-        let read = if volume.has_log()? {
-            Pieces::open(&self.main, volume.dir(), cache)
-        } else {
-            Err(DatabaseError::Corrupt("it has no log".into()))
-        };
-        if let Err(DatabaseError::Corrupt(_)) = &read {
-            volume.set_lost();
-        }
-        let pieces = Arc::new(read.map_err(|error| storage_error(number, error))?);
-        *opened = Arc::downgrade(&pieces);
-        drop(opened);
-        let mut open = self.lock_open();
-        open.push_back((number, Arc::clone(&pieces)));
-        let oldest = if open.len() > OPEN_MAX { open.pop_front() } else { None };
-        drop(open);
-        drop(oldest);
-        Ok(pieces)
-    }
-
-    fn use_again(&self, number: u32) {
-        let mut open = self.lock_open();
-        if let Some(place) = open.iter().position(|(other, _)| *other == number)
-            && let Some(used) = open.remove(place)
-        {
-            open.push_back(used);
-        }
-    }
-
-    /// Takes a volume from the open ones.
-    fn close(&self, number: u32) -> Option<Arc<Pieces>> {
-        let mut open = self.lock_open();
-        let place = open.iter().position(|(other, _)| *other == number)?;
-        open.remove(place).map(|(_, pieces)| pieces)
-    }
-
-    #[cfg(test)]
-    pub(crate) fn open_count(&self) -> usize {
-        self.lock_open().len()
-    }
-
-    fn lock_open(&self) -> MutexGuard<'_, VecDeque<(u32, Arc<Pieces>)>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The pieces of a volume that does not read.
-const LOST: StorageError = StorageError::Corrupt { table: schema::PIECES };
-
-fn storage_error(volume: u32, error: DatabaseError) -> StorageError {
-    match error {
-        DatabaseError::Io(error) => StorageError::Io(error),
-        DatabaseError::Corrupt(detail) => {
-            tracing::error!(volume, detail, "volume does not read, its pairs count as missing");
-            LOST
-        }
-    }
-}
-
-/// Numbers of the volumes in `dir`, after removing what is left of those that were being removed.
-fn existing(dir: &Path) -> io::Result<Vec<u32>> {
-    let mut numbers = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == REMOVED) {
-            fs::remove_dir_all(&path)?;
-        } else if let Some(name) = path.file_name().and_then(|name| name.to_str()) {
-            let number = name.parse::<u32>().ok();
-            numbers.extend(number.filter(|number| format!("{number:06}") == name));
-        }
-    }
-    Ok(numbers)
 }
 
 fn sync(dir: &Path) -> io::Result<()> {
