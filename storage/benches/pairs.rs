@@ -65,6 +65,7 @@ fn main() {
         }
     }
     put_and_remove(home.path());
+    reopen(home.path());
     for (sliver_bytes, pairs) in [(1 << 20, 40), (64 << 10, 400), (4 << 10, 4000), (256, 4000)] {
         replace_half(home.path(), sliver_bytes, pairs);
     }
@@ -129,6 +130,42 @@ fn put_and_remove(home: &Path) {
         let took = start.elapsed();
         let empty = settled_disk_mib(&store);
         println!("  {full:.0} {empty:.1}, removed in {:.0} ms", took.as_secs_f64() * 1e3);
+    }
+}
+
+/// A store of several volumes: what opening it takes, and the first read in each volume.
+fn reopen(home: &Path) {
+    let sliver = noise(1 << 20);
+    let pairs = 600;
+    let store = open(home, "reopened");
+    for pair in 0..pairs {
+        store.put_pair(ShardIndex::new(0), &blob(pair), &sliver, &sliver[..512 << 10]).unwrap();
+        store.flush().unwrap();
+    }
+    drop(store);
+    for _ in 0..2 {
+        let start = Instant::now();
+        let store = open(home, "reopened");
+        let opened = start.elapsed();
+        let mut reads = Vec::new();
+        for pair in 0..pairs {
+            let start = Instant::now();
+            let sliver = store.sliver(ShardIndex::new(0), &blob(pair), Axis::Primary).unwrap();
+            assert!(sliver.is_some());
+            reads.push(start.elapsed());
+        }
+        reads.sort_unstable();
+        let ms = |time: Duration| time.as_secs_f64() * 1e3;
+        println!(
+            "900 MiB opened in {:.0} ms; reads of 1 MiB: p50 {:.1} ms, slowest {:.0} and {:.0} ms",
+            ms(opened),
+            ms(reads[reads.len() / 2]),
+            ms(reads[reads.len() - 1]),
+            ms(reads[reads.len() - 2]),
+        );
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let memory = status.lines().filter(|line| line.starts_with("VmRSS"));
+        memory.for_each(|line| println!("  {line}"));
     }
 }
 

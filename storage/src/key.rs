@@ -12,7 +12,7 @@ use floe_protocol::{blob::BlobId, encoding::Axis, hash::HASH_BYTES, index::Shard
 /// Length of a [`PairKey`].
 pub(crate) const PAIR_KEY_BYTES: usize = 2 + HASH_BYTES;
 /// Keys of pieces rise in so many places: writers of one page of sled hinder each other.
-pub(crate) const LANES: u8 = 32;
+pub(crate) const LANES: u8 = 8;
 const OFFSET_BYTES: usize = 8;
 /// Length of a [`PieceKey`].
 pub(crate) const PIECE_KEY_BYTES: usize = 1 + OFFSET_BYTES + 1 + 2;
