@@ -39,8 +39,8 @@ use crate::{
     volumes::open::{LOST, OPEN_MAX, OpenVolumes, storage_error},
 };
 
-/// A volume with so many bytes takes no more. Half of it is about what a removed blob's
-/// neighbours keep on the disk, and what moving its live pairs takes.
+/// A volume with so many bytes takes no more. Three fifths of it are the most that is moved to give
+/// one back, and what the quota may be passed by meanwhile; a store of 100 GiB has 400 of them.
 const VOLUME_BYTES_MAX: u64 = 256 << 20;
 /// Smaller volumes would be mostly overhead.
 const VOLUME_BYTES_MIN: u64 = 16 << 20;

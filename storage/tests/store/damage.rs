@@ -90,9 +90,11 @@ fn get_large(store: &Store, number: u64) -> bool {
 
 #[test]
 fn a_damaged_piece_is_missing_logged_counted_and_stored_again() {
+    // sled reads the end of a log when it opens it: the damage is to lie before.
+    const PAIRS: u64 = 40;
     let home = Home::new();
     let store = home.open();
-    for number in 0..8 {
+    for number in 0..PAIRS {
         put_large(&store, number);
     }
     store.flush().unwrap();
@@ -102,7 +104,7 @@ fn a_damaged_piece_is_missing_logged_counted_and_stored_again() {
 
     let store = home.open();
     let before = store.usage();
-    assert_eq!((before.pairs, before.damaged_pieces), (8, 0));
+    assert_eq!((before.pairs, before.damaged_pieces), (PAIRS, 0));
     assert!(store.has_pair(SHARD, &blob(3)).unwrap(), "nobody has looked yet");
     let warnings = Warnings::default();
     tracing::subscriber::with_default(warnings.clone(), || {
@@ -115,7 +117,7 @@ fn a_damaged_piece_is_missing_logged_counted_and_stored_again() {
     assert!(!store.has_pair(SHARD, &blob(3)).unwrap());
     assert_eq!(store.sliver(SHARD, &blob(3), Axis::Secondary).unwrap(), None);
     assert_eq!(store.usage().damaged_pieces, 1);
-    assert_eq!(store.usage().pairs, 7);
+    assert_eq!(store.usage().pairs, PAIRS - 1);
 
     // It stays missing after a restart, and storing it again makes it good.
     store.flush().unwrap();
@@ -130,8 +132,8 @@ fn a_damaged_piece_is_missing_logged_counted_and_stored_again() {
     assert!(store.has_pair(SHARD, &blob(3)).unwrap() && get_large(&store, 3));
     assert_eq!(store.usage().live_bytes, before.live_bytes);
     // Pieces of a neighbour may lie in the damaged page; the others are untouched.
-    let sound = (0..8).filter(|number| get_large(&store, *number)).count();
-    assert!(sound >= 6, "{sound} of 8 pairs");
+    let sound = (0..PAIRS).filter(|number| get_large(&store, *number)).count();
+    assert!(sound + 2 >= usize::try_from(PAIRS).unwrap(), "{sound} of {PAIRS} pairs");
     assert!(store.delete_pair(SHARD, &blob(3)).unwrap());
 }
 
