@@ -201,7 +201,7 @@ impl Slivers {
             let Some(record) = self.whole(pair)? else {
                 return Ok(None);
             };
-            match self.read(pair, record, axis)? {
+            match self.volumes.read(pair, record, axis)? {
                 Ok(sliver) => return Ok(Some(sliver)),
                 // Unless the pair was moved, removed or stored again meanwhile.
                 Err(piece) if self.damaged(pair, record, axis, piece)? => return Ok(None),
@@ -255,31 +255,17 @@ impl Slivers {
         self.damaged_pieces.load(Ordering::Relaxed)
     }
 
-    /// Reads a sliver, or says which piece is damaged or absent.
-    fn read(
-        &self,
-        pair: &PairKey,
-        record: PairRecord,
-        axis: Axis,
-    ) -> Result<Result<Bytes, u16>, StorageError> {
-        match self.volumes.pieces(record.place.volume) {
-            Ok(pieces) => pieces.read(pair, record, axis),
-            Err(StorageError::Corrupt { .. }) => Ok(Err(0)),
-            Err(error) => Err(error),
-        }
-    }
-
     /// Reads both slivers, or says which piece of which is damaged or absent.
     pub(crate) fn read_pair(
         &self,
         pair: &PairKey,
         record: PairRecord,
     ) -> Result<Result<[Bytes; 2], (Axis, u16)>, StorageError> {
-        let primary = match self.read(pair, record, Axis::Primary)? {
+        let primary = match self.volumes.read(pair, record, Axis::Primary)? {
             Ok(primary) => primary,
             Err(piece) => return Ok(Err((Axis::Primary, piece))),
         };
-        Ok(match self.read(pair, record, Axis::Secondary)? {
+        Ok(match self.volumes.read(pair, record, Axis::Secondary)? {
             Ok(secondary) => Ok([primary, secondary]),
             Err(piece) => Err((Axis::Secondary, piece)),
         })

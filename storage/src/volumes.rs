@@ -10,8 +10,8 @@
 //! Invariants: only the active volume has writes that may not be durable: sealing flushes it while
 //! nobody writes. A volume's directory goes only after the main database was flushed with no
 //! record naming it, and is renamed first, so that no half of it is ever taken for a volume.
-//! Sealed volumes are opened when somebody reads them; a few stay open, which
-//! bounds memory, and each has a small part of the cache.
+//! Sealed volumes are opened when somebody reads them; few stay open, and not for long if much is
+//! read (see `volumes/open.rs`), which bounds memory.
 
 mod open;
 mod removal;
@@ -27,9 +27,13 @@ use std::{
     },
 };
 
+use bytes::Bytes;
+use floe_protocol::encoding::Axis;
+
 use crate::{
     StorageError, StoreConfig,
     database::{Database, Table},
+    key::PairKey,
     opening,
     pair_record::{PairRecord, Place},
     pieces::Pieces,
@@ -40,8 +44,8 @@ use crate::{
 };
 
 /// A volume with so many bytes takes no more. Three fifths of it are the most that is moved to give
-/// one back, and what the quota may be passed by meanwhile; a store of 100 GiB has 400 of them.
-const VOLUME_BYTES_MAX: u64 = 256 << 20;
+/// one back, and what the quota may be passed by meanwhile. sled may keep all of it in memory.
+const VOLUME_BYTES_MAX: u64 = 128 << 20;
 /// Smaller volumes would be mostly overhead.
 const VOLUME_BYTES_MIN: u64 = 16 << 20;
 /// A store has room for at least so many volumes below its quota.
@@ -129,7 +133,7 @@ impl Volumes {
             all: RwLock::new(all),
             next_number: AtomicU32::new(next_number),
             active: RwLock::default(),
-            open: OpenVolumes::new(Arc::clone(&main)),
+            open: OpenVolumes::new(Arc::clone(&main), config.cache_bytes),
             main,
             removing: Mutex::default(),
             written: AtomicU64::new(0),
@@ -222,6 +226,27 @@ impl Volumes {
                 }
                 other => return other,
             }
+        }
+    }
+
+    /// Reads a sliver, or says which piece is damaged or absent. No piece is there of a volume that
+    /// does not read.
+    pub(crate) fn read(
+        &self,
+        pair: &PairKey,
+        record: PairRecord,
+        axis: Axis,
+    ) -> Result<Result<Bytes, u16>, StorageError> {
+        let number = record.place.volume;
+        match self.pieces(number) {
+            Ok(pieces) => {
+                let read = pieces.read(pair, record, axis);
+                drop(pieces);
+                self.open.note_read(number, record.sliver_bytes(axis) as u64);
+                read
+            }
+            Err(StorageError::Corrupt { .. }) => Ok(Err(0)),
+            Err(error) => Err(error),
         }
     }
 

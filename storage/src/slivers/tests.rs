@@ -22,6 +22,7 @@ const QUOTA_BYTES: u64 = 256 << 20;
 fn open(dir: &Path) -> (Slivers, Arc<Database>) {
     let config = StoreConfig {
         quota_bytes: QUOTA_BYTES,
+        cache_bytes: 4 << 20,
         ..StoreConfig::new(dir.to_owned(), dir.join("marker"), NodeId::new([1; 32]))
     };
     let database = Arc::new(Database::open(dir, 1 << 20, SMALL_BACKLOG_BYTES_MAX).unwrap());
@@ -200,6 +201,11 @@ fn few_volumes_stay_open() {
         assert!(slivers.volumes.open_count() <= 16);
     }
     assert_eq!(slivers.volumes.open_count(), 16);
+    // Much that was read closes the others first, then the volume itself.
+    for _ in 0..40 {
+        slivers.get(&pair(19), Axis::Primary).unwrap().unwrap();
+    }
+    assert_eq!(slivers.volumes.open_count(), 1);
 }
 
 /// A store with a pair of the blob in shards 2 and 6.
