@@ -84,10 +84,10 @@ impl Slivers {
 
     fn recover(&self) -> Result<(), StorageError> {
         let (mut unfinished, mut written) = (Vec::new(), Vec::new());
-        let mut damaged_volumes = BTreeSet::new();
+        let (mut damaged_volumes, mut is_lost) = (BTreeSet::new(), false);
         for row in self.records.rows() {
             let (pair, record) = self.parse_row(row?)?;
-            self.volumes.found(record);
+            is_lost |= !self.volumes.found(record);
             match record.state {
                 State::Complete => self.count(record),
                 State::Written => {
@@ -108,7 +108,7 @@ impl Slivers {
         if !unfinished.is_empty() || torn > 0 {
             tracing::info!(unfinished = unfinished.len(), torn, "removed what was not flushed");
         }
-        self.give_up_lost()
+        if is_lost || self.volumes.has_lost() { self.give_up_lost() } else { Ok(()) }
     }
 
     /// Reads the pairs that may have been written half; how many were.

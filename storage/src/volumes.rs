@@ -261,6 +261,11 @@ impl Volumes {
         self.get(number).is_none_or(|volume| volume.is_lost())
     }
 
+    /// Whether there is a volume that was found not to read.
+    pub(crate) fn has_lost(&self) -> bool {
+        read(&self.all).values().any(|volume| volume.is_lost())
+    }
+
     /// A pair no longer lives at its place.
     pub(crate) fn release(&self, record: PairRecord) {
         if let Some(volume) = self.get(record.place.volume) {

@@ -38,7 +38,7 @@ impl Volumes {
     fn remove(&self, volume: &Volume) -> Result<bool, StorageError> {
         let opened = volume.lock();
         let closing = self.open.close(volume.number());
-        let users = opened.strong_count() - usize::from(closing.is_some());
+        let users = opened.strong_count().saturating_sub(usize::from(closing.is_some()));
         if users > 0 {
             return Ok(false);
         }
