@@ -165,21 +165,23 @@ fn lock(dir: &Path) -> Result<File, OpenError> {
         .write(true)
         .open(&path)
         .map_err(|e| io_error(&path, e))?;
-    for attempt in 1.. {
+    match lock_patiently(&file) {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenError::Locked { dir: dir.to_owned() }),
+        Err(TryLockError::Error(error)) => Err(io_error(&path, error)),
+    }
+}
+
+/// Locks a file. A process that this one is just starting holds a copy of the lock of what was
+/// closed just before, until it runs its own program: so a held lock is waited for, briefly.
+pub(crate) fn lock_patiently(file: &File) -> Result<(), TryLockError> {
+    for _ in 1..LOCK_ATTEMPTS_MAX {
         match file.try_lock() {
-            Ok(()) => break,
-            // A process that this one is starting holds a copy of the lock of a store that was
-            // closed just before, until it runs its own program.
-            Err(TryLockError::WouldBlock) if attempt < LOCK_ATTEMPTS_MAX => {
-                thread::sleep(LOCK_RETRY);
-            }
-            Err(TryLockError::WouldBlock) => {
-                return Err(OpenError::Locked { dir: dir.to_owned() });
-            }
-            Err(TryLockError::Error(error)) => return Err(io_error(&path, error)),
+            Err(TryLockError::WouldBlock) => thread::sleep(LOCK_RETRY),
+            other => return other,
         }
     }
-    Ok(file)
+    file.try_lock()
 }
 
 fn emptied(config: &StoreConfig) -> OpenError {
