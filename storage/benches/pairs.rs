@@ -1,8 +1,10 @@
 //! What durable sliver pairs cost, against plain files of the same bytes: run it with
 //! `cargo bench -p floe-storage`. Compare the rows of one run, not absolutes.
 //!
-//! Pairs of 1 MiB + 0.5 MiB from four threads, a flush per pair; then reads; then what the disk
-//! holds after rounds of replacing half of the pairs, for large and for small slivers.
+//! Pairs of 1 MiB + 0.5 MiB from four threads, a flush per pair; then reads; slivers of 4 MiB and of
+//! 100 KiB from one thread and from eight, with the time that a put and its flush take; what the
+//! disk holds while 300 MiB are put and removed; then what it holds after rounds of replacing half
+//! of the pairs, for large and for small slivers. Volumes are compacted after each round.
 
 #![expect(
     clippy::unwrap_used,
@@ -14,6 +16,7 @@ use std::{
     fs::{self, File},
     io::Write,
     path::Path,
+    sync::Mutex,
     thread,
     time::{Duration, Instant},
 };
@@ -54,9 +57,126 @@ fn main() {
         }
         println!("  has_pair: {:.1} us", has.elapsed().as_secs_f64() * 1e6 / f64::from(PAIRS));
     }
+    for round in 1..=3 {
+        for (sliver_bytes, pairs) in [(4 << 20, 32), (100 << 10, 512)] {
+            for threads in [1, 8] {
+                latency(home.path(), round, (sliver_bytes, pairs), threads);
+            }
+        }
+    }
+    put_and_remove(home.path());
+    reopen(home.path());
     for (sliver_bytes, pairs) in [(1 << 20, 40), (64 << 10, 400), (4 << 10, 4000), (256, 4000)] {
         replace_half(home.path(), sliver_bytes, pairs);
     }
+}
+
+/// Puts pairs of two equal slivers, each followed by a flush.
+fn latency(home: &Path, round: u32, (sliver_bytes, pairs): (usize, u64), threads: u64) {
+    let name = format!("latency-{round}-{sliver_bytes}-{threads}");
+    let store = open(home, &name);
+    let sliver = noise(sliver_bytes);
+    let times = Mutex::new(Vec::new());
+    let start = Instant::now();
+    thread::scope(|scope| {
+        for thread in 0..threads {
+            let (store, sliver, times) = (&store, &sliver, &times);
+            scope.spawn(move || {
+                for pair in (0..pairs).filter(|pair| pair % threads == thread) {
+                    let start = Instant::now();
+                    store.put_pair(ShardIndex::new(0), &blob(pair), sliver, sliver).unwrap();
+                    let put = start.elapsed();
+                    store.flush().unwrap();
+                    times.lock().unwrap().push((start.elapsed() - put, put));
+                }
+            });
+        }
+    });
+    let took = start.elapsed().as_secs_f64();
+    let mut times = times.into_inner().unwrap();
+    times.sort_unstable();
+    let ms = |part: usize| times[(times.len() - 1) * part / 100].0.as_secs_f64() * 1e3;
+    let mib = 2.0 * sliver_bytes as f64 * pairs as f64 / f64::from(1 << 20);
+    println!(
+        "slivers of {} KiB, {threads} threads: {:.0} MiB/s, flush p50 {:.1} ms, p95 {:.1} ms",
+        sliver_bytes >> 10,
+        mib / took,
+        ms(50),
+        ms(95)
+    );
+    drop(store);
+    fs::remove_dir_all(home.join(name)).unwrap();
+}
+
+fn put_and_remove(home: &Path) {
+    let store = open(home, "cycles");
+    let sliver = noise(200 << 10);
+    let pairs = 1024;
+    println!("putting 300 MiB and removing them: MiB on disk, with them and without");
+    for round in 0..4 {
+        for pair in round * pairs..(round + 1) * pairs {
+            let secondary = &sliver[100 << 10..];
+            store.put_pair(ShardIndex::new(0), &blob(pair), &sliver, secondary).unwrap();
+            if pair % 16 == 15 {
+                store.flush().unwrap();
+            }
+        }
+        let full = settled_disk_mib(&store);
+        let start = Instant::now();
+        for pair in round * pairs..(round + 1) * pairs {
+            store.delete_pair(ShardIndex::new(0), &blob(pair)).unwrap();
+        }
+        store.flush().unwrap();
+        let took = start.elapsed();
+        let empty = settled_disk_mib(&store);
+        println!("  {full:.0} {empty:.1}, removed in {:.0} ms", took.as_secs_f64() * 1e3);
+    }
+}
+
+/// A store of several volumes: what opening it takes, and the first read in each volume.
+fn reopen(home: &Path) {
+    let sliver = noise(1 << 20);
+    let pairs = 600;
+    let store = open(home, "reopened");
+    for pair in 0..pairs {
+        store.put_pair(ShardIndex::new(0), &blob(pair), &sliver, &sliver[..512 << 10]).unwrap();
+        store.flush().unwrap();
+    }
+    drop(store);
+    for _ in 0..2 {
+        let start = Instant::now();
+        let store = open(home, "reopened");
+        let opened = start.elapsed();
+        let mut reads = Vec::new();
+        for pair in 0..pairs {
+            let start = Instant::now();
+            let sliver = store.sliver(ShardIndex::new(0), &blob(pair), Axis::Primary).unwrap();
+            assert!(sliver.is_some());
+            reads.push(start.elapsed());
+        }
+        reads.sort_unstable();
+        let ms = |time: Duration| time.as_secs_f64() * 1e3;
+        println!(
+            "900 MiB opened in {:.0} ms; reads of 1 MiB: p50 {:.1} ms, slowest {:.0} and {:.0} ms",
+            ms(opened),
+            ms(reads[reads.len() / 2]),
+            ms(reads[reads.len() - 1]),
+            ms(reads[reads.len() - 2]),
+        );
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let memory = status.lines().filter(|line| line.starts_with("VmRSS"));
+        memory.for_each(|line| println!("  {line}"));
+    }
+}
+
+/// Disk space when the store has asked again.
+fn settled_disk_mib(store: &Store) -> f64 {
+    thread::sleep(Duration::from_millis(1100));
+    store.usage().disk_bytes as f64 / f64::from(1 << 20)
+}
+
+fn compact(store: &Store) {
+    while store.compact_step().unwrap() {}
 }
 
 fn replace_half(home: &Path, sliver_bytes: usize, pairs: u64) {
@@ -96,6 +216,7 @@ fn replace_half(home: &Path, sliver_bytes: usize, pairs: u64) {
             }
         }
         store.flush().unwrap();
+        compact(&store);
     }
 }
 

@@ -44,12 +44,12 @@ use crate::StorageError;
 const SEGMENT_BYTES: usize = 1 << 20;
 /// The largest value, so that a leaf page never leaves the log.
 pub(crate) const VALUE_BYTES_MAX: usize = 9 << 10;
-/// Bytes that may wait in sled's buffers, for the database of slivers. The log grows by some twice
-/// as much, so that fewer segments wait than sled has threads that write them, which all
-/// databases of a process share.
+/// Bytes that may wait in sled's buffers, for the volume that slivers are written to. The log grows
+/// by some twice as much, so that fewer segments wait than sled has threads that write them, which
+/// all databases of a process share: only one volume at a time has anything to write.
 pub(crate) const BACKLOG_BYTES_MAX: usize = 2 << 20;
-/// The same for the ledger's database.
-pub(crate) const LEDGER_BACKLOG_BYTES_MAX: usize = BACKLOG_BYTES_MAX / 4;
+/// The same for the store's main database and for the ledger's.
+pub(crate) const SMALL_BACKLOG_BYTES_MAX: usize = BACKLOG_BYTES_MAX / 4;
 /// sled's log file.
 pub(crate) const LOG_FILE: &str = "db";
 
@@ -81,7 +81,8 @@ pub(crate) struct Database {
 /// What a database and its tables share.
 #[derive(Debug)]
 struct State {
-    stopped: AtomicBool,
+    /// Shared with the databases that stop together with this one.
+    stopped: Arc<AtomicBool>,
     backlog_bytes_max: usize,
     /// Bytes written since sled's buffers were last waited for.
     backlog_bytes: AtomicUsize,
@@ -89,9 +90,9 @@ struct State {
 }
 
 impl State {
-    const fn new(backlog_bytes_max: usize) -> Self {
+    const fn new(stopped: Arc<AtomicBool>, backlog_bytes_max: usize) -> Self {
         Self {
-            stopped: AtomicBool::new(false),
+            stopped,
             backlog_bytes_max,
             backlog_bytes: AtomicUsize::new(0),
             waiting: Mutex::new(()),
@@ -135,6 +136,22 @@ impl Database {
         cache_bytes: u64,
         backlog_bytes_max: usize,
     ) -> Result<Self, DatabaseError> {
+        let stopped = Arc::new(AtomicBool::new(false));
+        Self::open_with(dir, cache_bytes, State::new(stopped, backlog_bytes_max))
+    }
+
+    /// Opens or creates a database in `dir` that stops when this one does, and the other way round.
+    pub(crate) fn open_beside(
+        &self,
+        dir: &Path,
+        cache_bytes: u64,
+        backlog_bytes_max: usize,
+    ) -> Result<Self, DatabaseError> {
+        let stopped = Arc::clone(&self.state.stopped);
+        Self::open_with(dir, cache_bytes, State::new(stopped, backlog_bytes_max))
+    }
+
+    fn open_with(dir: &Path, cache_bytes: u64, state: State) -> Result<Self, DatabaseError> {
         let config = sled::Config::new()
             .path(dir)
             .segment_size(SEGMENT_BYTES)
@@ -147,7 +164,7 @@ impl Database {
         File::open(dir.join("conf"))?.sync_all()?;
         File::open(dir.join("blobs"))?.sync_all()?;
         File::open(dir)?.sync_all()?;
-        Ok(Self { db, log, state: Arc::new(State::new(backlog_bytes_max)) })
+        Ok(Self { db, log, state: Arc::new(state) })
     }
 
     /// The table `name`, created if absent.
@@ -296,6 +313,28 @@ impl Table {
             .insert(key, value)
             .and_then(|_| self.state.throttle(&self.tree, key.len() + value.len()))
             .map_err(|error| write_error(self.name, &self.state, error))
+    }
+
+    /// Replaces the value of `key` if it is `old`; whether it was.
+    pub(crate) fn swap(&self, key: &[u8], old: &[u8], new: &[u8]) -> Result<bool, StorageError> {
+        check_value(self.name, new)?;
+        self.state.check_running()?;
+        let swapped = self.tree.compare_and_swap(key, Some(old), Some(new)).and_then(|swapped| {
+            self.state.throttle(&self.tree, key.len() + new.len())?;
+            Ok(swapped.is_ok())
+        });
+        swapped.map_err(|error| write_error(self.name, &self.state, error))
+    }
+
+    /// The last key of a range.
+    pub(crate) fn last_key<K: AsRef<[u8]>, R: RangeBounds<K>>(
+        &self,
+        keys: R,
+    ) -> Result<Option<Value>, StorageError> {
+        match self.tree.range(keys).next_back().transpose() {
+            Ok(row) => Ok(row.map(|(key, _)| Value(key))),
+            Err(error) => Err(read_error(self.name, error)),
+        }
     }
 
     /// Removes `key`; whether it was there.

@@ -1,8 +1,9 @@
 //! Keys of the tables: fixed sizes, big-endian numbers, so that byte order is key order.
 //!
-//! Tables of sliver pairs start with the shard: all that a shard holds lies together. A piece's
-//! key starts with its *generation*, which is also its table (see `slivers.rs`), so that the
-//! checksum over key and piece binds it to both.
+//! Tables of sliver pairs start with the shard: all that a shard holds lies together. The key of
+//! a piece does not name its pair, but the place that its volume gave to the pair, which no other
+//! pair ever has, and which the pair's record names (see `pair_record.rs`). It starts with a *lane*
+//! that follows from the place.
 //!
 //! Invariant: every key of a table has one length, and parsing refuses any other.
 
@@ -10,12 +11,15 @@ use floe_protocol::{blob::BlobId, encoding::Axis, hash::HASH_BYTES, index::Shard
 
 /// Length of a [`PairKey`].
 pub(crate) const PAIR_KEY_BYTES: usize = 2 + HASH_BYTES;
+/// Keys of pieces rise in so many places: writers of one page of sled hinder each other.
+pub(crate) const LANES: u8 = 8;
+const OFFSET_BYTES: usize = 8;
 /// Length of a [`PieceKey`].
-pub(crate) const PIECE_KEY_BYTES: usize = 1 + PAIR_KEY_BYTES + 1 + 2;
+pub(crate) const PIECE_KEY_BYTES: usize = 1 + OFFSET_BYTES + 1 + 2;
 
 /// Shard, blob.
 pub(crate) type PairKey = [u8; PAIR_KEY_BYTES];
-/// Generation, shard, blob, axis, piece.
+/// Lane, offset, axis, piece.
 pub(crate) type PieceKey = [u8; PIECE_KEY_BYTES];
 
 /// The key of a sliver pair, and of its proof.
@@ -33,17 +37,31 @@ pub(crate) fn parse_pair(key: &[u8]) -> Option<(ShardIndex, BlobId)> {
     Some((ShardIndex::new(u16::from_be_bytes(*shard)), BlobId::new(blob)))
 }
 
-/// The key of piece `index` of one sliver of `pair`.
-pub(crate) fn piece(generation: u8, pair: &PairKey, axis: Axis, index: u16) -> PieceKey {
+/// The key of piece `index` of one sliver of the pair at `offset` of its volume.
+pub(crate) fn piece(offset: u64, axis: Axis, index: u16) -> PieceKey {
     let mut key = [0; PIECE_KEY_BYTES];
-    key[0] = generation;
-    key[1..=PAIR_KEY_BYTES].copy_from_slice(pair);
-    key[1 + PAIR_KEY_BYTES] = match axis {
+    key[0] = lane(offset);
+    key[1..=OFFSET_BYTES].copy_from_slice(&offset.to_be_bytes());
+    key[OFFSET_BYTES + 1] = match axis {
         Axis::Primary => 0,
         Axis::Secondary => 1,
     };
-    key[2 + PAIR_KEY_BYTES..].copy_from_slice(&index.to_be_bytes());
+    key[OFFSET_BYTES + 2..].copy_from_slice(&index.to_be_bytes());
     key
+}
+
+/// The lane of an offset: writers at the same time rarely meet in one.
+fn lane(offset: u64) -> u8 {
+    // 2^64 over the golden ratio: its highest bits are the most mixed ones.
+    const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mixed = offset.wrapping_mul(MIX).to_be_bytes();
+    mixed[0] % LANES
+}
+
+/// The offset in a piece's key.
+pub(crate) fn parse_offset(key: &[u8]) -> Option<u64> {
+    let key: &PieceKey = key.try_into().ok()?;
+    key[1..].first_chunk().map(|offset| u64::from_be_bytes(*offset))
 }
 
 #[cfg(test)]
@@ -56,11 +74,10 @@ mod tests {
         let pairs = [1, 255, 256, 257].map(|shard| pair(ShardIndex::new(shard), &blob));
         assert!(pairs.is_sorted());
         let mut pieces = Vec::new();
-        for generation in [0, 1] {
-            for pair in &pairs {
-                for axis in [Axis::Primary, Axis::Secondary] {
-                    pieces.extend([0, 255, 256].map(|i| piece(generation, pair, axis, i)));
-                }
+        let offsets = (0..).map(|factor| factor * 1000).filter(|offset| lane(*offset) == 3);
+        for offset in offsets.take(300) {
+            for axis in [Axis::Primary, Axis::Secondary] {
+                pieces.extend([0, 255, 256].map(|index| piece(offset, axis, index)));
             }
         }
         assert!(pieces.is_sorted_by(|a, b| a < b));
@@ -73,5 +90,8 @@ mod tests {
         assert_eq!(parse_pair(&key), Some((shard, blob)));
         assert_eq!(parse_pair(&key[1..]), None);
         assert_eq!(parse_pair(&[0]), None);
+        let key = piece(1 << 40, Axis::Secondary, 7);
+        assert_eq!(parse_offset(&key), Some(1 << 40));
+        assert_eq!(parse_offset(&key[1..]), None);
     }
 }

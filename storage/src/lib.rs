@@ -11,14 +11,20 @@
 //! answer. So the order of a node is put, flush, answer `Stored`; and [`Store::has_pair`], flush,
 //! sign, since another thread's put may be seen before it is durable.
 //!
-//! **Crashes.** The log comes back up to some point behind the last flush. Tables are written in
-//! an order that makes every such point sound: a pair is there with all its pieces or not at
-//! all, a proof with its blob's record or not at all. What was left unfinished is removed when
-//! the store opens. A blob's record comes first and goes last: a removal that was cut off is
-//! found among [`Store::blobs`] and goes on with the next [`Store::remove_blob`].
+//! **Crashes.** Records lie in a main database, the pieces of slivers in *volumes*, databases of
+//! their own that go as a whole when nothing lives in them any more. Each log comes back up to some
+//! point behind its own last flush. Rows are written in an order that makes every combination of
+//! such points sound: a pair is there with all its pieces or not at all, a proof with its blob's
+//! record or not at all. What was left unfinished is removed when the store opens. A blob's
+//! record comes first and goes last: a removal that was cut off is found among [`Store::blobs`]
+//! and goes on with the next [`Store::remove_blob`].
+//!
+//! **Space.** What is removed goes back to the disk: at once where nothing else lives in its volume,
+//! else by [`Store::compact_step`], which the node calls in the background.
 //!
 //! **Damage.** Every piece has a checksum. One that does not read or match is logged and counted,
-//! its pair is missing from then on, and the node recovers it from the others. Damage elsewhere
+//! its pair is missing from then on, and the node recovers it from the others. A volume that is
+//! gone or does not read at all takes its own pairs along, no others. Damage to the main database
 //! is an error that stops the node: it never continues on a store that lied.
 //!
 //! **Ledger.** Blocks and state live in a [`LedgerStore`], a database of its own so that no block
@@ -27,6 +33,8 @@
 //!
 //! **Files.** `database.rs` names sled, `opening.rs` decides whether a directory may be trusted,
 //! one file per kind of table holds its rows, `group_commit.rs` shares flushes, `usage.rs` counts.
+//! Of pairs, `slivers.rs` has the rules, `pair_record.rs` the rows, `pieces.rs` the contents of
+//! one volume, `volume.rs` and `volumes.rs` their life, `compaction.rs` what empties them.
 //!
 //! ```
 //! use floe_protocol::{blob::BlobId, encoding::Axis, index::ShardIndex, keys::NodeId};
@@ -44,6 +52,7 @@
 //! ```
 
 mod blobs;
+mod compaction;
 mod database;
 mod error;
 mod group_commit;
@@ -52,10 +61,14 @@ mod ledger_store;
 mod marker;
 mod opening;
 mod pair_proofs;
+mod pair_record;
 mod peers;
+mod pieces;
 mod schema;
 mod slivers;
 mod usage;
+mod volume;
+mod volumes;
 mod vote_journal;
 
 use std::{fs::File, path::PathBuf, sync::Arc};
@@ -75,8 +88,8 @@ pub use ledger_store::{
     StoredBlock,
 };
 pub use peers::{ADDRESS_BYTES_MAX, ADDRESSES_PER_PEER_MAX, PEERS_MAX};
+pub use pieces::{PIECE_BYTES, SLIVER_BYTES_MAX};
 pub use schema::{FORMAT_VERSION, LEDGER_FORMAT_VERSION};
-pub use slivers::{PIECE_BYTES, SLIVER_BYTES_MAX};
 pub use usage::Usage;
 pub use vote_journal::{ENTRY_BYTES_MAX, JOURNAL_BYTES_MAX, JournalError, VoteJournal};
 
@@ -89,6 +102,7 @@ use crate::{
     peers::Peers,
     slivers::Slivers,
     usage::{Disk, Space},
+    volumes::{CacheShares, Volumes},
 };
 
 /// Where a store lives and how much it may take.
@@ -141,7 +155,7 @@ struct Tables {
     peers: Peers,
     space: Arc<Space>,
     group_commit: GroupCommit,
-    database: Database,
+    database: Arc<Database>,
     _lock: File,
 }
 
@@ -152,20 +166,30 @@ impl Store {
     /// [`OpenError`]: what is wrong with directory, database or marker, and what to do next.
     pub fn open(config: &StoreConfig) -> Result<Self, OpenError> {
         let dir = &config.dir;
-        let Opened { database, lock } = opening::open(config, &schema::SLIVER_STORE)?;
+        let cache_bytes = CacheShares::of(config.cache_bytes).main;
+        let main = StoreConfig { cache_bytes, ..config.clone() };
+        let Opened { database, lock } = opening::open(&main, &schema::SLIVER_STORE)?;
+        let database = Arc::new(database);
         let table = |name| opening::table(&database, dir, name);
         let failed = |error| opening::storage_error(dir, error);
         let space = Arc::new(Space::new(dir, config.quota_bytes, config.reserve_bytes));
 
-        let pieces: Result<Vec<_>, _> = schema::PIECES.into_iter().map(table).collect();
+        let volumes = Volumes::open(
+            config,
+            Arc::clone(&database),
+            table(schema::VOLUMES)?,
+            Arc::clone(&space),
+        );
+        let volumes = volumes.map_err(failed)?;
         let slivers =
-            Slivers::open(table(schema::SLIVERS)?, pieces?, Arc::clone(&space)).map_err(failed)?;
+            Slivers::open(table(schema::SLIVERS)?, volumes, Arc::clone(&space)).map_err(failed)?;
         let blobs = Blobs::open(table(schema::BLOBS)?, Arc::clone(&space)).map_err(failed)?;
         let is_known = |blob: &BlobId| blobs.has(blob);
         let pair_proofs =
             PairProofs::open(table(schema::PAIR_PROOFS)?, &space, is_known).map_err(failed)?;
         let peers = Peers::open(table(schema::PEERS)?).map_err(failed)?;
         database.flush().map_err(failed)?;
+        slivers.remove_empty().map_err(failed)?;
         Ok(Self {
             tables: Arc::new(Tables {
                 slivers,
@@ -306,7 +330,22 @@ impl Store {
     /// [`StorageError`], always fatal: nothing is known to be durable any more.
     pub fn flush(&self) -> Result<(), StorageError> {
         let tables = &self.tables;
-        tables.group_commit.flush(|| tables.database.flush())
+        tables.group_commit.flush(|| {
+            tables.slivers.flush()?;
+            tables.database.flush()
+        })
+    }
+
+    /// Gives disk space back, one bounded step of it: moves at most a few pairs, a mebibyte or one
+    /// larger pair, out of a volume that is mostly dead, or removes volumes in which nothing lives.
+    /// True while there may be more to do: a node calls it in the background, a pause after every
+    /// step, until it is false, and again after blobs were removed. Any number of other calls may
+    /// run at the same time.
+    ///
+    /// # Errors
+    /// [`StorageError`], always fatal.
+    pub fn compact_step(&self) -> Result<bool, StorageError> {
+        self.tables.slivers.compact_step()
     }
 
     /// Last known addresses of peers, those named last first.

@@ -11,6 +11,8 @@ use std::{
     fs::{self, File, TryLockError},
     io,
     path::Path,
+    thread,
+    time::Duration,
 };
 
 use crate::{
@@ -21,6 +23,8 @@ use crate::{
 };
 
 const LOCK_FILE: &str = "lock";
+const LOCK_ATTEMPTS_MAX: u32 = 10;
+const LOCK_RETRY: Duration = Duration::from_millis(20);
 
 /// An open database that belongs to the node, and the lock on its directory.
 #[derive(Debug)]
@@ -161,11 +165,23 @@ fn lock(dir: &Path) -> Result<File, OpenError> {
         .write(true)
         .open(&path)
         .map_err(|e| io_error(&path, e))?;
-    match file.try_lock() {
+    match lock_patiently(&file) {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(OpenError::Locked { dir: dir.to_owned() }),
         Err(TryLockError::Error(error)) => Err(io_error(&path, error)),
     }
+}
+
+/// Locks a file. A process that this one is just starting holds a copy of the lock of what was
+/// closed just before, until it runs its own program: so a held lock is waited for, briefly.
+pub(crate) fn lock_patiently(file: &File) -> Result<(), TryLockError> {
+    for _ in 1..LOCK_ATTEMPTS_MAX {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => thread::sleep(LOCK_RETRY),
+            other => return other,
+        }
+    }
+    file.try_lock()
 }
 
 fn emptied(config: &StoreConfig) -> OpenError {

@@ -17,7 +17,7 @@ use floe_protocol::{
 
 use crate::{
     StorageError,
-    database::{BACKLOG_BYTES_MAX, Batch, LEDGER_BACKLOG_BYTES_MAX, Table},
+    database::{Batch, SMALL_BACKLOG_BYTES_MAX, Table},
 };
 
 /// The format that this program reads and writes.
@@ -39,23 +39,24 @@ pub(crate) struct Kind {
 /// What holds slivers.
 pub(crate) const SLIVER_STORE: Kind = Kind {
     version: FORMAT_VERSION,
-    tables: &[SLIVERS, PIECES[0], BLOBS],
-    backlog_bytes_max: BACKLOG_BYTES_MAX,
+    tables: &[SLIVERS, VOLUMES, BLOBS],
+    backlog_bytes_max: SMALL_BACKLOG_BYTES_MAX,
 };
 /// What holds the ledger.
 pub(crate) const LEDGER_STORE: Kind = Kind {
     version: LEDGER_FORMAT_VERSION,
     tables: &[LEDGER],
-    backlog_bytes_max: LEDGER_BACKLOG_BYTES_MAX,
+    backlog_bytes_max: SMALL_BACKLOG_BYTES_MAX,
 };
 
 /// Facts about the store itself.
 pub(crate) const STORE: &str = "store";
 /// Pair records by shard and blob.
 pub(crate) const SLIVERS: &str = "slivers";
-/// Pieces by generation, shard, blob, axis and number: one table for each generation.
-pub(crate) const PIECES: [&str; 8] =
-    ["pieces", "pieces_1", "pieces_2", "pieces_3", "pieces_4", "pieces_5", "pieces_6", "pieces_7"];
+/// How much was written to each volume that takes no more.
+pub(crate) const VOLUMES: &str = "volumes";
+/// Pieces by offset, axis and number: the one table of each volume.
+pub(crate) const PIECES: &str = "pieces";
 /// Pair proofs by shard and blob.
 pub(crate) const PAIR_PROOFS: &str = "pair_proofs";
 /// Headers by blob.

@@ -184,7 +184,7 @@ impl VoteJournal {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(JournalError::Io { path, source }),
         };
-        match file.try_lock() {
+        match opening::lock_patiently(&file) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(JournalError::Locked { path }),
             Err(TryLockError::Error(source)) => return Err(JournalError::Io { path, source }),

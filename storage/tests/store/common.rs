@@ -1,6 +1,10 @@
 //! A store in a temporary home, and slivers whose bytes follow from their number.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
 
 use floe_protocol::{
     blob::{BlobHeader, BlobId},
@@ -37,6 +41,36 @@ impl Home {
 
     pub(crate) fn log(&self) -> PathBuf {
         self.store_dir().join("db")
+    }
+
+    /// Directories of the volumes, oldest first.
+    pub(crate) fn volumes(&self) -> Vec<PathBuf> {
+        let Ok(entries) = fs::read_dir(self.store_dir().join("volumes")) else {
+            return Vec::new();
+        };
+        let mut volumes: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+        volumes.sort_unstable();
+        volumes
+    }
+
+    /// The log of the only volume.
+    pub(crate) fn volume_log(&self) -> PathBuf {
+        let volumes = self.volumes();
+        assert_eq!(volumes.len(), 1, "{volumes:?}");
+        volumes[0].join("db")
+    }
+
+    /// What the store's files take on the disk, asked without the store.
+    pub(crate) fn disk_bytes(&self) -> u64 {
+        fn below(dir: &Path) -> u64 {
+            let entries = fs::read_dir(dir).unwrap().map(Result::unwrap);
+            let bytes = |entry: fs::DirEntry| match entry.file_type().unwrap().is_dir() {
+                true => below(&entry.path()),
+                false => entry.metadata().unwrap().blocks() * 512,
+            };
+            entries.map(bytes).sum()
+        }
+        below(&self.store_dir())
     }
 
     pub(crate) fn config(&self) -> StoreConfig {
@@ -112,4 +146,10 @@ fn assert_sliver(store: &Store, number: u64, axis: Axis) {
         "{axis:?} sliver of pair {number}: {:?} bytes",
         found.map(|sliver| sliver.len())
     );
+}
+
+/// Compacts until there is nothing more to do.
+pub(crate) fn compact(store: &Store) {
+    const STEPS_MAX: usize = 10_000;
+    assert!((0..STEPS_MAX).any(|_| !store.compact_step().unwrap()), "no end");
 }

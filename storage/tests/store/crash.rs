@@ -5,6 +5,7 @@
 use std::{
     env, fs,
     io::{BufRead, BufReader, Write},
+    ops::Range,
     os::unix::{fs::FileExt, process::ExitStatusExt},
     path::Path,
     process::{Child, Command, Stdio},
@@ -13,7 +14,9 @@ use std::{
 
 use floe_storage::{StorageError, Store};
 
-use crate::common::{Home, SHARD, blob, config_in, is_there, noise, put, slivers};
+use crate::common::{
+    HEIGHT, Home, SHARD, blob, compact, config_in, header, is_there, noise, put, slivers,
+};
 
 /// Set in the processes that tests start from their own executable: the home to work in.
 pub(crate) const CHILD_HOME: &str = "FLOE_STORAGE_TEST_HOME";
@@ -35,6 +38,8 @@ pub(crate) fn copy(from: &Path, to: &Path) {
 /// What happens to the end of the log, which was written last.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Tear {
+    /// Nothing is lost.
+    Whole,
     /// So many bytes are left of what follows the last flush.
     Cut(u64),
     /// A block of 4 KiB was never written, so many bytes before the end.
@@ -44,6 +49,7 @@ pub(crate) enum Tear {
 pub(crate) fn tear(log: &Path, flushed_bytes: u64, tear: Tear) {
     let file = fs::File::options().write(true).open(log).unwrap();
     match tear {
+        Tear::Whole => {}
         Tear::Cut(bytes) => file.set_len(flushed_bytes + bytes).unwrap(),
         Tear::Hole(before_end) => {
             let place = file.metadata().unwrap().len() - before_end;
@@ -60,45 +66,71 @@ pub(crate) fn tears(image: &Path, flushed: &[u8]) -> Vec<Tear> {
     let log = fs::read(image).unwrap();
     let flushed_bytes = flushed.len();
     let tail = u64::try_from(log.len() - flushed_bytes).unwrap();
-    let mut tears = vec![Tear::Cut(tail)];
-    if log[..flushed_bytes] == *flushed && tail > 8192 {
+    let mut tears = vec![Tear::Whole];
+    if log[..flushed_bytes] == *flushed && tail > 256 {
         tears.extend([0, 1, 7, 30, 60, 85, 97].map(|part| Tear::Cut(tail * part / 100 + part)));
-        tears.extend([4096, 5000, 40_000].map(|before_end| Tear::Hole(before_end.min(tail))));
+        let holes = [4096, 5000, 40_000].into_iter().filter(|before_end| *before_end <= tail);
+        tears.extend(holes.map(Tear::Hole));
     }
     tears
 }
 
+/// A log as it was after a flush.
+struct Flushed {
+    main: Vec<u8>,
+    volume: Vec<u8>,
+}
+
+impl Flushed {
+    fn of(home: &Home) -> Self {
+        Self { main: fs::read(home.log()).unwrap(), volume: fs::read(home.volume_log()).unwrap() }
+    }
+}
+
+/// Each log comes back from a point of its own: the main database with records whose pieces are
+/// not there, or the volume with pieces of which nobody knows.
 #[test]
 fn crash_images_hold_all_that_was_flushed_and_nothing_by_half() {
     let home = Home::new();
     let store = home.open();
-    let mut torn = 0;
-    for step in 0..8_u64 {
+    let (mut torn_main, mut torn_volume, mut torn_both) = (0, 0, 0);
+    for step in 0..6_u64 {
         let first = step * 30;
         for number in first..first + 12 {
             put(&store, number);
         }
         store.flush().unwrap();
-        let flushed = fs::read(home.log()).unwrap();
+        let flushed = Flushed::of(&home);
         for number in first + 12..first + 30 {
             put(&store, number);
+            if number % 6 == 5 {
+                // A batch makes sled write out the records of before.
+                store.put_table(&header(u8::try_from(number).unwrap()), HEIGHT, &[]).unwrap();
+            }
         }
         let image = Home::new();
         copy(home.path(), image.path());
-        for tear in tears(&image.log(), &flushed) {
-            torn += usize::from(!matches!(tear, Tear::Cut(_)));
-            check_image(&image, flushed.len().try_into().unwrap(), tear, first + 12);
+        let of_main = tears(&image.log(), &flushed.main);
+        let of_volume = tears(&image.volume_log(), &flushed.volume);
+        for turn in 0..of_main.len().max(of_volume.len()) {
+            let tears = [of_main[turn * 5 % of_main.len()], of_volume[turn % of_volume.len()]];
+            check_image(&image, &flushed, tears, first + 12);
+            let [main, volume] = tears.map(|tear| !matches!(tear, Tear::Whole));
+            torn_main += usize::from(main);
+            torn_volume += usize::from(volume);
+            torn_both += usize::from(main && volume);
         }
         store.flush().unwrap();
     }
-    assert!(torn >= 3, "no image was torn");
+    assert!(torn_main >= 3 && torn_volume >= 3 && torn_both > 0, "{torn_main} {torn_volume}");
 }
 
-/// Opens a torn copy of `image`, in which pairs below `flushed_pairs` were flushed.
-fn check_image(image: &Home, flushed_bytes: u64, torn: Tear, flushed_pairs: u64) {
+/// Opens a copy of `image` with torn logs, in which pairs below `flushed_pairs` were flushed.
+fn check_image(image: &Home, flushed: &Flushed, torn: [Tear; 2], flushed_pairs: u64) {
     let crashed = Home::new();
     copy(image.path(), crashed.path());
-    tear(&crashed.log(), flushed_bytes, torn);
+    tear(&crashed.log(), flushed.main.len().try_into().unwrap(), torn[0]);
+    tear(&crashed.volume_log(), flushed.volume.len().try_into().unwrap(), torn[1]);
     let store = crashed.open();
     for number in 0..flushed_pairs {
         assert!(is_there(&store, number), "{torn:?} behind {flushed_pairs}: pair {number}");
@@ -198,6 +230,104 @@ fn write_until_killed(store: &Store) -> ! {
             });
         }
     });
+    unreachable!("the parent kills this process")
+}
+
+/// Numbers of pairs that [`churn_until_killed`] stores once, and keeps.
+fn kept() -> Range<u64> {
+    1_000_000..1_000_060
+}
+
+/// Pairs that stay are moved again and again by compaction, while others come and go.
+#[test]
+fn killed_compactions_lose_nothing_that_was_flushed() {
+    const NAME: &str = "crash::killed_compactions_lose_nothing_that_was_flushed";
+    if let Ok(home) = env::var(CHILD_HOME) {
+        churn_until_killed(&Store::open(&config_in(Path::new(&home))).unwrap());
+    }
+    let home = Home::new();
+    for round in 0..8 {
+        let mut running = child(NAME, home.path()).spawn().unwrap();
+        let lines = BufReader::new(running.stdout.take().unwrap()).lines().map(Result::unwrap);
+        let moved = lines.filter(|line| line.starts_with("moved")).take(1 + 3 * round).count();
+        assert_eq!(moved, 1 + 3 * round);
+        running.kill().unwrap();
+        running.wait().unwrap();
+        let store = home.open();
+        assert!(kept().all(|number| is_there(&store, number)), "round {round}");
+        assert_eq!(store.usage().damaged_pieces, 0);
+        let names = home.volumes();
+        assert!(names.iter().all(|name| name.extension().is_none()), "{names:?}");
+        // Compaction ends, and the pairs that stay are all that it leaves.
+        for number in 0..40 {
+            store.delete_pair(SHARD, &blob(number)).unwrap();
+        }
+        compact(&store);
+        assert_eq!(store.usage().pairs, kept().count() as u64);
+        assert!(kept().all(|number| is_there(&store, number)), "round {round}");
+    }
+}
+
+#[test]
+fn every_step_of_a_compaction_may_be_the_last() {
+    const PAIRS: u64 = 150;
+    let home = Home::new();
+    let store = home.open();
+    (0..PAIRS).for_each(|number| put(&store, number));
+    let lives = |number: u64| number % 5 < 2;
+    for number in (0..PAIRS).filter(|number| !lives(*number)) {
+        store.delete_pair(SHARD, &blob(number)).unwrap();
+    }
+    store.flush().unwrap();
+    let mut images = 0;
+    loop {
+        let main = fs::read(home.log()).unwrap();
+        let goes_on = store.compact_step().unwrap();
+        // What replaces the records may be on the disk or not; the copies are.
+        store.put_table(&header(1), HEIGHT, &[]).unwrap();
+        store.put_table(&header(2), HEIGHT, &[]).unwrap();
+        let image = Home::new();
+        copy(home.path(), image.path());
+        let is_removal = !home.volumes()[0].ends_with("000001");
+        let torn = tears(&image.log(), &main).into_iter().filter(|_| !is_removal);
+        for torn_so in torn.chain([Tear::Whole]) {
+            let crashed = Home::new();
+            copy(image.path(), crashed.path());
+            tear(&crashed.log(), main.len().try_into().unwrap(), torn_so);
+            let store = crashed.open();
+            for number in 0..PAIRS {
+                assert_eq!(is_there(&store, number), lives(number), "{torn_so:?}: pair {number}");
+            }
+            assert_eq!(store.usage().damaged_pieces, 0);
+            images += 1;
+        }
+        for number in 1..=2 {
+            store.remove_blob(&header(number).id(), 1).unwrap();
+        }
+        store.flush().unwrap();
+        if !goes_on {
+            break;
+        }
+    }
+    assert!(images > 8, "{images} images");
+    assert!(!home.volumes()[0].ends_with("000001"), "nothing moved");
+}
+
+fn churn_until_killed(store: &Store) -> ! {
+    kept().for_each(|number| put(store, number));
+    store.flush().unwrap();
+    for round in 0.. {
+        for number in 0..40 {
+            put(store, number);
+        }
+        store.flush().unwrap();
+        for number in 0..40 {
+            store.delete_pair(SHARD, &blob(number)).unwrap();
+        }
+        while store.compact_step().unwrap() {
+            tell("moved", round);
+        }
+    }
     unreachable!("the parent kills this process")
 }
 

@@ -1,11 +1,14 @@
 //! Sliver pairs: round trips, idempotence, shared flushes.
 
-use std::thread;
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
 
 use floe_protocol::{encoding::Axis, index::ShardIndex};
 use floe_storage::{SLIVER_BYTES_MAX, StorageError};
 
-use crate::common::{Home, SHARD, blob, is_there, noise, put};
+use crate::common::{Home, SHARD, blob, compact, is_there, noise, put};
 
 #[test]
 fn slivers_of_every_size_come_back_and_survive_reopening() {
@@ -143,4 +146,58 @@ fn one_pair_put_deleted_and_read_by_many_threads_is_whole_or_absent() {
     assert!(is_there(&store, 3));
     assert_eq!(store.usage().pairs, 1);
     assert_eq!(store.usage().damaged_pieces, 0);
+}
+
+/// Pairs that stay are read all the time while others come and go and volumes are emptied.
+#[test]
+fn pairs_are_read_while_they_move() {
+    const STAY: u64 = 24;
+    const ROUNDS: u64 = 12;
+    let home = Home::new();
+    let store = home.open();
+    (0..STAY).for_each(|number| put(&store, number));
+    store.flush().unwrap();
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let (store, is_over) = (&store, &is_over);
+        let writers: Vec<_> = (0..2)
+            .map(|thread| {
+                scope.spawn(move || {
+                    for round in 0..ROUNDS {
+                        let first = 1000 * (thread + 1) + 40 * round;
+                        (first..first + 40).for_each(|number| put(store, number));
+                        store.flush().unwrap();
+                        assert!((first..first + 40).all(|number| is_there(store, number)));
+                        for number in first..first + 40 {
+                            assert!(store.delete_pair(SHARD, &blob(number)).unwrap());
+                        }
+                    }
+                })
+            })
+            .collect();
+        for _ in 0..2 {
+            scope.spawn(move || {
+                while !is_over.load(Ordering::Relaxed) {
+                    assert!((0..STAY).all(|number| is_there(store, number)));
+                }
+            });
+        }
+        scope.spawn(move || {
+            while !is_over.load(Ordering::Relaxed) {
+                store.compact_step().unwrap();
+            }
+        });
+        let ended: Vec<_> = writers.into_iter().map(thread::ScopedJoinHandle::join).collect();
+        is_over.store(true, Ordering::Relaxed);
+        assert!(ended.into_iter().all(|ended| ended.is_ok()));
+    });
+    compact(&store);
+    assert_eq!(store.usage().pairs, STAY);
+    assert_eq!(store.usage().damaged_pieces, 0);
+    assert!(!home.volumes()[0].ends_with("000001"), "nothing moved");
+    store.flush().unwrap();
+    drop(store);
+    let store = home.open();
+    assert!((0..STAY).all(|number| is_there(&store, number)));
+    assert_eq!(store.usage().pairs, STAY);
 }

@@ -142,6 +142,26 @@ fn a_record_a_proof_or_a_pair_alone_is_something() {
     assert_eq!(counts(&store), (0, 0, 0));
 }
 
+#[test]
+fn what_is_left_of_removed_volumes_goes_at_the_next_start() {
+    let home = Home::new();
+    let store = home.open();
+    put_blob(&store, 1);
+    store.flush().unwrap();
+    drop(store);
+    let volume = home.volumes()[0].clone();
+    // A removal that was cut off, and a volume whose pairs were all removed.
+    for left in ["000007.removed", "000008"] {
+        copy(&volume, &volume.with_file_name(left));
+    }
+    let store = home.open();
+    assert_eq!(home.volumes(), [volume]);
+    assert_eq!(found(&store, 1), WHOLE);
+    put_blob(&store, 2);
+    let store = reopen(&home, store);
+    assert_eq!([1, 2].map(|number| found(&store, number)), [WHOLE, WHOLE]);
+}
+
 /// Whatever point a crash left: a blob of which anything is there has its record, and removing
 /// what is listed leaves nothing, not even in the counts. Whether a removal was found half done.
 fn check_crashed(home: &Home, what: &str) -> bool {
