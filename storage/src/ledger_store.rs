@@ -14,7 +14,7 @@
 //!
 //! Readers name a version, which is a height, and see one state whatever is committed meanwhile.
 //! The last [`STATE_HEIGHTS`] heights can be read, or fewer where those are large; an older one is
-//! refused as [`NoSuchVersion`] (the tree finds no root for it). After a start it is the
+//! refused as [`ReadError::NoSuchVersion`] (the tree finds no root for it). After a start it is the
 //! checkpoint and what follows. The index is that of the newest version, for the owner alone.
 //!
 //! Invariants: heights follow one another; memory is bounded, commits wait for merges; what does
@@ -128,16 +128,6 @@ struct Limits {
     merge_bytes: usize,
     unmerged_bytes_max: usize,
     idle: Duration,
-}
-
-/// A version that is no longer kept: the cause of a [`ReadError`].
-#[derive(Debug, thiserror::Error, Clone, Copy, PartialEq, Eq)]
-#[error("the state at height {version} is not kept any more, the oldest is at {oldest}")]
-pub struct NoSuchVersion {
-    /// The version asked for.
-    pub version: u64,
-    /// The oldest that is kept.
-    pub oldest: u64,
 }
 
 /// Why a block was not committed.
@@ -446,5 +436,5 @@ impl StateReader for LedgerStore {
 }
 
 fn read_error(error: StorageError) -> ReadError {
-    ReadError(Box::new(error))
+    ReadError::Failed(Box::new(error))
 }

@@ -301,7 +301,7 @@ impl<'a> Overlay<'a> {
     }
 
     fn damaged(&self, key: &Key) -> ReadError {
-        ReadError(format!("the record under {key:?} is damaged or missing").into())
+        ReadError::Failed(format!("the record under {key:?} is damaged or missing").into())
     }
 }
 

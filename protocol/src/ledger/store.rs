@@ -15,10 +15,29 @@ use std::{
 
 use crate::hash::Hash;
 
-/// The store could not be read. Fatal for a node: it must not go on with half a state.
+/// Why the state could not be read.
 #[derive(Debug, thiserror::Error)]
-#[error("reading the ledger's state: {0}")]
-pub struct ReadError(#[from] pub Box<dyn std::error::Error + Send + Sync>);
+pub enum ReadError {
+    /// The version has been forgotten: whoever judged by it was overtaken, and takes a newer one.
+    #[error("the state at height {version} is not kept any more, the oldest is at {oldest}")]
+    NoSuchVersion {
+        /// The version asked for.
+        version: u64,
+        /// The oldest that is kept.
+        oldest: u64,
+    },
+    /// The store failed. Fatal for a node: it must not go on with half a state.
+    #[error("reading the ledger's state: {0}")]
+    Failed(#[from] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl ReadError {
+    /// Whether the store itself has failed.
+    #[must_use]
+    pub const fn is_fatal(&self) -> bool {
+        matches!(self, Self::Failed(_))
+    }
+}
 
 /// Read access to the state.
 pub trait StateReader {

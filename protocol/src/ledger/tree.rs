@@ -95,7 +95,8 @@ pub fn state_root(reader: &dyn StateReader, version: u64) -> Result<Hash, ReadEr
 }
 
 fn read_error(error: anyhow::Error) -> ReadError {
-    ReadError(error.into())
+    // The tree passes on what the reader said.
+    error.downcast().unwrap_or_else(|error| ReadError::Failed(error.into()))
 }
 
 /// What is, or is not, in the map under a key, with the path that shows it.

@@ -24,7 +24,7 @@ use floe_protocol::{
 };
 
 use super::{
-    Limits, NoSuchVersion,
+    Limits,
     memory::{Layer, Memory},
     merge::{self, Disk, Runs},
     rows::{self, Kind},
@@ -360,7 +360,7 @@ impl States {
             let memory = self.memory();
             let oldest = memory.floor;
             if version < oldest {
-                return Err(ReadError(NoSuchVersion { version, oldest }.into()));
+                return Err(ReadError::NoSuchVersion { version, oldest });
             }
             if let Some(value) = memory.value(key, version) {
                 return Ok(Some(value));
@@ -371,7 +371,7 @@ impl States {
         let value = value.and_then(|value| {
             value.map(|value| merge::parse_value(&self.table, &value)).transpose()
         });
-        value.map_err(|error| ReadError(error.into()))
+        value.map_err(|error| ReadError::Failed(error.into()))
     }
 
     pub(super) fn read_index(

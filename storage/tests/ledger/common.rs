@@ -12,11 +12,12 @@ use floe_protocol::{
     index::{Epoch, Height},
     keys::NodeId,
     ledger::{
-        Block, Body, Header, MemoryStore, StateChange, StateReader, TransactionId, VersionedValue,
+        Block, Body, Header, MemoryStore, ReadError, StateChange, StateReader, TransactionId,
+        VersionedValue,
     },
     vote::CommitCertificate,
 };
-use floe_storage::{Committed, EpochEnd, LedgerStore, LedgerStoreConfig, NoSuchVersion};
+use floe_storage::{Committed, EpochEnd, LedgerStore, LedgerStoreConfig};
 use tempfile::TempDir;
 
 /// Heights of state that the tests keep.
@@ -315,8 +316,10 @@ impl Chain {
         for version in (0..=tip).rev() {
             if version < oldest() {
                 let error = store.value(&key(0), version as u64).unwrap_err();
-                let error = error.0.downcast_ref::<NoSuchVersion>().unwrap();
-                assert_eq!(error.version, version as u64);
+                let ReadError::NoSuchVersion { version: refused, .. } = error else {
+                    panic!("{error}");
+                };
+                assert_eq!(refused, version as u64);
             } else {
                 self.check_state(store, version);
             }

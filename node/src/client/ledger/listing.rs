@@ -5,8 +5,15 @@
 //! proven by the state or by its block, which makes sure that nothing is invented. A block is
 //! proven by its certificate; one of an epoch whose committee is forgotten, by members that weigh
 //! more than all faulty ones together and name the same header.
+//!
+//! Invariants: a listing ends, whatever liars invent. Each page is proven before the next one is
+//! asked for, who named what does not prove is not asked for this listing any more, and pages and
+//! time are bounded.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use floe_protocol::{
     blob::BlobId,
@@ -14,13 +21,14 @@ use floe_protocol::{
     index::Height,
     keys::NodeId,
     ledger::{
-        AccountId, Block, BlockHash, Header, Key, Node, Operation, Record, Registration,
-        SignedTransaction, Stake, TransactionId,
+        AccountId, Block, BlockHash, Header, IndexEntry, Key, Node, Operation, Record,
+        Registration, SignedTransaction, Stake, TransactionId,
     },
     light::{LightError, VerifiedHeader},
     message::{CertifiedBlock, IndexQuery, LedgerRequest, LedgerResponse},
     registration::RegistrationId,
 };
+use tokio::time::timeout;
 
 use super::{
     LedgerClient, LedgerError, NodeFault, Proven, Purpose,
@@ -30,6 +38,15 @@ use crate::client::blocking;
 
 /// Entries asked for at a time.
 const PAGE: u16 = 256;
+/// The fewest entries of the history asked for at a time: one lie in them is worth little.
+const HISTORY_PAGE_MIN: u16 = 16;
+/// Pages of one listing: more entries than any account has.
+const PAGES_MAX: usize = 4_096;
+/// How long a listing goes on.
+const LISTING_MAX: Duration = Duration::from_secs(120);
+/// So many unproven entries, and most of what a node named, are no accident: registrations may
+/// end between index and proof, but few do while there are ever more entries.
+const INVENTED_MIN: usize = 8;
 /// Bytes of a key or id at the end of an entry.
 const ID_BYTES: usize = 32;
 /// Bytes of height and position at the end of an entry of the history.
@@ -69,12 +86,13 @@ impl LedgerClient {
         account: AccountId,
     ) -> Result<Proven<Vec<(RegistrationId, Registration)>>, LedgerError> {
         let query = IndexQuery::Owned(account);
-        let listed = self.listed(query, RegistrationId::new, Key::Registration).await?;
-        let own = |(id, record): (RegistrationId, Record)| match record {
-            Record::Registration(record) if record.owner == account => Some((id, *record)),
+        self.listed(query, RegistrationId::new, Key::Registration, |id, record| match record {
+            Record::Registration(record) if record.owner == account => {
+                Some((IndexEntry::Owned(account, record.blob, id), *record))
+            }
             _ => None,
-        };
-        Ok(listed.filtered(own))
+        })
+        .await
     }
 
     /// An account's registrations of one blob.
@@ -87,14 +105,13 @@ impl LedgerClient {
         blob: BlobId,
     ) -> Result<Proven<Vec<(RegistrationId, Registration)>>, LedgerError> {
         let query = IndexQuery::OwnedOf(account, blob);
-        let listed = self.listed(query, RegistrationId::new, Key::Registration).await?;
-        let own = |(id, record): (RegistrationId, Record)| match record {
+        self.listed(query, RegistrationId::new, Key::Registration, |id, record| match record {
             Record::Registration(record) if record.owner == account && record.blob == blob => {
-                Some((id, *record))
+                Some((IndexEntry::Owned(account, blob, id), *record))
             }
             _ => None,
-        };
-        Ok(listed.filtered(own))
+        })
+        .await
     }
 
     /// An account's stakes.
@@ -105,12 +122,13 @@ impl LedgerClient {
         &self,
         account: AccountId,
     ) -> Result<Proven<Vec<(NodeId, Stake)>>, LedgerError> {
+        let query = IndexQuery::Staked(account);
         let key = |node| Key::Stake(account, node);
-        let listed = self.listed(IndexQuery::Staked(account), NodeId::new, key).await?;
-        Ok(listed.filtered(|(node, record)| match record {
-            Record::Stake(stake) => Some((node, stake)),
+        self.listed(query, NodeId::new, key, |node, record| match record {
+            Record::Stake(stake) => Some((IndexEntry::Staked(account, node), stake)),
             _ => None,
-        }))
+        })
+        .await
     }
 
     /// All nodes of the registry.
@@ -118,11 +136,11 @@ impl LedgerClient {
     /// # Errors
     /// [`LedgerError`].
     pub async fn nodes(&self) -> Result<Proven<Vec<(NodeId, Node)>>, LedgerError> {
-        let listed = self.listed(IndexQuery::Nodes, NodeId::new, Key::Node).await?;
-        Ok(listed.filtered(|(node, record)| match record {
-            Record::Node(record) => Some((node, *record)),
+        self.listed(IndexQuery::Nodes, NodeId::new, Key::Node, |node, record| match record {
+            Record::Node(record) => Some((IndexEntry::Registered(node), *record)),
             _ => None,
-        }))
+        })
+        .await
     }
 
     /// The transactions that concern an account, latest first: at most `max`, those before the
@@ -136,27 +154,58 @@ impl LedgerClient {
         before: Option<(Height, u32)>,
         max: usize,
     ) -> Result<Vec<HistoryItem>, LedgerError> {
-        let query = IndexQuery::History(account);
-        let mut after = before.map(|(height, position)| place_entry(&query, height, position));
+        let (newest, _) = self.fresh(Purpose::Read).await?;
+        let Some(newest) = newest else { return Ok(Vec::new()) };
+        let mut listing = Listing::new(IndexQuery::History(account));
+        // What is above the newest header known can't be proven, and is not asked for.
+        let known = place_entry(&listing.query, newest.header().height.next(), 0);
+        let before = before.map(|(height, position)| place_entry(&listing.query, height, position));
+        listing.after = before.max(Some(known));
+        let history = self.history_of(&account, &mut listing, max);
+        match timeout(LISTING_MAX, history).await {
+            Ok(items) => items,
+            Err(_) => Err(self.asker.no_answer("a history", &listing.faults)),
+        }
+    }
+
+    async fn history_of(
+        &self,
+        account: &AccountId,
+        listing: &mut Listing,
+        max: usize,
+    ) -> Result<Vec<HistoryItem>, LedgerError> {
         let mut items = Vec::new();
         let mut block: Option<VerifiedBlock> = None;
         while items.len() < max {
-            let limit = u16::try_from(max - items.len()).unwrap_or(PAGE).min(PAGE);
-            let page = self.page(query, after.as_deref(), limit).await?;
-            let whole = page.len() >= usize::from(limit);
-            for (height, position) in page.iter().filter_map(|entry| place(entry)) {
-                if block.as_ref().is_none_or(|block| block.block.header.height != height) {
-                    block = self.block(height).await?;
+            let limit = u16::try_from(max - items.len()).unwrap_or(PAGE);
+            let page = self.page(listing, limit.clamp(HISTORY_PAGE_MIN, PAGE)).await?;
+            for (entry, named_by) in page.entries {
+                if items.len() == max {
+                    break;
                 }
-                let Some(found) = &block else { continue };
-                items.extend(self.item(&account, found, position));
+                // Each costs a block: who has lied is not worth one more.
+                if named_by.is_subset(&listing.dropped) {
+                    continue;
+                }
+                let item = match place(&entry) {
+                    Some((height, position))
+                        if entry == place_entry(&listing.query, height, position) =>
+                    {
+                        if block.as_ref().is_none_or(|block| block.block.header.height != height) {
+                            block = self.block(height).await?;
+                        }
+                        block.as_ref().and_then(|found| self.item(account, found, position))
+                    }
+                    _ => None,
+                };
+                listing.count(&named_by, item.is_some(), page.whole);
+                listing.drop_liars();
+                items.extend(item);
             }
-            after = page.into_iter().next_back();
-            if !whole || after.is_none() {
+            if !page.whole {
                 break;
             }
         }
-        items.truncate(max);
         Ok(items)
     }
 
@@ -289,56 +338,94 @@ impl LedgerClient {
         Err(self.asker.no_answer("an old block", &faults))
     }
 
-    /// All entries of an index, each with its proven record; those without one are left out.
-    async fn listed<T: Copy>(
+    /// All entries of an index, each with what `own` makes of its proven record; those that are
+    /// not of the record are left out.
+    async fn listed<T: Copy, U>(
         &self,
         query: IndexQuery,
         id: impl Fn([u8; ID_BYTES]) -> T,
         key: impl Fn(T) -> Key,
-    ) -> Result<Proven<Vec<(T, Record)>>, LedgerError> {
-        let mut ids = Vec::new();
-        let mut after: Option<Vec<u8>> = None;
-        loop {
-            let page = self.page(query, after.as_deref(), PAGE).await?;
-            let whole = page.len() >= usize::from(PAGE);
-            let own = page.iter().filter_map(|entry| entry.last_chunk::<ID_BYTES>());
-            ids.extend(own.map(|bytes| id(*bytes)));
-            after = page.into_iter().next_back();
-            if !whole || after.is_none() {
-                break;
-            }
+        own: impl Fn(T, Record) -> Option<(IndexEntry, U)>,
+    ) -> Result<Proven<Vec<(T, U)>>, LedgerError> {
+        let mut listing = Listing::new(query);
+        let listed = self.listed_all(&mut listing, id, key, own);
+        match timeout(LISTING_MAX, listed).await {
+            Ok(listed) => listed,
+            Err(_) => Err(self.asker.no_answer("a listing", &listing.faults)),
         }
-        let keys: Vec<_> = ids.iter().map(|id| key(*id)).collect();
-        let Proven { value, header, fitness } = self.facts(&keys, Purpose::Decide).await?;
-        let listed = ids.into_iter().zip(value);
-        let value = listed.filter_map(|(id, record)| Some((id, record?))).collect();
-        Ok(Proven { value, header, fitness })
     }
 
-    /// The next entries after one, from members that weigh more than all faulty ones together: as
-    /// an honest one is among them, the first `limit` of all they say lack nothing.
-    async fn page(
+    async fn listed_all<T: Copy, U>(
         &self,
-        query: IndexQuery,
-        after: Option<&[u8]>,
-        limit: u16,
-    ) -> Result<Vec<Vec<u8>>, LedgerError> {
+        listing: &mut Listing,
+        id: impl Fn([u8; ID_BYTES]) -> T,
+        key: impl Fn(T) -> Key,
+        own: impl Fn(T, Record) -> Option<(IndexEntry, U)>,
+    ) -> Result<Proven<Vec<(T, U)>>, LedgerError> {
+        let mut listed: Vec<(T, U)> = Vec::new();
+        let (mut heights, mut earlier) = (BTreeSet::new(), 0);
+        loop {
+            let page = self.page(listing, PAGE).await?;
+            let (mut ids, mut entries) = (Vec::new(), Vec::new());
+            for (entry, named_by) in page.entries {
+                match entry.last_chunk::<ID_BYTES>() {
+                    Some(bytes) => {
+                        ids.push(id(*bytes));
+                        entries.push((entry, named_by));
+                    }
+                    None => listing.count(&named_by, false, page.whole),
+                }
+            }
+            let keys: Vec<_> = ids.iter().map(|id| key(*id)).collect();
+            let Proven { value, header, fitness } = self.facts(&keys, Purpose::Decide).await?;
+            heights.insert(header.as_ref().map(|header| header.header().height));
+            for ((id, (entry, named_by)), record) in ids.into_iter().zip(entries).zip(value) {
+                let proven = record.and_then(|record| own(id, record));
+                let proven = proven.filter(|(of, _)| of.to_bytes() == entry);
+                listing.count(&named_by, proven.is_some(), page.whole);
+                listed.extend(proven.map(|(_, value)| (id, value)));
+            }
+            listing.drop_liars();
+            if page.whole {
+                earlier = listed.len();
+                continue;
+            }
+            if heights.len() > 1 {
+                // All of it is to be so after one and the same block.
+                let last = listed.split_off(earlier);
+                let keys: Vec<_> = listed.iter().map(|(id, _)| key(*id)).collect();
+                let records = self.facts_at(header.as_ref(), &keys).await?;
+                let again = std::mem::take(&mut listed).into_iter().zip(records);
+                listed
+                    .extend(again.filter_map(|((id, _), record)| Some((id, own(id, record?)?.1))));
+                listed.extend(last);
+            }
+            return Ok(Proven { value: listed, header, fitness });
+        }
+    }
+
+    /// The next entries of a listing, from members that weigh more than all faulty ones together:
+    /// as an honest one is among them, the first `limit` of all they say lack nothing.
+    async fn page(&self, listing: &mut Listing, limit: u16) -> Result<Page, LedgerError> {
         let committee = self.committee();
+        let Listing { query, after, dropped, faults, pages, .. } = listing;
         let range = query.range();
         let mut answered = QuorumTracker::new(&committee);
-        let mut entries = BTreeSet::new();
-        let mut faults = Faults::default();
-        for node in self.asker.candidates() {
-            let request = LedgerRequest::Index { query, after: after.map(<[u8]>::to_vec), limit };
-            let answer = tokio::time::timeout(4 * HEDGE, self.asker.ask(node, request)).await;
-            match answer {
+        let mut entries: BTreeMap<Vec<u8>, BTreeSet<NodeId>> = BTreeMap::new();
+        *pages += 1;
+        let candidates = if *pages > PAGES_MAX { Vec::new() } else { self.asker.candidates() };
+        for node in candidates.into_iter().filter(|node| !dropped.contains(node)) {
+            let request = LedgerRequest::Index { query: *query, after: after.clone(), limit };
+            match timeout(4 * HEDGE, self.asker.ask(node, request)).await {
                 Ok(Ok(LedgerResponse::Index { entries: told })) => {
                     let inside = |entry: &Vec<u8>| {
                         *entry >= range.start
                             && *entry < range.end
-                            && after.is_none_or(|after| entry.as_slice() > after)
+                            && after.as_ref().is_none_or(|after| entry > after)
                     };
-                    entries.extend(told.into_iter().filter(inside).take(limit.into()));
+                    for entry in told.into_iter().filter(inside).take(limit.into()) {
+                        entries.entry(entry).or_default().insert(node);
+                    }
                     if let Some(position) = committee.position(&node) {
                         answered.add(&committee, position);
                     }
@@ -348,17 +435,67 @@ impl LedgerClient {
                 Err(_) => faults.add(node, NodeFault::Busy),
             }
             if committee.is_validity(answered.weight()) {
-                return Ok(entries.into_iter().take(limit.into()).collect());
+                let entries: Vec<_> = entries.into_iter().take(limit.into()).collect();
+                let whole = entries.len() >= usize::from(limit);
+                *after = entries.last().map(|(entry, _)| entry.clone());
+                return Ok(Page { entries, whole });
             }
         }
-        Err(self.asker.no_answer("a listing", &faults))
+        Err(self.asker.no_answer("a listing", faults))
     }
 }
 
-impl<T> Proven<Vec<T>> {
-    fn filtered<U>(self, keep: impl FnMut(T) -> Option<U>) -> Proven<Vec<U>> {
-        let Self { value, header, fitness } = self;
-        Proven { value: value.into_iter().filter_map(keep).collect(), header, fitness }
+/// A listing on its way.
+struct Listing {
+    query: IndexQuery,
+    /// Where the next page starts.
+    after: Option<Vec<u8>>,
+    /// How many entries of whole pages each node has named, and how many of them did not prove.
+    named: BTreeMap<NodeId, (usize, usize)>,
+    /// Who is not asked any more.
+    dropped: BTreeSet<NodeId>,
+    faults: Faults,
+    /// How many were asked for.
+    pages: usize,
+}
+
+/// Some entries of an index, and who named each.
+struct Page {
+    entries: Vec<(Vec<u8>, BTreeSet<NodeId>)>,
+    /// There may be more.
+    whole: bool,
+}
+
+impl Listing {
+    fn new(query: IndexQuery) -> Self {
+        Self {
+            query,
+            after: None,
+            named: BTreeMap::new(),
+            dropped: BTreeSet::new(),
+            faults: Faults::default(),
+            pages: 0,
+        }
+    }
+
+    /// Counts an entry for or against those who named it. Only whole pages lead on to others.
+    fn count(&mut self, named_by: &BTreeSet<NodeId>, is_proven: bool, whole: bool) {
+        for node in named_by.iter().filter(|_| whole) {
+            let (named, unproven) = self.named.entry(*node).or_default();
+            *named += 1;
+            *unproven += usize::from(!is_proven);
+        }
+    }
+
+    /// Asks nobody any more who mostly names what does not prove.
+    fn drop_liars(&mut self) {
+        for (node, (named, unproven)) in &self.named {
+            let invents = *unproven >= INVENTED_MIN && *unproven * 2 > *named;
+            if invents && self.dropped.insert(*node) {
+                tracing::warn!(%node, "node invents entries and is not asked for this listing");
+                self.faults.add(*node, NodeFault::Lied(LightError::OtherAnswer));
+            }
+        }
     }
 }
 

@@ -45,6 +45,8 @@ enum Lie {
     Swallows,
     /// Says that nobody can pay.
     Refuses,
+    /// Invents entries of indexes, as many as are asked for.
+    Invents,
     Busy,
 }
 
@@ -70,6 +72,8 @@ struct Seen {
     bytes: BTreeMap<u64, BTreeSet<Vec<u8>>>,
     /// To whom, and what that node did about it.
     nodes: Vec<(usize, Lie)>,
+    /// Pages of invented entries.
+    invented: usize,
 }
 
 /// Four nodes with one chain, owned by one task.
@@ -232,6 +236,11 @@ impl Swarm {
             }
             LedgerRequest::Index { query, after, limit } => {
                 let range = query.range();
+                if lie == Lie::Invents {
+                    self.seen.invented += 1;
+                    let start = after.unwrap_or(range.start);
+                    return Response::Ledger(Box::new(invented(&start, limit)));
+                }
                 let entries = self.chain.store.index(&range.start..&range.end, usize::MAX);
                 let entries = entries.unwrap().into_iter();
                 let entries = entries.filter(|entry| Some(entry) > after.as_ref());
@@ -320,6 +329,60 @@ impl Swarm {
         });
         LedgerResponse::Handovers { handovers: handovers.collect() }
     }
+}
+
+/// Entries above one, as long as those of any index that is asked for, and very close to it: they
+/// never come to an end.
+fn invented(after: &[u8], limit: u16) -> LedgerResponse {
+    let (kind, rest) = after.split_at(1);
+    let bytes = if kind == [5] { 32 } else { 44 };
+    let mut number: Vec<u8> =
+        rest.iter().copied().chain(std::iter::repeat(0)).take(bytes).collect();
+    let next = |_| {
+        for digit in number.iter_mut().rev() {
+            *digit = digit.wrapping_add(1);
+            if *digit != 0 {
+                break;
+            }
+        }
+        [kind, &number].concat()
+    };
+    LedgerResponse::Index { entries: (0..limit).map(next).collect() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_invents_entries_without_end_neither_holds_up_nor_spoils_a_listing() {
+    let genesis = genesis();
+    let (client, orders) = swarm(&genesis, young_chain(&genesis)).await;
+    let ledger = client.ledger();
+    for i in 2..5 {
+        ledger.submit(vec![pay(i)], &account_key(0)).await.unwrap();
+    }
+    let honest = ledger.nodes().await.unwrap().value;
+    assert_eq!(honest.len(), NODES);
+    let members = ledger.committee().members().to_vec();
+    let lightest = members.iter().min_by_key(|member| member.weight()).unwrap().node;
+    let liar = (0..NODES).find(|i| node(*i) == lightest).unwrap();
+    orders.send(Order::Lie(liar, Lie::Invents)).await.unwrap();
+    let mut asked = 0;
+    for _ in 0..NODES {
+        assert_eq!(ledger.nodes().await.unwrap().value, honest);
+        let history = ledger.history(account(0), None, 2).await.unwrap();
+        let nonces: Vec<_> =
+            history.iter().map(|item| item.transaction.transaction.nonce).collect();
+        assert_eq!(nonces, [2, 1]);
+        let before = asked;
+        asked = seen(&orders).await.invented;
+        assert!(asked - before <= 2, "one page of each listing, then never again: {asked}");
+    }
+    assert!(asked > 0, "the liar was among those asked");
+    // All of them lie: the listing ends, too.
+    for i in 0..NODES {
+        orders.send(Order::Lie(i, Lie::Invents)).await.unwrap();
+    }
+    let ended = ledger.nodes().await;
+    assert!(matches!(ended, Err(LedgerError::NoAnswer { .. })), "{ended:?}");
+    client.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

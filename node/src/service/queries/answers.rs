@@ -5,8 +5,8 @@ use std::sync::Arc;
 use floe_protocol::{
     index::{Epoch, Height},
     ledger::{
-        Key, ReadError, SignedTransaction, State, StateProof, StateReader, SystemOperation,
-        TransactionError, TransactionId, VerifiedTransaction,
+        Key, OperationError, ReadError, SignedTransaction, State, StateProof, StateReader,
+        SystemOperation, TransactionError, TransactionId, VerifiedTransaction,
     },
     light::{CertifiedHeader, Inclusion},
     message::{
@@ -16,7 +16,10 @@ use floe_protocol::{
 };
 use floe_storage::{LedgerStore, StorageError};
 
-use crate::service::ledger::Ledger;
+use crate::service::{
+    judging::{BlsBudget, by_newest, check_certificates},
+    ledger::Ledger,
+};
 
 /// Bytes of blocks that one answer carries, at most; a block always fits.
 const BLOCKS_BYTES: usize = 1 << 20;
@@ -27,8 +30,9 @@ pub(super) struct Answers {
     ledger: Ledger,
 }
 
-/// Why there is no answer: the store failed, which stops the node elsewhere too. Whoever asked
-/// is told nothing, for an empty answer would be a lie.
+/// Why there is no answer: the store failed, which stops the node elsewhere too, or the node runs
+/// so far ahead that each state is forgotten while it is read. Whoever asked is told nothing, for
+/// an empty answer would be a lie.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ReadFailure {
     #[error(transparent)]
@@ -58,7 +62,7 @@ impl Answers {
         &self,
         transactions: &[Vec<u8>],
     ) -> Result<Vec<Result<Arc<VerifiedTransaction>, SubmitError>>, ReadFailure> {
-        let state = self.state();
+        let mut budget = BlsBudget::default();
         let mut malformed = Vec::with_capacity(transactions.len());
         let mut parsed = Vec::with_capacity(transactions.len());
         for bytes in transactions {
@@ -70,7 +74,7 @@ impl Answers {
                 Err(error) => malformed.push(Some(error)),
             }
         }
-        let mut verified = SignedTransaction::verify_all(parsed, state.chain()).into_iter();
+        let mut verified = SignedTransaction::verify_all(parsed, self.state().chain()).into_iter();
         let judge = |malformed: Option<TransactionError>| {
             let verified = match malformed {
                 Some(error) => Err(error),
@@ -80,11 +84,29 @@ impl Answers {
                 Ok(verified) => verified,
                 Err(error) => return Ok(Err(SubmitError::from(&error))),
             };
-            // By the ledger's time: a wrong clock here is no reason to turn wallets away.
-            let checked = state.check(self.store(), &verified, state.tip().time)?;
+            if !budget.allows(verified.transaction()) {
+                return Ok(Err(SubmitError::Full));
+            }
+            let checked = by_newest(|| self.state(), |state| self.checked(state, &verified))?;
             Ok(checked.map(|()| Arc::new(verified)).map_err(|error| SubmitError::from(&error)))
         };
         malformed.into_iter().map(judge).collect()
+    }
+
+    /// What is taken here is told to others, who convict those that tell wrong certificates.
+    fn checked(
+        &self,
+        state: &State,
+        verified: &VerifiedTransaction,
+    ) -> Result<Result<(), OperationError>, ReadError> {
+        let transaction = verified.transaction();
+        // By the ledger's time: a wrong clock here is no reason to turn wallets away.
+        let checked = state.check(self.store(), verified, state.tip().time)?;
+        let next = state.account(self.store(), &transaction.sender)?.nonce;
+        if checked.is_ok() && transaction.nonce > next {
+            return check_certificates(state, self.store(), transaction);
+        }
+        Ok(checked)
     }
 
     /// Judges a system operation against the newest state.
@@ -92,7 +114,8 @@ impl Answers {
         &self,
         operation: &SystemOperation,
     ) -> Result<Result<(), SubmitError>, ReadFailure> {
-        let checked = self.state().check_system(self.store(), operation)?;
+        let checked =
+            by_newest(|| self.state(), |state| state.check_system(self.store(), operation))?;
         Ok(checked.map_err(|error| SubmitError::from(&error)))
     }
 

@@ -13,16 +13,29 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use floe_protocol::{blob::BlobId, index::Height, ledger::Event};
+use floe_protocol::{
+    blob::BlobId,
+    index::Height,
+    ledger::{Event, ReadError},
+};
 use floe_storage::Store;
-use tokio::sync::broadcast::error::RecvError;
+use tokio::{
+    sync::broadcast::{self, error::RecvError},
+    time::{Instant, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::blob_locks::BlobLocks;
-use crate::service::{blocking, ledger::Ledger};
+use crate::service::{
+    blocking,
+    judging::by_newest,
+    ledger::{CommittedBlock, Ledger},
+};
 
 /// Blobs compared with the state in one step.
 const COMPARED_MAX: usize = 256;
+/// Blobs that end during a comparison and are remembered; beyond that another one is due.
+const MEANWHILE_MAX: usize = 65_536;
 
 /// Removes ended blobs.
 #[derive(Clone, Debug)]
@@ -49,7 +62,7 @@ enum Failed {
     #[error(transparent)]
     Storage(#[from] floe_storage::StorageError),
     #[error(transparent)]
-    Ledger(#[from] floe_protocol::ledger::ReadError),
+    Ledger(#[from] ReadError),
 }
 
 impl Collector {
@@ -69,14 +82,23 @@ impl Collector {
         let mut blocks = self.ledger.committed();
         // Where the next comparison is due, if one is.
         let mut compare_at = Some(Height::new(0));
+        // Missed blocks ask for another one, but not before this.
+        let mut rested = Instant::now();
         loop {
             let height = self.ledger.state().borrow().tip().height;
-            if compare_at.is_some_and(|due| height >= due) {
-                compare_at = self.compare(ends).await?;
+            let is_due = compare_at.is_some_and(|due| height >= due);
+            if is_due && Instant::now() >= rested {
+                let started = Instant::now();
+                let meanwhile;
+                (compare_at, meanwhile) = self.compare_beside(&mut blocks, ends).await?;
+                rested = Instant::now() + started.elapsed();
+                compare_at = compare_at.max(self.remove_all(meanwhile, ends).await?);
+                continue;
             }
             let block = tokio::select! {
                 () = ends[0].cancelled() => return Ok(()),
                 () = ends[1].cancelled() => return Ok(()),
+                () = sleep_until(rested), if is_due && Instant::now() < rested => continue,
                 block = blocks.recv() => block,
             };
             let ended = match block {
@@ -87,12 +109,51 @@ impl Collector {
                 }
                 Err(RecvError::Closed) => return Ok(()),
             };
-            for blob in ended {
-                if let Fate::Open(height) = self.remove_if_over(blob).await? {
-                    compare_at = Some(compare_at.map_or(height, |due| due.max(height)));
+            compare_at = compare_at.max(self.remove_all(ended, ends).await?);
+        }
+    }
+
+    /// Compares while blocks go on; also the blobs that ended meanwhile. A comparison may take
+    /// longer than the blocks that are kept for this service.
+    async fn compare_beside(
+        &self,
+        blocks: &mut broadcast::Receiver<Arc<CommittedBlock>>,
+        ends: &[CancellationToken; 2],
+    ) -> Result<(Option<Height>, BTreeSet<BlobId>), Failed> {
+        let compare = self.compare(ends);
+        tokio::pin!(compare);
+        let (mut meanwhile, mut missed) = (BTreeSet::new(), None);
+        loop {
+            let block = tokio::select! {
+                again = &mut compare => return Ok((again?.max(missed), meanwhile)),
+                block = blocks.recv() => block,
+            };
+            match block {
+                Ok(block) if meanwhile.len() < MEANWHILE_MAX => {
+                    meanwhile.extend(ended(block.events.iter()));
                 }
+                Ok(_) | Err(RecvError::Lagged(_)) => missed = Some(Height::new(0)),
+                Err(RecvError::Closed) => return Ok((compare.await?, meanwhile)),
             }
         }
+    }
+
+    /// Removes those that are over; the height at which to look again, if there is one.
+    async fn remove_all(
+        &self,
+        blobs: impl IntoIterator<Item = BlobId>,
+        ends: &[CancellationToken; 2],
+    ) -> Result<Option<Height>, Failed> {
+        let mut again = None;
+        for blob in blobs {
+            if ends.iter().any(CancellationToken::is_cancelled) {
+                break;
+            }
+            if let Fate::Open(height) = self.remove_if_over(blob).await? {
+                again = again.max(Some(height));
+            }
+        }
+        Ok(again)
     }
 
     /// Looks at everything that is stored; the height at which to look again, if there is one.
@@ -104,11 +165,7 @@ impl Collector {
             let Some(page) = page.transpose()? else { return Ok(None) };
             let Some(last) = page.last() else { return Ok(again) };
             after = Some(*last);
-            for blob in page {
-                if let Fate::Open(height) = self.remove_if_over(blob).await? {
-                    again = again.max(Some(height));
-                }
-            }
+            again = again.max(self.remove_all(page, ends).await?);
         }
         Ok(again)
     }
@@ -123,15 +180,24 @@ impl Collector {
     fn remove_if_over_now(&self, blob: &BlobId) -> Result<Fate, Failed> {
         let _lock = self.locks.remove(blob);
         let Some(stored) = self.store.blob(blob)? else { return Ok(Fate::Gone) };
-        let state = self.ledger.state().borrow().clone();
-        let known = state.blob(self.ledger.store().as_ref(), blob)?;
+        let newest = || self.ledger.state().borrow().clone();
+        let known = by_newest(newest, |state| {
+            Ok((state.blob(self.ledger.store().as_ref(), blob)?, state.tip().height))
+        });
+        let (known, height) = match known {
+            // The ledger runs ahead of whoever reads it: look again at the next height.
+            Err(ReadError::NoSuchVersion { .. }) => {
+                return Ok(Fate::Open(newest().next_height()));
+            }
+            known => known?,
+        };
         if known.is_some_and(|blob| !blob.invalid) {
             return Ok(Fate::Kept);
         }
-        if state.tip().height < stored.height {
+        if height < stored.height {
             return Ok(Fate::Open(stored.height));
         }
-        self.store.remove_blob(blob, state.parameters().n_shards)?;
+        self.store.remove_blob(blob, newest().parameters().n_shards)?;
         tracing::debug!(%blob, "nobody pays for it any more: removed");
         Ok(Fate::Gone)
     }

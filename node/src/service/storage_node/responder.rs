@@ -15,7 +15,7 @@ use floe_protocol::{
     certificate::ConfirmedFact,
     encoding::{self, Axis, DigestTable, EncodingConfig},
     index::{ShardIndex, SliverPairIndex},
-    ledger::{ReadError, Registration, State},
+    ledger::{Key, ReadError, Registration, State, StateReader},
     message::{InvalidReason, NodeStatus, Refusal, Request, Response},
     registration::RegistrationId,
 };
@@ -25,6 +25,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::blob_locks::BlobLocks;
 use crate::{key_file::NodeKeys, network::Network, service::ledger::Ledger};
+
+/// What a node that its own ledger has overtaken asks others to wait.
+const OVERTAKEN_RETRY_AFTER_MS: u32 = 100;
 
 /// Answers requests from the store.
 #[derive(Debug)]
@@ -93,7 +96,13 @@ impl Responder {
     fn living(&self, state: &State, id: &RegistrationId) -> Result<Registration, Refusal> {
         let registration = state.registration(self.ledger.store().as_ref(), id);
         registration
-            .map_err(|error| self.ledger_failed(&error))?
+            .map_err(|error| match error {
+                // Blocks come faster than this node answers.
+                ReadError::NoSuchVersion { .. } => {
+                    Refusal::Busy { retry_after_ms: OVERTAKEN_RETRY_AFTER_MS }
+                }
+                error => self.ledger_failed(&error),
+            })?
             .filter(|registration| registration.is_alive(state.summary().epoch))
             .ok_or(Refusal::NotRegistered)
     }
@@ -214,10 +223,35 @@ impl Responder {
         if !missing.is_empty() {
             return Ok(Response::Missing { pairs: missing });
         }
+        self.raise_height(&state, blob, id)?;
         self.store.flush().map_err(|error| self.ours(&error))?;
         let epoch = state.summary().epoch;
         let fact = ConfirmedFact { epoch, blob, registration: *id };
         Ok(Response::Confirmed { epoch, signature: fact.sign(state.chain(), &self.keys.bls) })
+    }
+
+    /// Notes that the ledger knows the blob now, if what is stored is older than the registration:
+    /// a state from before it says nothing about the blob.
+    fn raise_height(
+        &self,
+        state: &State,
+        blob: BlobId,
+        id: &RegistrationId,
+    ) -> Result<(), Refusal> {
+        let stored = self.store.blob(&blob).map_err(|error| self.ours(&error))?;
+        let stored = stored.ok_or(Refusal::TableMissing)?;
+        let key = Key::Registration(*id).hash();
+        let known_then = match self.ledger.store().value(&key, stored.height.get()) {
+            Ok(value) => matches!(value, Some((_, Some(_)))),
+            // So old that it is forgotten.
+            Err(ReadError::NoSuchVersion { .. }) => false,
+            Err(error) => return Err(self.ledger_failed(&error)),
+        };
+        if known_then || stored.height >= state.tip().height {
+            return Ok(());
+        }
+        let height = state.tip().height;
+        self.store.put_table(&stored.header, height, &[]).map_err(|error| self.ours(&error))
     }
 
     fn read_sliver(

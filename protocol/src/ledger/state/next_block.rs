@@ -337,7 +337,7 @@ impl Run<'_> {
         let ours = |failure: Failure| match failure {
             Failure::Read(error) => error,
             // Nothing here depends on what a block says, so a refusal is a damaged store.
-            Failure::Refused(error) => ReadError(error.into()),
+            Failure::Refused(error) => ReadError::Failed(error.into()),
         };
         self.executor.sweep().map_err(ours)?;
         let committee = self.executor.tick().map_err(ours)?;
