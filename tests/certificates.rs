@@ -136,8 +136,10 @@ async fn only_a_true_certificate_certifies_and_a_refused_one_changes_nothing() {
     let committee = peer.committee();
     let blob = Written::honest(peer.config(), test_support::blob(5, 100));
     let other = Written::honest(peer.config(), test_support::blob(6, 100));
+    // An account gets a second one only for other terms.
+    let longer = Wanted { epochs: WANTED.epochs + 1, ..WANTED };
     let [registration, again] =
-        [peer.register(&blob, wallet, WANTED).await, peer.register(&blob, wallet, WANTED).await];
+        [peer.register(&blob, wallet, WANTED).await, peer.register(&blob, wallet, longer).await];
     let of_other = peer.register(&other, wallet, WANTED).await;
     let fact = peer.fact(blob.id(), registration);
     let confirmations = peer.upload(&blob, registration, [0, 1, 3]).await;

@@ -4,10 +4,12 @@
 //! flush, sign, answer*, in that order; [`Responder`] holds it, one method per request. The task
 //! itself only bounds how many requests run at a time and how many wait, in all and of one peer:
 //! beyond that the answer is `Busy`, so no stranger can make the node queue without end or keep the
-//! others out.
+//! others out. What nobody pays for any more is removed by the collector, and its disk space given
+//! back by the compactor.
 
 mod blob_locks;
-pub(super) mod collector;
+mod collector;
+mod compactor;
 mod responder;
 
 use std::{sync::Arc, time::Duration};
@@ -19,7 +21,7 @@ use floe_protocol::{
 use floe_storage::Store;
 use tokio::{
     sync::{
-        Semaphore,
+        Notify, Semaphore,
         mpsc::{self, error::TrySendError},
     },
     task::JoinSet,
@@ -61,7 +63,10 @@ pub(crate) async fn run(args: Args) {
     let Args { ledger, keys, store, network, mut requests, queries, limits, cancel } = args;
     let broken = CancellationToken::new();
     let locks = Arc::new(BlobLocks::default());
-    let collector = Collector::new(ledger.clone(), store.clone(), Arc::clone(&locks));
+    let removed = Arc::new(Notify::new());
+    let (collected, removal) = (store.clone(), Arc::clone(&removed));
+    let collector = Collector::new(ledger.clone(), collected, Arc::clone(&locks), removal);
+    let compaction = compactor::run(store.clone(), removed, (cancel.clone(), broken.clone()));
     let keys_and_store = (keys, store);
     let responder = Responder::new(ledger, keys_and_store, locks, network, broken.clone());
     let mut service = Service {
@@ -74,6 +79,7 @@ pub(crate) async fn run(args: Args) {
         tasks: JoinSet::new(),
     };
     service.tasks.spawn(collector.run(cancel.clone(), broken.clone()));
+    service.tasks.spawn(compaction);
     loop {
         tokio::select! {
             () = cancel.cancelled() => break,

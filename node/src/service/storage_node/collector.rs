@@ -20,7 +20,10 @@ use floe_protocol::{
 };
 use floe_storage::Store;
 use tokio::{
-    sync::broadcast::{self, error::RecvError},
+    sync::{
+        Notify,
+        broadcast::{self, error::RecvError},
+    },
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
@@ -43,6 +46,8 @@ pub(crate) struct Collector {
     ledger: Ledger,
     store: Store,
     locks: Arc<BlobLocks>,
+    /// Told of each removal: what it left in half-empty files can be given back.
+    removed: Arc<Notify>,
 }
 
 /// What became of a blob that may have ended.
@@ -66,8 +71,13 @@ enum Failed {
 }
 
 impl Collector {
-    pub(super) const fn new(ledger: Ledger, store: Store, locks: Arc<BlobLocks>) -> Self {
-        Self { ledger, store, locks }
+    pub(super) const fn new(
+        ledger: Ledger,
+        store: Store,
+        locks: Arc<BlobLocks>,
+        removed: Arc<Notify>,
+    ) -> Self {
+        Self { ledger, store, locks, removed }
     }
 
     /// Runs until one of the tokens is cancelled, and cancels `broken` if a store fails.
@@ -92,7 +102,7 @@ impl Collector {
                 let meanwhile;
                 (compare_at, meanwhile) = self.compare_beside(&mut blocks, ends).await?;
                 rested = Instant::now() + started.elapsed();
-                compare_at = compare_at.max(self.remove_all(meanwhile, ends).await?);
+                compare_at = earlier(compare_at, self.remove_all(meanwhile, ends).await?);
                 continue;
             }
             let block = tokio::select! {
@@ -109,7 +119,7 @@ impl Collector {
                 }
                 Err(RecvError::Closed) => return Ok(()),
             };
-            compare_at = compare_at.max(self.remove_all(ended, ends).await?);
+            compare_at = earlier(compare_at, self.remove_all(ended, ends).await?);
         }
     }
 
@@ -125,7 +135,7 @@ impl Collector {
         let (mut meanwhile, mut missed) = (BTreeSet::new(), None);
         loop {
             let block = tokio::select! {
-                again = &mut compare => return Ok((again?.max(missed), meanwhile)),
+                again = &mut compare => return Ok((earlier(again?, missed), meanwhile)),
                 block = blocks.recv() => block,
             };
             match block {
@@ -150,7 +160,7 @@ impl Collector {
                 break;
             }
             if let Fate::Open(height) = self.remove_if_over(blob).await? {
-                again = again.max(Some(height));
+                again = earlier(again, Some(height));
             }
         }
         Ok(again)
@@ -165,7 +175,7 @@ impl Collector {
             let Some(page) = page.transpose()? else { return Ok(None) };
             let Some(last) = page.last() else { return Ok(again) };
             after = Some(*last);
-            again = again.max(self.remove_all(page, ends).await?);
+            again = earlier(again, self.remove_all(page, ends).await?);
         }
         Ok(again)
     }
@@ -198,9 +208,15 @@ impl Collector {
             return Ok(Fate::Open(stored.height));
         }
         self.store.remove_blob(blob, newest().parameters().n_shards)?;
+        self.removed.notify_one();
         tracing::debug!(%blob, "nobody pays for it any more: removed");
         Ok(Fate::Gone)
     }
+}
+
+/// The earlier of two heights at which to look again.
+fn earlier(one: Option<Height>, other: Option<Height>) -> Option<Height> {
+    one.into_iter().chain(other).min()
 }
 
 /// The blobs that ended.
