@@ -236,8 +236,7 @@ fn an_owner_may_be_given_many_registrations_and_pays_for_few_looks() {
         read.push(entries_read(&chain, &key));
         assert_eq!(refusal(&chain, &key, 5, true), None, "gift {gift}");
     }
-    assert!(read.is_sorted() && read[23] <= read[0] + 7, "{read:?}");
-    assert_eq!(read[8], read[23], "{read:?}");
+    assert!(read[8..].iter().all(|entries| *entries == read[7]), "{read:?}");
     // Its own is found if it is among the first, and else bought as before this rule.
     for _ in 0..4 {
         let before = chain.balance(&id(&key));
