@@ -369,7 +369,7 @@ mod tests {
 
         fn index(&self, range: Range<&[u8]>, limit: usize) -> Result<Vec<Vec<u8>>, ReadError> {
             let entries = self.store.index(range, limit)?;
-            self.read.set(self.read.get() + entries.len());
+            self.read.set(self.read.get().saturating_add(entries.len()));
             Ok(entries)
         }
     }
