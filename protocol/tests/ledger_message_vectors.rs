@@ -122,6 +122,8 @@ fn submit_errors() -> Vec<SubmitError> {
         R::Price,
         R::Capacity,
         R::Registration,
+        R::AlreadyRegistered,
+        R::OtherEnd,
         R::AlreadyCertified,
         R::Certificate,
         R::NameVersion,

@@ -378,6 +378,14 @@ fn refusals_of_the_state_keep_what_a_wallet_can_act_on() {
         (OperationError::Fee { fee, min }, SubmitError::Fee { min }),
         (OperationError::NoNode, SubmitError::Refused(RefusedOperation::Node)),
         (OperationError::Permanent, SubmitError::Refused(RefusedOperation::Registration)),
+        (
+            OperationError::AlreadyRegistered { registration: RegistrationId::new([9; 32]) },
+            SubmitError::Refused(RefusedOperation::AlreadyRegistered),
+        ),
+        (
+            OperationError::OtherEnd { end: Epoch::new(7) },
+            SubmitError::Refused(RefusedOperation::OtherEnd),
+        ),
     ] {
         assert_eq!(SubmitError::from(&error), submit, "{error}");
     }

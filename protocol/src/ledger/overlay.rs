@@ -234,6 +234,28 @@ impl<'a> Overlay<'a> {
         Ok(entries)
     }
 
+    /// At most `limit` entries of the index in `range`: the first, and then those among as many in
+    /// the store and as many that the block has changed as are still there. So the work is bounded
+    /// whatever the block has done before: an owner may have thousands of entries.
+    pub(super) fn few_index(
+        &mut self,
+        range: &IndexRange,
+        limit: usize,
+    ) -> Result<Vec<Vec<u8>>, ReadError> {
+        let Some(start) = self.first_index(range)? else { return Ok(Vec::new()) };
+        let stored = match self.parent {
+            Some(_) => self.reader.index(&start..&range.end, limit)?,
+            None => Vec::new(),
+        };
+        let living = stored.into_iter().filter(|entry| !self.index.contains_key(entry));
+        let changed = self.index.range::<Vec<u8>, _>(&start..&range.end).take(limit);
+        let added = changed.filter(|(_, present)| **present).map(|(entry, _)| entry.clone());
+        let mut entries: Vec<_> = living.chain(added).collect();
+        entries.sort_unstable();
+        entries.truncate(limit);
+        Ok(entries)
+    }
+
     /// Where a transaction begins: what was done before stays. So a block needs the memory to
     /// undo one transaction, never all of them.
     pub(super) fn savepoint(&mut self) {
@@ -307,12 +329,12 @@ impl<'a> Overlay<'a> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::{cell::Cell, collections::BTreeSet, ops::Range};
 
     use proptest::{collection::vec, prelude::*};
 
     use super::*;
-    use crate::ledger::MemoryStore;
+    use crate::ledger::{MemoryStore, VersionedValue};
 
     fn entry(number: u8) -> IndexEntry {
         let registration = RegistrationId::new([number / 2; 32]);
@@ -327,6 +349,54 @@ mod tests {
     fn expected(model: &BTreeSet<u8>, of: u8) -> Option<Vec<u8>> {
         let first = model.iter().find(|number| *number % 2 == of % 2);
         first.map(|number| entry(*number).to_bytes())
+    }
+
+    /// A store that counts what is read of its index.
+    #[derive(Default)]
+    struct Counting {
+        store: MemoryStore,
+        read: Cell<usize>,
+    }
+
+    impl StateReader for Counting {
+        fn node(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+            self.store.node(key)
+        }
+
+        fn value(&self, key: &Hash, version: u64) -> Result<Option<VersionedValue>, ReadError> {
+            self.store.value(key, version)
+        }
+
+        fn index(&self, range: Range<&[u8]>, limit: usize) -> Result<Vec<Vec<u8>>, ReadError> {
+            let entries = self.store.index(range, limit)?;
+            self.read.set(self.read.get().saturating_add(entries.len()));
+            Ok(entries)
+        }
+    }
+
+    /// Whoever removes many entries, but not the first, lets nobody read them all again each time.
+    #[test]
+    fn a_few_entries_cost_a_few_reads_whatever_was_removed() {
+        let entry = |number: u16| {
+            let mut registration = [0; 32];
+            registration[..2].copy_from_slice(&number.to_be_bytes());
+            IndexEntry::CertifiedEnd(blob(0), Epoch::new(9), RegistrationId::new(registration))
+        };
+        let mut reader = Counting::default();
+        let index_added = (0..2_000).map(|number| entry(number).to_bytes()).collect();
+        reader.store.write(StateChange { index_added, ..StateChange::default() });
+        let mut overlay = Overlay::new(&reader, Some(Height::new(0)));
+        (1..1_990).for_each(|number| overlay.remove_index(entry(number)));
+        (2_000..4_000).for_each(|number| overlay.add_index(entry(number)));
+        let range = IndexRange::certified_ends(&blob(0));
+        for _ in 0..10 {
+            assert_eq!(overlay.few_index(&range, 8).unwrap(), [entry(0).to_bytes()]);
+        }
+        assert_eq!(reader.read.get(), 10 * (FIRST_PAGE + 8));
+        overlay.remove_index(entry(0));
+        let few = overlay.few_index(&range, 8).unwrap();
+        let first: Vec<_> = (1_990..1_998).map(|number| entry(number).to_bytes()).collect();
+        assert_eq!(few, first);
     }
 
     proptest! {
@@ -367,8 +437,15 @@ mod tests {
                     _ => {}
                 }
                 let range = IndexRange::certified_ends(&blob(number));
+                let few = overlay.few_index(&range, 4).unwrap();
                 let first = overlay.first_index(&range).unwrap();
                 prop_assert_eq!(&first, &expected(&model, number));
+                let all = overlay.index(&range, usize::MAX).unwrap();
+                prop_assert!(few.is_sorted() && few.len() <= 4);
+                prop_assert!(few.iter().all(|entry| all.contains(entry)));
+                prop_assert_eq!(few.first(), first.as_ref());
+                let removed = overlay.index.values().any(|present| !present);
+                prop_assert!(removed || few == all[..all.len().min(4)]);
                 prop_assert_eq!(overlay.index(&range, 1).unwrap().pop(), first);
             }
         }

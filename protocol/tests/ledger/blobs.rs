@@ -17,8 +17,8 @@ use proptest::prelude::*;
 
 use super::{
     FEE, N, STORAGE, WRITE, blob, bucket, certificate, certificate_of, certify, chain, commit,
-    delete, ends, extend, fails, frost, header, id, indexed, large_header, register, registered,
-    registration, spent, stored, transfer, vote,
+    delete, ends, extend, extension, fails, frost, header, id, indexed, large_header, register,
+    registered, registration, spent, stored, transfer, vote,
 };
 
 fn blob_ends(executed: &floe_protocol::ledger::Executed) -> usize {
@@ -103,7 +103,8 @@ fn capacity_ends_where_it_is_sold() {
     commit(&mut chain, &key, vec![delete(first)]);
     assert_eq!((bucket(&chain, 0).0, bucket(&chain, 1).0), (3, 0));
     chain.next_epoch();
-    commit(&mut chain, &key, vec![register(header(6), 1, true); 3]);
+    let operations = [6, 8, 9].map(|i| register(header(i), 1, true));
+    commit(&mut chain, &key, operations.to_vec());
     let signed = chain.sign(&key, vec![register(header(7), 1, true)]);
     assert_eq!(super::refused(&chain, &signed), full(1, 1));
 }
@@ -186,8 +187,9 @@ fn only_the_owner_extends_deletes_and_gives_away() {
     let (mine, _) = registered(&mut chain, &key, register(header(1), 5, true));
     let absent = RegistrationId::new([9; 32]);
     let give = |registration, to: &KeyPair| Operation::TransferBlob { registration, to: id(to) };
-    let operations =
-        |registration| [extend(registration, 1), delete(registration), give(registration, &other)];
+    let operations = |registration| {
+        [extend(registration, 5, 1), delete(registration), give(registration, &other)]
+    };
     for operation in operations(mine) {
         let error = OperationError::NotOwner { owner: id(&key) };
         assert_eq!(fails(&chain, &other, operation.clone()), error, "{operation:?}");
@@ -196,7 +198,7 @@ fn only_the_owner_extends_deletes_and_gives_away() {
         let error = fails(&chain, &key, operation.clone());
         assert_eq!(error, OperationError::NoRegistration, "{operation:?}");
     }
-    assert_eq!(fails(&chain, &key, extend(mine, 1)), OperationError::NotCertified);
+    assert_eq!(fails(&chain, &key, extension(&chain, mine, 1)), OperationError::NotCertified);
     let operation = certify(&chain, mine, &header(1));
     commit(&mut chain, &key, vec![operation]);
     let permanent = stored(&mut chain, &key, header(1), 5, false);
@@ -220,14 +222,15 @@ fn an_extension_is_bounded_and_agreed() {
     let key = account_key(0);
     let mine = stored(&mut chain, &key, header(1), 100, true);
     let error = OperationError::TooFarAhead { epochs: 105, max: 104 };
-    assert_eq!(fails(&chain, &key, extend(mine, 5)), error);
-    let error = fails(&chain, &key, extend(mine, u32::MAX));
+    assert_eq!(fails(&chain, &key, extension(&chain, mine, 5)), error);
+    let error = fails(&chain, &key, extension(&chain, mine, u32::MAX));
     let epochs = u64::from(u32::MAX) + 100;
     assert_eq!(error, OperationError::TooFarAhead { epochs, max: 104 });
     let (price, max_payment) = (frost(4 * STORAGE), frost(4 * STORAGE - 1));
-    let cheap = Operation::ExtendBlob { registration: mine, epochs: 4, max_payment };
+    let end = Epoch::new(100);
+    let cheap = Operation::ExtendBlob { registration: mine, end, epochs: 4, max_payment };
     assert_eq!(fails(&chain, &key, cheap), OperationError::Price { price, max_payment });
-    let exact = Operation::ExtendBlob { registration: mine, epochs: 4, max_payment: price };
+    let exact = Operation::ExtendBlob { registration: mine, end, epochs: 4, max_payment: price };
     commit(&mut chain, &key, vec![exact]);
     assert_eq!(registration(&chain, mine).unwrap().end, Epoch::new(104));
     assert_eq!(bucket(&chain, 103), (1, STORAGE));
@@ -242,10 +245,12 @@ fn refunds_are_exact_after_price_changes_and_extensions() {
     chain.next_epoch();
     let prices = Prices { storage: frost(700), write: frost(900), capacity_units: 1 << 20 };
     assert_eq!(chain.state.summary().prices, prices);
-    commit(&mut chain, &key, vec![extend(mine, 2)]);
+    let operation = extension(&chain, mine, 2);
+    commit(&mut chain, &key, vec![operation]);
     vote(&mut chain, 30, 40, 1 << 20);
     chain.next_epoch();
-    commit(&mut chain, &key, vec![extend(mine, 1)]);
+    let operation = extension(&chain, mine, 1);
+    commit(&mut chain, &key, vec![operation]);
     // Epochs 0, 1, 2 at the first price, 3 and 4 at the second, 5 at the third; now is 2.
     let before: Vec<_> = (0..7).map(|epoch| bucket(&chain, epoch)).collect();
     let balance = chain.balance(&id(&key));
@@ -298,12 +303,12 @@ fn an_uncertified_registration_lapses_after_the_epoch_behind_its_own() {
 #[test]
 fn a_blob_with_two_owners_survives_the_deletion_by_one() {
     let mut chain = chain();
-    let (key, other) = (account_key(0), account_key(1));
+    let (key, other, third) = (account_key(0), account_key(1), account_key(2));
     // Somebody else's before, one's own, and somebody else's after.
     let (before, paid) = registered(&mut chain, &other, register(header(1), 5, true));
     let mine = stored(&mut chain, &key, header(1), 5, true);
     let certified = blob(&chain, &header(1)).unwrap().certified.unwrap();
-    let (after, paid_later) = registered(&mut chain, &other, register(header(1), 5, true));
+    let (after, paid_later) = registered(&mut chain, &third, register(header(1), 5, true));
     assert_eq!(paid, paid_later, "each pays in full");
     assert_eq!(blob(&chain, &header(1)).unwrap().registrations, 3);
     assert_eq!(blob(&chain, &header(1)).unwrap().certified, Some(certified));
@@ -316,7 +321,7 @@ fn a_blob_with_two_owners_survives_the_deletion_by_one() {
     commit(&mut chain, &other, vec![operation]);
     let again = blob(&chain, &header(1)).unwrap().certified.unwrap();
     assert_eq!(again.number, certified.number + 1, "numbers are never used again");
-    let executed = commit(&mut chain, &other, vec![delete(after)]);
+    let executed = commit(&mut chain, &third, vec![delete(after)]);
     assert_eq!(blob_ends(&executed), 0);
     assert_eq!(blob(&chain, &header(1)).unwrap().certified, Some(again));
     let executed = commit(&mut chain, &other, vec![delete(before)]);
@@ -348,11 +353,12 @@ fn the_certified_life_of_a_blob_is_that_of_its_living_registrations() {
     let permanent = stored(&mut chain, &key, header(1), 2, false);
     let now = blob(&chain, &header(1)).unwrap();
     assert_eq!((now.certified, now.permanent_end), (Some(left), Some(Epoch::new(3))));
-    commit(&mut chain, &key, vec![extend(permanent, 20)]);
+    let operation = extension(&chain, permanent, 20);
+    commit(&mut chain, &key, vec![operation]);
     let now = blob(&chain, &header(1)).unwrap();
     assert_eq!(now.certified.unwrap().end, Epoch::new(23));
     assert_eq!(now.permanent_end, Some(Epoch::new(23)));
-    commit(&mut chain, &key, vec![extend(second, 1), delete(second)]);
+    commit(&mut chain, &key, vec![extend(second, 10, 1), delete(second)]);
     let now = blob(&chain, &header(1)).unwrap();
     assert_eq!(now.certified.unwrap().end, Epoch::new(23));
     assert_eq!(now.certified.unwrap().number, 0);
@@ -364,7 +370,7 @@ fn a_dead_blob_that_waits_for_the_sweep_is_certified_anew() {
     let key = account_key(0);
     stored(&mut chain, &key, header(1), 1, true);
     let (later, _) = registered(&mut chain, &key, register(header(1), 5, true));
-    let (last, _) = registered(&mut chain, &key, register(header(1), 5, true));
+    let (last, _) = registered(&mut chain, &account_key(1), register(header(1), 5, true));
     chain.next_epoch();
     let (one, two) = (certify(&chain, later, &header(1)), certify(&chain, last, &header(1)));
     // One block: two are certified and one of them goes, before the dead one is swept.
@@ -378,12 +384,14 @@ fn a_dead_blob_that_waits_for_the_sweep_is_certified_anew() {
 #[test]
 fn the_sweep_is_bounded_and_goes_on() {
     let mut chain = chain();
-    let key = account_key(0);
-    let count = SWEEP_MAX + 30;
-    for start in (0..count).step_by(60) {
-        let operations = (start..count.min(start + 60)).map(|_| register(header(1), 1, true));
-        commit(&mut chain, &key, operations.collect());
+    // Each owner's is longer than its one before, and all lapse together.
+    let all: Vec<_> = (0..4).flat_map(|who| (2..72).map(move |epochs| (who, epochs))).collect();
+    assert_eq!(all.len(), SWEEP_MAX + 30);
+    for some in all.chunks(35) {
+        let operations = some.iter().map(|(_, epochs)| register(header(1), *epochs, true));
+        commit(&mut chain, &account_key(some[0].0), operations.collect());
     }
+    chain.next_epoch();
     chain.next_epoch();
     // What the sweep has not reached can be neither used nor refunded twice.
     let executed = chain.commit(&[]);
@@ -403,11 +411,11 @@ fn a_blob_proven_invalid_is_nobodys_any_more() {
     let mut chain = chain();
     let key = account_key(0);
     let mine = stored(&mut chain, &key, header(1), 5, true);
-    let (other, _) = registered(&mut chain, &key, register(header(1), 5, true));
+    let (other, _) = registered(&mut chain, &key, register(header(1), 6, true));
     let invalid = Blob { invalid: true, ..blob(&chain, &header(1)).unwrap() };
     plant_blob(&mut chain, &invalid);
     let operation = certify(&chain, other, &header(1));
-    for operation in [register(header(1), 1, true), operation, extend(mine, 1)] {
+    for operation in [register(header(1), 1, true), operation, extension(&chain, mine, 1)] {
         assert_eq!(fails(&chain, &key, operation), OperationError::BlobInvalid);
     }
     commit(&mut chain, &key, vec![delete(mine), delete(other)]);
@@ -429,7 +437,7 @@ fn prices_that_no_amount_can_hold_are_refused() {
     chain.next_epoch();
     let signed = chain.sign(&key, vec![register(header(2), 2, true)]);
     assert_eq!(super::refused(&chain, &signed), OperationError::Overflow);
-    let signed = chain.sign(&key, vec![extend(mine, 2)]);
+    let signed = chain.sign(&key, vec![extension(&chain, mine, 2)]);
     assert_eq!(super::refused(&chain, &signed), OperationError::Overflow);
 }
 

@@ -428,13 +428,15 @@ fn a_block_checks_a_bounded_number_of_certificates() {
     let senders: Vec<_> = (0..8).chain([0]).map(account_key).collect();
     let mut signed = Vec::new();
     for (i, key) in senders.iter().enumerate() {
-        let operations = vec![super::register(super::header(1), 1, true); 64];
-        let registered = chain.sign(key, operations);
+        // The last sender is the first once more, with another blob.
+        let header = super::header(u8::try_from(i / 8).unwrap());
+        let operations = (1..=64).map(|epochs| super::register(header, epochs, true));
+        let registered = chain.sign(key, operations.collect());
         let name = registered.id(&chain.id());
         chain.commit(&[registered]);
         let certify = (0..64).map(|index| {
             let registration = name.registration(&chain.id(), index);
-            super::certify(&chain, registration, &super::header(1))
+            super::certify(&chain, registration, &header)
         });
         signed.push((i, certify.collect::<Vec<_>>()));
     }
@@ -443,7 +445,6 @@ fn a_block_checks_a_bounded_number_of_certificates() {
         .into_iter()
         .map(|(i, operations)| {
             let mut transaction = chain.sign(&senders[i], operations).transaction;
-            // The last sender is the first once more.
             transaction.nonce += u64::from(i == 8);
             Transaction { expires, ..transaction }.sign(&chain.id(), &senders[i])
         })

@@ -91,7 +91,7 @@ fn a_state_answers_for_its_own_tip() {
     let (mine, _) = registered(&mut chain, &key, register(header(1), 1, true));
     let uncertified = chain.state.clone();
     let operation = certify(&chain, mine, &header(1));
-    commit(&mut chain, &key, vec![operation, extend(mine, 2)]);
+    commit(&mut chain, &key, vec![operation, extend(mine, 1, 2)]);
     let extended = chain.state.clone();
     for _ in 0..3 {
         chain.next_epoch();
@@ -129,9 +129,11 @@ fn a_state_answers_for_its_own_tip() {
 fn the_index_of_owners_follows_registrations() {
     let mut chain = chain();
     let mut expected = BTreeSet::new();
-    for (who, i) in [(0, 1), (1, 1), (0, 2), (1, 2), (0, 1), (1, 2), (1, 1), (0, 2)] {
+    let first = [(0, 1), (1, 1), (0, 2), (1, 2)].map(|owned| (owned, 5));
+    let longer = [(0, 1), (1, 2), (1, 1), (0, 2)].map(|owned| (owned, 6));
+    for ((who, i), epochs) in first.into_iter().chain(longer) {
         let key = account_key(who);
-        let (name, _) = registered(&mut chain, &key, register(header(i), 5, true));
+        let (name, _) = registered(&mut chain, &key, register(header(i), epochs, true));
         expected.insert((who, i, name));
     }
     let check = |chain: &Chain, expected: &BTreeSet<(u8, u8, RegistrationId)>| {

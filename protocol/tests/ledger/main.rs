@@ -11,6 +11,7 @@ mod lives;
 mod proofs;
 mod properties;
 mod refunds;
+mod repeats;
 mod staking;
 mod store_plan;
 mod transactions;
@@ -75,6 +76,12 @@ fn register(header: BlobHeader, epochs: u32, deletable: bool) -> Operation {
 fn extend(registration: RegistrationId, end: u64, epochs: u32) -> Operation {
     let end = Epoch::new(end);
     Operation::ExtendBlob { registration, end, epochs, max_payment: Amount::from_wal(100) }
+}
+
+/// An extension of what the registration is now; without one, of one that ends at once.
+fn extension(chain: &Chain, name: RegistrationId, epochs: u32) -> Operation {
+    let end = registration(chain, name).map_or(0, |registration| registration.end.get());
+    extend(name, end, epochs)
 }
 
 fn delete(registration: RegistrationId) -> Operation {

@@ -19,7 +19,8 @@ use floe_protocol::{
 use proptest::{collection::vec, prelude::*};
 
 use super::{
-    N, bucket, certify, ends, extend, frost, header, id, indexed, propose, register, registration,
+    N, bucket, certify, ends, extension, frost, header, id, indexed, propose, register,
+    registration,
 };
 
 /// What one account tries.
@@ -94,7 +95,7 @@ impl World {
             0 => super::transfer((who + 1) % 5, u128::from(size) * 1_000_000_007),
             1..=3 => register(header(u8::try_from(which).unwrap()), size, size % 3 > 0),
             4..=6 => certify(&self.chain, registration, &header(blob)),
-            7 => extend(registration, size),
+            7 => extension(&self.chain, registration, size),
             8 => Operation::DeleteBlob { registration },
             9 => {
                 let to = id(&account_key((who + 1) % 4));

@@ -10,8 +10,8 @@ use floe_protocol::{
 use proptest::{collection::vec, prelude::*};
 
 use super::{
-    FEE, STORAGE, WRITE, bucket, chain, commit, delete, ends, extend, frost, header, id, register,
-    registered, registration, stored, vote,
+    FEE, STORAGE, WRITE, bucket, chain, commit, delete, ends, extension, frost, header, id,
+    register, registered, registration, stored, vote,
 };
 
 /// Checks that in `ending` a registration pays back what its record says for epochs from `from` on,
@@ -106,11 +106,13 @@ fn extensions_at_another_price_come_back_at_theirs() {
         let mine = stored(&mut chain, &key, header(1), 3, true);
         vote(&mut chain, 700, 900, 1 << 20);
         chain.next_epoch();
-        commit(&mut chain, &key, vec![extend(mine, 3)]);
+        let operation = extension(&chain, mine, 3);
+        commit(&mut chain, &key, vec![operation]);
         vote(&mut chain, 30, 40, 1 << 20);
         if epoch > 1 {
             chain.next_epoch();
-            commit(&mut chain, &key, vec![extend(mine, 3)]);
+            let operation = extension(&chain, mine, 3);
+            commit(&mut chain, &key, vec![operation]);
         }
         for _ in 2..epoch {
             chain.next_epoch();
@@ -171,7 +173,8 @@ proptest! {
             vote(&mut chain, price, price, 1 << 20);
             chain.next_epoch();
             if epochs > 0 {
-                commit(&mut chain, &key, vec![extend(mine, epochs)]);
+                let operation = extension(&chain, mine, epochs);
+                commit(&mut chain, &key, vec![operation]);
                 bought.extend((0..epochs).map(|_| price));
             }
             let record = registration(&chain, mine).unwrap();

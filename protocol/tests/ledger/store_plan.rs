@@ -2,10 +2,9 @@
 //! deleted before, repeating a store pays once.
 
 use floe_protocol::{
-    blob::BlobId,
     index::Epoch,
     keys::KeyPair,
-    ledger::{AccountId, Amount, Blob, Operation, Registration, Timestamp},
+    ledger::{AccountId, Amount, Blob, Operation, OperationError, Registration, Timestamp},
     message::IndexQuery,
     registration::RegistrationId,
     test_support::{Chain, account_key},
@@ -14,8 +13,8 @@ use floe_protocol::{
 use proptest::{collection::vec, option, prelude::*};
 
 use super::{
-    FEE, STORAGE, WRITE, certify, chain, commit, delete, extend, header, id, indexed, register,
-    registered,
+    FEE, STORAGE, WRITE, certify, chain, commit, delete, extend, extension, header, id, indexed,
+    propose, register, registered,
 };
 
 type Own = Vec<(RegistrationId, Registration)>;
@@ -173,15 +172,20 @@ impl Store {
     fn play(&mut self, before: Before) {
         match before {
             Before::Register { who, epochs, deletable, certified } => {
-                let operation = register(header(1), epochs, deletable);
-                let (name, _) = registered(&mut self.chain, &account_key(who), operation);
+                let (key, operation) = (account_key(who), register(header(1), epochs, deletable));
+                if self.serving(&key, Wanted { epochs, deletable }).is_some() {
+                    return;
+                }
+                let (name, _) = registered(&mut self.chain, &key, operation);
                 self.names.push(name);
                 if certified {
                     self.certify(name);
                 }
             }
             Before::Extend { which, epochs } => {
-                self.on(which, |name, record| record.certified.map(|_| extend(name, epochs)));
+                self.on(which, |name, record| {
+                    record.certified.map(|_| extend(name, record.end.get(), epochs))
+                });
             }
             Before::Delete { which } => {
                 self.on(which, |name, record| record.deletable.then(|| delete(name)));
@@ -216,6 +220,22 @@ impl Store {
         commit(&mut self.chain, &account_key(2), vec![operation]);
     }
 
+    /// The registration for which the ledger refuses another one of `key`'s, if it does.
+    fn serving(&self, key: &KeyPair, wanted: Wanted) -> Option<RegistrationId> {
+        let Wanted { epochs, deletable } = wanted;
+        let signed = self.chain.sign(key, vec![register(header(1), epochs, deletable)]);
+        let (_, _, refused) = propose(&self.chain, &[], &[signed]);
+        let error = refused.into_iter().next()?;
+        let OperationError::AlreadyRegistered { registration } = error else {
+            unreachable!("refused for another reason: {error}")
+        };
+        let (state, store) = (&self.chain.state, &self.chain.store);
+        let record = state.registration(store, &registration).unwrap().expect("there is one");
+        assert_eq!(record.owner, id(key));
+        assert!(record.serves(state.summary().epoch, epochs, deletable), "{record:?}");
+        Some(registration)
+    }
+
     fn account(&self) -> AccountId {
         id(&self.key)
     }
@@ -224,16 +244,31 @@ impl Store {
         self.chain.balance(&self.account())
     }
 
-    /// What a client reads before it stores: the blob's record and its own registrations.
-    fn plan(&self, wanted: Wanted) -> StorePlan {
+    /// The account's own registrations of the blob.
+    fn own(&self) -> Own {
         let (state, store) = (&self.chain.state, &self.chain.store);
-        let blob: BlobId = header(1).id();
-        let own = indexed(&self.chain, IndexQuery::OwnedOf(self.account(), blob));
+        let own = indexed(&self.chain, IndexQuery::OwnedOf(self.account(), header(1).id()));
         let record = |name: RegistrationId| {
             (name, state.registration(store, &name).unwrap().expect("the index is right"))
         };
-        let own = own.into_iter().map(record).collect();
-        check(state.summary().epoch, wanted, state.blob(store, &blob).unwrap().as_ref(), &own)
+        own.into_iter().map(record).collect()
+    }
+
+    /// What a client reads before it stores: the blob's record and its own registrations.
+    fn plan(&self, wanted: Wanted) -> StorePlan {
+        let (state, store) = (&self.chain.state, &self.chain.store);
+        let blob = state.blob(store, &header(1).id()).unwrap();
+        check(state.summary().epoch, wanted, blob.as_ref(), &self.own())
+    }
+
+    /// What is to be done as far as the account's own registrations go.
+    fn plan_alone(&self, wanted: Wanted) -> StorePlan {
+        check(self.chain.state.summary().epoch, wanted, None, &self.own())
+    }
+
+    fn check_supply(&self) {
+        let supply = self.chain.state.summary().supply;
+        assert_eq!(supply.total(), Some(self.chain.state.parameters().supply));
     }
 
     /// Does what a plan says on the ledger; what it cost, and what is to be certified next.
@@ -248,7 +283,8 @@ impl Store {
             StorePlan::Stored { .. } => (0, None),
             StorePlan::Resume { registration, .. } => (0, Some(registration)),
             StorePlan::Extend { registration, epochs, .. } => {
-                commit(&mut self.chain, &key, vec![extend(registration, epochs)]);
+                let operation = extension(&self.chain, registration, epochs);
+                commit(&mut self.chain, &key, vec![operation]);
                 (u128::from(epochs) * STORAGE + FEE, None)
             }
             StorePlan::Register { .. } => {
@@ -313,6 +349,43 @@ proptest! {
             let longer = matches!(store.plan(wanted), StorePlan::Extend { .. });
             prop_assert_eq!(longer, short);
             store.check_stored(wanted);
+        }
+    }
+
+    /// The ledger refuses to sell what the plan would not buy, and nothing else: also to who
+    /// never asked for a plan.
+    #[test]
+    fn the_ledger_refuses_a_registration_exactly_if_the_plan_is_to_use_another(
+        steps in vec(before(), 0..16),
+        wanted in vec(wanted(), 1..6),
+    ) {
+        let mut store = Store::new();
+        for step in steps {
+            store.play(step);
+        }
+        store.check_supply();
+        for wanted in wanted {
+            // Behind these it does not look.
+            if store.own().len() > 8 {
+                break;
+            }
+            let serving = store.serving(&account_key(0), wanted);
+            match store.plan_alone(wanted) {
+                StorePlan::Stored { .. } | StorePlan::Resume { .. } => {
+                    prop_assert!(serving.is_some());
+                    let operation = register(header(1), wanted.epochs, wanted.deletable);
+                    let signed = store.chain.sign(&account_key(0), vec![operation]);
+                    super::refused(&store.chain, &signed);
+                }
+                plan @ (StorePlan::Extend { .. } | StorePlan::Register { .. }) => {
+                    prop_assert_eq!(serving, None, "{:?}", plan);
+                    store.pay(wanted, StorePlan::Register { end: plan.end() });
+                    store.check_supply();
+                    if store.own().len() <= 8 {
+                        prop_assert!(store.serving(&account_key(0), wanted).is_some());
+                    }
+                }
+            }
         }
     }
 

@@ -70,13 +70,12 @@ fn fields_out_of_range_are_refused_without_the_state() {
     let cut = certificate[1..].to_vec();
     let other = RegistrationId::new([2; 32]);
     let field = TransactionError::Field;
-    let extend = |epochs| Operation::ExtendBlob { registration, epochs, max_payment: frost(1) };
     for (operation, expected) in [
         (transfer(1, 0), field("amount")),
         (Operation::Stake { node, amount: Amount::ZERO }, field("amount")),
         (Operation::Unstake { node, shares: 0 }, field("shares")),
         (register(header(1), 0, false), field("epochs")),
-        (extend(0), field("epochs")),
+        (super::extend(registration, 5, 0), field("epochs")),
         (Operation::CertifyBlob { registration, certificate: cut }, field("certificate")),
         (Operation::CertifyBlob { registration: other, certificate }, field("certificate")),
         (name(String::new(), 1), field("name")),

@@ -51,7 +51,7 @@ fn operations() -> Vec<Operation> {
         Operation::Withdraw { node },
         super::register(header(1), 104, true),
         Operation::CertifyBlob { registration, certificate },
-        super::extend(registration, 1),
+        super::extend(registration, 104, 1),
         Operation::DeleteBlob { registration },
         Operation::TransferBlob { registration, to: id(&account_key(1)) },
         Operation::SetName { name: "prénom".into(), blob: Some(BlobId::new([6; 32])), version: 1 },

@@ -84,7 +84,8 @@ impl Executor<'_> {
         (epochs, deletable): (u32, bool),
     ) -> Result<(), Failure> {
         let epoch = self.epoch();
-        for entry in self.overlay.index(&IndexRange::owned_of(owner, blob), OWN_LOOKED_AT_MAX)? {
+        let own = IndexRange::owned_of(owner, blob);
+        for entry in self.overlay.few_index(&own, OWN_LOOKED_AT_MAX)? {
             let id = registration_of(&entry);
             let registration = self.overlay.registration(&id)?;
             if registration.is_some_and(|own| own.serves(epoch, epochs, deletable)) {
