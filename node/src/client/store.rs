@@ -252,7 +252,7 @@ impl Client {
         let mut prepared = prepared.into_iter().peekable();
         while prepared.peek().is_some() {
             let batch = prepared.by_ref().take(STORE_BATCH_MAX).collect();
-            results.extend(Batch::new(self, batch, wallet, progress).run().await);
+            results.extend(Box::pin(Batch::new(self, batch, wallet, progress).run()).await);
         }
         results
     }
