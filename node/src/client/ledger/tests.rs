@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use floe_protocol::{
+    blob::{BlobHeader, BlobId},
     genesis::{Genesis, NetworkFile},
     hash::Hash,
     keys::NodeId,
     ledger::{
-        AccountId, Amount, Body, Key, Operation, Record, SignedTransaction, StateProof,
-        StateReader, Timestamp,
+        AccountId, Amount, Blob, BlobState, Body, Key, Operation, Record, SignedTransaction,
+        StateProof, StateReader, Timestamp,
     },
     light::{CertifiedHeader, Inclusion},
     message::{
@@ -22,7 +23,7 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::{
-    client::{Client, ClientConfig},
+    client::{Client, ClientConfig, StatusError},
     network::{self, InboundRequest, NetworkConfig, NetworkLimits, Role, Topic, address_of},
 };
 
@@ -37,6 +38,8 @@ enum Lie {
     Balance,
     /// Proves another key's record.
     OtherKey,
+    /// Denies every record that there is, and makes up those that there are not.
+    Denies,
     /// Tells headers with another state root.
     Header,
     /// Tells headers with too few precommits.
@@ -147,6 +150,13 @@ fn young_chain(genesis: &Genesis) -> Chain {
 
 fn genesis() -> Genesis {
     test_support::genesis(NODES, 7)
+}
+
+/// A blob that nobody has registered.
+fn made_up_blob() -> Record {
+    let header = BlobHeader { n_shards: 7, len: 1, root: Hash::ZERO };
+    let (registrations, permanent_end, certified) = (1, None, None);
+    Record::Blob(Blob { header, registrations, permanent_end, certified, invalid: false })
 }
 
 fn account(i: u8) -> AccountId {
@@ -272,8 +282,11 @@ impl Swarm {
             let other = Key::Account(account(7));
             let key = if lie == Lie::OtherKey { &other } else { key };
             let mut proof = StateProof::new(&self.chain.store, version, key).unwrap();
-            if let (Lie::Balance, Some(value)) = (lie, &mut proof.value) {
-                value[1] ^= 1;
+            match (lie, &mut proof.value) {
+                (Lie::Balance, Some(value)) => value[1] ^= 1,
+                (Lie::Denies, Some(_)) => proof.value = None,
+                (Lie::Denies, None) => proof.value = Some(made_up_blob().to_bytes()),
+                _ => {}
             }
             proof
         };
@@ -400,6 +413,31 @@ async fn a_node_that_lies_is_caught_dropped_and_replaced() {
             let balance = ledger.balance(account(i)).await.unwrap();
             assert_eq!(balance.value, Amount::from_wal(1_000), "{lie:?}");
         }
+        client.shutdown().await;
+    }
+}
+
+/// Whether it denies the blob, makes one up, or says something else of it than the ledger does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_false_blob_status_is_caught_and_its_node_replaced() {
+    for lie in [Lie::Balance, Lie::OtherKey, Lie::Denies] {
+        let genesis = genesis();
+        let mut chain = young_chain(&genesis);
+        let header = BlobHeader { n_shards: 7, len: 900, root: Hash::new([5; 32]) };
+        let max_payment = Amount::from_wal(1);
+        let register = Operation::RegisterBlob { header, epochs: 1, deletable: true, max_payment };
+        let signed = chain.sign(&account_key(0), vec![register]);
+        chain.commit(&[signed]);
+        let (client, orders) = swarm(&genesis, chain).await;
+        orders.send(Order::Lie(1, lie)).await.unwrap();
+        // Each question starts with another node.
+        for _ in 0..4 {
+            let status = client.blob_status(header.id()).await.unwrap();
+            assert_eq!((status.state, *status.header()), (BlobState::Registered, header));
+            let absent = client.blob_status(BlobId::new([6; 32])).await;
+            assert!(matches!(absent, Err(StatusError::NotFound { .. })), "{lie:?}: {absent:?}");
+        }
+        assert_eq!(client.ledger().liars(), BTreeSet::from([node(1)]), "{lie:?}");
         client.shutdown().await;
     }
 }
