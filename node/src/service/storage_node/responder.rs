@@ -101,7 +101,7 @@ impl Responder {
                 ReadError::NoSuchVersion { .. } => {
                     Refusal::Busy { retry_after_ms: OVERTAKEN_RETRY_AFTER_MS }
                 }
-                error => self.ledger_failed(&error),
+                error @ ReadError::Failed(_) => self.ledger_failed(&error),
             })?
             .filter(|registration| registration.is_alive(state.summary().epoch))
             .ok_or(Refusal::NotRegistered)
