@@ -146,7 +146,7 @@ impl Ledger {
     /// An account after the tip of `state`. Blocks: it reads the disk.
     ///
     /// # Errors
-    /// [`ReadError`], always fatal.
+    /// [`ReadError`]; of a state that has just been looked up it is fatal.
     pub fn account(&self, state: &State, id: &AccountId) -> Result<Account, ReadError> {
         state.account(self.store.as_ref(), id)
     }
