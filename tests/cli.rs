@@ -227,6 +227,9 @@ async fn files_go_in_and_come_out_also_when_four_of_seven_nodes_have_stopped() {
     let health = home.floe(["--json", "health"]).expect(5).json();
     assert_eq!((&health["nodes_up"], &health["reads_possible"]), (&3.into(), &true.into()));
     assert_eq!(health["writes_possible"], false);
+    // Without a quorum nothing is agreed, and nothing is paid for good.
+    home.put("new", &bytes(2, 1_000));
+    home.floe(["--json", "store", "new"]).expect_error(5, "unsettled", true);
     // That there is none can be proven by those who are left.
     home.floe(["--json", "read", UNKNOWN_ID]).expect_error(3, "not_found", false);
     cluster.shutdown().await.unwrap();

@@ -354,7 +354,12 @@ impl From<StoreError> for Failure {
                 Self::new(Exit::Verification, "inconsistent", text)
                     .hint("its writer made it wrong: have it stored again from the original")
             }
-            StoreError::Ledger(error) => Self::from(&*error),
+            StoreError::Ledger(error) => match &*error {
+                LedgerError::Unsettled { .. } => Self::new(Exit::Temporary, "unsettled", text).hint(
+                    "repeat the store, which pays once; if many nodes are down, `floe health` tells",
+                ),
+                error => Self::from(error),
+            },
             StoreError::NoQuorum { n_shards, quorum_shards, failures, .. } => {
                 let refused = |refusals: &[Refusal]| {
                     let refusal = |failure: &MemberFailure| match failure {
