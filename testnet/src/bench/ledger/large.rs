@@ -79,10 +79,10 @@ pub(super) fn measure(args: &LedgerArgs, work: &Path) -> anyhow::Result<LargeRep
     let restart_ms = ms(started.elapsed());
     let disk = super::usage::directory_bytes(&dir)?;
     let last = next_epochs(&mut solo)?;
-    let mut boundary = last.boundary;
+    let mut boundary = last.boundary.clone();
     let boundary_blocks = boundary.len();
     boundary.sort_unstable();
-    let (handover, both) = light(&solo, &last.header, &last.committee)?;
+    let (handover, both) = light(&solo, &last)?;
     Ok(LargeReport {
         accounts,
         registrations,
@@ -197,6 +197,8 @@ fn prove(solo: &Solo) -> anyhow::Result<(Vec<Duration>, Vec<Duration>, usize)> {
 struct Boundary {
     header: CertifiedHeader,
     committee: Vec<u8>,
+    /// Of an account at that end: while the blocks after it are made, its state goes.
+    proof: StateProof,
     boundary: Vec<Duration>,
 }
 
@@ -215,7 +217,8 @@ fn next_epochs(solo: &mut Solo) -> anyhow::Result<Boundary> {
             if first.is_none() && solo.state.committee().epoch().get() == 1 {
                 let certificate = solo.certificate.clone().context("it was committed")?;
                 let header = CertifiedHeader { header: block.header, certificate };
-                first = Some((header, solo.state.committee().to_bytes()));
+                let proof = StateProof::new(&solo.store, block.header.height.get(), &proven())?;
+                first = Some((header, solo.state.committee().to_bytes(), proof));
             }
         }
     }
@@ -223,20 +226,23 @@ fn next_epochs(solo: &mut Solo) -> anyhow::Result<Boundary> {
         let (block, executed) = solo.propose(&[])?;
         times.push(execute_and_commit(solo, &block, &executed)?);
     }
-    let (header, committee) = first.context("an epoch has ended")?;
-    Ok(Boundary { header, committee, boundary: times })
+    let (header, committee, proof) = first.context("an epoch has ended")?;
+    Ok(Boundary { header, committee, proof, boundary: times })
+}
+
+/// The key of the account that light clients ask for.
+fn proven() -> Key {
+    Key::Account(AccountId::new(extra_account_key(1).public()))
 }
 
 /// Verifies the first hand-over, alone and with an account of the state behind it.
 fn light(
     solo: &Solo,
-    last: &CertifiedHeader,
-    committee: &[u8],
+    Boundary { header: last, committee, proof, .. }: &Boundary,
 ) -> anyhow::Result<(Vec<Duration>, Vec<Duration>)> {
     let start = Start::Genesis { started: None };
     let client = LightClient::new(&solo.genesis, &start, OldRoot::Trust, Timestamp::from_ms(0))?;
-    let key = Key::Account(AccountId::new(extra_account_key(1).public()));
-    let proof = StateProof::new(&solo.store, last.header.height.get(), &key)?;
+    let key = proven();
     let (mut handover, mut both) = (Vec::new(), Vec::new());
     for _ in 0..VERIFICATIONS {
         let mut client = client.clone();
@@ -244,7 +250,7 @@ fn light(
         let started = Instant::now();
         let verified = client.handover(last, committee, solo.now)?;
         handover.push(started.elapsed());
-        verified.fact(&key, &proof)?.context("the account is there")?;
+        verified.fact(&key, proof)?.context("the account is there")?;
         both.push(started.elapsed());
     }
     handover.sort_unstable();
