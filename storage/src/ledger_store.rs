@@ -43,7 +43,7 @@ use floe_protocol::{
     index::{Epoch, Height},
     keys::NodeId,
     ledger::{
-        Block, BlockHash, Header, ReadError, StateChange, StateReader, TransactionId,
+        Block, BlockHash, Executed, Header, ReadError, StateChange, StateReader, TransactionId,
         VersionedValue,
     },
     vote::CommitCertificate,
@@ -276,6 +276,31 @@ impl LedgerStore {
         self.states.push(Layer::new(change, Some(hash), transactions));
         self.blocks.publish(height, tip);
         Ok(())
+    }
+
+    /// As [`Self::commit`], for a block as the ledger's state has executed it.
+    ///
+    /// # Errors
+    /// As [`Self::commit`].
+    pub fn commit_executed(
+        &self,
+        block: &Block,
+        certificate: &CommitCertificate,
+        executed: &Executed,
+        tip: &[u8],
+    ) -> Result<(), CommitError> {
+        let epoch = block.header.epoch;
+        let ends = executed.next.committee().epoch() > epoch;
+        let next_committee = executed.next.committee().to_bytes();
+        self.commit(&Committed {
+            block,
+            hash: executed.hash,
+            certificate,
+            transactions: &executed.transactions,
+            change: &executed.change,
+            epoch_end: ends.then_some(EpochEnd { epoch, next_committee: &next_committee }),
+            tip,
+        })
     }
 
     /// Takes what a block above the checkpoint brings, which is on disk already.

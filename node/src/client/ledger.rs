@@ -26,17 +26,21 @@ mod submit;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use floe_protocol::{
     committee::Committee,
     genesis::Genesis,
-    index::Height,
+    index::{Epoch, Height},
     keys::{ChainId, NodeId},
     ledger::LedgerParameters,
     light::{Checkpoint, Fitness, LightClient, Newest, VerifiedHeader},
 };
-use tokio::{sync::mpsc, task::AbortHandle};
+use tokio::{
+    sync::mpsc,
+    task::AbortHandle,
+    time::{Instant, timeout},
+};
 
 use self::{
     asker::Asker,
@@ -53,6 +57,10 @@ use crate::{
     network::{GossipMessage, Network},
     service::ledger::wall_clock,
 };
+
+/// How long to wait for headers that others seem to have. Longer than the time within which the
+/// newest header is not asked for again.
+const HEADERS_WAIT: Duration = Duration::from_secs(3);
 
 /// The ledger, as a light peer knows it. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -132,6 +140,27 @@ impl LedgerClient {
     /// [`LedgerError::Stopped`].
     pub async fn reached(&self, height: Height) -> Result<VerifiedHeader, LedgerError> {
         self.asker.keeper().reached(height).await
+    }
+
+    /// Whether an epoch is over. Nodes that say so may know before this client does: it waits a
+    /// moment for the headers that prove it.
+    pub(super) async fn is_over(&self, epoch: Epoch) -> bool {
+        let over = || self.committee().epoch() > epoch;
+        let end = Instant::now() + HEADERS_WAIT;
+        while !over() && Instant::now() < end {
+            self.next_header().await;
+        }
+        over()
+    }
+
+    /// Waits for a header behind the newest known one, but not for long.
+    pub(super) async fn next_header(&self) {
+        let known = self.known_header();
+        let next = known.map_or(Height::new(1), |header| header.header().height.next());
+        if timeout(HEADERS_WAIT, self.reached(next)).await.is_err() {
+            // Nothing came by itself.
+            drop(self.newest().await);
+        }
     }
 
     /// A root of trust to pass on to others, or to start from next time.

@@ -13,44 +13,33 @@
 //! between confirmations and certificate, the new committee confirms and the blobs are certified
 //! then; their registrations stay.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+mod batch;
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use floe_protocol::{
     blob::{BlobHeader, BlobId},
     certificate::Certificate,
     encoding::{self, EncodedBlob},
-    index::{Epoch, Height},
+    index::Epoch,
     keys::{KeyPair, NodeId},
-    ledger::{AccountId, Amount, Key, Operation, Prices, Record, TransactionId, billed_units},
-    message::{RefusedOperation, SubmitError},
+    ledger::{AccountId, Amount, Key, Operation, Record, TransactionId},
     registration::RegistrationId,
     transfer::{MemberFailure, StorePlan, Wanted},
 };
-use tokio::{
-    sync::{Semaphore, oneshot, watch},
-    task::JoinSet,
-    time::{Instant, timeout},
-};
+use tokio::{sync::watch, time::Instant};
 
+use self::batch::Batch;
 use super::{
-    Client, LedgerError, StoreError, blocking, elapsed_ms, joined,
-    ledger::{Purpose, Receipt},
+    Client, LedgerError, StoreError, blocking, elapsed_ms,
+    ledger::Purpose,
     threads,
-    upload::{StorePhase, StoreProgress, UploadError, Uploading, encoded_bytes},
+    upload::{StoreProgress, encoded_bytes},
 };
 
 /// Blobs that are registered, and certified, in one transaction: some 10 KiB of certificates.
 pub const STORE_BATCH_MAX: usize = 32;
-/// Blobs on their way to a quorum at a time.
-const UPLOADS_MAX: usize = 4;
-/// How long to wait for headers of the epoch in which nodes say that they are. Longer than the time
-/// within which the newest header is not asked for again.
-const HEADERS_WAIT: Duration = Duration::from_secs(3);
-/// How often what is to be paid is planned, because the ledger has gone on meanwhile.
-const PLANS_MAX: u32 = 4;
-/// How often the blobs are confirmed anew because another epoch has begun.
-const EPOCHS_MAX: u32 = 8;
 
 /// A blob that is encoded, and what storing it will do and cost.
 #[derive(Clone, Debug)]
@@ -95,18 +84,7 @@ impl PreparedStore {
 
     /// What is to be paid, as an operation, if anything.
     fn operation(&self) -> Option<Operation> {
-        let Wanted { epochs, deletable } = self.wanted;
-        let (header, max_payment) = (*self.header(), self.price);
-        match self.plan {
-            StorePlan::Stored { .. } | StorePlan::Resume { .. } => None,
-            StorePlan::Extend { registration, epochs, end } => {
-                let end = Epoch::new(end.get().saturating_sub(epochs.into()));
-                Some(Operation::ExtendBlob { registration, end, epochs, max_payment })
-            }
-            StorePlan::Register { .. } => {
-                Some(Operation::RegisterBlob { header, epochs, deletable, max_payment })
-            }
-        }
+        self.plan.payment(self.header(), self.wanted, self.price)
     }
 }
 
@@ -235,7 +213,7 @@ impl Client {
             None => Vec::new(),
         };
         let plan = StorePlan::new(summary.epoch, wanted, known.as_ref(), &own)?;
-        let price = price(&plan, header, wanted, &summary.prices);
+        let price = plan.price(header, wanted, &summary.prices);
         Ok((plan, price.ok_or(LedgerError::Overflow)?))
     }
 
@@ -253,463 +231,6 @@ impl Client {
         while prepared.peek().is_some() {
             let batch = prepared.by_ref().take(STORE_BATCH_MAX).collect();
             results.extend(Box::pin(Batch::new(self, batch, wallet, progress).run()).await);
-        }
-        results
-    }
-}
-
-impl Client {
-    /// Whether an epoch is over. Nodes that say so may know before this client does: it waits a
-    /// moment for the headers that prove it.
-    async fn is_over(&self, epoch: Epoch) -> bool {
-        let over = || self.committee().epoch() > epoch;
-        let end = Instant::now() + HEADERS_WAIT;
-        while !over() && Instant::now() < end {
-            self.next_header().await;
-        }
-        over()
-    }
-
-    /// Waits for a header behind the newest known one, but not for long.
-    async fn next_header(&self) {
-        let known = self.ledger.known_header();
-        let next = known.map_or(Height::new(1), |header| header.header().height.next());
-        if timeout(HEADERS_WAIT, self.ledger.reached(next)).await.is_err() {
-            // Nothing came by itself.
-            drop(self.ledger.newest().await);
-        }
-    }
-}
-
-/// The registration that a plan is about, if there is one already.
-const fn registration_of(plan: &StorePlan) -> Option<RegistrationId> {
-    match plan {
-        StorePlan::Stored { registration, .. } => *registration,
-        StorePlan::Resume { registration, .. } | StorePlan::Extend { registration, .. } => {
-            Some(*registration)
-        }
-        StorePlan::Register { .. } => None,
-    }
-}
-
-/// Whether the ledger refuses because something else was done first.
-const fn is_stale(error: &LedgerError) -> bool {
-    matches!(
-        error,
-        LedgerError::Refused {
-            refusal: SubmitError::Refused(
-                RefusedOperation::AlreadyRegistered | RefusedOperation::OtherEnd
-            ),
-            ..
-        }
-    )
-}
-
-/// What a plan costs, fees not included.
-fn price(plan: &StorePlan, header: &BlobHeader, wanted: Wanted, prices: &Prices) -> Option<Amount> {
-    let units = billed_units(header).ok()?;
-    match plan {
-        StorePlan::Stored { .. } | StorePlan::Resume { .. } => Some(Amount::ZERO),
-        StorePlan::Extend { epochs, .. } => {
-            prices.per_epoch(units)?.checked_mul(u128::from(*epochs))
-        }
-        StorePlan::Register { .. } => prices.total(units, wanted.epochs),
-    }
-}
-
-/// One blob of a batch on its way.
-struct Item {
-    prepared: PreparedStore,
-    /// Where the same blob came first, which is stored for both.
-    same_as: Option<usize>,
-    registration: Option<RegistrationId>,
-    end: Epoch,
-    paid: Amount,
-    payment: Option<TransactionId>,
-    certificate: Option<Certificate>,
-    certification: Option<TransactionId>,
-    certify_ms: u64,
-    served: Option<Served>,
-    error: Option<StoreError>,
-}
-
-/// What an upload came to in the end.
-struct Served {
-    confirmed_shards: u16,
-    unreached: Vec<UnreachedNode>,
-}
-
-/// Uploads that go on behind their quorum: the item's position, and what came of it.
-type Tails = JoinSet<(usize, Served)>;
-
-struct Batch<'a> {
-    client: &'a Client,
-    wallet: &'a KeyPair,
-    progress: &'a watch::Sender<StoreProgress>,
-    items: Vec<Item>,
-    started: Instant,
-}
-
-impl<'a> Batch<'a> {
-    fn new(
-        client: &'a Client,
-        prepared: Vec<PreparedStore>,
-        wallet: &'a KeyPair,
-        progress: &'a watch::Sender<StoreProgress>,
-    ) -> Self {
-        let mut first = BTreeMap::new();
-        let mut items: Vec<Item> = Vec::with_capacity(prepared.len());
-        for (position, prepared) in prepared.into_iter().enumerate() {
-            let key = (prepared.blob(), prepared.wanted.epochs, prepared.wanted.deletable);
-            let same_as = first.get(&key).copied();
-            first.entry(key).or_insert(position);
-            items.push(Item {
-                registration: registration_of(&prepared.plan),
-                end: prepared.plan.end(),
-                prepared,
-                same_as,
-                paid: Amount::ZERO,
-                payment: None,
-                certificate: None,
-                certification: None,
-                certify_ms: 0,
-                served: None,
-                error: None,
-            });
-        }
-        Self { client, wallet, progress, items, started: Instant::now() }
-    }
-
-    async fn run(mut self) -> Vec<Result<StoreReport, StoreError>> {
-        self.pay().await;
-        let mut tails = Tails::new();
-        let total = self.pending().map(|at| self.items[at].prepared.encoded_bytes()).sum();
-        self.progress.send_modify(|progress| progress.total_bytes = total);
-        for _ in 0..EPOCHS_MAX {
-            let pending: Vec<usize> = self.pending().collect();
-            if pending.is_empty() {
-                break;
-            }
-            self.phase(StorePhase::Uploading);
-            let ready = self.upload(pending, &mut tails).await;
-            self.phase(StorePhase::Certifying);
-            self.certify(&ready).await;
-        }
-        for at in self.pending().collect::<Vec<_>>() {
-            self.items[at].error = Some(StoreError::EpochsTooShort);
-        }
-        self.phase(StorePhase::Tail);
-        while let Some(served) = tails.join_next().await {
-            let (at, served) = joined(served);
-            self.items[at].served = Some(served);
-        }
-        self.reports()
-    }
-
-    fn phase(&self, phase: StorePhase) {
-        self.progress.send_modify(|progress| progress.phase = phase);
-    }
-
-    /// Items that are registered and not certified yet.
-    fn pending(&self) -> impl Iterator<Item = usize> + '_ {
-        let pending = |item: &Item| {
-            let certified_before =
-                matches!(item.prepared.plan, StorePlan::Stored { .. } | StorePlan::Extend { .. });
-            !certified_before
-                && item.same_as.is_none()
-                && item.certification.is_none()
-                && item.error.is_none()
-        };
-        (0..self.items.len()).filter(move |at| pending(&self.items[*at]))
-    }
-
-    /// Registers and extends, in one transaction if the ledger lets it.
-    ///
-    /// It refuses what was decided on a state that is no more: the same store may have been paid
-    /// for meanwhile, by a run that was interrupted or by another one beside this. Then everything
-    /// is planned anew. What can't be had at all is told apart by paying one by one.
-    async fn pay(&mut self) {
-        self.phase(StorePhase::Paying);
-        for _ in 0..PLANS_MAX {
-            let due: Vec<usize> = self.due().collect();
-            match self.pay_for(&due).await {
-                Ok(()) => return,
-                Err(error @ LedgerError::Refused { .. }) => {
-                    let stale = is_stale(&error);
-                    if !self.plan_again(&due).await && !stale {
-                        return self.pay_one_by_one(&due, error).await;
-                    }
-                }
-                Err(error) => return self.fail(&due, error),
-            }
-        }
-        let due: Vec<usize> = self.due().collect();
-        self.fail(&due, LedgerError::Stale { attempts: PLANS_MAX });
-    }
-
-    async fn pay_one_by_one(&mut self, due: &[usize], error: LedgerError) {
-        if let [_] = due {
-            return self.fail(due, error);
-        }
-        for at in due {
-            if let Err(error) = self.pay_for(&[*at]).await {
-                self.fail(&[*at], error);
-            }
-        }
-    }
-
-    fn fail(&mut self, items: &[usize], error: LedgerError) {
-        let error = Arc::new(error);
-        for at in items {
-            self.items[*at].error = Some(StoreError::Ledger(Arc::clone(&error)));
-        }
-    }
-
-    /// Items that are to be paid for.
-    fn due(&self) -> impl Iterator<Item = usize> + '_ {
-        let due = |item: &Item| {
-            item.same_as.is_none()
-                && item.error.is_none()
-                && item.payment.is_none()
-                && item.prepared.operation().is_some()
-        };
-        (0..self.items.len()).filter(move |at| due(&self.items[*at]))
-    }
-
-    async fn pay_for(&mut self, due: &[usize]) -> Result<(), LedgerError> {
-        if due.is_empty() {
-            return Ok(());
-        }
-        self.check_funds(due).await?;
-        let operations = due.iter().filter_map(|at| self.items[*at].prepared.operation());
-        let receipt = self.client.ledger.submit(operations.collect(), self.wallet).await?;
-        let epoch = receipt.header.header().epoch;
-        for (index, at) in (0_u32..).zip(due) {
-            let item = &mut self.items[*at];
-            item.paid = item.prepared.price;
-            item.payment = Some(receipt.id);
-            if let StorePlan::Register { .. } = item.prepared.plan {
-                item.registration = Some(receipt.id.registration(self.client.chain(), index));
-                item.end = epoch.plus(item.prepared.wanted.epochs.into());
-            }
-        }
-        Ok(())
-    }
-
-    /// Whoever pays for slivers must be able to pay for the certificates as well.
-    async fn check_funds(&self, due: &[usize]) -> Result<(), LedgerError> {
-        let prices = due.iter().map(|at| self.items[*at].prepared.price);
-        let price = prices.into_iter().try_fold(Amount::ZERO, Amount::checked_add);
-        let fees = self.client.ledger.fee(due.len() + self.pending().count());
-        let needed = price.and_then(|price| price.checked_add(fees?));
-        let needed = needed.ok_or(LedgerError::Overflow)?;
-        let account = AccountId::new(self.wallet.public());
-        let balance = self.client.ledger.balance(account).await?.value;
-        if balance < needed {
-            return Err(LedgerError::Funds { account, balance, needed });
-        }
-        Ok(())
-    }
-
-    /// Plans items anew by a later header than before; whether any plan is another one now.
-    async fn plan_again(&mut self, due: &[usize]) -> bool {
-        let owner = AccountId::new(self.wallet.public());
-        self.client.next_header().await;
-        let mut changed = false;
-        for at in due {
-            let (header, wanted) = {
-                let prepared = &self.items[*at].prepared;
-                (*prepared.header(), prepared.wanted)
-            };
-            let planned = self.client.plan_store(&header, wanted, owner).await;
-            let item = &mut self.items[*at];
-            match planned {
-                Ok((plan, _)) if plan == item.prepared.plan => {}
-                Ok((_, price)) if price > item.prepared.price => {
-                    let shown = item.prepared.price;
-                    item.error = Some(StoreError::PriceRose { shown, price });
-                    changed = true;
-                }
-                Ok((plan, price)) => {
-                    (item.prepared.plan, item.prepared.price) = (plan, price);
-                    (item.registration, item.end) = (registration_of(&plan), plan.end());
-                    changed = true;
-                }
-                Err(error) => {
-                    item.error = Some(error);
-                    changed = true;
-                }
-            }
-        }
-        changed
-    }
-
-    /// Brings blobs to a quorum of the running epoch's committee; those that got there. Their tails
-    /// go on.
-    async fn upload(&mut self, pending: Vec<usize>, tails: &mut Tails) -> Vec<usize> {
-        let committee = self.client.committee();
-        let turns = Arc::new(Semaphore::new(UPLOADS_MAX));
-        let mut quorums = Vec::new();
-        for at in pending {
-            let item = &self.items[at];
-            let registration = item.registration.expect("what is pending was registered");
-            let mut uploading = Uploading::new(
-                self.client.clone(),
-                Arc::clone(&committee),
-                Arc::clone(&item.prepared.encoded),
-                registration,
-                self.progress.clone(),
-            );
-            let (sender, quorum) = oneshot::channel();
-            quorums.push((at, quorum));
-            let turns = Arc::clone(&turns);
-            tails.spawn(async move {
-                let turn = turns.acquire_owned().await;
-                let quorum = uploading.reach_quorum().await;
-                drop(turn);
-                let reached = quorum.is_ok();
-                // Nobody listens only when the store was given up, and then this ends, too.
-                if sender.send(quorum).is_ok() && reached {
-                    uploading.serve_tail().await;
-                }
-                let unreached = uploading.failures().into_iter();
-                let unreached =
-                    unreached.map(|(node, shards, reason)| UnreachedNode { node, shards, reason });
-                let confirmed_shards = uploading.confirmed_shards();
-                (at, Served { confirmed_shards, unreached: unreached.collect() })
-            });
-        }
-        let mut ready = Vec::new();
-        for (at, quorum) in quorums {
-            match quorum.await.expect("the upload says what came of it") {
-                Ok(certificate) => {
-                    self.items[at].certificate = Some(certificate);
-                    ready.push(at);
-                }
-                // Those who refused may have done so because their epoch is another one.
-                Err(UploadError::NoQuorum(error))
-                    if self.client.committee().epoch() == committee.epoch() =>
-                {
-                    self.items[at].error = Some(error);
-                }
-                Err(UploadError::NoQuorum(_) | UploadError::OtherEpoch) => {}
-            }
-        }
-        ready
-    }
-
-    /// Commits certificates, in one transaction if they let it. What is refused because another
-    /// epoch has begun stays pending.
-    async fn certify(&mut self, ready: &[usize]) {
-        if ready.is_empty() {
-            return;
-        }
-        let result = self.submit_certificates(ready).await;
-        match result {
-            Ok(receipt) => {
-                for at in ready {
-                    self.items[*at].certification = Some(receipt.id);
-                    self.items[*at].certify_ms = elapsed_ms(self.started);
-                }
-            }
-            Err(error) if self.is_of_another_epoch(ready, &error).await => {}
-            // One of them spoils it for all: each on its own.
-            Err(LedgerError::Refused { .. }) if ready.len() > 1 => {
-                for at in ready {
-                    Box::pin(self.certify(&[*at])).await;
-                }
-            }
-            Err(error) => {
-                let error = Arc::new(error);
-                for at in ready {
-                    self.failed_to_certify(*at, &error).await;
-                }
-            }
-        }
-    }
-
-    async fn submit_certificates(&self, ready: &[usize]) -> Result<Receipt, LedgerError> {
-        let operations = ready.iter().map(|at| {
-            let item = &self.items[*at];
-            Operation::CertifyBlob {
-                registration: item.registration.expect("what is ready was registered"),
-                certificate: item.certificate.as_ref().expect("it is ready").to_bytes(),
-            }
-        });
-        self.client.ledger.submit(operations.collect(), self.wallet).await
-    }
-
-    /// Whether certificates were refused because their epoch is over.
-    async fn is_of_another_epoch(&self, ready: &[usize], error: &LedgerError) -> bool {
-        let refused = matches!(
-            error,
-            LedgerError::Refused {
-                refusal: SubmitError::Refused(RefusedOperation::Certificate),
-                ..
-            } | LedgerError::Expired(_)
-        );
-        if !refused {
-            return false;
-        }
-        let certificates = ready.iter().filter_map(|at| self.items[*at].certificate.as_ref());
-        let epoch = certificates.map(|certificate| certificate.fact.epoch).min();
-        match epoch {
-            Some(epoch) => self.client.is_over(epoch).await,
-            None => false,
-        }
-    }
-
-    /// A refused certification is no failure if somebody else, resuming the same store, was faster.
-    async fn failed_to_certify(&mut self, at: usize, error: &Arc<LedgerError>) {
-        let id = self.items[at].registration.expect("what was certified is registered");
-        let now = self.client.ledger.registration(id).await;
-        let item = &mut self.items[at];
-        match now {
-            Ok(now) if now.value.as_ref().is_some_and(|now| now.certified.is_some()) => {
-                item.certificate = None;
-                item.prepared.plan = StorePlan::Stored { registration: Some(id), end: item.end };
-            }
-            _ => item.error = Some(StoreError::Ledger(Arc::clone(error))),
-        }
-    }
-
-    fn reports(self) -> Vec<Result<StoreReport, StoreError>> {
-        let mut results: Vec<Result<StoreReport, StoreError>> = Vec::new();
-        for item in self.items {
-            let result = match (item.same_as, item.error) {
-                (Some(first), _) => match &results[first] {
-                    Ok(report) => Ok(StoreReport {
-                        outcome: Outcome::AlreadyStored,
-                        paid: Amount::ZERO,
-                        payment: None,
-                        ..report.clone()
-                    }),
-                    Err(error) => Err(StoreError::SameAs(error.to_string())),
-                },
-                (None, Some(error)) => Err(error),
-                (None, None) => Ok(StoreReport {
-                    blob: item.prepared.blob(),
-                    header: *item.prepared.header(),
-                    outcome: match item.prepared.plan {
-                        StorePlan::Stored { .. } => Outcome::AlreadyStored,
-                        StorePlan::Extend { .. } => Outcome::Extended,
-                        StorePlan::Resume { .. } => Outcome::Resumed,
-                        StorePlan::Register { .. } => Outcome::Stored,
-                    },
-                    registration: item.registration,
-                    end: item.end,
-                    paid: item.paid,
-                    payment: item.payment,
-                    certificate: item.certificate,
-                    certification: item.certification,
-                    confirmed_shards: item.served.as_ref().map(|served| served.confirmed_shards),
-                    encoded_bytes: item.prepared.encoded_bytes(),
-                    encode_ms: item.prepared.encode_ms,
-                    certify_ms: item.certify_ms,
-                    unreached: item.served.map(|served| served.unreached).unwrap_or_default(),
-                }),
-            };
-            results.push(result);
         }
         results
     }

@@ -92,6 +92,19 @@ impl Chain {
         &self.keys[usize::try_from(height).expect("small") % self.keys.len()]
     }
 
+    /// What its proposer says of the next block, in round 0.
+    #[must_use]
+    pub fn proposal(&self) -> Proposal<'_> {
+        let (node, bls) = self.proposer();
+        Proposal {
+            node: node.public(),
+            bls,
+            round: 0,
+            now: self.now,
+            commit_record: self.commit_record(),
+        }
+    }
+
     /// The next block with these transactions: what the state takes of them; why not the others.
     ///
     /// # Errors
@@ -101,14 +114,7 @@ impl Chain {
         system: &[SystemOperation],
         transactions: &[SignedTransaction],
     ) -> Result<(Block, Vec<(TransactionId, OperationError)>), BlockError> {
-        let (node, bls) = self.proposer();
-        let proposal = Proposal {
-            node: node.public(),
-            bls,
-            round: 0,
-            now: self.now,
-            commit_record: self.commit_record(),
-        };
+        let proposal = self.proposal();
         let mut refused = Vec::new();
         let mut next = transactions.iter();
         let mut candidates = |outcome: Outcome<'_>| {

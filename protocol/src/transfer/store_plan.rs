@@ -4,12 +4,13 @@
 //! caller's own registrations of it. So that repeating a store, or resuming one that was cut off,
 //! pays once: what is paid already is found, never remembered by the client.
 //!
-//! Deliberately not here: prices (the ledger's, asked when the plan is known), and what slivers the
-//! nodes still lack (they say so themselves).
+//! A plan also says what it costs, with which operation it is paid, and how many fees it takes.
+//! Deliberately not here: what slivers the nodes still lack (they say so themselves).
 
 use crate::{
+    blob::BlobHeader,
     index::Epoch,
-    ledger::{Blob, Registration},
+    ledger::{Amount, Blob, Operation, Prices, Registration, billed_units},
     registration::RegistrationId,
 };
 
@@ -111,6 +112,69 @@ impl StorePlan {
         Ok(Self::Register { end })
     }
 
+    /// The registration that it is about, if there is one already.
+    #[must_use]
+    pub const fn registration(&self) -> Option<RegistrationId> {
+        match self {
+            Self::Stored { registration, .. } => *registration,
+            Self::Resume { registration, .. } | Self::Extend { registration, .. } => {
+                Some(*registration)
+            }
+            Self::Register { .. } => None,
+        }
+    }
+
+    /// What it costs at `prices`, fees not included. None for a header of no possible blob, and
+    /// beyond what an amount can be.
+    #[must_use]
+    pub fn price(&self, header: &BlobHeader, wanted: Wanted, prices: &Prices) -> Option<Amount> {
+        let units = billed_units(header).ok()?;
+        match self {
+            Self::Stored { .. } | Self::Resume { .. } => Some(Amount::ZERO),
+            Self::Extend { epochs, .. } => {
+                prices.per_epoch(units)?.checked_mul(u128::from(*epochs))
+            }
+            Self::Register { .. } => prices.total(units, wanted.epochs),
+        }
+    }
+
+    /// The operation that pays, at most `max_payment`; none if there is nothing to pay.
+    #[must_use]
+    pub fn payment(
+        &self,
+        header: &BlobHeader,
+        wanted: Wanted,
+        max_payment: Amount,
+    ) -> Option<Operation> {
+        let Wanted { epochs, deletable } = wanted;
+        match *self {
+            Self::Stored { .. } | Self::Resume { .. } => None,
+            Self::Extend { registration, epochs, end } => {
+                let end = Epoch::new(end.get().saturating_sub(epochs.into()));
+                Some(Operation::ExtendBlob { registration, end, epochs, max_payment })
+            }
+            Self::Register { .. } => {
+                Some(Operation::RegisterBlob { header: *header, epochs, deletable, max_payment })
+            }
+        }
+    }
+
+    /// Whether the blob has to be confirmed and certified.
+    #[must_use]
+    pub const fn needs_certificate(&self) -> bool {
+        matches!(self, Self::Resume { .. } | Self::Register { .. })
+    }
+
+    /// Operations that it takes in all, each for a fee: to pay, and to certify.
+    #[must_use]
+    pub const fn operations(&self) -> usize {
+        match self {
+            Self::Stored { .. } => 0,
+            Self::Resume { .. } | Self::Extend { .. } => 1,
+            Self::Register { .. } => 2,
+        }
+    }
+
     /// The first epoch in which the blob may be gone.
     #[must_use]
     pub const fn end(&self) -> Epoch {
@@ -206,6 +270,43 @@ mod tests {
         check(true, None, &[own(1, (8, 12), "cd"), own(2, (8, 11), "cd")], extended);
         check(true, None, &[own(1, (10, 15), "d"), own(2, (8, 12), "cd")], resumed(15));
         check(true, None, &[own(1, (8, 10), "cd")], registered);
+    }
+
+    /// What each plan costs at 3 a unit and epoch and 50 a unit, how it is paid, and its fees.
+    #[test]
+    fn a_plan_says_what_it_costs_and_how_it_is_paid() {
+        let header = BlobHeader { n_shards: 7, len: 1, root: Hash::ZERO };
+        let wanted = Wanted { epochs: 5, deletable: true };
+        let prices = Prices {
+            storage: Amount::from_frost(3),
+            write: Amount::from_frost(50),
+            capacity_units: 9,
+        };
+        let max_payment = Amount::from_frost(99);
+        let (registration, end) = (id(1), END);
+        let extension = Operation::ExtendBlob {
+            registration,
+            end: Epoch::new(NOW + 3),
+            epochs: 2,
+            max_payment,
+        };
+        let payment = Operation::RegisterBlob { header, epochs: 5, deletable: true, max_payment };
+        let some = Some(registration);
+        for (plan, about, price, paid_with, operations) in [
+            (StorePlan::Stored { registration: None, end }, None, 0, None, 0),
+            (StorePlan::Resume { registration, end }, some, 0, None, 1),
+            (StorePlan::Extend { registration, epochs: 2, end }, some, 6, Some(extension), 1),
+            (StorePlan::Register { end }, None, 65, Some(payment), 2),
+        ] {
+            assert_eq!(plan.registration(), about);
+            assert_eq!(plan.price(&header, wanted, &prices), Some(Amount::from_frost(price)));
+            let pays = usize::from(paid_with.is_some());
+            assert_eq!(plan.payment(&header, wanted, max_payment), paid_with);
+            assert_eq!(plan.operations(), operations);
+            assert_eq!(usize::from(plan.needs_certificate()) + pays, operations);
+        }
+        let impossible = BlobHeader { n_shards: 0, ..header };
+        assert_eq!(StorePlan::Register { end }.price(&impossible, wanted, &prices), None);
     }
 
     #[test]

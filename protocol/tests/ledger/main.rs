@@ -27,8 +27,8 @@ use floe_protocol::{
     keys::{BlsKeyPair, ChainId, KeyPair},
     ledger::{
         Account, AccountId, Amount, Blob, Block, BlockError, EndReason, Event, Executed, Key,
-        NodeSettings, Operation, OperationError, Outcome, Proposal, Record, Registration,
-        SignedTransaction, StateChange, StateReader as _, SystemOperation, VerifiedTransaction,
+        NodeSettings, Operation, OperationError, Outcome, Record, Registration, SignedTransaction,
+        StateChange, StateReader as _, SystemOperation, VerifiedTransaction,
     },
     message::IndexQuery,
     registration::RegistrationId,
@@ -94,14 +94,6 @@ fn propose(
     system: &[SystemOperation],
     transactions: &[SignedTransaction],
 ) -> (Block, Executed, Vec<OperationError>) {
-    let (node, bls) = chain.proposer();
-    let proposal = Proposal {
-        node: node.public(),
-        bls,
-        round: 0,
-        now: chain.now,
-        commit_record: chain.commit_record(),
-    };
     let mut refused = Vec::new();
     let mut next = transactions.iter();
     let mut candidates = |outcome: Outcome<'_>| {
@@ -111,8 +103,10 @@ fn propose(
         let signed = next.next()?.clone();
         Some(Arc::<VerifiedTransaction>::new(signed.verify(&chain.id()).expect("well formed")))
     };
-    let (block, executed) =
-        chain.state.propose(&chain.store, proposal, system, &mut candidates).expect("a block");
+    let (block, executed) = chain
+        .state
+        .propose(&chain.store, chain.proposal(), system, &mut candidates)
+        .expect("a block");
     (block, executed, refused)
 }
 

@@ -8,8 +8,8 @@ use floe_protocol::{
     index::Epoch,
     keys::KeyPair,
     ledger::{
-        Event, Operation, OperationError, Outcome, Proposal, ReadError, SignedTransaction,
-        StateReader, Transaction, VersionedValue,
+        Event, Operation, OperationError, Outcome, ReadError, SignedTransaction, StateReader,
+        Transaction, VersionedValue,
     },
     message::IndexQuery,
     registration::RegistrationId,
@@ -211,17 +211,9 @@ impl StateReader for Counting<'_> {
 fn entries_read(chain: &Chain, key: &KeyPair) -> usize {
     let signed = chain.sign(key, vec![register(header(1), 5, true)]);
     let store = Counting { reader: &chain.store, entries: Cell::new(0) };
-    let (node, bls) = chain.proposer();
-    let proposal = Proposal {
-        node: node.public(),
-        bls,
-        round: 0,
-        now: chain.now,
-        commit_record: chain.commit_record(),
-    };
     let mut next = Some(Arc::new(signed.verify(&chain.id()).unwrap()));
     let mut candidates = |_: Outcome<'_>| next.take();
-    chain.state.propose(&store, proposal, &[], &mut candidates).unwrap();
+    chain.state.propose(&store, chain.proposal(), &[], &mut candidates).unwrap();
     store.entries.get()
 }
 

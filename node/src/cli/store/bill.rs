@@ -30,11 +30,7 @@ pub(super) struct Cost {
 impl Cost {
     /// What a plan takes: the price, a fee for paying and one for certifying.
     fn of(plan: &StorePlan, price: Amount, fee: Amount) -> Option<Self> {
-        let operations = match plan {
-            StorePlan::Stored { .. } => 0,
-            StorePlan::Resume { .. } | StorePlan::Extend { .. } => 1,
-            StorePlan::Register { .. } => 2,
-        };
+        let operations = u128::try_from(plan.operations()).ok()?;
         Some(Self { price, fee: fee.checked_mul(operations)? })
     }
 }

@@ -550,20 +550,19 @@ async fn headers_come_by_gossip_and_forged_ones_do_not_count() {
     let mut expected = known;
     // Subscriptions take a moment to spread: what is announced before is not heard.
     let heard = async {
-        let mut ticks = tokio::time::interval(std::time::Duration::from_millis(200));
+        let mut ticks = tokio::time::interval(Duration::from_millis(200));
         loop {
             ticks.tick().await;
             orders.send(Order::Announce { forged: true }).await.unwrap();
             expected = expected.next();
             let reached = ledger.reached(known.next());
-            let reached =
-                tokio::time::timeout(std::time::Duration::from_millis(150), reached).await;
+            let reached = timeout(Duration::from_millis(150), reached).await;
             if let Ok(reached) = reached {
                 return reached.unwrap();
             }
         }
     };
-    let header = tokio::time::timeout(std::time::Duration::from_secs(30), heard).await.unwrap();
+    let header = timeout(Duration::from_secs(30), heard).await.unwrap();
     assert!(header.header().height <= expected, "never the forged one");
     client.shutdown().await;
 }

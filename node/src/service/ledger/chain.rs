@@ -9,8 +9,7 @@ use floe_protocol::{
     vote::CommitCertificate,
 };
 use floe_storage::{
-    CommitError, Committed, EpochEnd, JournalError, LedgerStore, LedgerStoreConfig, OpenError,
-    StorageError, VoteJournal,
+    CommitError, JournalError, LedgerStore, LedgerStoreConfig, OpenError, StorageError, VoteJournal,
 };
 
 /// Why the chain cannot be opened or gone on with. All of it stops the node.
@@ -102,18 +101,8 @@ impl Chain {
         certificate: CommitCertificate,
         executed: Executed,
     ) -> Result<(), ChainError> {
-        let epoch = block.header.epoch;
-        let ends = executed.next.committee().epoch() > epoch;
-        let next_committee = executed.next.committee().to_bytes();
-        self.store.commit(&Committed {
-            block,
-            hash: executed.hash,
-            certificate: &certificate,
-            transactions: &executed.transactions,
-            change: &executed.change,
-            epoch_end: ends.then_some(EpochEnd { epoch, next_committee: &next_committee }),
-            tip: self.state.chain().as_bytes(),
-        })?;
+        let tip = self.state.chain().as_bytes();
+        self.store.commit_executed(block, &certificate, &executed, tip)?;
         self.state = executed.next;
         self.certificate = Some(certificate);
         Ok(())

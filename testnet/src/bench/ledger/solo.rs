@@ -15,7 +15,7 @@ use floe_protocol::{
     },
     vote::{CommitCertificate, CommitSignature, Vote, VoteKind},
 };
-use floe_storage::{Committed, EpochEnd, LedgerStore, LedgerStoreConfig};
+use floe_storage::{LedgerStore, LedgerStoreConfig};
 
 use crate::cluster::extra_account_key;
 
@@ -118,18 +118,8 @@ impl Solo {
     /// Certifies a block, makes it durable and goes on from it.
     pub(super) fn commit(&mut self, block: &Block, executed: Executed) -> anyhow::Result<()> {
         let certificate = self.certify(block, &executed);
-        let epoch = block.header.epoch;
-        let ends = executed.next.committee().epoch() > epoch;
-        let next_committee = executed.next.committee().to_bytes();
-        self.store.commit(&Committed {
-            block,
-            hash: executed.hash,
-            certificate: &certificate,
-            transactions: &executed.transactions,
-            change: &executed.change,
-            epoch_end: ends.then_some(EpochEnd { epoch, next_committee: &next_committee }),
-            tip: self.state.chain().as_bytes(),
-        })?;
+        let tip = self.state.chain().as_bytes();
+        self.store.commit_executed(block, &certificate, &executed, tip)?;
         self.state = executed.next;
         self.certificate = Some(certificate);
         self.now = self.now.plus_ms(BLOCK_MS);
