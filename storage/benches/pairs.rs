@@ -15,6 +15,7 @@
 use std::{
     fs::{self, File},
     io::Write,
+    os::unix::fs::MetadataExt,
     path::Path,
     sync::Mutex,
     thread,
@@ -121,14 +122,14 @@ fn put_and_remove(home: &Path) {
                 store.flush().unwrap();
             }
         }
-        let full = settled_disk_mib(&store);
+        let full = disk_mib(&home.join("cycles"));
         let start = Instant::now();
         for pair in round * pairs..(round + 1) * pairs {
             store.delete_pair(ShardIndex::new(0), &blob(pair)).unwrap();
         }
         store.flush().unwrap();
         let took = start.elapsed();
-        let empty = settled_disk_mib(&store);
+        let empty = disk_mib(&home.join("cycles"));
         println!("  {full:.0} {empty:.1}, removed in {:.0} ms", took.as_secs_f64() * 1e3);
     }
 }
@@ -169,10 +170,18 @@ fn reopen(home: &Path) {
     }
 }
 
-/// Disk space when the store has asked again.
-fn settled_disk_mib(store: &Store) -> f64 {
-    thread::sleep(Duration::from_millis(1100));
-    store.usage().disk_bytes as f64 / f64::from(1 << 20)
+/// Bytes that the files below a directory take on the disk.
+fn disk_bytes(dir: &Path) -> u64 {
+    let entries = fs::read_dir(dir).unwrap().map(Result::unwrap);
+    let bytes = entries.map(|entry| match entry.metadata().unwrap() {
+        metadata if metadata.is_dir() => disk_bytes(&entry.path()),
+        metadata => metadata.blocks() * 512,
+    });
+    bytes.sum()
+}
+
+fn disk_mib(dir: &Path) -> f64 {
+    disk_bytes(dir) as f64 / f64::from(1 << 20)
 }
 
 fn compact(store: &Store) {
@@ -180,7 +189,8 @@ fn compact(store: &Store) {
 }
 
 fn replace_half(home: &Path, sliver_bytes: usize, pairs: u64) {
-    let store = open(home, &format!("replace-{sliver_bytes}"));
+    let name = format!("replace-{sliver_bytes}");
+    let store = open(home, &name);
     let sliver = noise(sliver_bytes);
     let mut live: Vec<u64> = (0..pairs).collect();
     let mut next = pairs;
@@ -198,13 +208,12 @@ fn replace_half(home: &Path, sliver_bytes: usize, pairs: u64) {
     );
     for round in 0..=16 {
         if round % 4 == 0 {
-            thread::sleep(Duration::from_millis(1100));
-            let usage = store.usage();
+            let (disk, usage) = (disk_bytes(&home.join(&name)), store.usage());
             let content = (sliver_bytes + sliver_bytes.div_ceil(2)) as f64 * pairs as f64;
             println!(
                 "  after {round} rounds: {:.2} {:.2}",
-                usage.disk_bytes as f64 / content,
-                usage.disk_bytes as f64 / usage.live_bytes as f64
+                disk as f64 / content,
+                disk as f64 / usage.live_bytes as f64
             );
         }
         for (place, pair) in live.iter_mut().enumerate() {

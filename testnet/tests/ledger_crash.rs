@@ -16,8 +16,11 @@ use floe_protocol::{
     hash::Hash,
     index::Height,
     keys::{ChainId, KeyPair, NodeId},
-    ledger::{AccountId, Amount, Block, BlockHash, Key, Operation, Record, Timestamp, Transaction},
-    message::{LedgerRequest, LedgerResponse, Limits, Request, Response},
+    ledger::{
+        AccountId, Amount, Block, BlockHash, Key, Operation, Record, SignedTransaction, Timestamp,
+        Transaction, TransactionId,
+    },
+    message::{LedgerRequest, LedgerResponse, Limits, Request, Response, ledger::MAX_WAIT_MS},
 };
 use floe_testnet::Cluster;
 use prometheus_client::registry::Registry;
@@ -117,8 +120,8 @@ impl Watcher {
         self.wait(node, request, nonce).await
     }
 
-    /// Hands a node the wallet's next transfers.
-    async fn pay(&self, node: usize, nonces: std::ops::Range<u64>) {
+    /// Hands a node the wallet's next transfers; the last one's id.
+    async fn pay(&self, node: usize, nonces: std::ops::Range<u64>) -> TransactionId {
         let sign = |nonce| {
             let to = AccountId::new(KeyPair::from_seed([9; 32]).public());
             let transfer = Operation::Transfer { to, amount: Amount::from_frost(1) };
@@ -129,11 +132,14 @@ impl Watcher {
                 expires: Timestamp::from_ms(u64::MAX),
                 operations: vec![transfer],
             };
-            transaction.sign(&self.chain, &self.wallet).to_bytes()
+            transaction.sign(&self.chain, &self.wallet)
         };
-        let transactions: Vec<_> = nonces.map(sign).collect();
+        let signed: Vec<_> = nonces.map(sign).collect();
+        let last = signed.last().expect("there is one").id(&self.chain);
+        let transactions: Vec<_> = signed.iter().map(SignedTransaction::to_bytes).collect();
         let request = || LedgerRequest::Submit { transactions: transactions.clone() };
         self.wait(node, request, |_| Some(())).await;
+        last
     }
 
     /// Pays through one node and waits until the payments are committed there.
@@ -141,12 +147,14 @@ impl Watcher {
         // A node that was away may not know yet what was paid before.
         let from = self.nonce(node).await.max(self.paid);
         self.paid = from + 10;
-        self.pay(node, from..from + 10).await;
-        let started = Instant::now();
-        while self.nonce(node).await < from + 10 {
-            assert!(started.elapsed() < DEADLINE, "node {node} commits nothing");
-            tokio::time::sleep(LOOK).await;
-        }
+        let id = self.pay(node, from..from + 10).await;
+        // The node answers as soon as it has committed the last of them.
+        let request = || LedgerRequest::Transaction { id, wait_ms: MAX_WAIT_MS };
+        let included = |answer: &LedgerResponse| match answer {
+            LedgerResponse::Transaction(included) => included.as_ref().map(|_| ()),
+            _ => None,
+        };
+        self.wait(node, request, included).await;
     }
 
     /// Reads a node's whole chain and compares it with all that was ever seen.
