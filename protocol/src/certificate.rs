@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     blob::BlobId,
-    committee::{Committee, QuorumTracker},
+    committee::{Aggregate, AggregateError, Committee},
     index::Epoch,
     keys::{BlsKeyPair, BlsPublicKey, BlsSignature, ChainId, SigningDomain},
     registration::RegistrationId,
@@ -86,8 +86,7 @@ pub enum CertificateError {
 pub struct Certificate {
     /// What is certified.
     pub fact: ConfirmedFact,
-    signers: Vec<bool>,
-    signature: BlsSignature,
+    signers: Aggregate,
 }
 
 impl Certificate {
@@ -101,17 +100,11 @@ impl Certificate {
         fact: ConfirmedFact,
         confirmations: &[(usize, BlsSignature)],
     ) -> Result<Self, CertificateError> {
-        let mut signers = vec![false; committee.members().len()];
-        for (position, _) in confirmations {
-            let signer = signers.get_mut(*position).ok_or(CertificateError::Malformed)?;
-            if std::mem::replace(signer, true) {
-                return Err(CertificateError::Malformed);
-            }
-        }
-        let signatures: Vec<_> = confirmations.iter().map(|(_, signature)| *signature).collect();
-        let signature =
-            BlsSignature::aggregate(&signatures).map_err(|_| CertificateError::Signature)?;
-        let certificate = Self { fact, signers, signature };
+        let signers = Aggregate::new(committee, confirmations).map_err(|error| match error {
+            AggregateError::Malformed => CertificateError::Malformed,
+            AggregateError::Signature => CertificateError::Signature,
+        })?;
+        let certificate = Self { fact, signers };
         certificate.check_weight(committee)?;
         Ok(certificate)
     }
@@ -122,9 +115,7 @@ impl Certificate {
     /// [`CertificateError`]: it proves nothing.
     pub fn verify(&self, committee: &Committee, chain: &ChainId) -> Result<(), CertificateError> {
         self.check_weight(committee)?;
-        let keys: Vec<_> =
-            self.signers(committee).map(|position| committee.members()[position].bls_key).collect();
-        if self.signature.verify_aggregate(&self.fact.message(chain), &keys) {
+        if self.signers.verify(committee, &self.fact.message(chain)) {
             Ok(())
         } else {
             Err(CertificateError::Signature)
@@ -134,17 +125,12 @@ impl Certificate {
     /// Shards of the signers.
     #[must_use]
     pub fn weight(&self, committee: &Committee) -> u16 {
-        let mut tracker = QuorumTracker::new(committee);
-        for position in self.signers(committee) {
-            tracker.add(committee, position);
-        }
-        tracker.weight()
+        self.signers.weight(committee)
     }
 
     /// Committee positions of the signers, ascending.
     pub fn signers<'a>(&'a self, committee: &'a Committee) -> impl Iterator<Item = usize> + 'a {
-        let positions = self.signers.iter().take(committee.members().len()).enumerate();
-        positions.filter(|(_, signed)| **signed).map(|(position, _)| position)
+        self.signers.signers(committee)
     }
 
     fn check_weight(&self, committee: &Committee) -> Result<(), CertificateError> {
@@ -154,7 +140,7 @@ impl Certificate {
                 committee: committee.epoch(),
             });
         }
-        if self.signers.len() != committee.members().len() {
+        if !self.signers.fits(committee) {
             return Err(CertificateError::Malformed);
         }
         let weight = self.weight(committee);
@@ -169,15 +155,10 @@ impl Certificate {
     /// signers (least significant bit first), aggregated signature.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let members = u16::try_from(self.signers.len()).expect("at most n_shards members");
         let mut bytes = self.fact.epoch.get().to_le_bytes().to_vec();
         bytes.extend_from_slice(self.fact.blob.as_bytes());
         bytes.extend_from_slice(self.fact.registration.as_bytes());
-        bytes.extend_from_slice(&members.to_le_bytes());
-        bytes.extend(self.signers.chunks(8).map(|bits| {
-            bits.iter().enumerate().fold(0_u8, |byte, (i, bit)| byte | (u8::from(*bit) << i))
-        }));
-        bytes.extend_from_slice(self.signature.as_bytes());
+        self.signers.write(&mut bytes);
         bytes
     }
 
@@ -190,22 +171,13 @@ impl Certificate {
         let (epoch, rest) = bytes.split_first_chunk::<8>().ok_or(malformed)?;
         let (blob, rest) = rest.split_first_chunk::<32>().ok_or(malformed)?;
         let (registration, rest) = rest.split_first_chunk::<32>().ok_or(malformed)?;
-        let (members, rest) = rest.split_first_chunk::<2>().ok_or(malformed)?;
-        let members = usize::from(u16::from_le_bytes(*members));
-        let (bitmap, signature) = rest.split_at_checked(members.div_ceil(8)).ok_or(malformed)?;
-        let signature: &[u8; 96] = signature.try_into().map_err(|_| malformed)?;
-        let bit = |i: usize| (bitmap[i / 8] >> (i % 8)) & 1 == 1;
-        if (members..8 * bitmap.len()).any(bit) {
-            return Err(malformed);
-        }
         Ok(Self {
             fact: ConfirmedFact {
                 epoch: Epoch::new(u64::from_le_bytes(*epoch)),
                 blob: BlobId::new(*blob),
                 registration: RegistrationId::new(*registration),
             },
-            signers: (0..members).map(bit).collect(),
-            signature: BlsSignature::new(*signature),
+            signers: Aggregate::from_bytes(rest).ok_or(malformed)?,
         })
     }
 }

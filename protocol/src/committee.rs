@@ -8,6 +8,7 @@
 //!
 //! [`BlobId::shard_of`]: crate::blob::BlobId::shard_of
 
+mod aggregate;
 mod assignment;
 mod quorum;
 
@@ -21,6 +22,7 @@ use crate::{
     keys::{BlsPublicKey, NodeId},
 };
 
+pub(crate) use self::aggregate::{Aggregate, AggregateError};
 pub use self::{
     assignment::{Candidate, award_shards, shard_cap},
     quorum::QuorumTracker,

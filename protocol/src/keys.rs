@@ -45,6 +45,12 @@ pub enum SigningDomain {
     Vote,
     /// A committee member proposes a block.
     Proposal,
+    /// A node reports that it follows the ledger.
+    NodeReady,
+    /// A node reports that it holds all of its shards' pairs.
+    ShardsReady,
+    /// A member attests that a blob is inconsistent.
+    Invalidity,
 }
 
 impl SigningDomain {
@@ -59,6 +65,9 @@ impl SigningDomain {
             Self::Beacon => b"floe/1 beacon",
             Self::Vote => b"floe/1 vote",
             Self::Proposal => b"floe/1 proposal",
+            Self::NodeReady => b"floe/1 node ready",
+            Self::ShardsReady => b"floe/1 shards ready",
+            Self::Invalidity => b"floe/1 invalidity",
         };
         let mut tag = [0; TAG_BYTES];
         tag[..label.len()].copy_from_slice(label);

@@ -25,6 +25,7 @@ mod operation;
 mod overlay;
 mod parameters;
 mod pricing;
+mod readiness;
 mod record;
 mod state;
 mod store;
@@ -49,9 +50,10 @@ pub use self::{
     },
     parameters::LedgerParameters,
     pricing::{UNIT_BYTES, billed_units},
+    readiness::{NodeReady, ShardsReady},
     record::{
         Account, Blob, BlobState, Certified, EpochRecord, Name, Node, Payment, Pool, Presence,
-        Prices, Record, Registration, Stake, Summary, Supply, Unbonding,
+        Prices, Record, Registration, ShardRecord, Stake, Summary, Supply, Unbonding,
     },
     state::{Executed, LoadError, Outcome, Proposal, State, Tip},
     store::{MemoryStore, ReadError, StateChange, StateReader, VersionedValue},

@@ -32,6 +32,7 @@ pub mod genesis;
 pub mod hash;
 pub mod inconsistency;
 pub mod index;
+pub mod invalidity;
 pub mod keys;
 pub mod ledger;
 pub mod light;

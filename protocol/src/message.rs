@@ -11,6 +11,7 @@
 //! with trailing bytes are refused. Deliberately not here: sockets and streams (`floe-node`).
 
 pub mod ledger;
+mod repair;
 mod request;
 mod response;
 
@@ -28,6 +29,7 @@ pub use self::{
         CertifiedBlock, Handover, IndexQuery, LedgerAnnouncement, LedgerKind, LedgerRequest,
         LedgerResponse, LedgerTopic, RefusedOperation, SubmitError,
     },
+    repair::{MAX_PAIRS, RepairStatus, StoredPair, StoredPairHead, Symbols, SymbolsError},
     request::{Request, RequestHead},
     response::{InvalidReason, NodeStatus, Refusal, Response, ResponseHead},
 };
@@ -113,10 +115,10 @@ impl Limits {
         self.config.k1() as u64 * self.config.max_symbol_bytes()
     }
 
-    /// The longest payload of any message: a sliver pair.
+    /// The longest payload of any message: a sliver pair with its proof.
     #[must_use]
-    pub const fn max_payload_bytes(&self) -> u64 {
-        self.max_primary_bytes() + self.max_secondary_bytes()
+    pub fn max_payload_bytes(&self) -> u64 {
+        self.max_primary_bytes() + self.max_secondary_bytes() + self.proof_bytes() as u64
     }
 
     /// A digest table: `64 n` bytes.
@@ -165,7 +167,8 @@ mod tests {
             assert_eq!(limits.table_bytes(), table, "n = {n_shards}");
             assert_eq!(limits.max_primary_bytes(), primary, "n = {n_shards}");
             assert_eq!(limits.max_secondary_bytes(), secondary, "n = {n_shards}");
-            assert_eq!(limits.max_payload_bytes(), primary + secondary, "n = {n_shards}");
+            let pair = limits.max_payload_bytes() - limits.proof_bytes() as u64;
+            assert_eq!(pair, primary + secondary, "n = {n_shards}");
         }
     }
 

@@ -200,9 +200,12 @@ fn responses_survive_the_wire_and_nothing_shorter_or_longer_does() {
         let frame = whole.clone().into_frame().unwrap();
         let head = ResponseHead::decode(&limits(), &frame.head).unwrap();
         let payload = frame.payload.concat();
-        assert_eq!(Response::from_parts(head.clone(), Bytes::from(payload.clone())), Ok(whole));
+        assert_eq!(
+            Response::from_parts(&limits(), head.clone(), Bytes::from(payload.clone())),
+            Ok(whole)
+        );
         let short = Bytes::copy_from_slice(&payload[1..]);
-        assert_eq!(Response::from_parts(head, short), Err(MessageError::PayloadLength));
+        assert_eq!(Response::from_parts(&limits(), head, short), Err(MessageError::PayloadLength));
 
         let long = [&payload[..], &[0]].concat();
         assert!(LedgerResponse::decode(kind, &long).is_err(), "{kind:?} with bytes left over");

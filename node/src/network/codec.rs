@@ -284,10 +284,14 @@ impl Shared {
             RequestHead::ReadSliver { .. } => {
                 usize::try_from(self.limits().max_primary_bytes()).unwrap_or(usize::MAX)
             }
+            RequestHead::ReadPairs { .. } | RequestHead::ReadSymbols { .. } => {
+                usize::try_from(self.limits().max_payload_bytes()).unwrap_or(usize::MAX)
+            }
             RequestHead::Ledger { kind, .. } => kind.max_response_bytes(),
             RequestHead::Table { .. }
             | RequestHead::StoreSlivers { .. }
             | RequestHead::Confirm { .. }
+            | RequestHead::Attest { .. }
             | RequestHead::NodeStatus => 0,
         }
     }
@@ -299,8 +303,11 @@ impl Shared {
         let patience = Duration::from_millis(self.config.limits.answer_timeout_ms);
         let head = self.read_head(io, patience).await?;
         let head = ResponseHead::decode(self.limits(), &head)?;
-        let payload = self.read_payload(io, head.payload_bytes()).await?;
-        Ok(Answer { response: Response::from_parts(head, payload)?, admission: None })
+        let payload = self.read_payload(io, head.payload_bytes(self.limits())).await?;
+        Ok(Answer {
+            response: Response::from_parts(self.limits(), head, payload)?,
+            admission: None,
+        })
     }
 
     async fn write_frame<T>(&self, io: &mut T, frame: Frame) -> Result<(), StreamError>

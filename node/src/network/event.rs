@@ -2,7 +2,7 @@
 
 use floe_protocol::{
     keys::NodeId,
-    message::{Refusal, Request, Response},
+    message::{Refusal, Request, Response, StoredPair},
 };
 use libp2p::{PeerId, gossipsub::MessageId};
 use tokio::sync::{mpsc, oneshot};
@@ -73,10 +73,18 @@ impl ReplyHandle {
         let bytes = match &response {
             Response::Sliver { sliver, .. } => sliver.len(),
             Response::Ledger(answer) => answer.kind().max_response_bytes(),
+            Response::Pairs { pairs, .. } => {
+                let bytes = |pair: &StoredPair| {
+                    pair.proof.len() + pair.primary.len() + pair.secondary.len()
+                };
+                pairs.iter().map(bytes).sum()
+            }
+            Response::Symbols(symbols) => symbols.symbols.len(),
             Response::TableStored { .. }
             | Response::Stored { .. }
             | Response::Confirmed { .. }
             | Response::Missing { .. }
+            | Response::Attested { .. }
             | Response::NodeStatus(_)
             | Response::Refused(_) => 0,
         };

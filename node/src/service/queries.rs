@@ -215,7 +215,8 @@ impl Asked {
 
     async fn submit_system(&self, operation: SystemOperation) -> Option<LedgerResponse> {
         let _turn = self.turns.acquire().await.ok()?;
-        let result = match self.look(move |answers| answers.check_system(&operation)).await? {
+        let checked = operation.clone();
+        let result = match self.look(move |answers| answers.check_system(&checked)).await? {
             Ok(()) => {
                 let inserted = self.ledger.insert_system(operation, true).await.ok()?;
                 inserted.map_err(|error| submit_error(&error))

@@ -169,6 +169,11 @@ async fn wait_for_registration(responder: &Arc<Responder>, id: RegistrationId) {
 const fn is_write(request: &Request) -> bool {
     match request {
         Request::Table { .. } | Request::StoreSlivers { .. } | Request::Confirm { .. } => true,
-        Request::ReadSliver { .. } | Request::NodeStatus | Request::Ledger(_) => false,
+        Request::ReadSliver { .. }
+        | Request::ReadPairs { .. }
+        | Request::ReadSymbols { .. }
+        | Request::Attest { .. }
+        | Request::NodeStatus
+        | Request::Ledger(_) => false,
     }
 }

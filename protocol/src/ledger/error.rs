@@ -56,6 +56,27 @@ pub enum OperationError {
     /// There is no such node.
     #[error("no such storage node")]
     NoNode,
+    /// There is no such blob.
+    #[error("no such blob")]
+    NoBlob,
+    /// A report is for another epoch than the running one.
+    #[error("a report of another epoch than the running one, {epoch}")]
+    OtherEpoch {
+        /// The running epoch.
+        epoch: Epoch,
+    },
+    /// The node has reported that already.
+    #[error("the node has reported that already")]
+    Reported,
+    /// The block that a report names is not one of the last.
+    #[error("block {0} is not a recent one of this chain")]
+    OldBlock(Height),
+    /// A report is not signed by its node.
+    #[error("the report is not signed by its node")]
+    Report,
+    /// A report lists shards that its node does not hold, or not in ascending order.
+    #[error("the report lists shards that its node does not hold")]
+    ForeignShard,
     /// The node key or the BLS key belongs to a node already.
     #[error("the node key or the BLS key belongs to a node already")]
     KeyTaken,

@@ -7,7 +7,7 @@ use super::{AccountId, Amount, Prices};
 use crate::{
     blob::BlobId,
     hash::{Domain, Hash},
-    index::Epoch,
+    index::{Epoch, ShardIndex},
     keys::NodeId,
     registration::RegistrationId,
 };
@@ -151,6 +151,41 @@ pub enum Event {
         epoch: Epoch,
         /// Its prices.
         prices: Prices,
+    },
+    /// No committee can be formed of those who stand for one: the running one stays.
+    SelectionFailed {
+        /// The next epoch.
+        epoch: Epoch,
+    },
+    /// A node reported that it follows the ledger.
+    NodeReported {
+        /// The node.
+        node: NodeId,
+        /// The running epoch.
+        epoch: Epoch,
+    },
+    /// Shards that had moved are complete with their holder.
+    ShardsCompleted {
+        /// The holder.
+        node: NodeId,
+        /// The shards.
+        shards: Vec<ShardIndex>,
+    },
+    /// A blob is inconsistent: it reads as invalid everywhere, its slivers can go.
+    BlobInvalidated {
+        /// The blob.
+        blob: BlobId,
+    },
+    /// A member was paid for the ended epoch.
+    RewardPaid {
+        /// The member.
+        node: NodeId,
+        /// The epoch.
+        epoch: Epoch,
+        /// What its pool got.
+        reward: Amount,
+        /// What its operator's account got.
+        commission: Amount,
     },
     /// The first block after this one belongs to a new epoch.
     EpochChanged {

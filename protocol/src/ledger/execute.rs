@@ -12,6 +12,7 @@
 mod blobs;
 mod commit_record;
 mod epoch;
+mod readiness;
 mod staking;
 mod sweep;
 
@@ -157,6 +158,9 @@ impl Executor<'_> {
             SystemOperation::ReportEquivocation { equivocation } => {
                 self.report_equivocation(equivocation)
             }
+            SystemOperation::NodeReady { report } => self.node_ready(report),
+            SystemOperation::ShardsReady { report } => self.shards_ready(report),
+            SystemOperation::InvalidateBlob { certificate } => self.invalidate_blob(certificate),
         };
         match result {
             Ok(()) => Ok(std::mem::take(&mut self.events)),

@@ -2,13 +2,13 @@
 
 use super::{
     Account, EpochRecord, IndexEntry, Key, LedgerParameters, MemoryStore, NodeSettings, Prices,
-    Record, Stake, State, StateChange, Summary, Supply, Timestamp, execute::new_node,
+    Record, ShardRecord, Stake, State, StateChange, Summary, Supply, Timestamp, execute::new_node,
     overlay::Overlay,
 };
 use crate::{
     committee::Committee,
     genesis::{Genesis, GenesisError, GenesisMember},
-    index::{Epoch, Height},
+    index::{Epoch, Height, ShardIndex},
     ledger::Amount,
 };
 
@@ -69,6 +69,12 @@ fn records(genesis: &Genesis, committee: &Committee) -> (Summary, Vec<(Key, Reco
     let first = EpochRecord { first_height: Some(Height::new(1)), ..EpochRecord::default() };
     records.push((Key::Epoch(epoch), Record::Epoch(first)));
     records.push((Key::Committee(epoch), Record::Committee(committee.to_bytes())));
+    let ready = |shard| ShardRecord {
+        ready: true,
+        last_ready: committee.members()[committee.holder(ShardIndex::new(shard))].node,
+    };
+    let shards = (0..committee.n_shards()).map(ready).collect();
+    records.push((Key::Shards, Record::Shards(shards)));
     records.push((Key::Summary, Record::Summary(summary)));
     (summary, records)
 }

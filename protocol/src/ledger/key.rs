@@ -38,6 +38,8 @@ pub enum Key {
     Presence(Height),
     /// An equivocation of a node in an epoch, already punished.
     Offence(NodeId, Epoch),
+    /// Which shards are [ready](super::ShardRecord) in the running epoch.
+    Shards,
 }
 
 impl Key {
@@ -129,6 +131,12 @@ impl IndexRange {
     pub fn dead(epoch: Epoch) -> Self {
         let end = [&[1][..], &epoch.plus(1).get().to_be_bytes()].concat();
         Self { start: vec![1], end }
+    }
+
+    /// All certified registrations, by blob and latest end first.
+    #[must_use]
+    pub fn all_certified() -> Self {
+        Self::of(vec![2])
     }
 
     /// Certified registrations of a blob, latest end first.

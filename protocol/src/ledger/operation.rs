@@ -9,7 +9,7 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
 
-use super::{AccountId, Amount, TransactionError};
+use super::{AccountId, Amount, NodeReady, ShardsReady, TransactionError};
 use crate::{
     blob::{BlobHeader, BlobId},
     certificate::Certificate,
@@ -284,14 +284,29 @@ impl Operation {
 
 /// What nodes tell the ledger free of fee and nonce. At most one of a kind per node and epoch is
 /// executed.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize,
-)]
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
 #[serde(tag = "operation", rename_all = "snake_case")]
 pub enum SystemOperation {
     /// A member voted twice: it is slashed and jailed.
     ReportEquivocation {
         /// Its two votes.
         equivocation: Equivocation,
+    },
+    /// A node follows the ledger and can be selected.
+    NodeReady {
+        /// Its report.
+        report: NodeReady,
+    },
+    /// A node holds every pair of shards that it has gained.
+    ShardsReady {
+        /// Its report.
+        report: ShardsReady,
+    },
+    /// A blob is inconsistent: more than `f` shards of the committee have verified the proof.
+    InvalidateBlob {
+        /// An [`InvalidityCertificate`](crate::invalidity::InvalidityCertificate) in its byte
+        /// layout.
+        #[serde(with = "serde_bytes")]
+        certificate: Vec<u8>,
     },
 }

@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, ops::Bound};
 
 use super::{
     Account, Blob, EpochRecord, IndexEntry, IndexRange, Key, Name, Node, Presence, ReadError,
-    Record, Registration, Stake, StateChange, StateReader, Summary, Supply, tree,
+    Record, Registration, ShardRecord, Stake, StateChange, StateReader, Summary, Supply, tree,
 };
 use crate::{
     blob::BlobId,
@@ -94,6 +94,7 @@ impl<'a> Overlay<'a> {
         stored_epoch(epoch: Epoch) -> Epoch(EpochRecord) = Key::Epoch(epoch);
         presence(height: Height) -> Presence(Presence) = Key::Presence(height);
         committee(epoch: Epoch) -> Committee(Vec<u8>) = Key::Committee(epoch);
+        stored_shards() -> Shards(Vec<ShardRecord>) = Key::Shards;
         stored_summary() -> Summary(Summary) = Key::Summary;
     }
 
@@ -110,6 +111,11 @@ impl<'a> Overlay<'a> {
     /// The summary, which every state has.
     pub(super) fn summary(&mut self) -> Result<Summary, ReadError> {
         self.stored_summary()?.ok_or_else(|| self.damaged(&Key::Summary))
+    }
+
+    /// The readiness of all shards, which every state has.
+    pub(super) fn shards(&mut self) -> Result<Vec<ShardRecord>, ReadError> {
+        self.stored_shards()?.ok_or_else(|| self.damaged(&Key::Shards))
     }
 
     /// Whether there is a record.

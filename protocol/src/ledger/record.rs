@@ -71,6 +71,8 @@ pub struct Node {
     pub closed: bool,
     /// The epoch in which it was jailed, while it is.
     pub jailed: Option<Epoch>,
+    /// The last epoch in which it reported that it follows the ledger.
+    pub ready: Option<Epoch>,
 }
 
 /// Stake that will be paid.
@@ -345,11 +347,25 @@ pub struct Summary {
     pub supply: Supply,
 }
 
+/// Whether a shard is complete, and who last had it so.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize,
+)]
+pub struct ShardRecord {
+    /// Whether its holder of the running epoch holds every pair of it. Set at genesis, cleared
+    /// when the shard moves, set again by the holder's report.
+    pub ready: bool,
+    /// The last holder of whom that was true.
+    pub last_ready: NodeId,
+}
+
 /// Whose precommits for a recent block have been recorded.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
 pub struct Presence {
     /// The block that was committed.
     pub block: BlockHash,
+    /// Its time.
+    pub time: Timestamp,
     /// The epoch whose committee voted.
     pub epoch: Epoch,
     /// Per committee position.
@@ -383,6 +399,8 @@ pub enum Record {
     Presence(Presence),
     /// Under [`Key::Offence`](super::Key::Offence): the height of the votes.
     Offence(Height),
+    /// Under [`Key::Shards`](super::Key::Shards): one per shard.
+    Shards(Vec<ShardRecord>),
 }
 
 impl Record {
@@ -415,7 +433,8 @@ impl Record {
             | Self::Name(_)
             | Self::Committee(_)
             | Self::Presence(_)
-            | Self::Offence(_) => {}
+            | Self::Offence(_)
+            | Self::Shards(_) => {}
         }
         Some(supply)
     }

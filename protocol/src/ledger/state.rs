@@ -14,16 +14,17 @@ mod next_block;
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    Account, AccountId, Blob, BlockHash, CommitRecord, Header, Key, LatePrecommit, OperationError,
-    Parameters, ReadError, Registration, StateReader, Summary, SystemOperation, Timestamp,
-    VerifiedTransaction, error::Failure, execute::Executor, genesis_beacon, overlay::Overlay,
+    Account, AccountId, Blob, BlockHash, CommitRecord, Header, Key, LatePrecommit, Node,
+    OperationError, Parameters, ReadError, Registration, ShardRecord, StateReader, Summary,
+    SystemOperation, Timestamp, VerifiedTransaction, error::Failure, execute::Executor,
+    genesis_beacon, overlay::Overlay,
 };
 use crate::{
     blob::BlobId,
     committee::Committee,
     hash::Hash,
     index::{Epoch, Height},
-    keys::ChainId,
+    keys::{ChainId, NodeId},
     registration::RegistrationId,
     vote::CommitCertificate,
 };
@@ -303,6 +304,36 @@ impl State {
     ) -> Result<Option<Registration>, ReadError> {
         let record = Overlay::new(reader, Some(self.tip.height)).registration(id)?;
         Ok(record.map(|record| *record))
+    }
+
+    /// The readiness of all shards after the tip.
+    ///
+    /// # Errors
+    /// [`ReadError`] if the store fails.
+    pub fn shards(&self, reader: &dyn StateReader) -> Result<Vec<ShardRecord>, ReadError> {
+        Overlay::new(reader, Some(self.tip.height)).shards()
+    }
+
+    /// A node of the registry after the tip.
+    ///
+    /// # Errors
+    /// [`ReadError`] if the store fails.
+    pub fn node(&self, reader: &dyn StateReader, id: &NodeId) -> Result<Option<Node>, ReadError> {
+        Ok(Overlay::new(reader, Some(self.tip.height)).node(id)?.map(|node| *node))
+    }
+
+    /// The committee of an epoch that is kept after the tip: the running one, those before as long
+    /// as they can be punished, and the next one once it is selected.
+    ///
+    /// # Errors
+    /// [`ReadError`] if the store fails.
+    pub fn committee_of(
+        &self,
+        reader: &dyn StateReader,
+        epoch: Epoch,
+    ) -> Result<Option<Committee>, ReadError> {
+        let bytes = Overlay::new(reader, Some(self.tip.height)).committee(epoch)?;
+        Ok(bytes.and_then(|bytes| Committee::from_bytes(&bytes).ok()))
     }
 
     /// A blob after the tip.

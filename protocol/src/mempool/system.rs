@@ -2,30 +2,60 @@
 //!
 //! One operation is kept per key (for an equivocation offender and height): two reports of one
 //! offence differ in their votes, yet only one of them can be executed, so every further one is
-//! refused before anybody verifies its signatures. Each node on which they report has a limit of
-//! its own: an offender that contradicts itself at thousands of heights fills its own places, not
-//! those of the others.
+//! refused before anybody verifies its signatures. Each node, and each blob, that they are about
+//! has a limit of its own: an offender that contradicts itself at thousands of heights fills its
+//! own places, not those of the others.
 
 use std::collections::BTreeMap;
 
 use super::{MempoolError, remembered::Remembered};
-use crate::{index::Height, keys::NodeId, ledger::SystemOperation};
+use crate::{
+    blob::BlobId,
+    invalidity::{InvalidityCertificate, InvalidityFact},
+    keys::NodeId,
+    ledger::SystemOperation,
+};
 
 /// What at most one operation is kept for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Key {
-    offender: NodeId,
-    height: Height,
+    /// Whom it is about; blobs have places of their own.
+    about: About,
+    /// Which of its kind.
+    number: u64,
+}
+
+/// What an operation is about: each has a limit of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum About {
+    Offence(NodeId),
+    NodeReady(NodeId),
+    ShardsReady(NodeId),
+    Blob(BlobId),
 }
 
 impl Key {
-    const fn of(operation: &SystemOperation) -> Self {
-        match operation {
+    fn of(operation: &SystemOperation) -> Option<Self> {
+        Some(match operation {
             SystemOperation::ReportEquivocation { equivocation } => {
                 let vote = &equivocation.first.vote;
-                Self { offender: vote.voter, height: vote.height }
+                Self { about: About::Offence(vote.voter), number: vote.height.get() }
             }
-        }
+            SystemOperation::NodeReady { report } => {
+                Self { about: About::NodeReady(report.node), number: report.epoch.get() }
+            }
+            SystemOperation::ShardsReady { report } => {
+                let first = report.shards.first()?;
+                let number = report.epoch.get().checked_mul(1 << 16)?;
+                let number = number.checked_add(u64::from(first.get()))?;
+                Self { about: About::ShardsReady(report.node), number }
+            }
+            SystemOperation::InvalidateBlob { certificate } => {
+                let certificate = InvalidityCertificate::from_bytes(certificate).ok()?;
+                let InvalidityFact { epoch, blob } = certificate.fact;
+                Self { about: About::Blob(blob), number: epoch.get() }
+            }
+        })
     }
 }
 
@@ -44,17 +74,18 @@ impl SystemPool {
     }
 
     pub(super) fn knows(&self, operation: &SystemOperation) -> bool {
-        let key = Key::of(operation);
-        self.operations.contains_key(&key) || self.committed.contains(&key)
+        let known = |key: &Key| self.operations.contains_key(key) || self.committed.contains(key);
+        Key::of(operation).is_some_and(|key| known(&key))
     }
 
     pub(super) fn insert(&mut self, operation: SystemOperation) -> Result<(), MempoolError> {
         if self.knows(&operation) {
             return Err(MempoolError::Known);
         }
-        let key = Key::of(&operation);
-        let first = Key { height: Height::new(0), ..key };
-        let last = Key { height: Height::new(u64::MAX), ..key };
+        // Nothing without a key passes the state's check.
+        let Some(key) = Key::of(&operation) else { return Err(MempoolError::Known) };
+        let first = Key { number: 0, ..key };
+        let last = Key { number: u64::MAX, ..key };
         let of_node = self.operations.range(first..=last).count();
         if self.operations.len() >= self.operations_max || of_node >= self.per_node_max {
             return Err(MempoolError::SystemFull);
@@ -68,13 +99,16 @@ impl SystemPool {
     }
 
     pub(super) fn committed(&mut self, operation: &SystemOperation) {
-        let key = Key::of(operation);
-        self.operations.remove(&key);
-        self.committed.insert(key);
+        if let Some(key) = Key::of(operation) {
+            self.operations.remove(&key);
+            self.committed.insert(key);
+        }
     }
 
     pub(super) fn refused(&mut self, operation: &SystemOperation) {
-        self.operations.remove(&Key::of(operation));
+        if let Some(key) = Key::of(operation) {
+            self.operations.remove(&key);
+        }
     }
 
     pub(super) fn len(&self) -> usize {

@@ -4,14 +4,14 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Frame, LedgerKind, LedgerRequest, Limits, MAX_HEAD_BYTES, MessageError, at_most, check_pair,
-    stated,
+    Frame, LedgerKind, LedgerRequest, Limits, MAX_HEAD_BYTES, MAX_PAIRS, MessageError, at_most,
+    check_pair, stated,
 };
 use crate::{
     blob::{BlobHeader, BlobId, HEADER_BYTES},
     codec,
     encoding::Axis,
-    index::SliverPairIndex,
+    index::{ShardIndex, SliverPairIndex, SymbolIndex},
     registration::RegistrationId,
 };
 
@@ -52,6 +52,32 @@ pub enum Request {
         pair: SliverPairIndex,
         /// Which sliver of the pair.
         axis: Axis,
+    },
+    /// Asks the earlier holder of a shard for pairs of it. Answered by
+    /// [`Response::Pairs`](super::Response::Pairs).
+    ReadPairs {
+        /// The shard.
+        shard: ShardIndex,
+        /// Blobs, at most [`MAX_PAIRS`].
+        blobs: Vec<BlobId>,
+    },
+    /// Asks for symbols of an expanded sliver, to recover lines that cross it. Answered by
+    /// [`Response::Symbols`](super::Response::Symbols).
+    ReadSymbols {
+        /// The blob.
+        blob: BlobId,
+        /// The pair that the sliver belongs to.
+        pair: SliverPairIndex,
+        /// Which sliver of the pair.
+        axis: Axis,
+        /// Places in the expanded sliver, at least one, ascending.
+        targets: Vec<SymbolIndex>,
+    },
+    /// Asks a member to attest that a blob is inconsistent. Answered by
+    /// [`Response::Attested`](super::Response::Attested).
+    Attest {
+        /// The byte layout of an [`InconsistencyProof`](crate::inconsistency::InconsistencyProof).
+        proof: Bytes,
     },
     /// Asks how the node is doing.
     NodeStatus,
@@ -102,6 +128,32 @@ pub enum RequestHead {
         /// Which sliver of the pair.
         axis: Axis,
     },
+    /// See [`Request::ReadPairs`].
+    #[serde(rename = "read_pairs")]
+    ReadPairs {
+        /// The shard.
+        shard: ShardIndex,
+        /// Blobs.
+        blobs: Vec<BlobId>,
+    },
+    /// See [`Request::ReadSymbols`].
+    #[serde(rename = "read_symbols")]
+    ReadSymbols {
+        /// The blob.
+        blob: BlobId,
+        /// The pair that the sliver belongs to.
+        pair: SliverPairIndex,
+        /// Which sliver of the pair.
+        axis: Axis,
+        /// Places in the expanded sliver.
+        targets: Vec<SymbolIndex>,
+    },
+    /// See [`Request::Attest`].
+    #[serde(rename = "attest")]
+    Attest {
+        /// Bytes of the proof.
+        proof_bytes: u32,
+    },
     /// See [`Request::NodeStatus`].
     #[serde(rename = "node_status")]
     NodeStatus,
@@ -134,6 +186,22 @@ impl RequestHead {
                 check_pair(*pair, n_shards)?;
             }
             Self::ReadSliver { pair, .. } => check_pair(*pair, n_shards)?,
+            Self::ReadPairs { shard, blobs } => {
+                let many = blobs.is_empty() || blobs.len() > MAX_PAIRS;
+                if many || shard.get() >= n_shards {
+                    return Err(MessageError::Field);
+                }
+            }
+            Self::ReadSymbols { pair, targets, .. } => {
+                check_pair(*pair, n_shards)?;
+                let last = targets.last().ok_or(MessageError::Field)?;
+                if last.get() >= n_shards || !targets.is_sorted_by(|a, b| a < b) {
+                    return Err(MessageError::Field);
+                }
+            }
+            Self::Attest { proof_bytes } => {
+                at_most(u64::from(*proof_bytes), limits.max_payload_bytes())?;
+            }
             Self::Ledger { kind, request_bytes } => {
                 at_most(u64::from(*request_bytes), kind.max_request_bytes() as u64)?;
             }
@@ -150,8 +218,13 @@ impl RequestHead {
             Self::StoreSlivers { primary_bytes, secondary_bytes, .. } => {
                 primary_bytes + secondary_bytes
             }
+            Self::Attest { proof_bytes } => *proof_bytes,
             Self::Ledger { request_bytes, .. } => *request_bytes,
-            Self::Confirm { .. } | Self::ReadSliver { .. } | Self::NodeStatus => 0,
+            Self::Confirm { .. }
+            | Self::ReadSliver { .. }
+            | Self::ReadPairs { .. }
+            | Self::ReadSymbols { .. }
+            | Self::NodeStatus => 0,
         };
         bytes as usize
     }
@@ -166,6 +239,9 @@ impl Request {
             Self::StoreSlivers { .. } => "store_slivers",
             Self::Confirm { .. } => "confirm",
             Self::ReadSliver { .. } => "read_sliver",
+            Self::ReadPairs { .. } => "read_pairs",
+            Self::ReadSymbols { .. } => "read_symbols",
+            Self::Attest { .. } => "attest",
             Self::NodeStatus => "node_status",
             Self::Ledger(request) => request.kind().name(),
         }
@@ -178,7 +254,12 @@ impl Request {
             Self::Table { table, .. } => table.len(),
             Self::StoreSlivers { primary, secondary, .. } => primary.len() + secondary.len(),
             Self::Ledger(request) => borsh::object_length(request).unwrap_or(usize::MAX),
-            Self::Confirm { .. } | Self::ReadSliver { .. } | Self::NodeStatus => 0,
+            Self::Attest { proof } => proof.len(),
+            Self::Confirm { .. }
+            | Self::ReadSliver { .. }
+            | Self::ReadPairs { .. }
+            | Self::ReadSymbols { .. }
+            | Self::NodeStatus => 0,
         }
     }
 
@@ -205,6 +286,15 @@ impl Request {
             Self::Confirm { registration } => (RequestHead::Confirm { registration }, Vec::new()),
             Self::ReadSliver { blob, pair, axis } => {
                 (RequestHead::ReadSliver { blob, pair, axis }, Vec::new())
+            }
+            Self::ReadPairs { shard, blobs } => {
+                (RequestHead::ReadPairs { shard, blobs }, Vec::new())
+            }
+            Self::ReadSymbols { blob, pair, axis, targets } => {
+                (RequestHead::ReadSymbols { blob, pair, axis, targets }, Vec::new())
+            }
+            Self::Attest { proof } => {
+                (RequestHead::Attest { proof_bytes: stated(&proof) }, vec![proof])
             }
             Self::NodeStatus => (RequestHead::NodeStatus, Vec::new()),
             Self::Ledger(request) => {
@@ -241,6 +331,11 @@ impl Request {
             }
             RequestHead::Confirm { registration } => Self::Confirm { registration },
             RequestHead::ReadSliver { blob, pair, axis } => Self::ReadSliver { blob, pair, axis },
+            RequestHead::ReadPairs { shard, blobs } => Self::ReadPairs { shard, blobs },
+            RequestHead::ReadSymbols { blob, pair, axis, targets } => {
+                Self::ReadSymbols { blob, pair, axis, targets }
+            }
+            RequestHead::Attest { .. } => Self::Attest { proof: payload },
             RequestHead::NodeStatus => Self::NodeStatus,
             RequestHead::Ledger { kind, .. } => {
                 Self::Ledger(LedgerRequest::decode(kind, &payload)?)

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Frame, LedgerKind, LedgerResponse, Limits, MAX_HEAD_BYTES, MAX_VERSION_BYTES, MessageError,
-    at_most, check_pair, stated,
+    Frame, LedgerKind, LedgerResponse, Limits, MAX_HEAD_BYTES, MAX_PAIRS, MAX_VERSION_BYTES,
+    MessageError, RepairStatus, StoredPair, StoredPairHead, Symbols, at_most, check_pair, stated,
 };
 use crate::{
     codec,
@@ -94,6 +94,8 @@ pub struct NodeStatus {
     pub damaged_pieces: u64,
     /// Milliseconds since the start.
     pub uptime_ms: u64,
+    /// How far it has come with what it is to hold.
+    pub repair: RepairStatus,
 }
 
 /// A response, decoded and within limits, not yet verified.
@@ -127,6 +129,23 @@ pub enum Response {
         proof: Bytes,
         /// The sliver.
         sliver: Bytes,
+    },
+    /// Pairs of a shard.
+    Pairs {
+        /// How many of the blobs asked for, from the first on, were looked up: an answer may be
+        /// full before all are.
+        looked_up: u16,
+        /// Those that were found.
+        pairs: Vec<StoredPair>,
+    },
+    /// Symbols of a sliver, with its pair proof.
+    Symbols(Symbols),
+    /// The member has verified the proof of inconsistency.
+    Attested {
+        /// The epoch whose committee the node speaks in.
+        epoch: Epoch,
+        /// Its signature over the [`InvalidityFact`](crate::invalidity::InvalidityFact).
+        signature: BlsSignature,
     },
     /// How the node is doing.
     NodeStatus(NodeStatus),
@@ -170,6 +189,30 @@ pub enum ResponseHead {
         /// Bytes of the sliver.
         sliver_bytes: u32,
     },
+    /// See [`Response::Pairs`].
+    Pairs {
+        /// How many of the blobs asked for were looked up.
+        looked_up: u16,
+        /// Those that were found.
+        pairs: Vec<StoredPairHead>,
+    },
+    /// See [`Response::Symbols`].
+    Symbols {
+        /// The pair proof's byte layout.
+        #[serde(with = "serde_bytes")]
+        proof: Vec<u8>,
+        /// Bytes of one symbol.
+        symbol_bytes: u32,
+        /// Bytes of all symbols with their paths.
+        symbols_bytes: u32,
+    },
+    /// See [`Response::Attested`].
+    Attested {
+        /// The epoch whose committee the node speaks in.
+        epoch: Epoch,
+        /// Its signature.
+        signature: BlsSignature,
+    },
     /// See [`Response::NodeStatus`].
     NodeStatus(NodeStatus),
     /// See [`Response::Ledger`].
@@ -208,24 +251,48 @@ impl ResponseHead {
                     return Err(MessageError::Field);
                 }
             }
+            Self::Pairs { looked_up, pairs } => {
+                StoredPairHead::check(limits, pairs)?;
+                if pairs.len() > usize::from(*looked_up) || usize::from(*looked_up) > MAX_PAIRS {
+                    return Err(MessageError::Field);
+                }
+            }
+            Self::Symbols { proof, symbol_bytes, symbols_bytes } => {
+                let config = limits.config();
+                at_most(u64::from(*symbol_bytes), config.max_symbol_bytes())?;
+                let most = Symbols::bytes(config, *symbol_bytes, config.n());
+                at_most(u64::from(*symbols_bytes), most.min(limits.max_payload_bytes()))?;
+                if proof.len() != limits.proof_bytes() {
+                    return Err(MessageError::Field);
+                }
+            }
             Self::Ledger { kind, response_bytes } => {
                 at_most(u64::from(*response_bytes), kind.max_response_bytes() as u64)?;
             }
-            Self::Confirmed { .. } | Self::Refused(_) => {}
+            Self::Confirmed { .. } | Self::Attested { .. } | Self::Refused(_) => {}
         }
         Ok(head)
     }
 
     /// Bytes of the payload that follows the head.
     #[must_use]
-    pub fn payload_bytes(&self) -> usize {
+    pub fn payload_bytes(&self, limits: &Limits) -> usize {
         match self {
+            Self::Pairs { pairs, .. } => {
+                let bytes = |pair: &StoredPairHead| {
+                    let slivers = pair.primary_bytes as usize + pair.secondary_bytes as usize;
+                    limits.proof_bytes() + slivers
+                };
+                pairs.iter().map(bytes).sum()
+            }
+            Self::Symbols { symbols_bytes, .. } => *symbols_bytes as usize,
             Self::Sliver { sliver_bytes, .. } => *sliver_bytes as usize,
             Self::Ledger { response_bytes, .. } => *response_bytes as usize,
             Self::TableStored { .. }
             | Self::Stored { .. }
             | Self::Confirmed { .. }
             | Self::Missing { .. }
+            | Self::Attested { .. }
             | Self::NodeStatus(_)
             | Self::Refused(_) => 0,
         }
@@ -250,6 +317,22 @@ impl Response {
                 payload.push(sliver);
                 head
             }
+            Self::Pairs { looked_up, pairs } => {
+                let heads = pairs.iter().map(|pair| StoredPairHead {
+                    blob: pair.blob,
+                    primary_bytes: stated(&pair.primary),
+                    secondary_bytes: stated(&pair.secondary),
+                });
+                let head = ResponseHead::Pairs { looked_up, pairs: heads.collect() };
+                payload = pairs.into_iter().flat_map(StoredPair::into_parts).collect();
+                head
+            }
+            Self::Symbols(Symbols { proof, symbol_bytes, symbols }) => {
+                let (proof, symbols_bytes) = (proof.to_vec(), stated(&symbols));
+                payload.push(symbols);
+                ResponseHead::Symbols { proof, symbol_bytes, symbols_bytes }
+            }
+            Self::Attested { epoch, signature } => ResponseHead::Attested { epoch, signature },
             Self::NodeStatus(status) => ResponseHead::NodeStatus(status),
             Self::Ledger(response) => {
                 let bytes = Bytes::from(response.encode()?);
@@ -266,8 +349,12 @@ impl Response {
     ///
     /// # Errors
     /// [`MessageError`] if they do not belong together, or the payload is malformed.
-    pub fn from_parts(head: ResponseHead, payload: Bytes) -> Result<Self, MessageError> {
-        if payload.len() != head.payload_bytes() {
+    pub fn from_parts(
+        limits: &Limits,
+        head: ResponseHead,
+        mut payload: Bytes,
+    ) -> Result<Self, MessageError> {
+        if payload.len() != head.payload_bytes(limits) {
             return Err(MessageError::PayloadLength);
         }
         Ok(match head {
@@ -278,6 +365,19 @@ impl Response {
             ResponseHead::Sliver { proof, .. } => {
                 Self::Sliver { proof: Bytes::from(proof), sliver: payload }
             }
+            ResponseHead::Pairs { looked_up, pairs } => {
+                let pairs = pairs.into_iter().map(|head| StoredPair {
+                    blob: head.blob,
+                    proof: payload.split_to(limits.proof_bytes()),
+                    primary: payload.split_to(head.primary_bytes as usize),
+                    secondary: payload.split_to(head.secondary_bytes as usize),
+                });
+                Self::Pairs { looked_up, pairs: pairs.collect() }
+            }
+            ResponseHead::Symbols { proof, symbol_bytes, .. } => {
+                Self::Symbols(Symbols { proof: Bytes::from(proof), symbol_bytes, symbols: payload })
+            }
+            ResponseHead::Attested { epoch, signature } => Self::Attested { epoch, signature },
             ResponseHead::NodeStatus(status) => Self::NodeStatus(status),
             ResponseHead::Ledger { kind, .. } => {
                 Self::Ledger(Box::new(LedgerResponse::decode(kind, &payload)?))

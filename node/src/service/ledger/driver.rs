@@ -372,7 +372,7 @@ impl Driver {
             now: self.clock.now(),
             commit_record,
         };
-        let system: Vec<_> = self.mempool.system_candidates().copied().collect();
+        let system: Vec<_> = self.mempool.system_candidates().cloned().collect();
         let mut candidates = self.mempool.candidates();
         let mut offered: Option<AccountId> = None;
         let mut refused = Vec::new();
@@ -538,7 +538,7 @@ impl Driver {
         operation: SystemOperation,
         spread: bool,
     ) -> Result<(), MempoolError> {
-        self.mempool.insert_system(operation)?;
+        self.mempool.insert_system(operation.clone())?;
         if spread {
             self.announce(Topic::Transactions, &LedgerAnnouncement::System(operation));
         }

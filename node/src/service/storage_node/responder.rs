@@ -16,7 +16,7 @@ use floe_protocol::{
     encoding::{self, Axis, DigestTable, EncodingConfig},
     index::{ShardIndex, SliverPairIndex},
     ledger::{Key, ReadError, Registration, State, StateReader},
-    message::{InvalidReason, NodeStatus, Refusal, Request, Response},
+    message::{InvalidReason, NodeStatus, Refusal, RepairStatus, Request, Response},
     registration::RegistrationId,
 };
 use floe_storage::{StorageError, Store};
@@ -72,8 +72,11 @@ impl Responder {
             Request::Confirm { registration } => self.confirm(&registration),
             Request::ReadSliver { blob, pair, axis } => self.read_sliver(&blob, pair, axis),
             Request::NodeStatus => Ok(self.node_status()),
-            // The queries service has them.
-            Request::Ledger(_) => Err(Refusal::Unavailable),
+            // The queries service has the ledger's.
+            Request::ReadPairs { .. }
+            | Request::ReadSymbols { .. }
+            | Request::Attest { .. }
+            | Request::Ledger(_) => Err(Refusal::Unavailable),
         };
         answer.unwrap_or_else(Response::Refused)
     }
@@ -284,6 +287,7 @@ impl Responder {
             peers: u32::try_from(peers).unwrap_or(u32::MAX),
             damaged_pieces: usage.damaged_pieces,
             uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            repair: RepairStatus::default(),
         })
     }
 

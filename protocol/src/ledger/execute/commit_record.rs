@@ -9,7 +9,7 @@ use crate::{
     index::Height,
     ledger::{
         BlockHash, CommitRecord, CommitRecordError, Key, LATE_PRECOMMIT_HEIGHTS, LatePrecommit,
-        Presence, ReadError, Record,
+        Presence, ReadError, Record, Timestamp,
     },
     vote::{SignedVote, Vote, VoteKind},
 };
@@ -39,7 +39,7 @@ impl Executor<'_> {
     pub(in crate::ledger) fn commit_record(
         &mut self,
         record: &CommitRecord,
-        parent: BlockHash,
+        (parent, time): (BlockHash, Timestamp),
         committee: &Committee,
     ) -> Result<(), RecordFailure> {
         let parent_height = Height::new(self.height.get().saturating_sub(1));
@@ -59,7 +59,7 @@ impl Executor<'_> {
         for signature in &certificate.signatures {
             recorded[usize::from(signature.position)] = true;
         }
-        let presence = Presence { block: parent, epoch: committee.epoch(), recorded };
+        let presence = Presence { block: parent, time, epoch: committee.epoch(), recorded };
         self.put_presence(parent_height, Some(presence))?;
         // First, so that what is no longer one of the last heights counts no more.
         let forgotten = parent_height.get().checked_sub(LATE_PRECOMMIT_HEIGHTS);

@@ -257,7 +257,7 @@ impl Executor<'_> {
         Epoch::new(self.epoch().get().saturating_sub(kept))
     }
 
-    fn registered(&mut self, id: &NodeId) -> Result<Node, Failure> {
+    pub(super) fn registered(&mut self, id: &NodeId) -> Result<Node, Failure> {
         Ok(*self.overlay.node(id)?.ok_or(OperationError::NoNode)?)
     }
 
@@ -269,7 +269,7 @@ impl Executor<'_> {
         Ok(node)
     }
 
-    fn put_node(&mut self, id: NodeId, node: Node) -> Result<(), Failure> {
+    pub(super) fn put_node(&mut self, id: NodeId, node: Node) -> Result<(), Failure> {
         Ok(self.overlay.put(Key::Node(id), Record::Node(Box::new(node)))?)
     }
 
@@ -293,5 +293,14 @@ pub(in crate::ledger) const fn new_node(
     settings: NodeSettings,
 ) -> Node {
     let empty = Pool { stake: Amount::ZERO, shares: 0 };
-    Node { operator, bls_key, settings, pool: empty, unbonding: empty, closed: false, jailed: None }
+    Node {
+        operator,
+        bls_key,
+        settings,
+        pool: empty,
+        unbonding: empty,
+        closed: false,
+        jailed: None,
+        ready: None,
+    }
 }

@@ -132,7 +132,7 @@ impl State {
             match run.system(operation) {
                 Ok(()) => {
                     room = rest;
-                    body.system.push(*operation);
+                    body.system.push(operation.clone());
                 }
                 Err(Failure::Refused(_)) => {}
                 Err(Failure::Read(error)) => return Err(error.into()),
@@ -240,7 +240,7 @@ impl State {
         record: &CommitRecord,
     ) -> Result<Run<'a>, BlockError> {
         let mut executor = self.executor(reader, time);
-        match executor.commit_record(record, self.tip.hash, &self.previous) {
+        match executor.commit_record(record, (self.tip.hash, self.tip.time), &self.previous) {
             Ok(()) => {}
             Err(RecordFailure::Refused(error)) => return Err(error.into()),
             Err(RecordFailure::Read(error)) => return Err(error.into()),

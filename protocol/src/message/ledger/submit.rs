@@ -119,6 +119,9 @@ pub enum RefusedOperation {
     /// The votes prove nothing that is still to be punished.
     #[error("no offence that is still to be punished")]
     Equivocation,
+    /// A node's report of itself is old, known, or not its own.
+    #[error("the report is known, too old, or not of this node and epoch")]
+    Report,
 }
 
 impl From<&TransactionError> for SubmitError {
@@ -145,11 +148,14 @@ impl From<&OperationError> for SubmitError {
             E::Overflow => R::Overflow,
             // One transaction alone always fits a block.
             E::BlockFull => return Self::Full,
+            E::OtherEpoch { .. } | E::Reported | E::OldBlock(_) | E::Report | E::ForeignShard => {
+                R::Report
+            }
             E::NoNode | E::KeyTaken | E::Identity => R::Node,
             E::NotOwner { .. } => R::NotOwner,
             E::Jail => R::Jail,
             E::PoolClosed | E::Shares | E::NothingUnbonded | E::TooManyUnbondings => R::Stake,
-            E::BlobHeader | E::BlobInvalid => R::Blob,
+            E::NoBlob | E::BlobHeader | E::BlobInvalid => R::Blob,
             E::TooFarAhead { .. } => R::TooFarAhead,
             E::Price { .. } => R::Price,
             E::Capacity { .. } => R::Capacity,
