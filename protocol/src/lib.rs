@@ -30,6 +30,7 @@ pub mod consensus;
 pub mod encoding;
 pub mod genesis;
 pub mod hash;
+pub mod holders;
 pub mod inconsistency;
 pub mod index;
 pub mod invalidity;
