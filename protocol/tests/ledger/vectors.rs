@@ -9,11 +9,11 @@ use floe_protocol::{
     index::{Epoch, Height},
     keys::{BlsKeyPair, KeyPair, Signature},
     ledger::{
-        Account, Blob, Block, BlockEvents, BlockHash, Body, Certified, CommitRecord, EpochRecord,
-        Event, Header, Key, LatePrecommit, Name, Node, NodeIdentity, NodeSettings, Operation,
-        Payment, Pool, Presence, Prices, Record, Registration, SignedTransaction, Stake, Summary,
-        Supply, SystemOperation, Timestamp, Transaction, Unbonding, beacon_message, genesis_beacon,
-        next_beacon,
+        Account, Blob, Block, BlockEvents, BlockHash, Body, Certified, CommitRecord, Entry,
+        EpochRecord, Event, Header, Key, LatePrecommit, Name, Node, NodeIdentity, NodeSettings,
+        Operation, Payment, Pool, Presence, Prices, Record, Registration, SignedTransaction, Stake,
+        Summary, Supply, SystemOperation, Timestamp, Transaction, Unbonding, beacon_message,
+        genesis_beacon, next_beacon,
     },
     registration::RegistrationId,
     test_support::{account_key, genesis, node_keys},
@@ -227,7 +227,8 @@ fn records() -> Vec<(&'static str, Key, Record)> {
     let unbonding = vec![Unbonding { shares: 2, until: epoch }];
     let bucket = EpochRecord { bucket: frost(1), units: 2, first_height: Some(height) };
     let block = BlockHash::new(Hash::new([4; 32]));
-    let presence = Presence { block, epoch, recorded: vec![true, false] };
+    let presence =
+        Presence { block, time: Timestamp::from_ms(5), epoch, recorded: vec![true, false] };
     let name = Name { blob: Some(blob.id()), version: 2 };
     let committee = genesis(4, N).committee().unwrap().to_bytes();
     vec![
@@ -257,11 +258,13 @@ fn records_are_those_of_the_golden_vectors() {
          # by tests/ledger/vectors.rs; changed only on purpose.\n",
     );
     for (name, key, record) in records() {
-        let bytes = record.to_bytes();
-        assert_eq!(Record::from_bytes(&bytes), Some(record));
+        let key_hash = key.hash();
+        let entry = Entry { key, record };
+        let bytes = entry.to_bytes();
+        assert_eq!(Entry::from_bytes(&bytes), Some(entry));
         writeln!(text, "\n{name}").unwrap();
-        writeln!(text, "key_hash {}", key.hash()).unwrap();
-        writeln!(text, "record {}", golden::hex(&bytes)).unwrap();
+        writeln!(text, "key_hash {key_hash}").unwrap();
+        writeln!(text, "entry {}", golden::hex(&bytes)).unwrap();
     }
     for (nodes, n_shards) in [(4, N), (5, 64)] {
         let chain = floe_protocol::test_support::Chain::new(&genesis(nodes, n_shards));
