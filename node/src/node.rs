@@ -5,11 +5,16 @@
 
 use std::{io, sync::Arc};
 
-use floe_protocol::{committee::Committee, genesis::GenesisError, keys::NodeId, message::Limits};
+use floe_protocol::{
+    committee::Committee,
+    genesis::GenesisError,
+    keys::NodeId,
+    message::{Limits, RepairStatus},
+};
 use floe_storage::{LedgerStoreConfig, OpenError, Store, StoreConfig, Usage};
 use prometheus_client::registry::Registry;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     task::{JoinHandle, JoinSet, spawn_blocking},
 };
 use tokio_util::sync::CancellationToken;
@@ -21,7 +26,9 @@ use crate::{
     service::{
         address_book, block_sync,
         ledger::{self, Chain, ChainError, Ledger, LedgerThread, Started},
-        queries, storage_node, transactions,
+        queries, readiness, repair,
+        storage_node::{self, BlobLocks},
+        transactions,
     },
 };
 
@@ -72,6 +79,7 @@ pub struct NodeHandle {
     network_task: JoinHandle<()>,
     ledger: Ledger,
     ledger_thread: LedgerThread,
+    repair: watch::Receiver<RepairStatus>,
     _key_lock: KeyLock,
 }
 
@@ -101,7 +109,17 @@ impl Node {
         address_book::restore(&store, &network).await;
 
         let cancel = CancellationToken::new();
-        let parts = Parts { config, keys, store: store.clone(), network: network.clone(), chain };
+        let progress = repair::Progress::register(&mut registry);
+        let repair = progress.watch();
+        let (store_shared, network_shared) = (store.clone(), network.clone());
+        let parts = Parts {
+            config,
+            keys,
+            store: store_shared,
+            network: network_shared,
+            chain,
+            progress,
+        };
         let (services, ledger, ledger_thread) = spawn_services(parts, inbound, &cancel)?;
         tracing::info!(node = %id, addresses = ?network.listen_addresses(), "node is up");
         Ok(NodeHandle {
@@ -114,6 +132,7 @@ impl Node {
             network_task,
             ledger,
             ledger_thread,
+            repair,
             _key_lock: key_lock,
         })
     }
@@ -142,6 +161,12 @@ impl NodeHandle {
     #[must_use]
     pub const fn ledger(&self) -> &Ledger {
         &self.ledger
+    }
+
+    /// How far it has come with moving and recovering what it lacks, now and after every change.
+    #[must_use]
+    pub fn repair(&self) -> watch::Receiver<RepairStatus> {
+        self.repair.clone()
     }
 
     /// What its store holds.
@@ -201,6 +226,7 @@ struct Parts {
     store: Store,
     network: Network,
     chain: Chain,
+    progress: repair::Progress,
 }
 
 fn spawn_services(
@@ -208,7 +234,7 @@ fn spawn_services(
     inbound: Inbound,
     cancel: &CancellationToken,
 ) -> Result<(JoinSet<()>, Ledger, LedgerThread), NodeError> {
-    let Parts { config, keys, store, network, chain } = parts;
+    let Parts { config, keys, store, network, chain, progress } = parts;
     let mut services = JoinSet::new();
     let Inbound { requests, transactions, consensus, headers } = inbound;
     let (ledger, ledger_thread) = start_ledger(
@@ -240,11 +266,34 @@ fn spawn_services(
         headers,
         cancel: cancel.clone(),
     }));
+    services.spawn(readiness::run(readiness::Args {
+        ledger: ledger.clone(),
+        network: network.clone(),
+        key: keys.node.clone(),
+        clock: config.clock,
+        cancel: cancel.clone(),
+    }));
+    let (locks, missing) = (Arc::new(BlobLocks::default()), Arc::new(Notify::new()));
+    let repair = progress.watch();
+    services.spawn(repair::run(repair::Args {
+        ledger: ledger.clone(),
+        keys: keys.clone(),
+        store: store.clone(),
+        network: network.clone(),
+        locks: Arc::clone(&locks),
+        missing,
+        progress,
+        limits: config.repair,
+        clock: config.clock,
+        cancel: cancel.clone(),
+    }));
     services.spawn(storage_node::run(storage_node::Args {
         ledger: ledger.clone(),
         keys,
         store: store.clone(),
         network: network.clone(),
+        locks,
+        repair,
         requests,
         queries,
         limits: config.service,

@@ -15,7 +15,7 @@ mod responder;
 use std::{sync::Arc, time::Duration};
 
 use floe_protocol::{
-    message::{Refusal, Request, Response},
+    message::{Refusal, RepairStatus, Request, Response},
     registration::RegistrationId,
 };
 use floe_storage::Store;
@@ -23,13 +23,15 @@ use tokio::{
     sync::{
         Notify, Semaphore,
         mpsc::{self, error::TrySendError},
+        watch,
     },
     task::JoinSet,
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
-use self::{blob_locks::BlobLocks, collector::Collector, responder::Responder};
+pub(crate) use self::blob_locks::BlobLocks;
+use self::{collector::Collector, responder::Responder};
 use super::{blocking, lane::Lane, ledger::Ledger, on_ended, queries::Query};
 use crate::{
     config::ServiceLimits,
@@ -50,6 +52,10 @@ pub(crate) struct Args {
     pub(crate) keys: NodeKeys,
     pub(crate) store: Store,
     pub(crate) network: Network,
+    /// Shared with all who add to blobs.
+    pub(crate) locks: Arc<BlobLocks>,
+    /// How far repair has come.
+    pub(crate) repair: watch::Receiver<RepairStatus>,
     pub(crate) requests: mpsc::Receiver<InboundRequest>,
     /// Where questions about the ledger go.
     pub(crate) queries: mpsc::Sender<Query>,
@@ -60,14 +66,14 @@ pub(crate) struct Args {
 /// Serves until cancelled, until the network has stopped, or until the store can no longer be
 /// relied on.
 pub(crate) async fn run(args: Args) {
-    let Args { ledger, keys, store, network, mut requests, queries, limits, cancel } = args;
+    let Args { ledger, keys, store, network, locks, mut requests, queries, limits, cancel, .. } = args;
     let broken = CancellationToken::new();
-    let locks = Arc::new(BlobLocks::default());
     let removed = Arc::new(Notify::new());
     let (collected, removal) = (store.clone(), Arc::clone(&removed));
     let collector = Collector::new(ledger.clone(), collected, Arc::clone(&locks), removal);
     let compaction = compactor::run(store.clone(), removed, (cancel.clone(), broken.clone()));
     let keys_and_store = (keys, store);
+    let network = (network, args.repair);
     let responder = Responder::new(ledger, keys_and_store, locks, network, broken.clone());
     let mut service = Service {
         responder: Arc::new(responder),

@@ -38,6 +38,8 @@ pub(super) struct Responder {
     locks: Arc<BlobLocks>,
     network: Network,
     started: Instant,
+    /// How far repair has come.
+    repair: watch::Receiver<RepairStatus>,
     /// Cancelled when the store can no longer be relied on: the node stops.
     broken: CancellationToken,
 }
@@ -54,10 +56,10 @@ impl Responder {
         ledger: Ledger,
         (keys, store): (NodeKeys, Store),
         locks: Arc<BlobLocks>,
-        network: Network,
+        (network, repair): (Network, watch::Receiver<RepairStatus>),
         broken: CancellationToken,
     ) -> Self {
-        Self { ledger, keys, store, locks, network, started: Instant::now(), broken }
+        Self { ledger, keys, store, locks, network, started: Instant::now(), repair, broken }
     }
 
     /// The answer.
@@ -287,7 +289,7 @@ impl Responder {
             peers: u32::try_from(peers).unwrap_or(u32::MAX),
             damaged_pieces: usage.damaged_pieces,
             uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            repair: RepairStatus::default(),
+            repair: *self.repair.borrow(),
         })
     }
 
