@@ -112,14 +112,8 @@ impl Node {
         let progress = repair::Progress::register(&mut registry);
         let repair = progress.watch();
         let (store_shared, network_shared) = (store.clone(), network.clone());
-        let parts = Parts {
-            config,
-            keys,
-            store: store_shared,
-            network: network_shared,
-            chain,
-            progress,
-        };
+        let parts =
+            Parts { config, keys, store: store_shared, network: network_shared, chain, progress };
         let (services, ledger, ledger_thread) = spawn_services(parts, inbound, &cancel)?;
         tracing::info!(node = %id, addresses = ?network.listen_addresses(), "node is up");
         Ok(NodeHandle {

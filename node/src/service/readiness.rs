@@ -40,9 +40,7 @@ pub(crate) struct Args {
 /// heard of, and its own is young.
 pub(crate) fn is_current(state: &State, missing: Height, now: Timestamp) -> bool {
     let tip = state.tip();
-    tip.height > Height::new(0)
-        && missing <= tip.height
-        && now.ms_since(tip.time) <= TIP_AGE_MAX_MS
+    tip.height > Height::new(0) && missing <= tip.height && now.ms_since(tip.time) <= TIP_AGE_MAX_MS
 }
 
 /// Runs until cancelled, or until the ledger has stopped.
@@ -65,8 +63,7 @@ async fn report(args: Args) {
         let connected = !network.peers().borrow().connected.is_empty();
         let missing = *ledger.missing().borrow();
         let waits = sent.is_some_and(|(epoch, height, at)| {
-            epoch == state.summary().epoch
-                && (at.elapsed() < RETRY || height >= state.tip().height)
+            epoch == state.summary().epoch && (at.elapsed() < RETRY || height >= state.tip().height)
         });
         if waits || !connected || !is_current(&state, missing, clock.now()) {
             continue;

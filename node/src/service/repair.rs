@@ -47,10 +47,7 @@ use floe_protocol::{
 };
 use floe_storage::Store;
 use tokio::{
-    sync::{
-        Notify,
-        broadcast::{self, error::RecvError},
-    },
+    sync::{Notify, broadcast::error::RecvError},
     task::JoinSet,
     time::{Instant, sleep_until},
 };
@@ -63,7 +60,7 @@ use self::{
     list::{ListLimits, WorkList},
     migrate::Fault,
     report::Reporter,
-    scan::Page,
+    scan::{Page, Scan},
     work::Outcome,
 };
 use super::{
@@ -124,46 +121,6 @@ type Ended = (Epoch, Result<Done, Failed>);
 enum Done {
     Page(Page),
     Work(Outcome),
-}
-
-/// Where the walk through all blobs stands.
-#[derive(Debug)]
-struct Scan {
-    /// Where the next page begins; none while no scan runs.
-    next: Option<Vec<u8>>,
-    /// A page is being looked through.
-    paging: bool,
-    /// When the next scan is wanted, if one is.
-    wanted: Option<Instant>,
-    began: Instant,
-    /// Not before this.
-    rested: Instant,
-    /// One has come to its end in this epoch.
-    finished: bool,
-}
-
-impl Scan {
-    fn new() -> Self {
-        let now = Instant::now();
-        Self {
-            next: None,
-            paging: false,
-            wanted: Some(now),
-            began: now,
-            rested: now,
-            finished: false,
-        }
-    }
-
-    fn want(&mut self, at: Instant) {
-        self.wanted = Some(self.wanted.map_or(at, |wanted| wanted.min(at)));
-    }
-
-    /// When to begin, unless one runs.
-    fn due(&self) -> Option<Instant> {
-        let idle = self.next.is_none() && !self.paging;
-        self.wanted.filter(|_| idle).map(|wanted| wanted.max(self.rested))
-    }
 }
 
 struct Repair {
@@ -367,7 +324,9 @@ impl Repair {
         if outcome.full {
             let attempts = self.full.map_or(0, |(attempts, _)| attempts);
             if attempts == 0 {
-                tracing::warn!("the disk is full: what is missing here is not fetched until there is room");
+                tracing::warn!(
+                    "the disk is full: what is missing here is not fetched until there is room"
+                );
             }
             let limits = &self.context.limits;
             let wait_ms = limits.retry_min_ms.saturating_mul(1 << attempts.min(16));
@@ -398,10 +357,7 @@ impl Repair {
         }
     }
 
-    fn on_block(
-        &mut self,
-        block: Result<Arc<CommittedBlock>, broadcast::error::RecvError>,
-    ) -> Result<(), Failed> {
+    fn on_block(&mut self, block: Result<Arc<CommittedBlock>, RecvError>) -> Result<(), Failed> {
         let now = Instant::now();
         self.block_at = now;
         let block = match block {

@@ -66,7 +66,8 @@ pub(crate) struct Args {
 /// Serves until cancelled, until the network has stopped, or until the store can no longer be
 /// relied on.
 pub(crate) async fn run(args: Args) {
-    let Args { ledger, keys, store, network, locks, mut requests, queries, limits, cancel, .. } = args;
+    let Args { ledger, keys, store, network, locks, mut requests, queries, limits, cancel, .. } =
+        args;
     let broken = CancellationToken::new();
     let removed = Arc::new(Notify::new());
     let (collected, removal) = (store.clone(), Arc::clone(&removed));

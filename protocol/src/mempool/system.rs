@@ -62,10 +62,9 @@ impl Key {
 /// Whether an operation makes the pending one of its key useless.
 fn supersedes(operation: &SystemOperation, pending: &SystemOperation) -> bool {
     match (operation, pending) {
-        (
-            SystemOperation::NodeReady { report },
-            SystemOperation::NodeReady { report: pending },
-        ) => report.height > pending.height,
+        (SystemOperation::NodeReady { report }, SystemOperation::NodeReady { report: pending }) => {
+            report.height > pending.height
+        }
         _ => false,
     }
 }

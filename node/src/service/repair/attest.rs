@@ -11,7 +11,7 @@ use floe_protocol::{
     committee::{Committee, QuorumTracker},
     inconsistency::InconsistencyProof,
     invalidity::{InvalidityCertificate, InvalidityFact},
-    keys::BlsSignature,
+    keys::{BlsPublicKey, BlsSignature, ChainId, NodeId},
     ledger::SystemOperation,
     message::{Request, Response},
 };
@@ -65,19 +65,14 @@ async fn attestations(
         signed.push((position, fact.sign(&chain, &context.keys.bls)));
         tracker.add(committee, position);
     }
-    let others = committee.members().iter().enumerate();
-    let others = others.filter(|(_, member)| member.node != context.node()).map(|(position, member)| {
-        let request = Request::Attest { proof: proof.clone() };
-        let (node, key) = (member.node, member.bls_key);
-        async move {
-            let answer = context.ask(node, request, 0).await;
-            let Ok(Response::Attested { epoch, signature }) = answer else { return None };
-            let judged = blocking(move || fact.verify(&chain, &key, &signature));
-            let is_true = epoch == fact.epoch && judged.await == Some(true);
-            is_true.then_some((position, signature))
+    let mut asked = Vec::new();
+    for (position, member) in committee.members().iter().enumerate() {
+        if member.node != context.node() {
+            let asks = (Arc::clone(context), member.node, proof.clone());
+            asked.push(attestation(asks, (chain, member.bls_key), fact, position));
         }
-    });
-    let mut answers = stream::iter(others).buffer_unordered(ASKED_MAX);
+    }
+    let mut answers = stream::iter(asked).buffer_unordered(ASKED_MAX);
     while !committee.is_validity(tracker.weight()) {
         match answers.next().await {
             Some(Some((position, signature))) => {
@@ -89,4 +84,17 @@ async fn attestations(
         }
     }
     signed
+}
+
+/// The attestation of the member at `position`, if it gives a true one.
+async fn attestation(
+    (context, node, proof): (Arc<Context>, NodeId, Bytes),
+    (chain, key): (ChainId, BlsPublicKey),
+    fact: InvalidityFact,
+    position: usize,
+) -> Option<(usize, BlsSignature)> {
+    let answer = context.ask(node, Request::Attest { proof }, 0).await;
+    let Ok(Response::Attested { epoch, signature }) = answer else { return None };
+    let judged = blocking(move || fact.verify(&chain, &key, &signature)).await;
+    (epoch == fact.epoch && judged == Some(true)).then_some((position, signature))
 }

@@ -4,10 +4,7 @@
 //! Law of the node: what came is verified by whoever fetched it, then kept here: under the blob's
 //! lock, and only if the ledger, looked at under that lock, still wants it. It counts after a flush.
 
-use std::{
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use floe_protocol::{
@@ -139,7 +136,9 @@ impl Context {
                     Duration::from_millis(retry_after_ms.into()).min(BUSY_WAIT_MAX)
                 }
                 // It may not have come to the block that makes us ask.
-                Ok(Ok(Response::Refused(Refusal::WrongShard | Refusal::Unavailable))) => BEHIND_WAIT,
+                Ok(Ok(Response::Refused(Refusal::WrongShard | Refusal::Unavailable))) => {
+                    BEHIND_WAIT
+                }
                 Ok(Ok(Response::Refused(_))) => return Err(NoAnswer::Refused),
                 Ok(Ok(response)) => return Ok(response),
                 Ok(Err(RequestError::Malformed | RequestError::Unsupported)) => {

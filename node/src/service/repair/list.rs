@@ -155,10 +155,6 @@ impl WorkList {
         self.dropped.pairs > 0
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
     /// Pairs that are known to be missing.
     pub(super) fn missing_pairs(&self) -> u64 {
         let listed: usize = self.entries.values().map(|entry| entry.missing.len()).sum();
@@ -220,7 +216,7 @@ mod tests {
         }
         list.take(now, 9);
         list.done(&blob(1), now);
-        assert!(list.is_empty() && incomplete(&list).is_empty());
+        assert!(list.entries.is_empty() && incomplete(&list).is_empty());
     }
 
     #[test]
@@ -232,7 +228,7 @@ mod tests {
         list.done(&blob(1), now);
         assert_eq!(list.take(now, 9), [blob(1)]);
         list.done(&blob(1), now);
-        assert!(list.is_empty());
+        assert!(list.entries.is_empty());
     }
 
     #[test]
@@ -269,6 +265,6 @@ mod tests {
         assert_eq!(incomplete(&list), [4]);
         assert!(!list.has_dropped());
         list.remove(&blob(4));
-        assert!(list.is_empty());
+        assert!(list.entries.is_empty());
     }
 }

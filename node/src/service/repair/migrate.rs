@@ -20,10 +20,14 @@ use super::{
 };
 
 /// What came of asking a holder.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Copied {
+    pub(super) holder: NodeId,
+    pub(super) shard: ShardIndex,
     /// Blobs whose pair is here now, or no longer wanted.
-    pub(super) settled: BTreeSet<BlobId>,
+    pub(super) settled: Vec<BlobId>,
+    /// Blobs whose pair did not come.
+    pub(super) left: BTreeSet<BlobId>,
     /// What the holder must answer for.
     pub(super) fault: Option<Fault>,
 }
@@ -39,51 +43,67 @@ pub(super) enum Fault {
 
 /// Copies the pairs of `shard` of these blobs from `holder`.
 pub(super) async fn copy(
-    context: &Arc<Context>,
+    context: Arc<Context>,
     (holder, shard): (NodeId, ShardIndex),
     lacks: Vec<Lack>,
 ) -> Result<Copied, Failed> {
-    let mut copied = Copied::default();
-    let mut rest = &lacks[..];
-    while !rest.is_empty() {
-        let asked = &rest[..rest.len().min(MAX_PAIRS)];
-        let bytes = answer_bytes(asked);
-        let _share = context.budget.take(bytes).await;
-        let blobs: Vec<_> = asked.iter().map(|lack| lack.blob).collect();
-        let request = Request::ReadPairs { shard, blobs: blobs.clone() };
-        let (looked_up, pairs) = match context.ask(holder, request, bytes).await {
-            Ok(Response::Pairs { looked_up, pairs }) => (usize::from(looked_up), pairs),
-            Ok(_) | Err(NoAnswer::Malformed) => {
-                copied.fault = Some(Fault::Lied);
-                return Ok(copied);
+    let left = lacks.iter().map(|lack| lack.blob).collect();
+    let mut copied = Copied { holder, shard, settled: Vec::new(), left, fault: None };
+    let mut done = 0;
+    while done < lacks.len() && copied.fault.is_none() {
+        let asked = &lacks[done..lacks.len().min(done + MAX_PAIRS)];
+        let _share = context.budget.take(answer_bytes(asked)).await;
+        match batch(&context, (holder, shard), asked).await? {
+            Ok(Batch { looked_up, settled, is_true }) => {
+                done += looked_up;
+                for blob in &settled {
+                    copied.left.remove(blob);
+                }
+                copied.settled.extend(settled);
+                if !is_true {
+                    tracing::warn!(%holder, %shard, "sent false pairs: not asked again in this epoch");
+                    copied.fault = Some(Fault::Lied);
+                }
             }
-            Err(NoAnswer::Away | NoAnswer::Refused) => {
-                copied.fault = Some(Fault::Away);
-                return Ok(copied);
-            }
-            Err(NoAnswer::Stopping) => return Err(Failed::Stopping),
-        };
-        if looked_up == 0 || looked_up > blobs.len() {
-            copied.fault = Some(Fault::Lied);
-            return Ok(copied);
-        }
-        rest = &rest[looked_up..];
-        let config = context.state().committee().config();
-        let received: usize = pairs.iter().map(bytes_of).sum();
-        context.received(received as u64).await;
-        let kept = context.blocking(move |context| {
-            let looked_up = &blobs[..looked_up];
-            keep(context, verify(config, shard, (looked_up, pairs)))
-        });
-        let (settled, is_true) = kept.await?;
-        copied.settled.extend(settled);
-        if !is_true {
-            tracing::warn!(%holder, %shard, "sent false pairs: not asked again in this epoch");
-            copied.fault = Some(Fault::Lied);
-            return Ok(copied);
+            Err(fault) => copied.fault = Some(fault),
         }
     }
     Ok(copied)
+}
+
+/// An answer, and what was kept of it.
+struct Batch {
+    looked_up: usize,
+    settled: Vec<BlobId>,
+    /// Nothing in it was false.
+    is_true: bool,
+}
+
+/// Asks once, for as many as fit into an answer.
+async fn batch(
+    context: &Arc<Context>,
+    (holder, shard): (NodeId, ShardIndex),
+    asked: &[Lack],
+) -> Result<Result<Batch, Fault>, Failed> {
+    let blobs: Vec<_> = asked.iter().map(|lack| lack.blob).collect();
+    let request = Request::ReadPairs { shard, blobs: blobs.clone() };
+    let (looked_up, pairs) = match context.ask(holder, request, answer_bytes(asked)).await {
+        Ok(Response::Pairs { looked_up, pairs }) => (usize::from(looked_up), pairs),
+        Ok(_) | Err(NoAnswer::Malformed) => return Ok(Err(Fault::Lied)),
+        Err(NoAnswer::Away | NoAnswer::Refused) => return Ok(Err(Fault::Away)),
+        Err(NoAnswer::Stopping) => return Err(Failed::Stopping),
+    };
+    if looked_up == 0 || looked_up > blobs.len() {
+        return Ok(Err(Fault::Lied));
+    }
+    let config = context.state().committee().config();
+    let received: usize = pairs.iter().map(bytes_of).sum();
+    context.received(received as u64).await;
+    let kept = context.blocking(move |context| {
+        keep(context, verify(config, shard, (&blobs[..looked_up], pairs)))
+    });
+    let (settled, is_true) = kept.await?;
+    Ok(Ok(Batch { looked_up, settled, is_true }))
 }
 
 /// What an answer may hold: all pairs, or as many as fit.

@@ -3,11 +3,7 @@
 //! [`Recovery`] decides whom to ask for what. Answers are verified, and pairs are made of them, on
 //! blocking threads. A blob that proves inconsistent is invalidated, if enough members attest it.
 
-use std::{
-    collections::BTreeSet,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use floe_protocol::{
@@ -31,7 +27,7 @@ use super::{
     attest,
     budget::Share,
     context::{Context, Failed, Pair},
-    scan::Lack,
+    scan::{Lack, Looked},
 };
 use crate::service::{blocking, on_ended};
 
@@ -47,10 +43,10 @@ pub(super) struct Recovered {
 
 /// Recovers the missing pairs of a blob, without asking the nodes in `unfit`.
 pub(super) async fn recover(
-    context: &Arc<Context>,
-    holders: &Holders,
+    context: Arc<Context>,
+    looked: Arc<Looked>,
     lack: Lack,
-    unfit: &BTreeSet<NodeId>,
+    unfit: Arc<BTreeSet<NodeId>>,
 ) -> Result<Recovered, Failed> {
     let n_shards = lack.header.n_shards;
     let mut recovered = Recovered { blob: lack.blob, shards: Vec::new(), liars: Vec::new() };
@@ -58,7 +54,7 @@ pub(super) async fn recover(
         lack.shards.iter().map(|shard| lack.blob.pair_of(*shard, n_shards)).collect();
     // A machine may take on fewer pairs than wanted.
     while !wanted.is_empty() {
-        let helpers = helpers(context, holders, &lack, |node| {
+        let helpers = helpers(context.node(), &looked.holders, &lack, |node| {
             unfit.contains(node) || recovered.liars.contains(node)
         });
         let bytes_max = context.limits.in_flight_bytes_max;
@@ -70,7 +66,7 @@ pub(super) async fn recover(
                 break;
             }
         };
-        let Some(run) = Run::new(context, lack.clone(), recovery).await else { break };
+        let Some(run) = Run::new(&context, lack.clone(), recovery).await else { break };
         let (end, liars) = run.drive().await?;
         recovered.liars.extend(liars);
         let End::Made(pairs) = end else { break };
@@ -82,12 +78,12 @@ pub(super) async fn recover(
 
 /// For each pair of the blob, who may have it.
 fn helpers(
-    context: &Context,
+    me: NodeId,
     holders: &Holders,
     lack: &Lack,
     is_unfit: impl Fn(&NodeId) -> bool,
 ) -> Vec<Vec<NodeId>> {
-    let (me, n_shards) = (context.node(), lack.header.n_shards);
+    let n_shards = lack.header.n_shards;
     let of_pair = |pair| {
         let shard = lack.blob.shard_of(SliverPairIndex::new(pair), n_shards);
         let nodes = holders.of(shard, lack.first.0);
@@ -227,14 +223,14 @@ impl Run {
     fn ask_sliver(&mut self, node: NodeId, pair: SliverPairIndex) {
         let (context, blob, layout) = (Arc::clone(&self.context), self.lack.blob, self.layout);
         self.asks.spawn(async move {
-            let failed =
-                |fault| RecoveryInput::Failed { node, pair, axis: Axis::Primary, fault };
+            let failed = |fault| RecoveryInput::Failed { node, pair, axis: Axis::Primary, fault };
             let request = Request::ReadSliver { blob, pair, axis: Axis::Primary };
-            let (proof, sliver) = match ask(&context, node, request, layout.primary_bytes() as u64).await {
-                Ok(Response::Sliver { proof, sliver }) => (proof, sliver),
-                Ok(_) => return (failed(SliverFault::Wrong), 0),
-                Err(fault) => return (failed(fault), 0),
-            };
+            let (proof, sliver) =
+                match ask(&context, node, request, layout.primary_bytes() as u64).await {
+                    Ok(Response::Sliver { proof, sliver }) => (proof, sliver),
+                    Ok(_) => return (failed(SliverFault::Wrong), 0),
+                    Err(fault) => return (failed(fault), 0),
+                };
             let bytes = (proof.len() + sliver.len()) as u64;
             let verified =
                 blocking(move || verify_row(&blob, &layout, pair, (&proof, sliver))).await;

@@ -1,10 +1,6 @@
 //! Reports shards as ready: tells the ledger when every pair of a gained shard is here.
 
-use std::{
-    collections::BTreeSet,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use floe_protocol::{
     index::{Epoch, ShardIndex},
@@ -97,7 +93,8 @@ fn operation(
 
 /// The complete shards whose flag is not set.
 fn unreported(records: &[ShardRecord], complete: &BTreeSet<ShardIndex>) -> Vec<ShardIndex> {
-    let is_ready = |shard: &ShardIndex| records.get(shard.as_usize()).is_none_or(|record| record.ready);
+    let is_ready =
+        |shard: &ShardIndex| records.get(shard.as_usize()).is_none_or(|record| record.ready);
     complete.iter().copied().filter(|shard| !is_ready(shard)).collect()
 }
 

@@ -1,8 +1,8 @@
 //! What is missing: the ledger's certified blobs held against the store.
 //!
-//! A scan walks through all certified blobs in pages, so that its memory does not grow with their
-//! number. [`look`] does the same for a few blobs that somebody is about to work on, and says all
-//! that this needs to know of them. Everything here blocks.
+//! A [`Scan`] walks through all certified blobs in pages, so that its memory does not grow with
+//! their number. [`look`] does the same for a few blobs that somebody is about to work on, and says all
+//! that this needs to know of them. All that looks at the stores blocks.
 
 use std::sync::Arc;
 
@@ -15,6 +15,7 @@ use floe_protocol::{
     ledger::{BlobState, IndexRange, ReadError, State, StateReader, Timestamp},
 };
 use floe_storage::{LedgerStore, StorageError, Store};
+use tokio::time::Instant;
 
 use super::context::{Context, Failed};
 use crate::service::judging::by_newest;
@@ -44,10 +45,49 @@ pub(super) struct Page {
 /// What is known of some blobs.
 #[derive(Debug)]
 pub(super) struct Looked {
-    pub(super) state: Arc<State>,
     pub(super) holders: Holders,
     /// Those of which something is missing.
     pub(super) lacks: Vec<Lack>,
+}
+
+/// Where the walk through all blobs stands.
+#[derive(Debug)]
+pub(super) struct Scan {
+    /// Where the next page begins; none while no scan runs.
+    pub(super) next: Option<Vec<u8>>,
+    /// A page is being looked through.
+    pub(super) paging: bool,
+    /// When the next scan is wanted, if one is.
+    pub(super) wanted: Option<Instant>,
+    pub(super) began: Instant,
+    /// Not before this.
+    pub(super) rested: Instant,
+    /// One has come to its end in this epoch.
+    pub(super) finished: bool,
+}
+
+impl Scan {
+    pub(super) fn new() -> Self {
+        let now = Instant::now();
+        Self {
+            next: None,
+            paging: false,
+            wanted: Some(now),
+            began: now,
+            rested: now,
+            finished: false,
+        }
+    }
+
+    pub(super) fn want(&mut self, at: Instant) {
+        self.wanted = Some(self.wanted.map_or(at, |wanted| wanted.min(at)));
+    }
+
+    /// When to begin, unless one runs.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let idle = self.next.is_none() && !self.paging;
+        self.wanted.filter(|_| idle).map(|wanted| wanted.max(self.rested))
+    }
 }
 
 /// The shards that the running committee gives a node.
@@ -76,13 +116,13 @@ pub(super) fn page(context: &Context, from: &[u8]) -> Result<Page, Failed> {
 /// Looks at these blobs.
 pub(super) fn look(context: &Context, blobs: &[BlobId]) -> Result<Looked, Failed> {
     let view = View::of(context);
-    let (state, shards) = by_newest(
+    let (committee, shards) = by_newest(
         || context.state(),
-        |state| Ok((Arc::new(state.clone()), state.shards(view.ledger)?)),
+        |state| Ok((Arc::clone(state.committee()), state.shards(view.ledger)?)),
     )?;
-    let holders = Holders::new(Arc::clone(state.committee()), shards);
+    let holders = Holders::new(committee, shards);
     let holders = holders.ok_or_else(|| ReadError::Failed("not one record per shard".into()))?;
-    Ok(Looked { state, holders, lacks: view.lacks(blobs)? })
+    Ok(Looked { holders, lacks: view.lacks(blobs)? })
 }
 
 /// The blobs of entries of certified registrations, which are sorted by them.
@@ -125,9 +165,8 @@ impl<'a> View<'a> {
             return Ok(None);
         }
         let newest = || self.context.state();
-        let known = by_newest(newest, |state| {
-            Ok((state.blob(self.ledger, blob)?, state.summary().epoch))
-        })?;
+        let known =
+            by_newest(newest, |state| Ok((state.blob(self.ledger, blob)?, state.summary().epoch)))?;
         let (Some(record), epoch) = known else { return Ok(None) };
         let certified = record.certified.filter(|_| record.state(epoch) == BlobState::Certified);
         Ok(certified.map(|certified| Lack {

@@ -13,7 +13,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{
     context::{Context, Failed},
-    migrate::{self, Fault},
+    migrate::{self, Copied, Fault},
     plan::plan,
     recover::{self, Recovered},
     scan::{self, Lack, Looked},
@@ -43,7 +43,7 @@ pub(super) async fn work(
     let mut outcome = Outcome::default();
     let asked = blobs.clone();
     let looked = match context.blocking(move |context| scan::look(context, &asked)).await {
-        Ok(looked) => looked,
+        Ok(looked) => Arc::new(looked),
         Err(error) if error.is_fatal() => return Err(error),
         Err(_) => {
             outcome.missing = blobs.into_iter().map(|blob| (blob, None)).collect();
@@ -52,7 +52,7 @@ pub(super) async fn work(
     };
     let lacks = looked.lacks.iter().map(|lack| (lack.blob, lack.shards.clone()));
     let mut missing: Missing = lacks.collect();
-    match fetch(&context, &looked, (&unfit, &mut missing, &mut outcome)).await {
+    match fetch(&context, &looked, (unfit, &mut missing, &mut outcome)).await {
         Ok(()) => {}
         Err(error) if error.is_fatal() => return Err(error),
         Err(error) => {
@@ -74,43 +74,42 @@ type Missing = BTreeMap<BlobId, Vec<ShardIndex>>;
 /// Fetches what is missing, and takes off what has come.
 async fn fetch(
     context: &Arc<Context>,
-    looked: &Looked,
-    (unfit, missing, outcome): (&BTreeSet<NodeId>, &mut Missing, &mut Outcome),
+    looked: &Arc<Looked>,
+    (unfit, missing, outcome): (Arc<BTreeSet<NodeId>>, &mut Missing, &mut Outcome),
 ) -> Result<(), Failed> {
     let me = context.node();
     let planned = plan(&looked.holders, me, |node| !unfit.contains(node), &looked.lacks);
     let mut recoveries = planned.recoveries;
-    let moves = planned.moves.into_iter().map(|((holder, shard), positions)| {
-        let lacks: Vec<_> = positions.iter().map(|position| looked.lacks[*position].clone()).collect();
-        async move {
-            let blobs: Vec<_> = lacks.iter().map(|lack| lack.blob).collect();
-            let copied = migrate::copy(context, (holder, shard), lacks).await;
-            copied.map(|copied| (holder, shard, blobs, copied))
-        }
-    });
+    let mut moves = Vec::with_capacity(planned.moves.len());
+    for ((holder, shard), positions) in planned.moves {
+        let lacks = positions.iter().map(|position| looked.lacks[*position].clone());
+        moves.push(migrate::copy(Arc::clone(context), (holder, shard), lacks.collect()));
+    }
     let mut moves = stream::iter(moves).buffer_unordered(context.limits.moves_max.max(1));
-    while let Some((holder, shard, blobs, copied)) = moves.try_next().await? {
-        if let Some(fault) = copied.fault {
-            outcome.faults.insert(holder, fault);
+    while let Some(Copied { holder, shard, settled, left, fault }) = moves.try_next().await? {
+        outcome.faults.extend(fault.map(|fault| (holder, fault)));
+        outcome.kept |= !settled.is_empty();
+        for blob in settled {
+            settle(missing, &blob, shard);
         }
-        for blob in blobs {
-            if copied.settled.contains(&blob) {
-                outcome.kept = true;
-                settle(missing, &blob, shard);
-            } else {
-                recoveries.entry(blob).or_default().push(shard);
-            }
+        for blob in left {
+            recoveries.entry(blob).or_default().push(shard);
         }
     }
-    let lack_of = |blob: &BlobId| looked.lacks.iter().find(|lack| lack.blob == *blob).cloned();
-    let lacks = recoveries.into_iter().filter_map(|(blob, mut shards)| {
+    let mut runs = Vec::with_capacity(recoveries.len());
+    for lack in &looked.lacks {
+        let Some(mut shards) = recoveries.remove(&lack.blob) else { continue };
         shards.sort_unstable();
-        Some(Lack { shards, ..lack_of(&blob)? })
-    });
-    let recoveries = lacks.map(|lack| recover::recover(context, &looked.holders, lack, unfit));
-    let recoveries_max = context.limits.recoveries_max.max(1);
-    let mut recoveries = stream::iter(recoveries).buffer_unordered(recoveries_max);
-    while let Some(Recovered { blob, shards, liars }) = recoveries.try_next().await? {
+        let lack = Lack { shards, ..lack.clone() };
+        runs.push(recover::recover(
+            Arc::clone(context),
+            Arc::clone(looked),
+            lack,
+            Arc::clone(&unfit),
+        ));
+    }
+    let mut runs = stream::iter(runs).buffer_unordered(context.limits.recoveries_max.max(1));
+    while let Some(Recovered { blob, shards, liars }) = runs.try_next().await? {
         outcome.faults.extend(liars.into_iter().map(|node| (node, Fault::Lied)));
         outcome.kept |= !shards.is_empty();
         for shard in shards {
