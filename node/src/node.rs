@@ -3,13 +3,16 @@
 //! Start order: key lock, store, network, services. Shutdown is the reverse: services finish what
 //! they are answering, the network closes its connections, ledger and store are written and closed.
 
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::{Arc, atomic::AtomicU64},
+};
 
 use floe_protocol::{committee::Committee, genesis::GenesisError, keys::NodeId, message::Limits};
 use floe_storage::{LedgerStoreConfig, OpenError, Store, StoreConfig, Usage};
 use prometheus_client::registry::Registry;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     task::{JoinHandle, JoinSet, spawn_blocking},
 };
 use tokio_util::sync::CancellationToken;
@@ -101,7 +104,10 @@ impl Node {
         address_book::restore(&store, &network).await;
 
         let cancel = CancellationToken::new();
-        let parts = Parts { config, keys, store: store.clone(), network: network.clone(), chain };
+        let metrics = storage_node::Metrics::register(&mut registry);
+        let (store_part, network_part) = (store.clone(), network.clone());
+        let parts =
+            Parts { config, keys, store: store_part, network: network_part, chain, metrics };
         let (services, ledger, ledger_thread) = spawn_services(parts, inbound, &cancel)?;
         tracing::info!(node = %id, addresses = ?network.listen_addresses(), "node is up");
         Ok(NodeHandle {
@@ -201,6 +207,7 @@ struct Parts {
     store: Store,
     network: Network,
     chain: Chain,
+    metrics: storage_node::Metrics,
 }
 
 fn spawn_services(
@@ -208,7 +215,7 @@ fn spawn_services(
     inbound: Inbound,
     cancel: &CancellationToken,
 ) -> Result<(JoinSet<()>, Ledger, LedgerThread), NodeError> {
-    let Parts { config, keys, store, network, chain } = parts;
+    let Parts { config, keys, store, network, chain, metrics } = parts;
     let mut services = JoinSet::new();
     let Inbound { requests, transactions, consensus, headers } = inbound;
     let (ledger, ledger_thread) = start_ledger(
@@ -248,6 +255,10 @@ fn spawn_services(
         requests,
         queries,
         limits: config.service,
+        clock: config.clock,
+        missing: Arc::new(Notify::new()),
+        scrubbed: Arc::new(AtomicU64::new(0)),
+        metrics,
         cancel: cancel.clone(),
     }));
     services.spawn(address_book::run(store.clone(), network.clone(), cancel.clone()));
