@@ -59,6 +59,15 @@ pub struct ServiceLimits {
     pub per_peer_max: usize,
     /// What a busy node asks others to wait.
     pub busy_retry_after_ms: u32,
+    /// Memory for slivers that were expanded for others, the next who asks being likely.
+    pub tree_cache_bytes: usize,
+    /// Bytes of slivers that are expanded in a second for all members of the committee; one of
+    /// them may have half of it.
+    pub member_symbol_bytes_per_second: u64,
+    /// The same for all others; one of them may have a quarter of it.
+    pub stranger_symbol_bytes_per_second: u64,
+    /// Bytes of stored slivers that are read again in a second, to look for damage.
+    pub scrub_bytes_per_second: u64,
 }
 
 impl Default for ServiceLimits {
@@ -72,6 +81,10 @@ impl Default for ServiceLimits {
             queue_max: 64,
             per_peer_max: 16,
             busy_retry_after_ms: 100,
+            tree_cache_bytes: 64 << 20,
+            member_symbol_bytes_per_second: 64 << 20,
+            stranger_symbol_bytes_per_second: 4 << 20,
+            scrub_bytes_per_second: 4 << 20,
         }
     }
 }

@@ -3,7 +3,10 @@
 //! Start order: key lock, store, network, services. Shutdown is the reverse: services finish what
 //! they are answering, the network closes its connections, ledger and store are written and closed.
 
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::{Arc, atomic::AtomicU64},
+};
 
 use floe_protocol::{
     committee::Committee,
@@ -109,11 +112,18 @@ impl Node {
         address_book::restore(&store, &network).await;
 
         let cancel = CancellationToken::new();
+        let metrics = storage_node::Metrics::register(&mut registry);
         let progress = repair::Progress::register(&mut registry);
         let repair = progress.watch();
-        let (store_shared, network_shared) = (store.clone(), network.clone());
-        let parts =
-            Parts { config, keys, store: store_shared, network: network_shared, chain, progress };
+        let parts = Parts {
+            config,
+            keys,
+            store: store.clone(),
+            network: network.clone(),
+            chain,
+            metrics,
+            progress,
+        };
         let (services, ledger, ledger_thread) = spawn_services(parts, inbound, &cancel)?;
         tracing::info!(node = %id, addresses = ?network.listen_addresses(), "node is up");
         Ok(NodeHandle {
@@ -220,6 +230,7 @@ struct Parts {
     store: Store,
     network: Network,
     chain: Chain,
+    metrics: storage_node::Metrics,
     progress: repair::Progress,
 }
 
@@ -228,7 +239,7 @@ fn spawn_services(
     inbound: Inbound,
     cancel: &CancellationToken,
 ) -> Result<(JoinSet<()>, Ledger, LedgerThread), NodeError> {
-    let Parts { config, keys, store, network, chain, progress } = parts;
+    let Parts { config, keys, store, network, chain, metrics, progress } = parts;
     let mut services = JoinSet::new();
     let Inbound { requests, transactions, consensus, headers } = inbound;
     let (ledger, ledger_thread) = start_ledger(
@@ -275,7 +286,7 @@ fn spawn_services(
         store: store.clone(),
         network: network.clone(),
         locks: Arc::clone(&locks),
-        missing,
+        missing: Arc::clone(&missing),
         progress,
         limits: config.repair,
         clock: config.clock,
@@ -291,6 +302,10 @@ fn spawn_services(
         requests,
         queries,
         limits: config.service,
+        clock: config.clock,
+        missing,
+        scrubbed: Arc::new(AtomicU64::new(0)),
+        metrics,
         cancel: cancel.clone(),
     }));
     services.spawn(address_book::run(store.clone(), network.clone(), cancel.clone()));
