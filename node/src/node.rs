@@ -3,13 +3,21 @@
 //! Start order: key lock, store, network, services. Shutdown is the reverse: services finish what
 //! they are answering, the network closes its connections, ledger and store are written and closed.
 
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::{Arc, atomic::AtomicU64},
+};
 
-use floe_protocol::{committee::Committee, genesis::GenesisError, keys::NodeId, message::Limits};
+use floe_protocol::{
+    committee::Committee,
+    genesis::GenesisError,
+    keys::NodeId,
+    message::{Limits, RepairStatus},
+};
 use floe_storage::{LedgerStoreConfig, OpenError, Store, StoreConfig, Usage};
 use prometheus_client::registry::Registry;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     task::{JoinHandle, JoinSet, spawn_blocking},
 };
 use tokio_util::sync::CancellationToken;
@@ -21,7 +29,9 @@ use crate::{
     service::{
         address_book, block_sync,
         ledger::{self, Chain, ChainError, Ledger, LedgerThread, Started},
-        queries, storage_node, transactions,
+        queries, readiness, repair,
+        storage_node::{self, BlobLocks},
+        transactions,
     },
 };
 
@@ -72,6 +82,7 @@ pub struct NodeHandle {
     network_task: JoinHandle<()>,
     ledger: Ledger,
     ledger_thread: LedgerThread,
+    repair: watch::Receiver<RepairStatus>,
     _key_lock: KeyLock,
 }
 
@@ -101,7 +112,18 @@ impl Node {
         address_book::restore(&store, &network).await;
 
         let cancel = CancellationToken::new();
-        let parts = Parts { config, keys, store: store.clone(), network: network.clone(), chain };
+        let metrics = storage_node::Metrics::register(&mut registry);
+        let progress = repair::Progress::register(&mut registry);
+        let repair = progress.watch();
+        let parts = Parts {
+            config,
+            keys,
+            store: store.clone(),
+            network: network.clone(),
+            chain,
+            metrics,
+            progress,
+        };
         let (services, ledger, ledger_thread) = spawn_services(parts, inbound, &cancel)?;
         tracing::info!(node = %id, addresses = ?network.listen_addresses(), "node is up");
         Ok(NodeHandle {
@@ -114,6 +136,7 @@ impl Node {
             network_task,
             ledger,
             ledger_thread,
+            repair,
             _key_lock: key_lock,
         })
     }
@@ -142,6 +165,12 @@ impl NodeHandle {
     #[must_use]
     pub const fn ledger(&self) -> &Ledger {
         &self.ledger
+    }
+
+    /// How far it has come with moving and recovering what it lacks, now and after every change.
+    #[must_use]
+    pub fn repair(&self) -> watch::Receiver<RepairStatus> {
+        self.repair.clone()
     }
 
     /// What its store holds.
@@ -201,6 +230,8 @@ struct Parts {
     store: Store,
     network: Network,
     chain: Chain,
+    metrics: storage_node::Metrics,
+    progress: repair::Progress,
 }
 
 fn spawn_services(
@@ -208,7 +239,7 @@ fn spawn_services(
     inbound: Inbound,
     cancel: &CancellationToken,
 ) -> Result<(JoinSet<()>, Ledger, LedgerThread), NodeError> {
-    let Parts { config, keys, store, network, chain } = parts;
+    let Parts { config, keys, store, network, chain, metrics, progress } = parts;
     let mut services = JoinSet::new();
     let Inbound { requests, transactions, consensus, headers } = inbound;
     let (ledger, ledger_thread) = start_ledger(
@@ -240,14 +271,41 @@ fn spawn_services(
         headers,
         cancel: cancel.clone(),
     }));
+    services.spawn(readiness::run(readiness::Args {
+        ledger: ledger.clone(),
+        network: network.clone(),
+        key: keys.node.clone(),
+        clock: config.clock,
+        cancel: cancel.clone(),
+    }));
+    let (locks, missing) = (Arc::new(BlobLocks::default()), Arc::new(Notify::new()));
+    let repair = progress.watch();
+    services.spawn(repair::run(repair::Args {
+        ledger: ledger.clone(),
+        keys: keys.clone(),
+        store: store.clone(),
+        network: network.clone(),
+        locks: Arc::clone(&locks),
+        missing: Arc::clone(&missing),
+        progress,
+        limits: config.repair,
+        clock: config.clock,
+        cancel: cancel.clone(),
+    }));
     services.spawn(storage_node::run(storage_node::Args {
         ledger: ledger.clone(),
         keys,
         store: store.clone(),
         network: network.clone(),
+        locks,
+        repair,
         requests,
         queries,
         limits: config.service,
+        clock: config.clock,
+        missing,
+        scrubbed: Arc::new(AtomicU64::new(0)),
+        metrics,
         cancel: cancel.clone(),
     }));
     services.spawn(address_book::run(store.clone(), network.clone(), cancel.clone()));

@@ -7,6 +7,8 @@ mod judging;
 mod lane;
 pub(crate) mod ledger;
 pub(crate) mod queries;
+pub(crate) mod readiness;
+pub(crate) mod repair;
 pub(crate) mod storage_node;
 pub(crate) mod transactions;
 
