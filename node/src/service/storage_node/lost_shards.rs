@@ -271,7 +271,7 @@ mod tests {
         // Seven nodes share the shards in another way.
         let others = test_support::committee(7, 16);
         let next_holder = others.members()[others.holder(shard)].node;
-        let keeps = |node| !is_lost(node, shard, (&running, Some(&others)), record);
+        let keeps = |node: &NodeId| !is_lost(node, shard, (&running, Some(&others)), record);
         assert!(keeps(&next_holder));
         assert!(keeps(&holder));
         let neither = [loser, NodeId::new([9; 32])].into_iter();
