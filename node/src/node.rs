@@ -25,11 +25,15 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::NodeConfig,
     key_file::{KeyFileError, KeyLock, NodeKeys, journal_dir},
-    network::{self, Inbound, InboundRequest, Multiaddr, Network, NetworkConfig, NetworkError, PeersView, Role},
+    network::{
+        self, Inbound, InboundRequest, Multiaddr, Network, NetworkConfig, NetworkError, PeersView,
+        Role,
+    },
     service::{
         address_book, block_sync,
         ledger::{self, Chain, ChainError, Ledger, LedgerThread, Started},
-        queries::{self, Query}, readiness, repair,
+        queries::{self, Query},
+        readiness, repair,
         storage_node::{self, BlobLocks},
         transactions,
     },
