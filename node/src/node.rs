@@ -25,11 +25,15 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::NodeConfig,
     key_file::{KeyFileError, KeyLock, NodeKeys, journal_dir},
-    network::{self, Inbound, Multiaddr, Network, NetworkConfig, NetworkError, PeersView, Role},
+    network::{
+        self, Inbound, InboundRequest, Multiaddr, Network, NetworkConfig, NetworkError, PeersView,
+        Role,
+    },
     service::{
         address_book, block_sync,
         ledger::{self, Chain, ChainError, Ledger, LedgerThread, Started},
-        queries, readiness, repair,
+        queries::{self, Query},
+        readiness, repair,
         storage_node::{self, BlobLocks},
         transactions,
     },
@@ -120,11 +124,10 @@ impl Node {
             keys,
             store: store.clone(),
             network: network.clone(),
-            chain,
             metrics,
             progress,
         };
-        let (services, ledger, ledger_thread) = spawn_services(parts, inbound, &cancel)?;
+        let (services, ledger, ledger_thread) = spawn_services(parts, chain, inbound, &cancel)?;
         tracing::info!(node = %id, addresses = ?network.listen_addresses(), "node is up");
         Ok(NodeHandle {
             id,
@@ -229,17 +232,17 @@ struct Parts {
     keys: NodeKeys,
     store: Store,
     network: Network,
-    chain: Chain,
     metrics: storage_node::Metrics,
     progress: repair::Progress,
 }
 
 fn spawn_services(
     parts: Parts,
+    chain: Chain,
     inbound: Inbound,
     cancel: &CancellationToken,
 ) -> Result<(JoinSet<()>, Ledger, LedgerThread), NodeError> {
-    let Parts { config, keys, store, network, chain, metrics, progress } = parts;
+    let Parts { config, keys, store, network, .. } = &parts;
     let mut services = JoinSet::new();
     let Inbound { requests, transactions, consensus, headers } = inbound;
     let (ledger, ledger_thread) = start_ledger(
@@ -278,8 +281,23 @@ fn spawn_services(
         clock: config.clock,
         cancel: cancel.clone(),
     }));
+    services.spawn(address_book::run(store.clone(), network.clone(), cancel.clone()));
+    spawn_storage(&mut services, parts, &ledger, (requests, queries), cancel);
+    Ok((services, ledger, ledger_thread))
+}
+
+/// Starts what keeps slivers: the service that answers for them, and the one that fetches what
+/// this node lacks.
+fn spawn_storage(
+    services: &mut JoinSet<()>,
+    parts: Parts,
+    ledger: &Ledger,
+    (requests, queries): (mpsc::Receiver<InboundRequest>, mpsc::Sender<Query>),
+    cancel: &CancellationToken,
+) {
+    let Parts { config, keys, store, network, metrics, progress } = parts;
     let (locks, missing) = (Arc::new(BlobLocks::default()), Arc::new(Notify::new()));
-    let repair = progress.watch();
+    let status = progress.watch();
     services.spawn(repair::run(repair::Args {
         ledger: ledger.clone(),
         keys: keys.clone(),
@@ -295,10 +313,10 @@ fn spawn_services(
     services.spawn(storage_node::run(storage_node::Args {
         ledger: ledger.clone(),
         keys,
-        store: store.clone(),
-        network: network.clone(),
+        store,
+        network,
         locks,
-        repair,
+        repair: status,
         requests,
         queries,
         limits: config.service,
@@ -308,8 +326,6 @@ fn spawn_services(
         metrics,
         cancel: cancel.clone(),
     }));
-    services.spawn(address_book::run(store.clone(), network.clone(), cancel.clone()));
-    Ok((services, ledger, ledger_thread))
 }
 
 /// Starts the ledger's thread, and a task that ends when it does.

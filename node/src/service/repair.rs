@@ -102,10 +102,10 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args) {
     let missing = Arc::clone(&args.missing);
     let mut repair = Repair::new(args);
-    if let Err(error) = repair.serve(&missing).await {
-        if error.is_fatal() {
-            tracing::error!(%error, "repair has failed: the node stops");
-        }
+    if let Err(error) = repair.serve(&missing).await
+        && error.is_fatal()
+    {
+        tracing::error!(%error, "repair has failed: the node stops");
     }
     // What runs ends by itself: it may be about to keep something.
     repair.context.cancel.cancel();
