@@ -229,5 +229,6 @@ const fn is_of(key: &Key, record: &Record) -> bool {
             | (Key::Committee(_), Record::Committee(_))
             | (Key::Presence(_), Record::Presence(_))
             | (Key::Offence(..), Record::Offence(_))
+            | (Key::Shards, Record::Shards(_))
     )
 }
