@@ -15,7 +15,6 @@ mod committee;
 mod config;
 mod delete;
 mod epoch;
-mod epoch_facts;
 mod exit;
 mod expiry;
 mod extend;

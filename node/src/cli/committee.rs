@@ -12,11 +12,13 @@ use floe_protocol::{
 use serde::Serialize;
 
 use super::{
-    epoch_facts::{EpochFacts, committee_of, epoch_facts},
     exit::{Exit, Failure},
     session::Session,
 };
-use crate::client::{LedgerClient, ledger::Purpose};
+use crate::client::{
+    LedgerClient,
+    ledger::{Purpose, RunningEpoch},
+};
 
 const AFTER_HELP: &str = "\
 Everything is proven by the ledger: members and their shards, the stake in their pools, and which
@@ -56,7 +58,7 @@ fn parse_which(text: &str) -> Result<Which, String> {
 pub(super) async fn run(session: &Session, arguments: CommitteeArgs) -> Result<Exit, Failure> {
     let client = session.connect(session.network()?).await?;
     let ledger = client.ledger();
-    let facts = epoch_facts(ledger).await?;
+    let facts = ledger.running_epoch().await?;
     let running = facts.summary.epoch;
     let epoch = match arguments.epoch {
         None => running,
@@ -66,7 +68,7 @@ pub(super) async fn run(session: &Session, arguments: CommitteeArgs) -> Result<E
     let committee = if epoch == running {
         Some(facts.committee.clone())
     } else {
-        committee_of(ledger, epoch).await?
+        ledger.committee_of(epoch).await?
     };
     let Some(committee) = committee else {
         let message = format!("the ledger has no committee of epoch {epoch}");
@@ -107,7 +109,7 @@ struct MemberShown {
 impl Shown {
     async fn new(
         ledger: &LedgerClient,
-        (committee, facts): (&Committee, &EpochFacts),
+        (committee, facts): (&Committee, &RunningEpoch),
     ) -> Result<Self, Failure> {
         let keys: Vec<_> =
             committee.members().iter().map(|member| Key::Node(member.node)).collect();

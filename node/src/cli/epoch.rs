@@ -7,12 +7,12 @@ use floe_protocol::ledger::Timestamp;
 use serde::Serialize;
 
 use super::{
-    epoch_facts::{EpochFacts, epoch_facts},
     exit::{Exit, Failure},
     receipt::human_moment,
     session::Session,
     status_line::human_wait,
 };
+use crate::client::ledger::RunningEpoch;
 
 const AFTER_HELP: &str = "\
 An epoch ends when its time is over and the shards of a quorum are complete with their holders; until
@@ -30,7 +30,7 @@ pub(super) struct EpochArgs {}
 /// Runs `floe epoch`.
 pub(super) async fn run(session: &Session, EpochArgs {}: EpochArgs) -> Result<Exit, Failure> {
     let client = session.connect(session.network()?).await?;
-    let facts = epoch_facts(client.ledger()).await?;
+    let facts = client.ledger().running_epoch().await?;
     client.shutdown().await;
     let shown = Shown::new(&facts);
     session.output.result(&shown, shown.epoch)?;
@@ -58,7 +58,7 @@ struct Shown {
 }
 
 impl Shown {
-    fn new(facts: &EpochFacts) -> Self {
+    fn new(facts: &RunningEpoch) -> Self {
         let holding = |next: &floe_protocol::committee::Committee| {
             next.members().iter().filter(|member| member.weight() > 0).count()
         };

@@ -236,7 +236,7 @@ impl Joining<'_> {
                 selected: next.map(|next| next.member(&node).map_or(0, |member| member.weight())),
                 balance: account.balance,
                 fee: parameters.fee_per_operation,
-                min_stake: crate::cli::epoch_facts::min_stake(parameters),
+                min_stake: parameters.min_stake,
                 node: record,
                 shards: u16::try_from(own.len()).unwrap_or(u16::MAX),
                 ready: u16::try_from(ready.count()).unwrap_or(u16::MAX),

@@ -19,13 +19,12 @@ use super::place;
 use crate::{
     Client,
     cli::{
-        epoch_facts::{EpochFacts, epoch_facts, min_stake},
         exit::{Exit, Failure},
         receipt::Committed,
         session::Session,
         status_line::{Status, StatusLine, human_wait},
     },
-    client::LedgerClient,
+    client::{LedgerClient, ledger::RunningEpoch},
 };
 
 const LEAVE_HELP: &str = "\
@@ -97,7 +96,7 @@ async fn watch(
     let mut line = StatusLine::new(session);
     let mut warned = false;
     loop {
-        let facts = epoch_facts(ledger).await?;
+        let facts = ledger.running_epoch().await?;
         let Some(leaving) = Leaving::new(&facts, &node) else {
             let stake = own_stake(ledger, account, node).await?;
             let until = stake.unbonding.last().map(|part| part.until);
@@ -109,7 +108,7 @@ async fn watch(
         };
         line.show(session, &leaving);
         let pool = ledger.node(node).await?.value.map_or(Amount::ZERO, |node| node.pool.stake);
-        if pool >= min_stake(ledger.parameters()) && !warned {
+        if pool >= ledger.parameters().min_stake && !warned {
             session.output.warning(format_args!(
                 "others have {pool} staked with this node: as long as it runs, it may be selected \
                  again"
@@ -137,7 +136,7 @@ enum Leaving {
 
 impl Leaving {
     /// None: nobody needs the node any more.
-    fn new(facts: &EpochFacts, node: &NodeId) -> Option<Self> {
+    fn new(facts: &RunningEpoch, node: &NodeId) -> Option<Self> {
         let (shards, _) = facts.shards_of(node);
         let epoch = facts.summary.epoch.get();
         match facts.next_shards_of(node) {

@@ -14,11 +14,11 @@ use super::place;
 use crate::{
     cli::{
         committee::percent,
-        epoch_facts::{EpochFacts, epoch_facts},
         exit::{Exit, Failure},
         session::Session,
         size::human_bytes,
     },
+    client::ledger::RunningEpoch,
     network::RequestError,
 };
 
@@ -55,7 +55,7 @@ pub(super) async fn run(session: &Session, arguments: StatusArgs) -> Result<Exit
         None => session.network()?,
     };
     let client = session.connect(network).await?;
-    let facts = epoch_facts(client.ledger()).await?;
+    let facts = client.ledger().running_epoch().await?;
     let record = client.ledger().node(id).await?.value;
     let says = client.node_status(id).await;
     client.shutdown().await;
@@ -112,7 +112,7 @@ struct Says {
 impl Shown {
     fn new(
         node: NodeId,
-        (facts, record): (&EpochFacts, Option<Node>),
+        (facts, record): (&RunningEpoch, Option<Node>),
         status: Result<NodeStatus, RequestError>,
     ) -> Self {
         let (shards, shards_ready) = facts.shards_of(&node);
