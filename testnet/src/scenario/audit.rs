@@ -7,7 +7,7 @@ use anyhow::Context;
 use floe_node::{Client, client::ledger::RunningEpoch, config::NodePaths};
 use floe_protocol::{
     blob::PairProof,
-    encoding::{self, Axis, BlobLayout, EncodingConfig},
+    encoding::{self, Axis, EncodingConfig},
     index::ShardIndex,
     keys::NodeId,
     ledger::Amount,
@@ -121,6 +121,6 @@ fn pair(
     let proof = store.pair_proof(shard, &blob.id)?.context("no proof")?;
     let proof = PairProof::verify_bytes(config, &blob.id, &proof)?;
     anyhow::ensure!(proof.index == blob.id.pair_of(shard, config.n_shards()), "another pair");
-    let layout = BlobLayout::new(config, proof.header.len)?;
+    let layout = config.layout(proof.header.len)?;
     Ok(encoding::verify_pair(&layout, &proof, &primary, &secondary)?)
 }
