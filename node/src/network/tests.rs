@@ -176,6 +176,7 @@ fn response_to(request: &Request) -> Response {
             peers: 6,
             damaged_pieces: 0,
             uptime_ms: 7,
+            repair: floe_protocol::message::RepairStatus::default(),
         }),
     }
 }
