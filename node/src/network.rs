@@ -33,6 +33,7 @@ mod gossip;
 mod limiter;
 mod metrics;
 mod peers;
+mod published;
 mod sockets;
 #[cfg(test)]
 mod tests;
@@ -241,8 +242,9 @@ impl Network {
     /// the one before and of the next one as soon as that is selected.
     pub async fn set_committee(&self, members: Vec<NodeId>) {
         let others = members.iter().filter(|node| **node != self.local).filter_map(peer_id);
+        let (others, is_member) = (others.collect(), members.contains(&self.local));
         // If the network has stopped there is no committee to keep up with.
-        drop(self.commands.send(Command::SetCommittee(others.collect())).await);
+        drop(self.commands.send(Command::SetCommittee { others, is_member }).await);
     }
 
     /// Tells the network where a node says publicly that it is, in place of what it said before.

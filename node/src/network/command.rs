@@ -36,7 +36,12 @@ pub(super) enum Command {
     /// Remember addresses.
     AddAddresses(PeerId, Vec<Multiaddr>),
     /// Other peers are of the committee from now on.
-    SetCommittee(Vec<PeerId>),
+    SetCommittee {
+        /// Without this peer itself.
+        others: Vec<PeerId>,
+        /// Whether this peer is of the committee.
+        is_member: bool,
+    },
     /// Remember addresses that a peer has published.
     SetPublished(PeerId, Vec<Multiaddr>),
     /// Look for a peer's addresses.

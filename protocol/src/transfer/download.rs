@@ -450,11 +450,15 @@ impl Download {
             } else if !late && now_ms >= at_ms + late_after_ms {
                 self.rows[row].row = Row::Asked { of, at_ms, late: true };
                 self.nodes[of].unreliable = true;
-                if self.rows[row].holders.iter().any(|node| !self.nodes[*node].unreliable) {
-                    // Another one may have it: its answer counts, or still the late one.
-                    self.rows[row].row = Row::Idle;
-                    self.nodes[of].in_flight = self.nodes[of].in_flight.saturating_sub(1);
-                }
+            }
+        }
+        for row in 0..self.rows.len() {
+            let Row::Asked { of, .. } = self.rows[row].row else { continue };
+            let reliable = |node: &usize| !self.nodes[*node].unreliable;
+            if !reliable(&of) && self.rows[row].holders.iter().any(reliable) {
+                // Another one may have it: whichever answer comes first counts.
+                self.rows[row].row = Row::Idle;
+                self.nodes[of].in_flight = self.nodes[of].in_flight.saturating_sub(1);
             }
         }
     }
