@@ -148,6 +148,11 @@ impl NodeHandle {
         &self.ledger
     }
 
+    /// Its network layer.
+    pub(crate) const fn network(&self) -> &Network {
+        &self.network
+    }
+
     /// What its store holds.
     #[must_use]
     pub fn usage(&self) -> Usage {

@@ -1,8 +1,10 @@
 //! `floe stake`, `floe unstake`, `floe withdraw`: WAL into a node's pool and out again.
 
+mod list;
+
 use std::fmt;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use floe_protocol::{
     keys::NodeId,
     ledger::{AccountId, Amount, Operation, Pool, Stake},
@@ -18,9 +20,10 @@ use crate::client::LedgerClient;
 
 const STAKE_HELP: &str = "\
 Stake earns with the node and is slashed with it. It counts from the next selection of a committee
-on. `floe ledger account` shows what is staked; `floe info` lists the nodes.
+on. `floe committee` lists the nodes that serve.
 
 Examples:
+  floe stake list
   floe stake NODE 100
   floe stake NODE 100 WAL --json";
 
@@ -41,13 +44,27 @@ Examples:
 
 /// Arguments of `floe stake`.
 #[derive(Debug, Args)]
-#[command(after_help = STAKE_HELP)]
+#[command(
+    after_help = STAKE_HELP,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
 pub(super) struct StakeArgs {
+    #[command(subcommand)]
+    pub(super) command: Option<StakeCommand>,
     /// The node
-    node: NodeId,
+    #[arg(required = true)]
+    node: Option<NodeId>,
     /// How much
     #[arg(num_args = 1..=2, required = true)]
     amount: Vec<String>,
+}
+
+/// Commands about stakes.
+#[derive(Debug, Subcommand)]
+pub(super) enum StakeCommand {
+    /// List what an account has staked, and what is on its way out
+    List(list::ListArgs),
 }
 
 /// Arguments of `floe unstake`.
@@ -77,8 +94,13 @@ pub(super) struct WithdrawArgs {
 
 /// Runs `floe stake`.
 pub(super) async fn stake(session: &Session, arguments: StakeArgs) -> Result<Exit, Failure> {
-    let StakeArgs { node, amount } = arguments;
-    let amount = parse_amount(&amount)?;
+    let (node, amount) = match arguments {
+        StakeArgs { command: Some(StakeCommand::List(arguments)), .. } => {
+            return list::run(session, arguments).await;
+        }
+        StakeArgs { node: Some(node), amount, .. } => (node, parse_amount(&amount)?),
+        StakeArgs { node: None, .. } => return Err(Failure::usage("usage", "name a node")),
+    };
     let key = session.wallet()?;
     let client = session.connect(session.network()?).await?;
     known_node(client.ledger(), node).await?;

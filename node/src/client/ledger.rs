@@ -17,6 +17,7 @@
 //! twice; after a receipt every fact is of its height or later.
 
 mod asker;
+mod epoch;
 mod error;
 mod facts;
 mod keeper;
@@ -48,6 +49,7 @@ use self::{
     rounds::{Found, Rounds},
 };
 pub use self::{
+    epoch::RunningEpoch,
     error::{LedgerError, NodeFault},
     facts::{Proven, Quote},
     listing::{HistoryItem, VerifiedBlock},
