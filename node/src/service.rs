@@ -8,6 +8,8 @@ mod lane;
 pub(crate) mod ledger;
 pub(crate) mod membership;
 pub(crate) mod queries;
+pub(crate) mod readiness;
+pub(crate) mod repair;
 pub(crate) mod storage_node;
 pub(crate) mod transactions;
 
