@@ -15,7 +15,7 @@ use floe_protocol::{
     hash::Hash,
     index::{Epoch, SliverPairIndex},
     keys::{BlsKeyPair, ChainId, KeyPair, NodeId},
-    message::{InvalidReason, Limits, NodeStatus, Refusal, Request, Response},
+    message::{InvalidReason, Limits, NodeStatus, Refusal, RepairStatus, Request, Response},
 };
 use prometheus_client::registry::Registry;
 use tokio::{task::JoinHandle, time::timeout};
@@ -160,7 +160,10 @@ fn response_to(request: &Request) -> Response {
             epoch: Epoch::new(2),
             signature: BlsKeyPair::from_seed([1; 32]).sign(b"confirmed"),
         },
-        Request::Ledger(_) => Response::Refused(Refusal::Unavailable),
+        Request::ReadPairs { .. }
+        | Request::ReadSymbols { .. }
+        | Request::Attest { .. }
+        | Request::Ledger(_) => Response::Refused(Refusal::Unavailable),
         Request::ReadSliver { .. } => {
             Response::Sliver { proof: proof(), sliver: vec![9; 3 << 20].into() }
         }
@@ -176,6 +179,7 @@ fn response_to(request: &Request) -> Response {
             peers: 6,
             damaged_pieces: 0,
             uptime_ms: 7,
+            repair: RepairStatus::default(),
         }),
     }
 }

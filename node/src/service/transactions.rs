@@ -570,7 +570,7 @@ mod tests {
             unreachable!("a report");
         };
         let operation = SystemOperation::ReportEquivocation { equivocation };
-        let (block, _) = chain.propose(&[operation], &[]).unwrap();
+        let (block, _) = chain.propose(std::slice::from_ref(&operation), &[]).unwrap();
         chain.apply(&block).unwrap();
         let punished = LedgerAnnouncement::System(operation);
         assert!(matches!(judged(&chain, &punished), Content::Useless), "punished already");
