@@ -173,6 +173,7 @@ async fn a_volunteer_joins_serves_leaves_and_is_told_when_to_stop() {
     let there = home.clone();
     blocking(move || {
         let wallet = there.wallet.to_str().unwrap();
+        assert!(there.dir.join("node/checkpoint.json").exists());
         let leave = ["--wallet", wallet, "node", "leave", "--dir", "node"];
         let lines = there.lines(&leave);
         assert!(lines[0]["transaction"].is_string(), "{lines:?}");

@@ -3,6 +3,7 @@
 mod join;
 mod leave;
 mod place;
+mod root;
 mod status;
 
 use std::{
@@ -32,7 +33,7 @@ use super::{
 use crate::{
     Node, NodeConfig, NodeHandle,
     config::NodePaths,
-    key_file::{self, KeyFileError, NodeKeys},
+    key_file::{self, KeyFileError, NodeKeys, journal_dir},
     network::{Multiaddr, address_of},
     telemetry::LogFormat,
 };
@@ -255,6 +256,7 @@ async fn serve(
     let mut interrupts = Interrupts::listen()?;
     let mut metrics_wanted = signal(SignalKind::user_defined1())
         .map_err(|error| Failure::io("cannot take signals", &error))?;
+    let dir = journal_dir(&config.paths.key).to_owned();
     let mut node = tokio::select! {
         biased;
         () = interrupts.next() => return Ok(Exit::Interrupted),
@@ -262,6 +264,7 @@ async fn serve(
     };
     announce(session, &node, volunteer.is_some());
     let mut joining = volunteer.map(|volunteer| volunteer.begin(session, &node));
+    let roots = tokio::spawn(root::keep(node.ledger().clone(), dir));
     let failed = loop {
         tokio::select! {
             () = interrupts.next() => break None,
@@ -271,6 +274,9 @@ async fn serve(
         }
     };
     drop(joining);
+    // It holds the ledger, which is closed next.
+    roots.abort();
+    drop(roots.await);
     session.output.note("stopping; once more Ctrl-C does not wait");
     tokio::select! {
         () = interrupts.next() => return Ok(Exit::Interrupted),

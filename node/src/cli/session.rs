@@ -90,8 +90,22 @@ impl Session {
 
     /// Joins the network.
     pub(super) async fn connect(&self, network: NetworkFile) -> Result<Client, Failure> {
+        self.connect_from(network, None).await
+    }
+
+    /// Joins the network; trust starts from the checkpoint at `own`, if the user names no other and
+    /// it is there.
+    pub(super) async fn connect_from(
+        &self,
+        network: NetworkFile,
+        own: Option<&Path>,
+    ) -> Result<Client, Failure> {
         let mut config = ClientConfig::new(network);
-        config.checkpoint = self.checkpoint()?;
+        let own = own.filter(|path| path.exists());
+        config.checkpoint = match self.trust.checkpoint.as_deref().or(own) {
+            Some(path) => Some(read_checkpoint(path)?),
+            None => None,
+        };
         config.trust_genesis = self.trust.genesis || self.trust.local;
         if self.trust.genesis {
             self.output.warning(
@@ -101,18 +115,17 @@ impl Session {
         }
         Ok(Client::connect(config).await?)
     }
+}
 
-    /// Reads the checkpoint that the user trusts.
-    fn checkpoint(&self) -> Result<Option<Box<Checkpoint>>, Failure> {
-        let Some(path) = &self.trust.checkpoint else { return Ok(None) };
-        let text = fs::read_to_string(path)
-            .map_err(|error| Failure::io(format_args!("checkpoint {}", path.display()), &error))?;
-        serde_json::from_str(&text).map(Some).map_err(|error| {
-            let message = format!("{} is no checkpoint: {error}", path.display());
-            Failure::new(Exit::Failed, "bad_checkpoint", message)
-                .hint("checkpoints are made by `floe info --checkpoint`")
-        })
-    }
+/// Reads a checkpoint that is trusted.
+fn read_checkpoint(path: &Path) -> Result<Box<Checkpoint>, Failure> {
+    let text = fs::read_to_string(path)
+        .map_err(|error| Failure::io(format_args!("checkpoint {}", path.display()), &error))?;
+    serde_json::from_str(&text).map_err(|error| {
+        let message = format!("{} is no checkpoint: {error}", path.display());
+        Failure::new(Exit::Failed, "bad_checkpoint", message)
+            .hint("checkpoints are made by `floe info --checkpoint`")
+    })
 }
 
 /// Reads a network file.

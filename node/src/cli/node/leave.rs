@@ -15,7 +15,7 @@ use floe_protocol::{
 use serde::Serialize;
 use tokio::time::timeout;
 
-use super::place;
+use super::{place, root};
 use crate::{
     Client,
     cli::{
@@ -57,7 +57,8 @@ pub(super) async fn run(session: &Session, arguments: LeaveArgs) -> Result<Exit,
     let wallet = place::wallet(session, &dir)?;
     let wallet = wallet.map_or_else(|| session.wallet(), Ok)?;
     let account = place::account(&wallet);
-    let client = session.connect(place::network(session, &dir)?).await?;
+    let network = place::network(session, &dir)?;
+    let client = session.connect_from(network, Some(&root::path(&dir))).await?;
     let leaver = Leaver { session, client: &client, node, account, wallet: &wallet };
     let left = leaver.watch().await?;
     client.shutdown().await;

@@ -11,7 +11,7 @@ use floe_protocol::{
 };
 use serde::Serialize;
 
-use super::place;
+use super::{place, root};
 use crate::{
     cli::{
         committee::percent,
@@ -55,7 +55,8 @@ pub(super) async fn run(session: &Session, arguments: StatusArgs) -> Result<Exit
         Some(dir) => place::network(session, dir)?,
         None => session.network()?,
     };
-    let client = session.connect(network).await?;
+    let own = dir.as_deref().map(root::path);
+    let client = session.connect_from(network, own.as_deref()).await?;
     let facts = client.ledger().running_epoch().await?;
     let record = client.ledger().node(id).await?.value;
     let says = client.node_status(id).await;
