@@ -91,6 +91,9 @@ async fn serve(encoding: EncodingConfig, mut requests: mpsc::Receiver<InboundReq
             }
             Request::Table { .. }
             | Request::Confirm { .. }
+            | Request::ReadPairs { .. }
+            | Request::ReadSymbols { .. }
+            | Request::Attest { .. }
             | Request::NodeStatus
             | Request::Ledger(_) => Response::Refused(Refusal::Unavailable),
         });
