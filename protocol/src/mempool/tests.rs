@@ -1,9 +1,9 @@
 use super::*;
 use crate::{
     hash::Hash,
-    index::Height,
+    index::{Epoch, Height},
     keys::{ChainId, KeyPair},
-    ledger::{BlockHash, Operation},
+    ledger::{BlockHash, NodeReady, Operation},
     vote::{Equivocation, Vote, VoteKind},
 };
 
@@ -442,11 +442,9 @@ fn system_operations_are_few_and_one_per_key() {
 fn a_report_that_names_a_later_block_replaces_the_earlier_one() {
     let config = MempoolConfig { system_max: 1, ..MempoolConfig::default() };
     let mut mempool = mempool(config);
-    let key = test_support::node_keys(4)[0].0.clone();
     let report = |epoch, height| {
         let block = (Height::new(height), BlockHash::new(Hash::ZERO));
-        let chain = ChainId::new([1; 32]);
-        let report = NodeReady::new(&chain, &key, Epoch::new(epoch), block);
+        let report = NodeReady::new(&CHAIN, &key(0), Epoch::new(epoch), block);
         SystemOperation::NodeReady { report }
     };
     assert_eq!(mempool.insert_system(report(3, 10)), Ok(()));
