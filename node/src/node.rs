@@ -9,7 +9,7 @@ use std::{
 };
 
 use floe_protocol::{
-    committee::Committee,
+    encoding::EncodingConfig,
     genesis::GenesisError,
     keys::NodeId,
     message::{Limits, RepairStatus},
@@ -32,6 +32,7 @@ use crate::{
     service::{
         address_book, block_sync,
         ledger::{self, Chain, ChainError, Ledger, LedgerThread, Started},
+        membership,
         queries::{self, Query},
         readiness, repair,
         storage_node::{self, BlobLocks},
@@ -104,13 +105,15 @@ impl Node {
         let key_path = config.paths.key.clone();
         let keys = NodeKeys::open(&key_path)?;
         let key_lock = KeyLock::take(&key_path)?;
-        let committee = config.network.genesis.committee()?;
         let id = keys.node.public();
         let store = open_store(&config, id).await?;
         let chain = open_chain(&config, id).await?;
 
         let mut registry = Registry::default();
-        let network_config = network_config(&config, &keys, &committee)?;
+        let members = membership::members(&chain.state, chain.store.as_ref());
+        let members = members.map_err(ChainError::from)?.into_iter().collect();
+        let encoding = chain.state.committee().config();
+        let network_config = network_config(&config, &keys, (encoding, members))?;
         let (network, inbound, network_task) =
             network::start(network_config, &mut registry).await?;
         address_book::restore(&store, &network).await;
@@ -168,6 +171,11 @@ impl NodeHandle {
     #[must_use]
     pub const fn ledger(&self) -> &Ledger {
         &self.ledger
+    }
+
+    /// Its network layer.
+    pub(crate) const fn network(&self) -> &Network {
+        &self.network
     }
 
     /// How far it has come with moving and recovering what it lacks, now and after every change.
@@ -268,6 +276,7 @@ fn spawn_services(
         transactions,
         cancel: cancel.clone(),
     }));
+    services.spawn(membership::run(ledger.clone(), network.clone(), cancel.clone()));
     services.spawn(block_sync::run(block_sync::Args {
         ledger: ledger.clone(),
         network: network.clone(),
@@ -375,17 +384,17 @@ async fn open_store(config: &NodeConfig, node: NodeId) -> Result<Store, NodeErro
 fn network_config(
     config: &NodeConfig,
     keys: &NodeKeys,
-    committee: &Committee,
+    (encoding, members): (EncodingConfig, Vec<NodeId>),
 ) -> Result<NetworkConfig, NodeError> {
     Ok(NetworkConfig {
         key: keys.node.clone(),
         chain: config.network.genesis.chain_id(),
-        messages: Limits::new(committee.config()),
+        messages: Limits::new(encoding),
         listen: config.listen.clone(),
         external: config.external.clone(),
         bootstrap: parse_bootstrap(&config.network.bootstrap)?,
         role: Role::StorageNode,
-        committee: committee.members().iter().map(|member| member.node).collect(),
+        committee: members,
         limits: config.limits,
     })
 }

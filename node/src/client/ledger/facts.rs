@@ -148,7 +148,7 @@ impl LedgerClient {
     }
 
     /// What the state holds after a block; before the first one without a header.
-    pub(super) async fn facts_at(
+    pub(in crate::client) async fn facts_at(
         &self,
         header: Option<&VerifiedHeader>,
         keys: &[Key],
