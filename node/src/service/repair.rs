@@ -78,6 +78,9 @@ const RESCAN: Duration = Duration::from_secs(10);
 /// all that there is.
 const QUIET: Duration = Duration::from_secs(5);
 
+/// For ever: whatever is configured, clocks reach so far.
+const WAIT_MAX_MS: u64 = 365 * 24 * 3_600 * 1_000;
+
 /// What the service needs.
 #[derive(Debug)]
 pub(crate) struct Args {
@@ -141,8 +144,8 @@ impl Repair {
         let epoch = ledger.state().borrow().summary().epoch;
         let list = ListLimits {
             blobs_max: limits.blobs_max,
-            retry_min: Duration::from_millis(limits.retry_min_ms),
-            retry_max: Duration::from_millis(limits.retry_max_ms),
+            retry_min: Duration::from_millis(limits.retry_min_ms.min(WAIT_MAX_MS)),
+            retry_max: Duration::from_millis(limits.retry_max_ms.min(WAIT_MAX_MS)),
         };
         let context = Context {
             budget: Budget::new(limits.in_flight_bytes_max),
@@ -301,7 +304,7 @@ impl Repair {
             let age_ms = ledger_now.ms_since(time);
             let grace_ms = self.context.limits.grace_ms.saturating_sub(age_ms);
             let fresh = first_epoch >= self.epoch && grace_ms > 0;
-            let due = if fresh { now + Duration::from_millis(grace_ms) } else { now };
+            let due = if fresh { after(now, grace_ms) } else { now };
             self.list.found(lack.blob, lack.shards, (due, fresh));
         }
         (self.scan.paging, self.scan.next) = (false, page.next);
@@ -325,7 +328,7 @@ impl Repair {
         if !is_current {
             return;
         }
-        let back = now + Duration::from_millis(self.context.limits.away_ms);
+        let back = after(now, self.context.limits.away_ms);
         for (node, fault) in outcome.faults {
             self.faults.note(node, fault, back);
         }
@@ -354,7 +357,7 @@ impl Repair {
         for event in block.events.iter() {
             match event {
                 Event::BlobCertified { blob, .. } if own => {
-                    let due = now + Duration::from_millis(self.context.limits.grace_ms);
+                    let due = after(now, self.context.limits.grace_ms);
                     if !settled || !self.list.certified(*blob, due) {
                         self.scan.want(due);
                     }
@@ -385,6 +388,10 @@ impl Repair {
         let scanned = self.scan.finished && self.scan.next.is_none();
         self.episode.show(&self.context.progress, self.epoch, counts, scanned);
     }
+}
+
+fn after(now: Instant, wait_ms: u64) -> Instant {
+    now + Duration::from_millis(wait_ms.min(WAIT_MAX_MS))
 }
 
 async fn wait(due: Option<Instant>) {

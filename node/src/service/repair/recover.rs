@@ -57,7 +57,7 @@ pub(super) async fn recover(
         let helpers = helpers(context.node(), &looked.holders, &lack, |node| {
             known_liars.contains(node) || recovered.liars.contains(node)
         });
-        let bytes_max = context.limits.in_flight_bytes_max;
+        let bytes_max = context.limits.recovery_bytes_max;
         let config = RecoveryConfig { bytes_max, ..RecoveryConfig::default() };
         let recovery = match Recovery::new(config, &lack.header, &wanted, &helpers) {
             Ok(recovery) => recovery,
