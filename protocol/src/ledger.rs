@@ -16,6 +16,7 @@
 mod account;
 mod amount;
 mod block;
+mod entry;
 mod error;
 mod event;
 mod execute;
@@ -41,6 +42,7 @@ pub use self::{
         Block, BlockHash, Body, CommitRecord, Header, LATE_PRECOMMIT_HEIGHTS, LatePrecommit,
         MAX_BLOCK_BYTES, MalformedBlock, SYSTEM_BYTES, beacon_message, genesis_beacon, next_beacon,
     },
+    entry::Entry,
     error::{BlockError, CommitRecordError, OperationError},
     event::{BlockEvents, EndReason, Event},
     execute::SWEEP_MAX,

@@ -17,8 +17,8 @@ use floe_protocol::{
     index::Height,
     keys::{ChainId, KeyPair, NodeId},
     ledger::{
-        AccountId, Amount, Block, BlockHash, Key, Operation, Record, SignedTransaction, Timestamp,
-        Transaction, TransactionId,
+        AccountId, Amount, Block, BlockHash, Entry, Key, Operation, Record, SignedTransaction,
+        Timestamp, Transaction, TransactionId,
     },
     message::{LedgerRequest, LedgerResponse, Limits, Request, Response, ledger::MAX_WAIT_MS},
 };
@@ -110,7 +110,7 @@ impl Watcher {
         let nonce = |answer: &LedgerResponse| match answer {
             LedgerResponse::Facts { proofs, .. } => {
                 let value = proofs.first()?.value.as_ref()?;
-                match Record::from_bytes(value)? {
+                match Entry::from_bytes(value)?.record {
                     Record::Account(account) => Some(account.nonce),
                     _ => None,
                 }

@@ -124,7 +124,7 @@ impl Shown {
                 node: member.node,
                 shards: member.shards.iter().map(|shard| shard.get()).collect(),
                 ready: runs.then(|| facts.shards_of(&member.node).1),
-                stake_frost: node.as_ref().map(|node| node.pool.stake),
+                stake_frost: node.as_ref().map(|node| node.pool_in(facts.summary.epoch).stake),
                 commission_bps: node.as_ref().map(|node| node.settings.commission_bps),
                 jailed: node.is_some_and(|node| node.jailed.is_some()),
             }

@@ -23,6 +23,7 @@ mod facts;
 mod keeper;
 mod listing;
 mod rounds;
+mod staked;
 mod submit;
 #[cfg(test)]
 mod tests;
@@ -53,6 +54,7 @@ pub use self::{
     error::{LedgerError, NodeFault},
     facts::{Proven, Quote},
     listing::{HistoryItem, VerifiedBlock},
+    staked::Staked,
     submit::Receipt,
 };
 use crate::{

@@ -10,9 +10,9 @@
 use std::{collections::BTreeMap, ops::Bound};
 
 use super::{
-    Account, Attendance, Blob, EpochRecord, IndexEntry, IndexRange, Key, Name, Node, Presence,
-    Rate, ReadError, Record, Registration, ShardRecord, Stake, StateChange, StateReader, Summary,
-    Supply, Terms, tree,
+    Account, Attendance, Blob, Entry, EpochRecord, IndexEntry, IndexRange, Key, Name, Node,
+    Presence, Rate, ReadError, Record, Registration, ShardRecord, Stake, StateChange, StateReader,
+    Summary, Supply, Terms, entry::entry_bytes, tree,
 };
 use crate::{
     blob::BlobId,
@@ -147,7 +147,7 @@ impl<'a> Overlay<'a> {
         };
         let before = match stored {
             Some((version, Some(bytes))) => {
-                let record = Record::from_bytes(&bytes).ok_or_else(|| self.damaged(key))?;
+                let record = Entry::record_of(key, &bytes).ok_or_else(|| self.damaged(key))?;
                 Some((version, record))
             }
             Some((_, None)) | None => None,
@@ -326,7 +326,8 @@ impl<'a> Overlay<'a> {
                 continue;
             }
             let hash = key.hash();
-            change.values.push((hash, slot.now.as_ref().map(Record::to_bytes)));
+            let value = slot.now.as_ref().map(|record| entry_bytes(key, record));
+            change.values.push((hash, value));
             change.stale_values.extend(slot.before.as_ref().map(|(version, _)| (hash, *version)));
             if slot.now.is_none() {
                 // A removal hides the value before it; both go together, this one last.

@@ -103,6 +103,14 @@ impl Node {
         sum.unwrap_or(self.pool.stake)
     }
 
+    /// Its pool in `epoch`, with what has entered by then.
+    #[must_use]
+    pub fn pool_in(&self, epoch: Epoch) -> Pool {
+        let mut node = self.clone();
+        node.enter(epoch);
+        node.pool
+    }
+
     /// Lets the stake enter that is in the pool from `epoch` on, or from an earlier one; the rates.
     /// It never enters a closed pool, and a pool in which so many shares cannot be counted is
     /// closed: who staked it takes it back.

@@ -468,18 +468,6 @@ pub enum Record {
 }
 
 impl Record {
-    /// The bytes of the layout.
-    #[must_use]
-    pub fn to_bytes(&self) -> Vec<u8> {
-        borsh::to_vec(self).expect("writing to memory")
-    }
-
-    /// Parses the layout strictly.
-    #[must_use]
-    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        borsh::from_slice(bytes).ok()
-    }
-
     /// The part of the supply that this record counts, but for what a [`Summary`] sums up.
     pub(super) fn wal(&self) -> Option<Supply> {
         let mut supply = Supply::default();

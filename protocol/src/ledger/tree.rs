@@ -12,7 +12,7 @@ use jmt::{
     storage::{LeafNode, Node, NodeKey, TreeReader},
 };
 
-use super::{Key, ReadError, Record, StateReader};
+use super::{Entry, Key, ReadError, Record, StateReader};
 use crate::hash::{Domain, Hash, Hasher};
 
 /// Longest proof in bytes: 256 siblings at most, each a hash or a leaf.
@@ -135,13 +135,13 @@ impl StateProof {
         }
         let proof: SparseMerkleProof<TreeHasher> =
             borsh::from_slice(&self.path).map_err(|_| StateProofError)?;
-        let key = KeyHash(*key.hash().as_bytes());
+        let hash = KeyHash(*key.hash().as_bytes());
         proof
-            .verify(RootHash(*root.as_bytes()), key, self.value.as_ref())
+            .verify(RootHash(*root.as_bytes()), hash, self.value.as_ref())
             .map_err(|_| StateProofError)?;
         match &self.value {
             None => Ok(None),
-            Some(bytes) => Record::from_bytes(bytes).map(Some).ok_or(StateProofError),
+            Some(bytes) => Entry::record_of(key, bytes).map(Some).ok_or(StateProofError),
         }
     }
 }

@@ -7,9 +7,9 @@ use crate::{
     genesis::Genesis,
     keys::{BlsKeyPair, ChainId, KeyPair},
     ledger::{
-        AccountId, Amount, Block, BlockError, CommitRecord, Executed, Key, MemoryStore, Operation,
-        OperationError, Outcome, Proposal, Record, SignedTransaction, State, StateReader,
-        SystemOperation, Timestamp, Transaction, TransactionId, VerifiedTransaction,
+        AccountId, Amount, Block, BlockError, CommitRecord, Entry, Executed, Key, MemoryStore,
+        Operation, OperationError, Outcome, Proposal, Record, SignedTransaction, State,
+        StateReader, SystemOperation, Timestamp, Transaction, TransactionId, VerifiedTransaction,
     },
     vote::{CommitCertificate, CommitSignature, Vote, VoteKind},
 };
@@ -73,7 +73,7 @@ impl Chain {
     pub fn record(&self, key: &Key) -> Option<Record> {
         let height = self.state.tip().height.get();
         let (_, bytes) = self.store.value(&key.hash(), height).expect("memory")?;
-        Record::from_bytes(&bytes?)
+        Some(Entry::from_bytes(&bytes?)?.record)
     }
 
     /// What an account can spend.

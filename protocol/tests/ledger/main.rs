@@ -26,9 +26,9 @@ use floe_protocol::{
     index::Epoch,
     keys::{BlsKeyPair, ChainId, KeyPair},
     ledger::{
-        Account, AccountId, Amount, Blob, Block, BlockError, EndReason, Event, Executed, Key,
-        NodeSettings, Operation, OperationError, Outcome, Record, Registration, SignedTransaction,
-        StateChange, StateReader as _, SystemOperation, VerifiedTransaction,
+        Account, AccountId, Amount, Blob, Block, BlockError, EndReason, Entry, Event, Executed,
+        Key, NodeSettings, Operation, OperationError, Outcome, Record, Registration,
+        SignedTransaction, StateChange, StateReader as _, SystemOperation, VerifiedTransaction,
     },
     message::IndexQuery,
     registration::RegistrationId,
@@ -287,7 +287,8 @@ fn bucket(chain: &Chain, epoch: u64) -> (u64, u128) {
 /// Puts a record into the store behind the state's back, for what no operation can make yet.
 fn plant(chain: &mut Chain, key: &Key, record: &Record) {
     let version = chain.state.tip().height.get();
-    let values = vec![(key.hash(), Some(record.to_bytes()))];
+    let entry = Entry { key: key.clone(), record: record.clone() };
+    let values = vec![(key.hash(), Some(entry.to_bytes()))];
     chain.store.write(StateChange { version, values, ..StateChange::default() });
 }
 

@@ -6,7 +6,7 @@ use floe_protocol::{
     index::Height,
     keys::{NodeId, PublicKey},
     ledger::{
-        AccountId, Block, Key, MAX_BLOCK_BYTES, Record, SignedTransaction, StateProof,
+        AccountId, Block, Entry, Key, MAX_BLOCK_BYTES, Record, SignedTransaction, StateProof,
         StateProofError, TransactionError,
     },
     test_support::{Chain, account_key, node_keys},
@@ -66,8 +66,8 @@ fn any_changed_bit_spoils_a_proof() {
             assert_eq!(proof.verify(&Hash::new(bytes), &key), Err(StateProofError));
         }
         // Present as absent, absent as present, cut, and longer.
-        let other =
-            record.map_or_else(|| Some(Record::Offence(Height::new(1)).to_bytes()), |_| None);
+        let made_up = Entry { key: key.clone(), record: Record::Offence(Height::new(1)) };
+        let other = record.map_or_else(|| Some(made_up.to_bytes()), |_| None);
         assert_eq!(
             StateProof { value: other, ..proof.clone() }.verify(&root, &key),
             Err(StateProofError)
@@ -123,11 +123,13 @@ fn lengths_that_lie_are_refused() {
         let parsed = Block::from_bytes(&lie);
         assert!(parsed.is_err() || parsed != Ok(block.clone()));
     }
-    let record = Record::Committee(vec![7; 9]).to_bytes();
-    let mut lie = record.clone();
-    lie[1..5].fill(0xff);
-    assert_eq!(Record::from_bytes(&lie), None);
-    assert_eq!(Record::from_bytes(&record), Some(Record::Committee(vec![7; 9])));
+    let entry = Entry { key: Key::Shards, record: Record::Committee(vec![7; 9]) };
+    let bytes_of = entry.to_bytes();
+    let mut lie = bytes_of.clone();
+    let length = lie.len() - 13;
+    lie[length..length + 4].fill(0xff);
+    assert_eq!(Entry::from_bytes(&lie), None);
+    assert_eq!(Entry::from_bytes(&bytes_of), Some(entry));
     assert!(bytes.len() < MAX_BLOCK_BYTES);
 }
 
@@ -144,7 +146,7 @@ proptest! {
         }
         let record = [&[kind][..], &bytes].concat();
         for bytes in [&bytes, &record] {
-            if let Some(record) = Record::from_bytes(bytes) {
+            if let Some(record) = Entry::from_bytes(bytes) {
                 prop_assert_eq!(record.to_bytes(), bytes.clone());
             }
         }

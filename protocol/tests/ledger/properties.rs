@@ -7,7 +7,7 @@ use floe_protocol::{
     index::Epoch,
     keys::NodeId,
     ledger::{
-        Amount, EndReason, Event, Executed, IndexEntry, Key, MemoryStore, Operation, Record,
+        Amount, EndReason, Entry, Event, Executed, IndexEntry, Key, MemoryStore, Operation, Record,
         Registration, SignedTransaction, State, StateProof, StateReader as _, Supply,
         SystemOperation, Transaction,
     },
@@ -77,7 +77,8 @@ impl World {
         for (key, value) in values {
             match value {
                 Some(bytes) => {
-                    self.records.insert(*key, Record::from_bytes(bytes).expect("a record"));
+                    let entry = Entry::from_bytes(bytes).expect("an entry");
+                    self.records.insert(*key, entry.record);
                 }
                 None => assert!(self.records.remove(key).is_some(), "only what is there goes"),
             }

@@ -10,7 +10,7 @@ use floe_protocol::{
     keys::{BlsKeyPair, KeyPair, Signature},
     ledger::{
         Account, Attendance, Blob, Block, BlockEvents, BlockHash, Body, Certified, CommitRecord,
-        EpochRecord, Event, Header, Incoming, Key, LatePrecommit, Name, Node, NodeIdentity,
+        Entry, EpochRecord, Event, Header, Incoming, Key, LatePrecommit, Name, Node, NodeIdentity,
         NodeSettings, Operation, Payment, Pool, Presence, Prices, Rate, Record, Registration,
         ShardRecord, SignedTransaction, Stake, Summary, Supply, SystemOperation, Terms, Timestamp,
         Transaction, Unbonding, beacon_message, genesis_beacon, next_beacon,
@@ -279,11 +279,13 @@ fn records_are_those_of_the_golden_vectors() {
          # by tests/ledger/vectors.rs; changed only on purpose.\n",
     );
     for (name, key, record) in records() {
-        let bytes = record.to_bytes();
-        assert_eq!(Record::from_bytes(&bytes), Some(record));
+        let key_hash = key.hash();
+        let entry = Entry { key, record };
+        let bytes = entry.to_bytes();
+        assert_eq!(Entry::from_bytes(&bytes), Some(entry));
         writeln!(text, "\n{name}").unwrap();
-        writeln!(text, "key_hash {}", key.hash()).unwrap();
-        writeln!(text, "record {}", golden::hex(&bytes)).unwrap();
+        writeln!(text, "key_hash {key_hash}").unwrap();
+        writeln!(text, "entry {}", golden::hex(&bytes)).unwrap();
     }
     for (nodes, n_shards) in [(4, N), (5, 64)] {
         let chain = floe_protocol::test_support::Chain::new(&genesis(nodes, n_shards));

@@ -5,13 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use floe_protocol::{
-    blob::{BlobHeader, PairProof},
-    encoding::{Axis, DigestTable, EncodedBlob, ProvenSymbol, SliverTree, verify_primary},
+    blob::{BlobHeader, PairDigest, PairProof},
+    encoding::{
+        Axis, DigestTable, EncodedBlob, ProvenSymbol, SliverTree, sliver_root, verify_primary,
+    },
     index::{SliverIndex, SliverPairIndex, SymbolIndex},
     keys::NodeId,
     message::Symbols,
     repair::{
-        Recovery, RecoveryConfig, RecoveryFailure, RecoveryInput, RecoveryMaterial, RecoveryOutput,
+        RecoveredPair, Recovery, RecoveryConfig, RecoveryError, RecoveryFailure, RecoveryInput,
+        RecoveryMaterial, RecoveryOutput,
     },
     transfer::SliverFault,
 };
@@ -71,19 +74,45 @@ pub(crate) enum Habit {
 pub(crate) struct Written {
     pub(crate) header: BlobHeader,
     pub(crate) table: DigestTable,
-    pub(crate) primaries: Vec<Bytes>,
-    pub(crate) secondaries: Vec<Bytes>,
+    proofs: Vec<PairProof>,
+    primaries: Vec<Bytes>,
+    secondaries: Vec<Bytes>,
 }
 
 impl Written {
     pub(crate) fn honest(blob: &EncodedBlob) -> Self {
-        let lines = || (0..blob.header().n_shards).map(SliverIndex::new);
-        Self {
-            header: *blob.header(),
-            table: blob.table().clone(),
-            primaries: lines().map(|line| blob.primary(line).clone()).collect(),
-            secondaries: lines().map(|line| blob.secondary(line).clone()).collect(),
-        }
+        let [primaries, secondaries] = slivers(blob);
+        Self::with_table(blob, blob.table().clone(), [primaries, secondaries])
+    }
+
+    /// Commits to slivers as they are: roots, digests and proofs are all true to them.
+    pub(crate) fn commit(blob: &EncodedBlob, [primaries, secondaries]: [Vec<Bytes>; 2]) -> Self {
+        let layout = blob.layout();
+        let root = |axis, sliver: &Bytes| sliver_root(&layout, axis, sliver).unwrap();
+        let pairs = primaries.iter().zip(secondaries.iter().rev());
+        let digest = |(primary, secondary)| PairDigest {
+            primary: root(Axis::Primary, primary),
+            secondary: root(Axis::Secondary, secondary),
+        };
+        let table = DigestTable::new(layout.config(), pairs.map(digest).collect()).unwrap();
+        Self::with_table(blob, table, [primaries, secondaries])
+    }
+
+    pub(crate) fn with_table(
+        blob: &EncodedBlob,
+        table: DigestTable,
+        [primaries, secondaries]: [Vec<Bytes>; 2],
+    ) -> Self {
+        let header = BlobHeader { root: table.blob_root(), ..*blob.header() };
+        let proofs = table.proofs(&header).unwrap();
+        Self { header, table, proofs, primaries, secondaries }
+    }
+
+    /// Whether an honest holder would have taken the sliver: it has its committed root.
+    fn is_true(&self, axis: Axis, pair: SliverPairIndex) -> bool {
+        let layout = self.header.layout().unwrap();
+        let root = sliver_root(&layout, axis, self.sliver(axis, pair)).unwrap();
+        root == axis.root_of(self.table.digest(pair))
     }
 
     pub(crate) fn sliver(&self, axis: Axis, pair: SliverPairIndex) -> &Bytes {
@@ -100,11 +129,20 @@ impl Written {
         targets: &[SymbolIndex],
     ) -> Vec<ProvenSymbol> {
         let layout = self.header.layout().unwrap();
-        let proof = self.table.proofs(&self.header).unwrap().swap_remove(pair.as_usize());
+        let proof = &self.proofs[pair.as_usize()];
         let tree = SliverTree::new(&layout, axis, self.sliver(axis, pair).clone()).unwrap();
         let symbol = |index: &SymbolIndex| ProvenSymbol::new(proof.clone(), &tree, *index).unwrap();
         targets.iter().map(symbol).collect()
     }
+}
+
+/// All slivers of a blob, by axis.
+pub(crate) fn slivers(blob: &EncodedBlob) -> [Vec<Bytes>; 2] {
+    let lines = || (0..blob.header().n_shards).map(SliverIndex::new);
+    [
+        lines().map(|line| blob.primary(line).clone()).collect(),
+        lines().map(|line| blob.secondary(line).clone()).collect(),
+    ]
 }
 
 pub(crate) fn node(i: usize) -> NodeId {
@@ -133,6 +171,7 @@ pub(crate) struct Swarm {
     pub(crate) most_bytes: u64,
     pub(crate) most_in_flight: usize,
     pub(crate) enlarged: usize,
+    /// When it ended.
     pub(crate) ended_ms: u64,
 }
 
@@ -150,6 +189,18 @@ impl Swarm {
             enlarged: 0,
             ended_ms: 0,
         }
+    }
+
+    /// Drives a new recovery to its end: the pairs that it took on, and what came of it.
+    pub(crate) fn recover(
+        &mut self,
+        config: RecoveryConfig,
+        wanted: &[SliverPairIndex],
+    ) -> (Recovery, Result<Result<Vec<RecoveredPair>, RecoveryError>, RecoveryFailure>) {
+        let holders = self.holders(wanted);
+        let mut recovery = Recovery::new(config, &self.written.header, wanted, &holders).unwrap();
+        let result = self.drive(config, &mut recovery).map(RecoveryMaterial::recover);
+        (recovery, result)
     }
 
     /// One node per pair, but for the wanted ones.
@@ -197,7 +248,10 @@ impl Swarm {
                         self.ended_ms = now_ms;
                         return Ok(*material);
                     }
-                    RecoveryOutput::Failed(failure) => return Err(failure),
+                    RecoveryOutput::Failed(failure) => {
+                        self.ended_ms = now_ms;
+                        return Err(failure);
+                    }
                 };
                 assert!(!self.banned.contains(&to), "asks a banned node");
                 *self.asked.entry(to).or_default() += 1;
@@ -220,7 +274,10 @@ impl Swarm {
                 (Some(entry), wake) if wake.is_none_or(|wake| entry.key().0 <= wake) => {
                     now_ms = now_ms.max(entry.key().0);
                     let (answer, bytes) = entry.remove();
-                    held += bytes;
+                    // What does not verify is dropped at once.
+                    if !matches!(answer, RecoveryInput::Failed { .. }) {
+                        held += bytes;
+                    }
                     self.answered_bytes += bytes;
                     answer
                 }
@@ -257,6 +314,9 @@ impl Swarm {
                 return Some((delay_ms, failed(fault), 0));
             }
             Habit::Empty => return Some((delay_ms, failed(SliverFault::NotFound), 0)),
+            _ if !self.written.is_true(axis, pair) => {
+                return Some((delay_ms, failed(SliverFault::NotFound), 0));
+            }
             Habit::RowsOnly if matches!(request, Request::Symbols { .. }) => {
                 return Some((delay_ms, failed(SliverFault::NotFound), 0));
             }
@@ -313,8 +373,7 @@ impl Swarm {
     ) -> (Option<RecoveryInput>, u64) {
         let header = self.written.header;
         let layout = header.layout().unwrap();
-        let proofs = self.written.table.proofs(&header).unwrap();
-        let mut proof = Bytes::from(proofs[pair.as_usize()].to_bytes());
+        let mut proof = Bytes::from(self.written.proofs[pair.as_usize()].to_bytes());
         let mut sliver = self.written.sliver(Axis::Primary, pair).clone();
         match habit {
             Habit::FlipsBits => match self.random.below(2) {

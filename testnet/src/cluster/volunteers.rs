@@ -58,9 +58,9 @@ impl Cluster {
         self.check_exists(node)?;
         let id = self.nodes[node].id;
         let client = self.client().await?;
-        let stake = client.ledger().stake(AccountId::new(self.wallet.public()), id).await;
+        let stake = client.ledger().staked(AccountId::new(self.wallet.public()), id).await;
         client.shutdown().await;
-        let shares = stake?.value.unwrap_or_default().shares;
+        let shares = stake?.map_or(0, |own| own.worth.shares);
         if shares == 0 {
             bail!("node {node} has no stake");
         }

@@ -195,6 +195,7 @@ impl Joining<'_> {
         };
         facts.newest = *self.newest.borrow();
         facts.pairs = node.usage().pairs;
+        facts.missing_pairs = node.repair().borrow().missing_pairs;
 
         let step = step::next(&facts, &self.volunteer.wanted);
         self.line.show(self.session, &step.waiting);

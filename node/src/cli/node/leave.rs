@@ -9,11 +9,11 @@ use std::{fmt, path::PathBuf, time::Duration};
 
 use clap::Args;
 use floe_protocol::{
-    index::Epoch,
-    keys::NodeId,
-    ledger::{AccountId, Amount, Operation, Stake},
+    keys::{KeyPair, NodeId},
+    ledger::{AccountId, Operation},
 };
 use serde::Serialize;
+use tokio::time::timeout;
 
 use super::place;
 use crate::{
@@ -24,7 +24,7 @@ use crate::{
         session::Session,
         status_line::{Status, StatusLine, human_wait},
     },
-    client::{LedgerClient, ledger::RunningEpoch},
+    client::ledger::RunningEpoch,
 };
 
 const LEAVE_HELP: &str = "\
@@ -58,65 +58,66 @@ pub(super) async fn run(session: &Session, arguments: LeaveArgs) -> Result<Exit,
     let wallet = wallet.map_or_else(|| session.wallet(), Ok)?;
     let account = place::account(&wallet);
     let client = session.connect(place::network(session, &dir)?).await?;
-    let ledger = client.ledger();
-    if ledger.node(node).await?.value.is_none() {
-        let message = format!("node {node} is not in the ledger: it holds nothing");
-        return Err(Failure::new(Exit::NotFound, "not_found", message));
-    }
-    let stake = own_stake(ledger, account, node).await?;
-    if stake.shares > 0 {
-        let operation = Operation::Unstake { node, shares: stake.shares };
-        let receipt = ledger.submit(vec![operation], &wallet).await?;
-        let unbonding = own_stake(ledger, account, node).await?.unbonding;
-        let until = unbonding.last().map(|part| part.until.get());
-        let taken = Committed::new(TakenOut { node, withdraw_epoch: until }, &receipt);
-        session.output.result(&taken, &taken.transaction)?;
-    }
-    let left = watch(session, &client, (account, node)).await?;
+    let leaver = Leaver { session, client: &client, node, account, wallet: &wallet };
+    let left = leaver.watch().await?;
     client.shutdown().await;
     session.output.result(&left, node)?;
     Ok(Exit::Done)
 }
 
-async fn own_stake(
-    ledger: &LedgerClient,
-    account: AccountId,
+/// Who leaves.
+struct Leaver<'a> {
+    session: &'a Session,
+    client: &'a Client,
     node: NodeId,
-) -> Result<Stake, Failure> {
-    Ok(ledger.stake(account, node).await?.value.unwrap_or_default())
+    account: AccountId,
+    wallet: &'a KeyPair,
 }
 
-/// Watches until nobody needs the node.
-async fn watch(
-    session: &Session,
-    client: &Client,
-    (account, node): (AccountId, NodeId),
-) -> Result<Left, Failure> {
-    let ledger = client.ledger();
-    let mut line = StatusLine::new(session);
-    let mut warned = false;
-    loop {
-        let facts = ledger.running_epoch().await?;
-        let Some(leaving) = Leaving::new(&facts, &node) else {
-            let stake = own_stake(ledger, account, node).await?;
-            let until = stake.unbonding.last().map(|part| part.until);
-            return Ok(Left {
-                node,
-                epoch: facts.summary.epoch.get(),
-                withdraw_epoch: until.map(Epoch::get),
-            });
-        };
-        line.show(session, &leaving);
-        let pool = ledger.node(node).await?.value.map_or(Amount::ZERO, |node| node.pool.stake);
-        if pool >= ledger.parameters().min_stake && !warned {
-            session.output.warning(format_args!(
-                "others have {pool} staked with this node: as long as it runs, it may be selected \
-                 again"
-            ));
-            warned = true;
+impl Leaver<'_> {
+    /// Takes the stake out as soon as it can be, and watches until nobody needs the node.
+    async fn watch(&self) -> Result<Left, Failure> {
+        let (session, ledger, node) = (self.session, self.client.ledger(), self.node);
+        let mut line = StatusLine::new(session);
+        let mut warned = false;
+        loop {
+            let Some(mut own) = ledger.staked(self.account, node).await? else {
+                let message = format!("node {node} is not in the ledger: it holds nothing");
+                return Err(Failure::new(Exit::NotFound, "not_found", message));
+            };
+            if own.worth.shares > 0 {
+                self.unstake(own.worth.shares).await?;
+                continue;
+            }
+            let facts = ledger.running_epoch().await?;
+            let incoming = own.worth.incoming.first().map(|incoming| incoming.epoch);
+            let status = incoming.map(|epoch| Leaving::StakeEnters { epoch: epoch.get() });
+            let Some(status) = status.or_else(|| Leaving::new(&facts, &node)) else {
+                let until = own.worth.unbonding.pop().map(|(_, until)| until.get());
+                return Ok(Left { node, epoch: own.epoch.get(), withdraw_epoch: until });
+            };
+            line.show(session, &status);
+            let pool = own.node.stake_in(own.epoch.plus(2));
+            if incoming.is_none() && pool >= ledger.parameters().min_stake && !warned {
+                session.output.warning(format_args!(
+                    "others have {pool} staked with this node: as long as it runs, it may be \
+                     selected again"
+                ));
+                warned = true;
+            }
+            // A block may change it; if none comes, the countdown goes on.
+            drop(timeout(LOOK_INTERVAL, ledger.reached(facts.height.next())).await);
         }
-        // A block may change it; if none comes, the countdown goes on.
-        drop(tokio::time::timeout(LOOK_INTERVAL, ledger.reached(facts.height.next())).await);
+    }
+
+    async fn unstake(&self, shares: u128) -> Result<(), Failure> {
+        let (ledger, node) = (self.client.ledger(), self.node);
+        let operation = Operation::Unstake { node, shares };
+        let receipt = ledger.submit(vec![operation], self.wallet).await?;
+        let own = ledger.staked(self.account, node).await?;
+        let until = own.and_then(|own| own.worth.unbonding.last().map(|(_, until)| until.get()));
+        let taken = Committed::new(TakenOut { node, withdraw_epoch: until }, &receipt);
+        self.session.output.result(&taken, &taken.transaction)
     }
 }
 
@@ -124,6 +125,8 @@ async fn watch(
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "status", rename_all = "snake_case")]
 enum Leaving {
+    /// Stake that is on its way into the pool can't be taken out before it is there.
+    StakeEnters { epoch: u64 },
     /// It is a member, and no next committee is selected.
     Member { epoch: u64, shards: u16, selection_in_ms: u64 },
     /// It is a member, but not of the next committee.
@@ -170,6 +173,9 @@ impl Status for Leaving {
 impl fmt::Display for Leaving {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::StakeEnters { epoch } => {
+                write!(f, "waiting for epoch {epoch}, with which the last stake enters the pool")
+            }
             Self::Member { epoch, shards, selection_in_ms } => write!(
                 f,
                 "still serves {shards} shards in epoch {epoch}; the next selection is in {}",

@@ -4,6 +4,7 @@ use std::{fmt, path::PathBuf};
 
 use clap::Args;
 use floe_protocol::{
+    index::Epoch,
     keys::NodeId,
     ledger::{AccountId, Amount, Node},
     message::{NodeStatus, RepairStatus},
@@ -88,6 +89,7 @@ struct Registered {
     operator: AccountId,
     commission_bps: u16,
     pool_frost: Amount,
+    incoming_frost: Amount,
     unbonding_frost: Amount,
     /// The epoch in which it was jailed, while it is.
     jailed_epoch: Option<u64>,
@@ -123,7 +125,7 @@ impl Shown {
         Self {
             node,
             epoch: facts.summary.epoch.get(),
-            registered: record.map(Registered::from),
+            registered: record.map(|node| Registered::new(node, facts.summary.epoch)),
             shards,
             shards_ready,
             next_shards: facts.next_shards_of(&node),
@@ -138,12 +140,15 @@ impl Shown {
     }
 }
 
-impl From<Node> for Registered {
-    fn from(node: Node) -> Self {
+impl Registered {
+    fn new(node: Node, epoch: Epoch) -> Self {
+        let pool = node.pool_in(epoch).stake;
+        let all = node.stake_in(epoch.plus(2));
         Self {
+            incoming_frost: all.checked_sub(pool).unwrap_or_default(),
             operator: node.operator,
             commission_bps: node.settings.commission_bps,
-            pool_frost: node.pool.stake,
+            pool_frost: pool,
             unbonding_frost: node.unbonding.stake,
             jailed_epoch: node.jailed.map(|epoch| epoch.get()),
             closed: node.closed,
@@ -198,7 +203,11 @@ impl fmt::Display for Shown {
 impl fmt::Display for Registered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "operator    {}, commission {}", self.operator, percent(self.commission_bps))?;
-        write!(f, "stake       {}, {} on its way out", self.pool_frost, self.unbonding_frost)?;
+        let Self { pool_frost, incoming_frost, unbonding_frost, .. } = self;
+        write!(
+            f,
+            "stake       {pool_frost}; {incoming_frost} on its way in, {unbonding_frost} out"
+        )?;
         if self.closed {
             write!(f, "\nclosed      its pool was slashed to nothing")?;
         }

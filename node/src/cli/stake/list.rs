@@ -6,7 +6,7 @@ use clap::Args;
 use floe_protocol::{
     index::Epoch,
     keys::NodeId,
-    ledger::{AccountId, Amount, Key, Node, Pool, Record, Stake},
+    ledger::{AccountId, Amount, StakeWorth},
 };
 use serde::Serialize;
 
@@ -15,7 +15,7 @@ use crate::{
         exit::{Exit, Failure},
         session::Session,
     },
-    client::ledger::Purpose,
+    client::ledger::Staked,
 };
 
 const LIST_HELP: &str = "\
@@ -39,23 +39,12 @@ pub(super) async fn run(session: &Session, arguments: ListArgs) -> Result<Exit, 
     let account = session.account_or_own(arguments.account)?;
     let client = session.connect(session.network()?).await?;
     let ledger = client.ledger();
-    let stakes = ledger.stakes(account).await?.value;
-    let mut keys = vec![Key::Summary];
-    keys.extend(stakes.iter().map(|(node, _)| Key::Node(*node)));
-    let mut records = ledger.facts(&keys, Purpose::Decide).await?.value.into_iter();
+    let mut stakes = Vec::new();
+    for (node, _) in ledger.stakes(account).await?.value {
+        stakes.extend(ledger.staked(account, node).await?.map(|own| StakeShown::new(node, own)));
+    }
     client.shutdown().await;
-    let epoch = match records.next().flatten() {
-        Some(Record::Summary(summary)) => summary.epoch,
-        _ => return Err(Failure::new(Exit::Verification, "unproven", "the state has no summary")),
-    };
-    let shown = stakes.iter().zip(records).map(|((node, stake), record)| {
-        let record = match record {
-            Some(Record::Node(record)) => Some(record),
-            _ => None,
-        };
-        StakeShown::new(*node, stake, record.as_deref())
-    });
-    let list = List { account, epoch: epoch.get(), stakes: shown.collect() };
+    let list = List { account, stakes };
     session.output.result(&list, list.brief())?;
     Ok(Exit::Done)
 }
@@ -64,39 +53,48 @@ pub(super) async fn run(session: &Session, arguments: ListArgs) -> Result<Exit, 
 #[derive(Debug, Serialize)]
 struct List {
     account: AccountId,
-    epoch: u64,
     stakes: Vec<StakeShown>,
 }
 
+/// A stake with one node.
 #[derive(Debug, Serialize)]
-struct StakeShown {
+pub(in crate::cli) struct StakeShown {
     node: NodeId,
+    epoch: u64,
+    /// What is in the pool: it can be unstaked.
     shares: String,
-    worth_frost: Option<Amount>,
-    unbonding: Vec<UnbondingShown>,
+    worth_frost: Amount,
+    incoming: Vec<Part>,
+    unbonding: Vec<Part>,
+    /// What withdrawing gives back because the pool was closed before it entered.
+    returned_frost: Amount,
 }
 
-/// What is on its way out.
+/// What enters or leaves.
 #[derive(Debug, Serialize)]
-struct UnbondingShown {
-    worth_frost: Option<Amount>,
-    /// The first epoch in which it can be withdrawn.
-    until_epoch: u64,
+struct Part {
+    worth_frost: Amount,
+    /// The first epoch in which it is in the pool, or can be withdrawn.
+    from_epoch: u64,
 }
 
 impl StakeShown {
-    fn new(node: NodeId, stake: &Stake, record: Option<&Node>) -> Self {
-        let worth =
-            |pool: fn(&Node) -> &Pool, shares| record.and_then(|node| pool(node).worth(shares));
-        let unbonding = stake.unbonding.iter().map(|part| UnbondingShown {
-            worth_frost: worth(|node| &node.unbonding, part.shares),
-            until_epoch: part.until.get(),
-        });
+    pub(in crate::cli) fn new(node: NodeId, own: Staked) -> Self {
+        Self::of(node, own.epoch, own.worth)
+    }
+
+    fn of(node: NodeId, epoch: Epoch, worth: StakeWorth) -> Self {
+        let part =
+            |(worth_frost, from): (Amount, Epoch)| Part { worth_frost, from_epoch: from.get() };
+        let incoming = worth.incoming.iter().map(|incoming| (incoming.amount, incoming.epoch));
         Self {
             node,
-            shares: stake.shares.to_string(),
-            worth_frost: worth(|node| &node.pool, stake.shares),
-            unbonding: unbonding.collect(),
+            epoch: epoch.get(),
+            shares: worth.shares.to_string(),
+            worth_frost: worth.active,
+            incoming: incoming.map(part).collect(),
+            unbonding: worth.unbonding.into_iter().map(part).collect(),
+            returned_frost: worth.returned,
         }
     }
 }
@@ -104,51 +102,70 @@ impl StakeShown {
 impl List {
     /// Node and worth, one on a line.
     fn brief(&self) -> String {
-        let line = |stake: &StakeShown| {
-            format!("{} {}", stake.node, stake.worth_frost.unwrap_or_default())
-        };
+        let line = |stake: &StakeShown| format!("{} {}", stake.node, stake.worth_frost);
         self.stakes.iter().map(line).collect::<Vec<_>>().join("\n")
     }
 }
 
 impl fmt::Display for List {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.stakes.is_empty() {
+        let [first, rest @ ..] = self.stakes.as_slice() else {
             return write!(f, "{} has staked nothing", self.account);
+        };
+        write!(f, "{first}")?;
+        rest.iter().try_for_each(|stake| write!(f, "\n{stake}"))
+    }
+}
+
+impl fmt::Display for StakeShown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { node, epoch, shares, worth_frost, .. } = self;
+        write!(f, "{node}  {worth_frost} ({shares} shares)")?;
+        for Part { worth_frost, from_epoch } in &self.incoming {
+            write!(f, "; {worth_frost} enter with epoch {from_epoch}")?;
         }
-        write!(f, "epoch {}", self.epoch)?;
-        for StakeShown { node, shares, worth_frost, unbonding } in &self.stakes {
-            let worth = worth_frost.unwrap_or_default();
-            write!(f, "\n{node}  {worth} ({shares} shares)")?;
-            for UnbondingShown { worth_frost, until_epoch } in unbonding {
-                let worth = worth_frost.unwrap_or_default();
-                if Epoch::new(*until_epoch) <= Epoch::new(self.epoch) {
-                    write!(f, "; {worth} can be withdrawn")?;
-                } else {
-                    write!(f, "; {worth} on its way out until epoch {until_epoch}")?;
-                }
+        for Part { worth_frost, from_epoch } in &self.unbonding {
+            if from_epoch <= epoch {
+                write!(f, "; {worth_frost} can be withdrawn")?;
+            } else {
+                write!(f, "; {worth_frost} on their way out until epoch {from_epoch}")?;
             }
         }
-        Ok(())
+        if self.returned_frost.is_zero() {
+            return Ok(());
+        }
+        write!(f, "; {} come back: the pool is closed", self.returned_frost)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use floe_protocol::{ledger::Unbonding, test_support};
+    use floe_protocol::{
+        ledger::Incoming,
+        test_support::{account_key, node_keys},
+    };
 
     use super::*;
 
     #[test]
-    fn parts_on_their_way_out_say_until_when() {
-        let account = AccountId::new(test_support::account_key(1).public());
-        let node = test_support::node_keys(1).swap_remove(0).0.public();
-        let unbonding = [4, 6].map(|until| Unbonding { shares: 5, until: Epoch::new(until) });
-        let stake = Stake { shares: 7, unbonding: unbonding.to_vec() };
-        let list = |stakes| List { account, epoch: 4, stakes };
-        let text = list(vec![StakeShown::new(node, &stake, None)]).to_string();
-        assert!(text.contains("(7 shares); 0 WAL can be withdrawn"), "{text}");
-        assert!(text.ends_with("on its way out until epoch 6"), "{text}");
-        assert!(list(Vec::new()).to_string().ends_with("has staked nothing"));
+    fn parts_on_their_way_say_from_when_on() {
+        let node = node_keys(1).swap_remove(0).0.public();
+        let wal = Amount::from_wal;
+        let worth = StakeWorth {
+            shares: 7,
+            active: wal(3),
+            incoming: vec![Incoming { epoch: Epoch::new(6), amount: wal(5) }],
+            returned: Amount::ZERO,
+            unbonding: [4, 6].map(|until| (wal(1), Epoch::new(until))).to_vec(),
+        };
+        let shown = StakeShown::of(node, Epoch::new(4), worth);
+        let expected = format!(
+            "{node}  3 WAL (7 shares); 5 WAL enter with epoch 6; 1 WAL can be withdrawn; 1 WAL on \
+             their way out until epoch 6"
+        );
+        assert_eq!(shown.to_string(), expected);
+        let account = AccountId::new(account_key(1).public());
+        let none = List { account, stakes: Vec::new() };
+        assert!(none.to_string().ends_with("has staked nothing"));
     }
 }

@@ -141,11 +141,12 @@ impl RunningEpoch {
         self.ends().map_or(0, |end| end.ms_since(wall_clock()))
     }
 
-    /// In how many milliseconds the next committee is selected; none if it is.
+    /// In how many milliseconds a committee is first selected; none if that is over.
     #[must_use]
     pub fn selection_in_ms(&self) -> Option<u64> {
         let half = self.summary.epoch_start.plus_ms(self.epoch_ms / 2);
-        self.next.is_none().then(|| self.time.map_or(0, |_| half.ms_since(wall_clock())))
+        let wait = self.time.map_or(0, |_| half.ms_since(wall_clock()));
+        (self.summary.selections == 0).then_some(wait)
     }
 
     /// By how much the epoch has lasted longer than planned, in ledger time; none if it has not.

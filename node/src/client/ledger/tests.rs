@@ -8,7 +8,7 @@ use floe_protocol::{
     hash::Hash,
     keys::NodeId,
     ledger::{
-        AccountId, Amount, Blob, BlobState, Body, Key, Operation, Record, SignedTransaction,
+        AccountId, Amount, Blob, BlobState, Body, Entry, Key, Operation, Record, SignedTransaction,
         StateProof, StateReader, Timestamp,
     },
     light::{CertifiedHeader, Inclusion},
@@ -283,9 +283,12 @@ impl Swarm {
             let key = if lie == Lie::OtherKey { &other } else { key };
             let mut proof = StateProof::new(&self.chain.store, version, key).unwrap();
             match (lie, &mut proof.value) {
-                (Lie::Balance, Some(value)) => value[1] ^= 1,
+                (Lie::Balance, Some(value)) => *value.last_mut().unwrap() ^= 1,
                 (Lie::Denies, Some(_)) => proof.value = None,
-                (Lie::Denies, None) => proof.value = Some(made_up_blob().to_bytes()),
+                (Lie::Denies, None) => {
+                    let entry = Entry { key: key.clone(), record: made_up_blob() };
+                    proof.value = Some(entry.to_bytes());
+                }
                 _ => {}
             }
             proof
@@ -334,8 +337,8 @@ impl Swarm {
             let key = Key::Committee(epoch);
             let version = u64::try_from(index + 1).unwrap();
             let proof = StateProof::new(&self.chain.store, version, &key).unwrap();
-            let record = Record::from_bytes(&proof.value.unwrap());
-            let Some(Record::Committee(committee)) = record else {
+            let entry = Entry::from_bytes(&proof.value.unwrap());
+            let Some(Record::Committee(committee)) = entry.map(|entry| entry.record) else {
                 panic!("the committee of epoch {epoch}")
             };
             Handover { last: self.certified(index + 1), committee }

@@ -274,3 +274,6 @@ impl Pairs {
         self.faults.storage(error)
     }
 }
+
+#[cfg(test)]
+mod tests;

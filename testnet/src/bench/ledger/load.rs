@@ -18,7 +18,9 @@ use floe_node::network::Network;
 use floe_protocol::{
     index::Height,
     keys::{ChainId, KeyPair, NodeId},
-    ledger::{AccountId, Amount, Key, Operation, Record, Timestamp, Transaction, TransactionId},
+    ledger::{
+        AccountId, Amount, Entry, Key, Operation, Record, Timestamp, Transaction, TransactionId,
+    },
     light::CertifiedHeader,
     message::{LedgerRequest, LedgerResponse, Refusal, Request, Response, ledger::MAX_FACTS},
 };
@@ -215,8 +217,8 @@ impl Load {
                     bail!("a node does not tell the nonces of accounts")
                 };
                 for (sender, proof) in senders.iter_mut().zip(proofs) {
-                    let record = proof.value.and_then(|value| Record::from_bytes(&value));
-                    if let Some(Record::Account(account)) = record {
+                    let entry = proof.value.and_then(|value| Entry::from_bytes(&value));
+                    if let Some(Record::Account(account)) = entry.map(|entry| entry.record) {
                         sender.nonce = account.nonce;
                     }
                 }

@@ -7,7 +7,10 @@
 
 use std::fmt;
 
-use floe_protocol::ledger::{AccountId, Amount, Node};
+use floe_protocol::{
+    index::Epoch,
+    ledger::{AccountId, Amount, Node},
+};
 use serde::Serialize;
 
 use crate::cli::status_line::{Status, human_wait};
@@ -118,7 +121,7 @@ pub(super) fn next(facts: &Facts, wanted: &Wanted) -> Step {
 
 /// What is missing on the ledger, and what the wallet needs for all of it.
 fn to_do(facts: &Facts, wanted: &Wanted) -> (Option<Action>, Option<Amount>) {
-    let pool = facts.node.as_ref().map_or(Amount::ZERO, |node| node.pool.stake);
+    let pool = facts.node.as_ref().map_or(Amount::ZERO, |node| with_incoming(facts, node));
     let stake = wanted.stake.and_then(|stake| stake.checked_sub(pool));
     let stake = stake.filter(|missing| !missing.is_zero());
     let Some(node) = &facts.node else {
@@ -135,6 +138,11 @@ fn to_do(facts: &Facts, wanted: &Wanted) -> (Option<Action>, Option<Amount>) {
         return (Some(Action::Update), Some(facts.fee));
     }
     (None, Some(Amount::ZERO))
+}
+
+/// A node's stake with all that is on its way in.
+fn with_incoming(facts: &Facts, node: &Node) -> Amount {
+    node.stake_in(Epoch::new(facts.epoch).plus(2))
 }
 
 /// What a registered node waits for, or that it serves.
@@ -161,9 +169,9 @@ fn serving(facts: &Facts) -> Waiting {
             in_ms: deadline_ms,
         };
     }
-    if node.pool.stake < facts.min_stake {
-        let needed_frost = facts.min_stake;
-        return Waiting::Stake { pool_frost: node.pool.stake, needed_frost };
+    let pool_frost = with_incoming(facts, node);
+    if pool_frost < facts.min_stake {
+        return Waiting::Stake { pool_frost, needed_frost: facts.min_stake };
     }
     // Behind the end of this epoch half of the next one is to come.
     let half = if facts.selected.is_some() { facts.epoch_ms / 2 } else { 0 };

@@ -1,8 +1,7 @@
 //! From nothing to serving, one step at a time.
 
 use floe_protocol::{
-    index::Epoch,
-    ledger::{NodeSettings, Pool},
+    ledger::{Incoming, NodeSettings, Pool},
     test_support,
 };
 
@@ -40,10 +39,12 @@ fn node(stake: Amount) -> Node {
             capacity_units: 0,
         },
         pool: Pool { stake, shares: stake.frost() },
+        incoming: Vec::new(),
         unbonding: Pool { stake: Amount::ZERO, shares: 0 },
         closed: false,
         jailed: None,
         ready: None,
+        ready_stake: Amount::ZERO,
     }
 }
 
@@ -87,6 +88,10 @@ fn only_what_is_missing_is_asked_for() {
     let mut facts = Facts { balance: Amount::from_wal(1_000), ..facts() };
     facts.node = Some(node(Amount::from_wal(60)));
     check(&facts, Some(Action::Stake(Amount::from_wal(40))), "staking 40 WAL");
+    let mut staked = node(Amount::from_wal(60));
+    staked.incoming.push(Incoming { epoch: Epoch::new(8), amount: Amount::from_wal(40) });
+    facts.node = Some(staked);
+    check(&facts, None, "registered, waiting for the selection in 20 s");
     facts.node = Some(node(Amount::from_wal(500)));
     check(&facts, None, "registered, waiting for the selection in 20 s");
     let alone = Wanted { stake: None, ..wanted() };

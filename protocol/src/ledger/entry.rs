@@ -1,0 +1,43 @@
+//! What the authenticated map keeps: a record together with its key.
+//!
+//! The map itself knows hashes of keys only. With the key beside it a state can be read as a whole:
+//! a snapshot names what it holds, and the index is derived from it again.
+
+use borsh::{BorshDeserialize, BorshSerialize};
+
+use super::{Key, Record};
+
+/// A record and its key: a value of the map.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub struct Entry {
+    /// Where it lives.
+    pub key: Key,
+    /// What is there.
+    pub record: Record,
+}
+
+impl Entry {
+    /// The bytes of the layout: key, then record.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        entry_bytes(&self.key, &self.record)
+    }
+
+    /// Parses the layout strictly.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        borsh::from_slice(bytes).ok()
+    }
+
+    /// The record of `key`; none if the bytes are another's.
+    #[must_use]
+    pub fn record_of(key: &Key, bytes: &[u8]) -> Option<Record> {
+        let entry = Self::from_bytes(bytes)?;
+        (entry.key == *key).then_some(entry.record)
+    }
+}
+
+/// The layout of an [`Entry`], without owning its parts.
+pub(super) fn entry_bytes(key: &Key, record: &Record) -> Vec<u8> {
+    borsh::to_vec(&(key, record)).expect("writing to memory")
+}
