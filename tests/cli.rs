@@ -583,7 +583,8 @@ fn a_node_that_cannot_start_says_why() {
     home.put("blocker", b"");
     run("n0", ANY, &["--store", "blocker"]).expect_error(1, "store_dir", false);
     fs::remove_dir_all(home.dir.join("n0/store")).unwrap();
-    run("n0", ANY, &[]).expect_error(6, "store_emptied", false);
+    let emptied = run("n0", ANY, &[]).expect_error(6, "store_emptied", false).json();
+    assert!(emptied["error"]["hint"].as_str().unwrap().contains("--repair"), "{emptied}");
     fs::set_permissions(home.dir.join("n1/node.key"), fs::Permissions::from_mode(0o640)).unwrap();
     run("n1", ANY, &[]).expect_error(6, "key_permissions", false);
 

@@ -72,12 +72,13 @@ Exit codes:
   130  interrupted
 
 Environment (flags win over it, and it over the configuration file: see floe config show --help):
-  FLOE_NETWORK   as --network
-  FLOE_WALLET    as --wallet
-  FLOE_PROGRESS  as --progress
-  FLOE_EPOCHS    for how many epochs floe store pays, unless --epochs says so
-  FLOE_LOG       log filter, as RUST_LOG
-  NO_COLOR       no colours
+  FLOE_NETWORK        as --network
+  FLOE_WALLET         as --wallet
+  FLOE_TRUST_GENESIS  as --trust-genesis, if it is not empty: for local swarms with short epochs
+  FLOE_PROGRESS       as --progress
+  FLOE_EPOCHS         for how many epochs floe store pays, unless --epochs says so
+  FLOE_LOG            log filter, as RUST_LOG
+  NO_COLOR            no colours
 
 Examples:
   floe store holiday.jpg --epochs 30
@@ -201,7 +202,10 @@ fn execute(globals: Globals, command: Command, output: Output, resume: &str) -> 
         return output.failure(&failure);
     }
     let Globals { network, wallet, trust_checkpoint, progress, .. } = globals;
-    let trust = TrustFlags { checkpoint: trust_checkpoint, genesis: globals.trust_genesis };
+    // Whoever sets the variable has been told, and is not told again with every command.
+    let told = std::env::var_os("FLOE_TRUST_GENESIS").is_some_and(|value| !value.is_empty());
+    let trust =
+        TrustFlags { checkpoint: trust_checkpoint, genesis: globals.trust_genesis, local: told };
     let flags = Flags { network, wallet, progress };
     let settings = match &command {
         // Whatever is wrong with the user's files, these work.

@@ -54,7 +54,7 @@ pub enum OpenError {
     /// The marker tells of a store that is not there: a disk was emptied, replaced or not mounted.
     #[error(
         "{marker} says that this node keeps a store in {dir}, but it is empty or another one: \
-         mount or restore its disk, or start with an accepted empty store to begin anew"
+         mount or restore its disk, or start it for repair: with an empty store, refilled from the swarm"
     )]
     Emptied {
         /// The store's directory.

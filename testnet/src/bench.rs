@@ -6,13 +6,17 @@
 pub(crate) mod bounds;
 pub(crate) mod ledger;
 pub(crate) mod loopback;
+pub(crate) mod migrate;
+pub(crate) mod repair;
 pub(crate) mod store_read;
 
 use std::time::Duration;
 
 use clap::Subcommand;
 
-use self::{ledger::LedgerArgs, store_read::StoreReadArgs};
+use self::{
+    ledger::LedgerArgs, migrate::MigrateArgs, repair::RepairArgs, store_read::StoreReadArgs,
+};
 
 /// What to measure.
 #[derive(Debug, Subcommand)]
@@ -21,6 +25,10 @@ pub(crate) enum BenchCommand {
     StoreRead(StoreReadArgs),
     /// Make blocks with and without transactions; a large state and a light client alone
     Ledger(LedgerArgs),
+    /// Empty a node's disk and have it refilled; reads meanwhile for comparison
+    Repair(RepairArgs),
+    /// Have a node join and take shards over; what has to move for comparison
+    Migrate(MigrateArgs),
 }
 
 /// The middle one; of an even number the earlier of the two. None of none.

@@ -176,6 +176,8 @@ impl Subcommands {
             Self::Demo(args) => args.json,
             Self::Bench(BenchCommand::StoreRead(args)) => args.json,
             Self::Bench(BenchCommand::Ledger(args)) => args.json,
+            Self::Bench(BenchCommand::Repair(args)) => args.json,
+            Self::Bench(BenchCommand::Migrate(args)) => args.json,
             Self::Scenario(command) => command.json(),
             Self::Up(_) | Self::NodeProcess(_) => false,
         }
@@ -208,6 +210,12 @@ async fn run(command: Subcommands) -> anyhow::Result<End> {
         }
         Subcommands::Bench(BenchCommand::Ledger(args)) => {
             return until_interrupted(Box::pin(bench::ledger::run(&args))).await;
+        }
+        Subcommands::Bench(BenchCommand::Repair(args)) => {
+            return until_interrupted(Box::pin(bench::repair::run(&args))).await;
+        }
+        Subcommands::Bench(BenchCommand::Migrate(args)) => {
+            return until_interrupted(Box::pin(bench::migrate::run(&args))).await;
         }
         Subcommands::Scenario(command) => {
             return until_interrupted(Box::pin(scenario::run(&command))).await;

@@ -2,14 +2,20 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use floe_node::client::{ReadOptions, StoreProgress};
-use floe_protocol::{blob::BlobId, transfer::Wanted};
-use floe_testnet::{Cluster, ClusterBuilder, NodeState, content};
-use tokio::sync::watch;
+use floe_protocol::{
+    blob::BlobId,
+    ledger::{Amount, LedgerParameters},
+    transfer::Wanted,
+};
+use floe_testnet::{Cluster, ClusterBuilder, NodeState, cluster::wait_for_epoch, content};
+use tokio::{sync::watch, time::timeout};
 
 const BLOB_BYTES: usize = 100_000;
+/// Far longer than anything here takes.
+const DEADLINE: Duration = Duration::from_secs(180);
 
 fn small() -> ClusterBuilder {
     Cluster::builder().nodes(4).shards(7).executable(env!("CARGO_BIN_EXE_floe-testnet"))
@@ -19,7 +25,7 @@ async fn store(cluster: &Cluster, seed: u64) -> BlobId {
     let client = cluster.client().await.unwrap();
     let progress = watch::Sender::new(StoreProgress::default());
     let blob = content(seed, BLOB_BYTES);
-    let wanted = Wanted { epochs: 2, deletable: true };
+    let wanted = Wanted { epochs: 50, deletable: true };
     let stored = client.store(blob, wanted, cluster.wallet(), &progress).await.unwrap();
     client.shutdown().await;
     stored.blob
@@ -120,4 +126,50 @@ fn check_env_line(line: &str, dir: &Path) {
     let dir = dir.display();
     let expected = format!("export FLOE_NETWORK={dir}/network.json FLOE_WALLET={dir}/wallet.key");
     assert_eq!(line, expected);
+}
+
+#[tokio::test]
+async fn a_node_joins_loses_its_disk_and_is_found_again_with_its_swarm() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("swarm");
+    let rules = LedgerParameters { epoch_ms: 6_000, heartbeat_ms: 500, ..Default::default() };
+    let mut cluster = small().dir(&dir).ledger(rules).start().await.unwrap();
+    let blob = store(&cluster, 3).await;
+    let joined = cluster.join(Amount::from_wal(4_000)).await.unwrap();
+    assert_eq!((joined, cluster.nodes(), cluster.weight(joined)), (4, 5, 0));
+    let id = cluster.node_id(joined);
+    let client = cluster.client().await.unwrap();
+    let serves = wait_for_epoch(&client, |running| {
+        let (shards, ready) = running.shards_of(&id);
+        shards > 0 && shards == ready
+    });
+    let running = timeout(DEADLINE, serves).await.expect("it is selected").unwrap();
+    assert_eq!(
+        running.summary.supply.total().unwrap(),
+        cluster.network().genesis.supply().unwrap()
+    );
+
+    let refused = cluster.wipe(joined).unwrap_err().to_string();
+    assert_eq!(refused, "node 4 is running");
+    cluster.stop(joined).await.unwrap();
+    cluster.wipe(joined).unwrap();
+    assert!(!cluster.node_dir(joined).join("store").exists());
+    cluster.start(joined).await.unwrap();
+    let mut repair = cluster.node(joined).unwrap().repair();
+    let pairs = repair.wait_for(|status| status.moved_pairs + status.recovered_pairs > 0);
+    timeout(DEADLINE, pairs).await.expect("it is refilled").unwrap();
+
+    cluster.leave(joined).await.unwrap();
+    let again = cluster.leave(joined).await.unwrap_err().to_string();
+    assert_eq!(again, "node 4 has no stake");
+    let free = wait_for_epoch(&client, |running| !running.needs(&id));
+    timeout(DEADLINE, free).await.expect("nobody needs it any more").unwrap();
+    cluster.stop(joined).await.unwrap();
+    assert_eq!(read(&cluster, blob).await, content(3, BLOB_BYTES));
+    client.shutdown().await;
+    cluster.shutdown().await.unwrap();
+
+    let cluster = small().dir(&dir).start().await.unwrap();
+    assert_eq!((cluster.nodes(), cluster.node_id(joined)), (5, id));
+    cluster.shutdown().await.unwrap();
 }

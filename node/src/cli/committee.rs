@@ -158,7 +158,7 @@ impl fmt::Display for Shown {
         writeln!(f, ": {n_shards} shards on {holding} nodes, proven by block {height}")?;
         write!(
             f,
-            "{:<64}  {:>6}  {:>5}  {:>14}  {:>10}",
+            "{:<64}  {:>6}  {:>5}  {:>20}  {:>10}",
             "node", "shards", "ready", "stake", "commission"
         )?;
         for member in members {
@@ -175,7 +175,7 @@ impl fmt::Display for MemberShown {
         let commission = self.commission_bps.map_or("-".into(), percent);
         let Self { node, shards, jailed, .. } = self;
         let node = node.to_string();
-        write!(f, "{node:<64}  {:>6}  {ready:>5}  {stake:>14}  {commission:>10}", shards.len())?;
+        write!(f, "{node:<64}  {:>6}  {ready:>5}  {stake:>20}  {commission:>10}", shards.len())?;
         if *jailed { write!(f, "  jailed") } else { Ok(()) }
     }
 }

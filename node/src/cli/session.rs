@@ -29,8 +29,10 @@ const NETWORK_HINT: &str = "name the network's file with --network FILE, FLOE_NE
 pub(super) struct TrustFlags {
     /// A checkpoint of somebody trusted.
     pub(super) checkpoint: Option<PathBuf>,
-    /// Whether an old root will do.
+    /// Whether an old root will do, says the command line.
     pub(super) genesis: bool,
+    /// The same, says the environment.
+    pub(super) local: bool,
 }
 
 /// The options that all commands know.
@@ -90,7 +92,7 @@ impl Session {
     pub(super) async fn connect(&self, network: NetworkFile) -> Result<Client, Failure> {
         let mut config = ClientConfig::new(network);
         config.checkpoint = self.checkpoint()?;
-        config.trust_genesis = self.trust.genesis;
+        config.trust_genesis = self.trust.genesis || self.trust.local;
         if self.trust.genesis {
             self.output.warning(
                 "--trust-genesis: a committee that has left long ago could show a ledger that \

@@ -90,6 +90,11 @@ impl Drop for StatusLine {
     }
 }
 
+/// A number of shards, in words.
+pub(super) fn shards_of(shards: u16) -> String {
+    if shards == 1 { "1 shard".into() } else { format!("{shards} shards") }
+}
+
 /// A time to wait, in words.
 pub(super) fn human_wait(ms: u64) -> String {
     let s = ms.div_ceil(1_000);

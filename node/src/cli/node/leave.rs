@@ -22,7 +22,7 @@ use crate::{
         exit::{Exit, Failure},
         receipt::Committed,
         session::Session,
-        status_line::{Status, StatusLine, human_wait},
+        status_line::{Status, StatusLine, human_wait, shards_of},
     },
     client::ledger::RunningEpoch,
 };
@@ -178,16 +178,19 @@ impl fmt::Display for Leaving {
             }
             Self::Member { epoch, shards, selection_in_ms } => write!(
                 f,
-                "still serves {shards} shards in epoch {epoch}; the next selection is in {}",
+                "still serves {} in epoch {epoch}; the next selection is in {}",
+                shards_of(*shards),
                 human_wait(*selection_in_ms)
             ),
             Self::LastEpoch { epoch, shards, ends_in_ms } => write!(
                 f,
-                "serves {shards} shards until epoch {epoch} ends, in {}",
+                "serves {} until epoch {epoch} ends, in {}",
+                shards_of(*shards),
                 human_wait(*ends_in_ms)
             ),
             Self::SelectedAgain { epoch, shards } => {
-                write!(f, "selected for epoch {epoch} with {shards} shards: keep it running")
+                let shards = shards_of(*shards);
+                write!(f, "selected for epoch {epoch} with {shards}: keep it running")
             }
             Self::Copying { shards } => {
                 write!(f, "others still copy {shards} of its shards: keep it running")

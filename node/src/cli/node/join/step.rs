@@ -13,7 +13,7 @@ use floe_protocol::{
 };
 use serde::Serialize;
 
-use crate::cli::status_line::{Status, human_wait};
+use crate::cli::status_line::{Status, human_wait, shards_of};
 
 /// A ledger whose last block is older than this, in heartbeats, is not followed.
 const SILENT_HEARTBEATS: u64 = 3;
@@ -232,7 +232,8 @@ impl fmt::Display for Waiting {
             ),
             Self::Selected { epoch, shards, in_ms } => write!(
                 f,
-                "selected: serves {shards} shards from epoch {epoch}, in {}",
+                "selected: serves {} from epoch {epoch}, in {}",
+                shards_of(*shards),
                 human_wait(*in_ms)
             ),
             Self::Copying { shards, ready, pairs, missing_pairs } => {
@@ -240,12 +241,12 @@ impl fmt::Display for Waiting {
                 progress(f, *pairs, *missing_pairs)
             }
             Self::Repairing { shards, pairs, missing_pairs } => {
-                write!(f, "serving {shards} shards, repairing")?;
+                write!(f, "serving {}, repairing", shards_of(*shards))?;
                 progress(f, *pairs, *missing_pairs)
             }
-            Self::Serving { shards, leaves: false } => write!(f, "serving {shards} shards"),
-            Self::Serving { shards, leaves: true } => {
-                write!(f, "serving {shards} shards, not in the next committee")
+            Self::Serving { shards, leaves } => {
+                let next = if *leaves { ", not in the next committee" } else { "" };
+                write!(f, "serving {}{next}", shards_of(*shards))
             }
         }
     }
