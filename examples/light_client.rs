@@ -15,7 +15,7 @@ use anyhow::{Context, bail, ensure};
 use floe_node::network::{self, Network, NetworkConfig, Role};
 use floe_protocol::{
     keys::{KeyPair, NodeId},
-    ledger::{Account, AccountId, Amount, Key, Record, StateProof, Timestamp},
+    ledger::{Account, AccountId, Amount, Entry, Key, Record, StateProof, Timestamp},
     light::{CertifiedHeader, LightClient, OldRoot, Start},
     message::{LedgerRequest, LedgerResponse, Limits, Request, Response},
 };
@@ -56,7 +56,8 @@ pub async fn run() -> anyhow::Result<()> {
     println!("signed by a quorum, and the path leads to it: the account has {balance}");
     ensure!(balance > Amount::ZERO, "the genesis funds it");
 
-    let richer = Record::Account(Account { balance: Amount::from_wal(1 << 40), nonce: 0 });
+    let record = Record::Account(Account { balance: Amount::from_wal(1 << 40), nonce: 0 });
+    let richer = Entry { key: key.clone(), record };
     let richer = StateProof { value: Some(richer.to_bytes()), ..proof.clone() };
     let refused = verified.fact(&key, &richer);
     println!("with a changed balance: {}", refused.expect_err("it is false"));

@@ -11,7 +11,7 @@ use std::{
     fs,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -22,18 +22,21 @@ use floe_node::{
     CommittedBlock,
     client::{Client, ReadError, ReadOptions, StoreProgress},
     config::{NodeConfig, NodePaths},
+    key_file::NodeKeys,
+    network::{self, InboundRequest, NetworkConfig, Role},
 };
 use floe_protocol::{
     blob::BlobId,
     encoding::Axis,
     index::{ShardIndex, SliverPairIndex},
     ledger::{Amount, BlobState, Event, LedgerParameters, Operation},
-    message::{RepairStatus, Request, Response},
+    message::{Limits, Refusal, RepairStatus, Request, Response, StoredPair},
     test_support,
     transfer::Wanted,
 };
 use floe_storage::{Store, StoreConfig};
 use floe_testnet::{Cluster, ClusterBuilder};
+use prometheus_client::registry::Registry;
 use tokio::{
     sync::{broadcast, watch},
     time::timeout,
@@ -161,6 +164,52 @@ async fn a_node_that_was_down_catches_up_by_itself() {
     peer.certify(registration, certificate.to_bytes(), cluster.wallet()).await.unwrap();
     repair_is(&cluster, 3, |status| status.recovered_pairs == missed + own).await;
     holds(&cluster, &peer, 3, &late).await;
+
+    // What is here is not fetched again.
+    cluster.stop(3).await.unwrap();
+    cluster.start(3).await.unwrap();
+    let status = repair_is(&cluster, 3, |status| u64::from(status.complete_shards) == own).await;
+    assert_eq!((status.recovered_pairs, status.fetched_bytes, status.missing_pairs), (0, 0, 0));
+    cluster.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_stops_repair_and_nothing_else() {
+    let quota = Arc::new(AtomicU64::new(1 << 30));
+    let of_node = Arc::clone(&quota);
+    let configure = move |node, config: &mut NodeConfig| {
+        eager(config);
+        if node == 1 {
+            config.quota_bytes = of_node.load(Ordering::SeqCst);
+        }
+    };
+    let mut cluster = builder().configure(configure).start().await.unwrap();
+    let client = cluster.client().await.unwrap();
+    let own = u64::from(cluster.weight(1));
+    let (first, content) = store(&client, &cluster, 1, 100_000).await;
+    cluster.stop(1).await.unwrap();
+    store(&client, &cluster, 2, 100_000).await;
+
+    quota.store(1, Ordering::SeqCst);
+    cluster.start(1).await.unwrap();
+    let tried = |status: &RepairStatus| status.fetched_bytes > 0 && status.missing_pairs == own;
+    let status = repair_is(&cluster, 1, tried).await;
+    assert_eq!((status.complete_shards, status.recovered_pairs), (0, 0));
+    let peer = RawPeer::join(&cluster).await;
+    holds(&cluster, &peer, 1, &Written::honest(peer.config(), content.clone())).await;
+    let (third, other) = store(&client, &cluster, 3, 40_000).await;
+    assert_eq!(read(&client, first).await.unwrap(), content[..]);
+    assert_eq!(read(&client, third).await.unwrap(), other[..]);
+    let status = *cluster.node(1).unwrap().repair().borrow();
+    assert_eq!((status.complete_shards, status.recovered_pairs), (0, 0), "{status:?}");
+
+    quota.store(1 << 30, Ordering::SeqCst);
+    cluster.stop(1).await.unwrap();
+    cluster.start(1).await.unwrap();
+    repair_is(&cluster, 1, |status| {
+        u64::from(status.complete_shards) == own && status.recovered_pairs == 2 * own
+    })
+    .await;
     cluster.shutdown().await.unwrap();
 }
 
@@ -300,39 +349,162 @@ async fn a_false_row_ends_invalid_on_all_nodes() {
     ends_invalid(Lie::Row(SliverPairIndex::new(1))).await;
 }
 
+/// Short epochs, in which the lightest node is about to become the richest: it gains the shard that
+/// another one loses. Blobs are stored already, and the next committee is selected.
+struct Change {
+    cluster: Cluster,
+    client: Client,
+    blobs: Vec<(BlobId, Bytes)>,
+    gainer: usize,
+    /// What the gainer has before.
+    before: Vec<ShardIndex>,
+    blocks: broadcast::Receiver<Arc<CommittedBlock>>,
+}
+
+impl Change {
+    async fn begin() -> Self {
+        let rules =
+            LedgerParameters { epoch_ms: 12_000, heartbeat_ms: 200, ..LedgerParameters::default() };
+        let configure = |_, config: &mut NodeConfig| {
+            eager(config);
+            config.repair.answer_timeout_ms = 2_000;
+        };
+        let builder = Cluster::builder().nodes(NODES).shards(SHARDS).ledger(rules);
+        let cluster = builder.configure(configure).start().await.unwrap();
+        let client = cluster.client().await.unwrap();
+        let mut blobs = Vec::new();
+        for seed in 1..=6 {
+            let bytes = 30_000 * usize::try_from(seed).unwrap();
+            blobs.push(store(&client, &cluster, seed, bytes).await);
+        }
+        let gainer = (0..NODES).min_by_key(|node| cluster.weight(*node)).unwrap();
+        let before = shards(&cluster, gainer);
+        let mut blocks = cluster.node(gainer).unwrap().ledger().committed();
+        let node = cluster.node_id(gainer);
+        let stake = Operation::Stake { node, amount: Amount::from_wal(5_000) };
+        client.ledger().submit(vec![stake], cluster.wallet()).await.unwrap();
+        happened(&mut blocks, |event| matches!(event, Event::Staked { .. })).await;
+        happened(&mut blocks, |event| matches!(event, Event::EpochSelected { .. })).await;
+        Self { cluster, client, blobs, gainer, before, blocks }
+    }
+
+    /// Waits until the gainer has all, has told the ledger so, and holds the truth; what it says of
+    /// itself, and how many pairs it has gained.
+    async fn end(&mut self) -> (RepairStatus, u64) {
+        let Self { cluster, client, blobs, gainer, before, blocks } = self;
+        let node = cluster.node_id(*gainer);
+        let gained = |event: &Event| matches!(event, Event::ShardsCompleted { node: reporter, .. } if *reporter == node);
+        happened(blocks, gained).await;
+        let after = shards(cluster, *gainer);
+        assert!(after.len() > before.len(), "{:?} {after:?}", before);
+        let complete = |status: &RepairStatus| usize::from(status.complete_shards) == after.len();
+        let status = repair_is(cluster, *gainer, complete).await;
+        let peer = RawPeer::join(cluster).await;
+        for (blob, content) in blobs.iter() {
+            let written = Written::honest(peer.config(), content.clone());
+            holds(cluster, &peer, *gainer, &written).await;
+            assert_eq!(read(client, *blob).await.unwrap(), content[..]);
+        }
+        let gained = (after.len() - before.len()) * blobs.len();
+        (status, u64::try_from(gained).unwrap())
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gained_shard_is_copied_from_its_holder_and_reported() {
-    let rules =
-        LedgerParameters { epoch_ms: 10_000, heartbeat_ms: 200, ..LedgerParameters::default() };
-    let builder = Cluster::builder().nodes(NODES).shards(SHARDS).ledger(rules);
-    let cluster = builder.configure(|_, config| eager(config)).start().await.unwrap();
-    let client = cluster.client().await.unwrap();
-    let mut blobs = Vec::new();
-    for seed in 1..=6 {
-        blobs.push(store(&client, &cluster, seed, 30_000 * usize::try_from(seed).unwrap()).await);
-    }
-    // The lightest node becomes the richest, so it must gain what another one loses.
-    let gainer = (0..NODES).min_by_key(|node| cluster.weight(*node)).unwrap();
-    let before = shards(&cluster, gainer);
-    let mut blocks = cluster.node(gainer).unwrap().ledger().committed();
-    let stake = Operation::Stake { node: cluster.node_id(gainer), amount: Amount::from_wal(5_000) };
-    client.ledger().submit(vec![stake], cluster.wallet()).await.unwrap();
-    let gained = |event: &Event| matches!(event, Event::ShardsCompleted { node, .. } if *node == cluster.node_id(gainer));
-    happened(&mut blocks, gained).await;
-    let after = shards(&cluster, gainer);
-    assert!(after.len() > before.len(), "{before:?} {after:?}");
-    let status =
-        repair_is(&cluster, gainer, |status| usize::from(status.complete_shards) == after.len())
-            .await;
-    let moved = (after.len() - before.len()) * blobs.len();
-    assert_eq!((status.moved_pairs, status.recovered_pairs), (moved as u64, 0), "{status:?}");
+    let mut change = Change::begin().await;
+    let (status, gained) = change.end().await;
+    assert_eq!((status.moved_pairs, status.recovered_pairs), (gained, 0), "{status:?}");
     let proofs = status.fetched_bytes - status.gained_bytes;
-    println!("{moved} pairs of {} bytes moved, {proofs} bytes of proofs", status.gained_bytes);
-    let peer = RawPeer::join(&cluster).await;
-    for (blob, content) in &blobs {
-        let written = Written::honest(peer.config(), content.clone());
-        holds(&cluster, &peer, gainer, &written).await;
-        assert_eq!(read(&client, *blob).await.unwrap(), content[..]);
-    }
-    cluster.shutdown().await.unwrap();
+    println!("{gained} pairs of {} bytes moved, {proofs} bytes of proofs", status.gained_bytes);
+    change.cluster.shutdown().await.unwrap();
+}
+
+/// What a holder does that is asked for what has moved.
+#[derive(Clone, Copy, Debug)]
+enum Holder {
+    Lies,
+    Stalls,
+    Denies,
+}
+
+/// Replaces a node by one with its keys that answers requests for pairs in another way, and counts
+/// them.
+async fn replace(cluster: &mut Cluster, node: usize, holder: Holder) -> Arc<AtomicUsize> {
+    let paths = NodePaths::below(&cluster.dir().join(format!("node-{node}")));
+    let keys = NodeKeys::open(&paths.key).unwrap();
+    cluster.stop(node).await.unwrap();
+    let store = open(cluster, node);
+    let committee = cluster.committee();
+    let chain = cluster.network().genesis.chain_id();
+    let limits = Limits::new(committee.config());
+    let mut config = NetworkConfig::new(keys.node, chain, limits, Role::StorageNode);
+    config.limits.loopback_exempt = true;
+    config.listen = vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()];
+    let bootstrap = cluster.network().bootstrap.iter();
+    config.bootstrap = bootstrap.map(|address| address.parse().unwrap()).collect();
+    config.committee = committee.members().iter().map(|member| member.node).collect();
+    let (network, mut inbound, _) = network::start(config, &mut Registry::default()).await.unwrap();
+    let mut peers = network.peers();
+    peers.wait_for(|view| view.connected.len() >= NODES - 1).await.unwrap();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    tokio::spawn(async move {
+        let _network = network;
+        let mut kept = Vec::new();
+        while let Some(InboundRequest { request, reply, .. }) = inbound.requests.recv().await {
+            let Request::ReadPairs { shard, blobs } = request else {
+                reply.reply(Response::Refused(Refusal::Unavailable));
+                continue;
+            };
+            counted.fetch_add(1, Ordering::SeqCst);
+            let pair = |blob: &BlobId| {
+                let sliver = |axis| store.sliver(shard, blob, axis).unwrap();
+                Some(StoredPair {
+                    blob: *blob,
+                    proof: store.pair_proof(shard, blob).unwrap()?.into(),
+                    primary: common::flip(&sliver(Axis::Primary)?, 3),
+                    secondary: sliver(Axis::Secondary)?,
+                })
+            };
+            let looked_up = u16::try_from(blobs.len()).unwrap();
+            match holder {
+                Holder::Lies => {
+                    let pairs = blobs.iter().filter_map(pair).collect();
+                    reply.reply(Response::Pairs { looked_up, pairs });
+                }
+                Holder::Denies => reply.reply(Response::Pairs { looked_up, pairs: Vec::new() }),
+                Holder::Stalls => kept.push(reply),
+            }
+        }
+    });
+    asked
+}
+
+/// What the earlier holder does not give is recovered from the others.
+async fn is_recovered_without(holder: Holder) {
+    let mut change = Change::begin().await;
+    // Of the nodes with equal stake the last one has no second shard when the gainer takes it.
+    let loser = (0..NODES).filter(|node| *node != change.gainer).max().unwrap();
+    let asked = replace(&mut change.cluster, loser, holder).await;
+    let (status, gained) = change.end().await;
+    let counts = (status.moved_pairs, status.recovered_pairs);
+    assert_eq!(counts, (0, gained), "{holder:?}: {status:?}");
+    assert_eq!(asked.load(Ordering::SeqCst), 1, "{holder:?}: not asked again");
+    change.cluster.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_holder_that_lies_is_done_without() {
+    is_recovered_without(Holder::Lies).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_holder_that_stalls_is_done_without() {
+    is_recovered_without(Holder::Stalls).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_holder_that_has_nothing_is_done_without() {
+    is_recovered_without(Holder::Denies).await;
 }

@@ -291,7 +291,16 @@ async fn the_scrubber_finds_what_was_changed_and_removes_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn members_attest_true_proofs_and_no_others() {
-    let cluster = Cluster::builder().nodes(7).shards(7).start().await.unwrap();
+    let cluster = Cluster::builder().nodes(7).shards(7);
+    // Node 1 has no more for strangers than what nobody has spent, the others enough.
+    let cluster = cluster
+        .configure(|node, config| {
+            let bytes_per_second = if node == 1 { 1 } else { 1 << 30 };
+            config.service.stranger_symbol_bytes_per_second = bytes_per_second;
+        })
+        .start()
+        .await
+        .unwrap();
     let peer = RawPeer::join(&cluster).await;
     let config = peer.config();
     let file = test_support::blob(8, 400);
@@ -334,6 +343,17 @@ async fn members_attest_true_proofs_and_no_others() {
     for wrong in [against.into(), last, bytes.slice(..bytes.len() - 1), Bytes::new()] {
         let answer = peer.ask(node, Request::Attest { proof: wrong }).await;
         assert_eq!(answer, refused(Refusal::Invalid(InvalidReason::Proof)));
+    }
+
+    // Verifying is dear: a stranger gets a few and is told to wait.
+    let mut attested = 0;
+    loop {
+        match peer.ask(cluster.node_id(1), Request::Attest { proof: bytes.clone() }).await {
+            Response::Attested { .. } => attested += 1,
+            Response::Refused(Refusal::Busy { .. }) => break,
+            other => panic!("{other:?}"),
+        }
+        assert!(attested < 10);
     }
     cluster.shutdown().await.unwrap();
 }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use common::{Lie, RawPeer, WANTED, Written, flip};
 use floe_node::{
     client::{ReadError, ReadOptions},
-    config::NodePaths,
+    config::{NodeConfig, NodePaths},
 };
 use floe_protocol::{
     blob::BlobId,
@@ -255,7 +255,10 @@ async fn questions_about_what_is_not_there_are_answered_so() {
 async fn two_successful_reads_agree_whatever_the_writer_did() {
     let file = test_support::blob(8, 400);
     let (row, column) = (SliverPairIndex::new(1), SliverPairIndex::new(5));
-    let mut cluster = Cluster::builder().nodes(7).shards(7).start().await.unwrap();
+    // Who lacks a pair leaves it so: else the blob would soon be proven invalid.
+    let patient = |_, config: &mut NodeConfig| config.repair.grace_ms = u64::MAX;
+    let builder = Cluster::builder().nodes(7).shards(7).configure(patient);
+    let mut cluster = builder.start().await.unwrap();
     let peer = RawPeer::join(&cluster).await;
     let config = peer.config();
     let mut blobs = Vec::new();

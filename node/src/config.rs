@@ -96,6 +96,8 @@ pub struct RepairLimits {
     pub bytes_per_second: Option<NonZeroU64>,
     /// Bytes that all fetches may hold in memory. A fetch that needs more runs alone.
     pub in_flight_bytes_max: u64,
+    /// Memory that the recovery of one blob may take; a blob that needs more stays missing.
+    pub recovery_bytes_max: u64,
     /// Earlier holders and shards that one task copies from at a time.
     pub moves_max: usize,
     /// Blobs that one task recovers at a time.
@@ -123,6 +125,7 @@ impl Default for RepairLimits {
         Self {
             bytes_per_second: NonZeroU64::new(64 << 20),
             in_flight_bytes_max: 64 << 20,
+            recovery_bytes_max: 256 << 20,
             moves_max: 4,
             recoveries_max: 4,
             tasks_max: 2,

@@ -353,7 +353,7 @@ mod tests {
         let held = account.admit(account.slot().unwrap(), 10 * MIB, NOW).await.unwrap();
         accounts.set_committee(HashSet::from([joins]));
         // The one that has left finds the strangers' room taken, until that is given back.
-        let refused = other.admit(other.slot().unwrap(), MIB, NOW).await;
+        let refused = other.admit(other.slot().unwrap(), 10 * MIB, NOW).await;
         assert_eq!(refused.err(), Some(Crowded::Bytes));
         drop(held);
         assert!(other.admit(other.slot().unwrap(), 10 * MIB, NOW).await.is_ok());

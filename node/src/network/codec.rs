@@ -30,6 +30,8 @@ use super::{
 
 /// Bytes that are read or written between two looks at the clock and the throttle.
 const CHUNK_BYTES: usize = 64 << 10;
+/// The path of a symbol in a tree of 256 leaves.
+const PATH_BYTES_MAX: u64 = 8 * 32;
 
 /// The protocol of a stream and, on inbound streams, the account of the peer that opened it: the
 /// only way to tell a codec whom it reads from.
@@ -284,8 +286,15 @@ impl Shared {
             RequestHead::ReadSliver { .. } => {
                 usize::try_from(self.limits().max_primary_bytes()).unwrap_or(usize::MAX)
             }
-            RequestHead::ReadPairs { .. } | RequestHead::ReadSymbols { .. } => {
+            RequestHead::ReadPairs { .. } => {
                 usize::try_from(self.limits().max_payload_bytes()).unwrap_or(usize::MAX)
+            }
+            // Few are asked for, mostly: what they may take, not what all may.
+            RequestHead::ReadSymbols { targets, .. } => {
+                let symbol = self.limits().config().max_symbol_bytes() + PATH_BYTES_MAX;
+                let bytes = (targets.len() as u64).saturating_mul(symbol);
+                let bytes = bytes.min(self.limits().max_payload_bytes());
+                usize::try_from(bytes).unwrap_or(usize::MAX)
             }
             RequestHead::Ledger { kind, .. } => kind.max_response_bytes(),
             RequestHead::Table { .. }

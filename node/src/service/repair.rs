@@ -15,7 +15,7 @@
 //! One task owns the list and starts all others. `scan` finds what is missing, `list` remembers it,
 //! `work` does a few blobs, `plan` says from whom, `migrate` copies, `recover` drives the recovery
 //! machine, `attest` has a blob invalidated that proves inconsistent, `report` tells the ledger,
-//! `budget` bounds memory and rate, `progress` counts.
+//! `budget` bounds memory and rate, `faults` knows whom not to ask, `progress` counts.
 //!
 //! Invariants: memory is bounded by the limits, whatever the number of blobs; everything is verified
 //! before it is kept, and kept before it counts; what is in the store is never fetched again;
@@ -24,6 +24,7 @@
 mod attest;
 mod budget;
 mod context;
+mod faults;
 mod list;
 mod migrate;
 mod plan;
@@ -33,17 +34,11 @@ mod report;
 mod scan;
 mod work;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use floe_protocol::{
     index::{Epoch, ShardIndex},
-    keys::NodeId,
     ledger::{Event, State},
-    message::RepairStatus,
 };
 use floe_storage::Store;
 use tokio::{
@@ -57,8 +52,9 @@ pub(crate) use self::progress::Progress;
 use self::{
     budget::{Budget, Throttle},
     context::{Context, Failed},
+    faults::{Faults, Room},
     list::{ListLimits, WorkList},
-    migrate::Fault,
+    progress::Episode,
     report::Reporter,
     scan::{Page, Scan},
     work::Outcome,
@@ -81,6 +77,9 @@ const RESCAN: Duration = Duration::from_secs(10);
 /// While blocks of the past come, nothing is fetched; but when none has come for so long, this is
 /// all that there is.
 const QUIET: Duration = Duration::from_secs(5);
+
+/// For ever: whatever is configured, clocks reach so far.
+const WAIT_MAX_MS: u64 = 365 * 24 * 3_600 * 1_000;
 
 /// What the service needs.
 #[derive(Debug)]
@@ -132,14 +131,11 @@ struct Repair {
     tasks: JoinSet<Ended>,
     working: usize,
     reporter: Reporter,
-    /// Nodes that are not asked: for the epoch, or until then.
-    unfit: BTreeMap<NodeId, Option<Instant>>,
-    /// The disk is full: since so many attempts, and until when nothing is fetched.
-    full: Option<(u32, Instant)>,
+    faults: Faults,
+    room: Room,
     /// When the last block came.
     block_at: Instant,
-    /// The counts when something was first missing, until nothing is.
-    episode: Option<(Instant, RepairStatus)>,
+    episode: Episode,
 }
 
 impl Repair {
@@ -148,8 +144,8 @@ impl Repair {
         let epoch = ledger.state().borrow().summary().epoch;
         let list = ListLimits {
             blobs_max: limits.blobs_max,
-            retry_min: Duration::from_millis(limits.retry_min_ms),
-            retry_max: Duration::from_millis(limits.retry_max_ms),
+            retry_min: Duration::from_millis(limits.retry_min_ms.min(WAIT_MAX_MS)),
+            retry_max: Duration::from_millis(limits.retry_max_ms.min(WAIT_MAX_MS)),
         };
         let context = Context {
             budget: Budget::new(limits.in_flight_bytes_max),
@@ -172,10 +168,10 @@ impl Repair {
             tasks: JoinSet::new(),
             working: 0,
             reporter: Reporter::new(epoch),
-            unfit: BTreeMap::new(),
-            full: None,
+            faults: Faults::default(),
+            room: Room::new(list.retry_min, list.retry_max),
             block_at: Instant::now(),
-            episode: None,
+            episode: Episode::default(),
         }
     }
 
@@ -187,7 +183,8 @@ impl Repair {
             self.start_due();
             self.show();
             if self.scan.finished {
-                let complete = self.complete_shards();
+                // Of what has moved; what is certified meanwhile does not hold a report up.
+                let complete = self.complete_shards(false);
                 self.reporter.report(&self.context, &complete).await?;
             }
             let due = self.next_due();
@@ -212,7 +209,7 @@ impl Repair {
             self.list.clear();
             self.scan = Scan::new();
             self.reporter = Reporter::new(epoch);
-            self.unfit.clear();
+            self.faults.forget();
         }
     }
 
@@ -228,8 +225,8 @@ impl Repair {
     }
 
     /// By the last scan and what came of it.
-    fn complete_shards(&self) -> BTreeSet<ShardIndex> {
-        let incomplete = self.list.incomplete_shards();
+    fn complete_shards(&self, with_fresh: bool) -> BTreeSet<ShardIndex> {
+        let incomplete = self.list.incomplete_shards(with_fresh);
         let own = self.own_shards(&self.context.state());
         own.difference(&incomplete).copied().collect()
     }
@@ -241,7 +238,11 @@ impl Repair {
         }
         if self.scan.due().is_some_and(|due| due <= now) {
             (self.scan.wanted, self.scan.began) = (None, now);
-            self.scan.next = Some(scan::first_page());
+            if self.own_shards(&self.context.state()).is_empty() {
+                self.scan.finished = true;
+            } else {
+                self.scan.next = Some(scan::first_page());
+            }
         }
         if !self.scan.paging
             && self.list.pressing(now) < WINDOW
@@ -250,15 +251,14 @@ impl Repair {
             self.scan.paging = true;
             self.spawn_page(from);
         }
-        self.unfit.retain(|_, until| until.is_none_or(|until| until > now));
-        let is_full = self.full.is_some_and(|(_, until)| until > now);
+        let is_full = self.room.full_until().is_some_and(|until| until > now);
         while !is_full && self.working < self.context.limits.tasks_max.max(1) {
             let blobs = self.list.take(now, TASK_BLOBS);
             if blobs.is_empty() {
                 break;
             }
             self.working += 1;
-            let unfit = Arc::new(self.unfit.keys().copied().collect());
+            let unfit = self.faults.unfit(now);
             let (context, epoch) = (Arc::clone(&self.context), self.epoch);
             self.tasks.spawn(async move {
                 (epoch, work::work(context, blobs, unfit).await.map(Done::Work))
@@ -304,7 +304,7 @@ impl Repair {
             let age_ms = ledger_now.ms_since(time);
             let grace_ms = self.context.limits.grace_ms.saturating_sub(age_ms);
             let fresh = first_epoch >= self.epoch && grace_ms > 0;
-            let due = if fresh { now + Duration::from_millis(grace_ms) } else { now };
+            let due = if fresh { after(now, grace_ms) } else { now };
             self.list.found(lack.blob, lack.shards, (due, fresh));
         }
         (self.scan.paging, self.scan.next) = (false, page.next);
@@ -320,33 +320,17 @@ impl Repair {
 
     fn on_outcome(&mut self, outcome: Outcome, is_current: bool) {
         let now = Instant::now();
-        let away_ms = self.context.limits.away_ms;
         if outcome.full {
-            let attempts = self.full.map_or(0, |(attempts, _)| attempts);
-            if attempts == 0 {
-                tracing::warn!(
-                    "the disk is full: what is missing here is not fetched until there is room"
-                );
-            }
-            let limits = &self.context.limits;
-            let wait_ms = limits.retry_min_ms.saturating_mul(1 << attempts.min(16));
-            let until = now + Duration::from_millis(wait_ms.min(limits.retry_max_ms));
-            self.full = Some((attempts.saturating_add(1), until));
-        } else if outcome.kept && self.full.take().is_some() {
-            tracing::info!("there is room again: repair goes on");
+            self.room.none(now);
+        } else if outcome.kept {
+            self.room.some();
         }
         if !is_current {
             return;
         }
+        let back = after(now, self.context.limits.away_ms);
         for (node, fault) in outcome.faults {
-            let until = match fault {
-                Fault::Lied => None,
-                Fault::Away => Some(now + Duration::from_millis(away_ms)),
-            };
-            // A liar stays one.
-            if self.unfit.get(&node) != Some(&None) {
-                self.unfit.insert(node, until);
-            }
+            self.faults.note(node, fault, back);
         }
         for blob in outcome.settled {
             self.list.done(&blob, now);
@@ -373,7 +357,7 @@ impl Repair {
         for event in block.events.iter() {
             match event {
                 Event::BlobCertified { blob, .. } if own => {
-                    let due = now + Duration::from_millis(self.context.limits.grace_ms);
+                    let due = after(now, self.context.limits.grace_ms);
                     if !settled || !self.list.certified(*blob, due) {
                         self.scan.want(due);
                     }
@@ -394,39 +378,20 @@ impl Repair {
         }
         let has_room = self.working < self.context.limits.tasks_max.max(1);
         let work = self.list.next_due().filter(|_| has_room);
-        let work = work.map(|due| self.full.map_or(due, |(_, until)| due.max(until)));
+        let work = work.map(|due| self.room.full_until().map_or(due, |until| due.max(until)));
         [report, work, self.scan.due()].into_iter().flatten().min()
     }
 
-    /// Publishes where it stands, and tells of beginning and end.
     fn show(&mut self) {
-        let missing = self.list.missing_pairs();
-        let complete = if self.scan.finished { self.complete_shards().len() } else { 0 };
-        let progress = &self.context.progress;
-        progress.stands(u16::try_from(complete).unwrap_or(u16::MAX), missing);
-        let counts = progress.now();
-        match &self.episode {
-            None if missing > 0 => {
-                tracing::info!(epoch = %self.epoch, missing, "pairs of own shards are missing: fetching them");
-                self.episode = Some((Instant::now(), counts));
-            }
-            Some((began, before))
-                if missing == 0 && self.scan.finished && self.scan.next.is_none() =>
-            {
-                tracing::info!(
-                    epoch = %self.epoch,
-                    moved = counts.moved_pairs - before.moved_pairs,
-                    recovered = counts.recovered_pairs - before.recovered_pairs,
-                    gained_bytes = counts.gained_bytes - before.gained_bytes,
-                    fetched_bytes = counts.fetched_bytes - before.fetched_bytes,
-                    seconds = began.elapsed().as_secs(),
-                    "nothing is missing any more"
-                );
-                self.episode = None;
-            }
-            None | Some(_) => {}
-        }
+        let complete = if self.scan.finished { self.complete_shards(true).len() } else { 0 };
+        let counts = (complete, self.list.missing_pairs());
+        let scanned = self.scan.finished && self.scan.next.is_none();
+        self.episode.show(&self.context.progress, self.epoch, counts, scanned);
     }
+}
+
+fn after(now: Instant, wait_ms: u64) -> Instant {
+    now + Duration::from_millis(wait_ms.min(WAIT_MAX_MS))
 }
 
 async fn wait(due: Option<Instant>) {

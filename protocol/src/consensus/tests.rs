@@ -2,6 +2,7 @@
 
 mod admission;
 mod boundary;
+mod handover;
 mod network;
 mod pitfalls;
 mod safety;

@@ -90,8 +90,8 @@ impl RecoveryMaterial {
         let proofs = table.proofs(&self.header)?;
         let recoverer = Recoverer { layout, header: &self.header, table: &table };
         let slivers = match self.answers {
-            Answers::Symbols(symbols) => recoverer.from_symbols(&self.pairs, &symbols)?,
-            Answers::Rows(rows) => recoverer.from_rows(&self.pairs, rows)?,
+            Answers::Symbols(symbols) => recoverer.by_symbols(&self.pairs, &symbols)?,
+            Answers::Rows(rows) => recoverer.by_rows(&self.pairs, rows)?,
         };
         let pairs = self.pairs.iter().zip(slivers).map(|(pair, (primary, secondary))| {
             let proof = proofs[pair.as_usize()].clone();
@@ -111,7 +111,7 @@ struct Recoverer<'a> {
 }
 
 impl Recoverer<'_> {
-    fn from_symbols(
+    fn by_symbols(
         &self,
         pairs: &[SliverPairIndex],
         symbols: &[ProvenSymbol],
@@ -150,7 +150,7 @@ impl Recoverer<'_> {
         }
     }
 
-    fn from_rows(
+    fn by_rows(
         &self,
         pairs: &[SliverPairIndex],
         rows: Vec<(PairProof, Bytes)>,

@@ -19,7 +19,7 @@ use floe_protocol::{
     transfer::SliverFault,
 };
 
-/// SplitMix64.
+/// Chance from a seed: `SplitMix64`.
 #[derive(Clone, Debug)]
 pub(crate) struct Random(pub(crate) u64);
 
@@ -281,11 +281,10 @@ impl Swarm {
                     self.answered_bytes += bytes;
                     answer
                 }
-                (_, Some(wake)) => {
-                    now_ms = wake;
+                (_, wake) => {
+                    now_ms = wake.expect("it waits as long as it has not ended");
                     RecoveryInput::Tick
                 }
-                (..) => panic!("it neither waits nor ends"),
             };
         }
     }

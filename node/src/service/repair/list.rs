@@ -42,7 +42,8 @@ struct Entry {
     due: Instant,
     /// Somebody is at work.
     busy: bool,
-    /// Its writer may still be sending: not yet counted as a fault.
+    /// It was certified since its shards are the node's, so its writer brought it here, or may
+    /// still: that it is missing says nothing of whether a gained shard has come whole.
     fresh: bool,
     /// Something went missing while somebody was at work.
     again: bool,
@@ -103,7 +104,7 @@ impl WorkList {
     pub(super) fn take(&mut self, now: Instant, blobs_max: usize) -> Vec<BlobId> {
         let due = self.entries.iter_mut().filter(|(_, entry)| !entry.busy && entry.due <= now);
         let taken = due.take(blobs_max).map(|(blob, entry)| {
-            (entry.busy, entry.fresh, entry.again) = (true, false, false);
+            (entry.busy, entry.again) = (true, false);
             *blob
         });
         taken.collect()
@@ -125,7 +126,7 @@ impl WorkList {
         let wait = self.limits.retry_min.saturating_mul(1 << entry.failures.min(16));
         let failures = entry.failures.saturating_add(1);
         let due = now + wait.min(self.limits.retry_max);
-        *entry = Entry { missing, failures, ..Entry::new(due) };
+        *entry = Entry { missing, failures, fresh: entry.fresh, ..Entry::new(due) };
     }
 
     /// A blob is over.
@@ -161,9 +162,9 @@ impl WorkList {
         listed as u64 + self.dropped.pairs.max(self.dropping.pairs)
     }
 
-    /// Shards of which pairs are missing, but for blobs that are fresh.
-    pub(super) fn incomplete_shards(&self) -> BTreeSet<ShardIndex> {
-        let listed = self.entries.values().filter(|entry| !entry.fresh);
+    /// Shards of which pairs are missing; those of fresh blobs only if asked for.
+    pub(super) fn incomplete_shards(&self, with_fresh: bool) -> BTreeSet<ShardIndex> {
+        let listed = self.entries.values().filter(|entry| with_fresh || !entry.fresh);
         let listed = listed.flat_map(|entry| &entry.missing);
         let dropped = self.dropped.shards.iter().chain(&self.dropping.shards);
         listed.chain(dropped).copied().collect()
@@ -196,7 +197,7 @@ mod tests {
     }
 
     fn incomplete(list: &WorkList) -> Vec<u16> {
-        list.incomplete_shards().into_iter().map(ShardIndex::get).collect()
+        list.incomplete_shards(false).into_iter().map(ShardIndex::get).collect()
     }
 
     #[test]
@@ -242,6 +243,9 @@ mod tests {
         assert!(incomplete(&list).is_empty() && list.take(now, 9).is_empty());
         assert_eq!(list.take(now + SECOND, 9), [blob(1)]);
         assert_eq!(list.pressing(now), 1);
+        list.failed(&blob(1), Some(shards(&[2])), now);
+        assert!(incomplete(&list).is_empty(), "it moved with nothing");
+        assert_eq!(list.incomplete_shards(true), shards(&[2]).into_iter().collect());
     }
 
     #[test]

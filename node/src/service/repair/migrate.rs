@@ -16,6 +16,7 @@ use floe_protocol::{
 
 use super::{
     context::{Context, Failed, NoAnswer, Pair},
+    faults::Fault,
     scan::Lack,
 };
 
@@ -30,15 +31,6 @@ pub(super) struct Copied {
     pub(super) left: BTreeSet<BlobId>,
     /// What the holder must answer for.
     pub(super) fault: Option<Fault>,
-}
-
-/// What is wrong with a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
-    /// It does not answer.
-    Away,
-    /// It sent something false.
-    Lied,
 }
 
 /// Copies the pairs of `shard` of these blobs from `holder`.

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use floe_protocol::message::RepairStatus;
+use floe_protocol::{index::Epoch, message::RepairStatus};
 use prometheus_client::{
     metrics::{counter::Counter, gauge::Gauge},
     registry::Registry,
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 /// The counts. Clones count together.
 #[derive(Clone, Debug)]
@@ -57,7 +57,7 @@ impl Progress {
         self.status.subscribe()
     }
 
-    pub(super) fn now(&self) -> RepairStatus {
+    fn now(&self) -> RepairStatus {
         *self.status.borrow()
     }
 
@@ -98,7 +98,7 @@ impl Progress {
     }
 
     /// What is complete and what is missing.
-    pub(super) fn stands(&self, complete_shards: u16, missing_pairs: u64) {
+    fn stands(&self, complete_shards: u16, missing_pairs: u64) {
         self.metrics.complete_shards.set(complete_shards.into());
         self.metrics.missing_pairs.set(i64::try_from(missing_pairs).unwrap_or(i64::MAX));
         self.status.send_if_modified(|status| {
@@ -106,5 +106,43 @@ impl Progress {
             (status.complete_shards, status.missing_pairs) = (complete_shards, missing_pairs);
             before != (complete_shards, missing_pairs)
         });
+    }
+}
+
+/// From when something is missing until nothing is.
+#[derive(Debug, Default)]
+pub(super) struct Episode(Option<(Instant, RepairStatus)>);
+
+impl Episode {
+    /// Publishes where repair stands, and logs beginnings and ends. While not everything has been
+    /// looked at (`scanned`), nothing ends.
+    pub(super) fn show(
+        &mut self,
+        progress: &Progress,
+        epoch: Epoch,
+        (complete_shards, missing): (usize, u64),
+        scanned: bool,
+    ) {
+        progress.stands(u16::try_from(complete_shards).unwrap_or(u16::MAX), missing);
+        let counts = progress.now();
+        match &self.0 {
+            None if missing > 0 => {
+                tracing::info!(%epoch, missing, "pairs of own shards are missing: fetching them");
+                self.0 = Some((Instant::now(), counts));
+            }
+            Some((began, before)) if missing == 0 && scanned => {
+                tracing::info!(
+                    %epoch,
+                    moved = counts.moved_pairs - before.moved_pairs,
+                    recovered = counts.recovered_pairs - before.recovered_pairs,
+                    gained_bytes = counts.gained_bytes - before.gained_bytes,
+                    fetched_bytes = counts.fetched_bytes - before.fetched_bytes,
+                    seconds = began.elapsed().as_secs(),
+                    "nothing is missing any more"
+                );
+                self.0 = None;
+            }
+            None | Some(_) => {}
+        }
     }
 }

@@ -41,12 +41,12 @@ pub(super) struct Recovered {
     pub(super) liars: Vec<NodeId>,
 }
 
-/// Recovers the missing pairs of a blob, without asking the nodes in `unfit`.
+/// Recovers the missing pairs of a blob, without asking who has lied.
 pub(super) async fn recover(
     context: Arc<Context>,
     looked: Arc<Looked>,
     lack: Lack,
-    unfit: Arc<BTreeSet<NodeId>>,
+    known_liars: Arc<BTreeSet<NodeId>>,
 ) -> Result<Recovered, Failed> {
     let n_shards = lack.header.n_shards;
     let mut recovered = Recovered { blob: lack.blob, shards: Vec::new(), liars: Vec::new() };
@@ -55,9 +55,9 @@ pub(super) async fn recover(
     // A machine may take on fewer pairs than wanted.
     while !wanted.is_empty() {
         let helpers = helpers(context.node(), &looked.holders, &lack, |node| {
-            unfit.contains(node) || recovered.liars.contains(node)
+            known_liars.contains(node) || recovered.liars.contains(node)
         });
-        let bytes_max = context.limits.in_flight_bytes_max;
+        let bytes_max = context.limits.recovery_bytes_max;
         let config = RecoveryConfig { bytes_max, ..RecoveryConfig::default() };
         let recovery = match Recovery::new(config, &lack.header, &wanted, &helpers) {
             Ok(recovery) => recovery,
@@ -81,13 +81,13 @@ fn helpers(
     me: NodeId,
     holders: &Holders,
     lack: &Lack,
-    is_unfit: impl Fn(&NodeId) -> bool,
+    is_liar: impl Fn(&NodeId) -> bool,
 ) -> Vec<Vec<NodeId>> {
     let n_shards = lack.header.n_shards;
     let of_pair = |pair| {
         let shard = lack.blob.shard_of(SliverPairIndex::new(pair), n_shards);
         let nodes = holders.of(shard, lack.first.0);
-        nodes.filter(|node| *node != me && !is_unfit(node)).collect()
+        nodes.filter(|node| *node != me && !is_liar(node)).collect()
     };
     (0..n_shards).map(of_pair).collect()
 }

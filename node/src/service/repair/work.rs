@@ -13,7 +13,8 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{
     context::{Context, Failed},
-    migrate::{self, Copied, Fault},
+    faults::{Fault, Unfit},
+    migrate::{self, Copied},
     plan::plan,
     recover::{self, Recovered},
     scan::{self, Lack, Looked},
@@ -34,11 +35,11 @@ pub(super) struct Outcome {
     pub(super) full: bool,
 }
 
-/// Works on `blobs`, without asking the nodes in `unfit`.
+/// Works on `blobs`, without asking who is unfit.
 pub(super) async fn work(
     context: Arc<Context>,
     blobs: Vec<BlobId>,
-    unfit: Arc<BTreeSet<NodeId>>,
+    unfit: Unfit,
 ) -> Result<Outcome, Failed> {
     let mut outcome = Outcome::default();
     let asked = blobs.clone();
@@ -52,7 +53,7 @@ pub(super) async fn work(
     };
     let lacks = looked.lacks.iter().map(|lack| (lack.blob, lack.shards.clone()));
     let mut missing: Missing = lacks.collect();
-    match fetch(&context, &looked, (unfit, &mut missing, &mut outcome)).await {
+    match fetch(&context, &looked, (&unfit, &mut missing, &mut outcome)).await {
         Ok(()) => {}
         Err(error) if error.is_fatal() => return Err(error),
         Err(error) => {
@@ -75,10 +76,11 @@ type Missing = BTreeMap<BlobId, Vec<ShardIndex>>;
 async fn fetch(
     context: &Arc<Context>,
     looked: &Arc<Looked>,
-    (unfit, missing, outcome): (Arc<BTreeSet<NodeId>>, &mut Missing, &mut Outcome),
+    (unfit, missing, outcome): (&Unfit, &mut Missing, &mut Outcome),
 ) -> Result<(), Failed> {
     let me = context.node();
-    let planned = plan(&looked.holders, me, |node| !unfit.contains(node), &looked.lacks);
+    let is_fit = |node: &NodeId| !unfit.liars.contains(node) && !unfit.away.contains(node);
+    let planned = plan(&looked.holders, me, is_fit, &looked.lacks);
     let mut recoveries = planned.recoveries;
     let mut moves = Vec::with_capacity(planned.moves.len());
     for ((holder, shard), positions) in planned.moves {
@@ -96,6 +98,9 @@ async fn fetch(
             recoveries.entry(blob).or_default().push(shard);
         }
     }
+    let lied = |(node, fault): (&NodeId, &Fault)| (*fault == Fault::Lied).then_some(*node);
+    let liars = unfit.liars.iter().copied().chain(outcome.faults.iter().filter_map(lied));
+    let liars: Arc<BTreeSet<_>> = Arc::new(liars.collect());
     let mut runs = Vec::with_capacity(recoveries.len());
     for lack in &looked.lacks {
         let Some(mut shards) = recoveries.remove(&lack.blob) else { continue };
@@ -105,7 +110,7 @@ async fn fetch(
             Arc::clone(context),
             Arc::clone(looked),
             lack,
-            Arc::clone(&unfit),
+            Arc::clone(&liars),
         ));
     }
     let mut runs = stream::iter(runs).buffer_unordered(context.limits.recoveries_max.max(1));

@@ -1,0 +1,239 @@
+//! From one committee to the next on the real network: clients notice nothing but new addresses.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::print_stdout, reason = "shown of a test that fails: how far it came")]
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use floe_node::client::{Client, ClientConfig, LedgerVerdict, ReadOptions, StoreProgress};
+use floe_protocol::{
+    blob::BlobId,
+    index::Epoch,
+    keys::{KeyPair, NodeId},
+    ledger::{Amount, LedgerParameters},
+    test_support,
+    transfer::Wanted,
+};
+use floe_testnet::{
+    Cluster,
+    cluster::{reach_epoch, wait_for_epoch},
+};
+use tokio::{sync::watch, task::JoinSet, time::timeout};
+
+/// Far longer than anything here takes.
+const DEADLINE: Duration = Duration::from_secs(240);
+const SHARDS: u16 = 7;
+/// Of each kind, during the change.
+const OPERATIONS: u64 = 100;
+const WRITERS: u64 = 4;
+const READERS: u64 = 2;
+
+/// Short epochs; a committee can be punished for so long that any client trusts the genesis.
+fn rules(epoch_ms: u64) -> LedgerParameters {
+    LedgerParameters {
+        epoch_ms,
+        heartbeat_ms: 500,
+        unbonding_epochs: 1_000,
+        ..LedgerParameters::default()
+    }
+}
+
+async fn swarm(nodes: usize, epoch_ms: u64) -> Cluster {
+    let builder = Cluster::builder().nodes(nodes).shards(SHARDS).ledger(rules(epoch_ms));
+    let builder = builder.configure(|_, config| {
+        config.repair.grace_ms = 200;
+        config.repair.retry_min_ms = 200;
+    });
+    builder.start().await.unwrap()
+}
+
+fn content(seed: u64) -> Bytes {
+    test_support::blob(seed, 20_000 + usize::try_from(seed % 7).unwrap())
+}
+
+async fn store(client: &Client, wallet: &KeyPair, seed: u64) -> BlobId {
+    let wanted = Wanted { epochs: 60, deletable: true };
+    let progress = watch::Sender::new(StoreProgress::default());
+    let stored = client.store(content(seed), wanted, wallet, &progress).await;
+    stored.unwrap_or_else(|error| panic!("blob {seed} not stored: {error}")).blob
+}
+
+async fn read(client: &Client, blob: BlobId, seed: u64) {
+    let reader = client.read(blob, ReadOptions::default()).await;
+    let reader = reader.unwrap_or_else(|error| panic!("blob {seed} not read: {error}"));
+    let bytes = reader.read_to_end().await;
+    let bytes = bytes.unwrap_or_else(|error| panic!("blob {seed} cut off: {error}"));
+    assert!(bytes == content(seed), "blob {seed} comes back as another");
+}
+
+/// A client that knows the genesis and the addresses of one node.
+async fn client_of(cluster: &Cluster, node: usize) -> Client {
+    let mut network = cluster.network().clone();
+    network.bootstrap = cluster
+        .node(node)
+        .unwrap()
+        .addresses()
+        .into_iter()
+        .map(|address| {
+            let id = cluster.node_id(node);
+            floe_node::network::address_of(&id, address).unwrap().to_string()
+        })
+        .collect();
+    let mut config = ClientConfig::new(network);
+    config.limits.loopback_exempt = true;
+    Client::connect(config).await.unwrap()
+}
+
+/// Writers and readers that never rest until they are told.
+struct Load {
+    tasks: JoinSet<()>,
+    stop: watch::Sender<bool>,
+    writes: Arc<AtomicU64>,
+    reads: Arc<AtomicU64>,
+    blobs: watch::Receiver<Vec<(BlobId, u64)>>,
+}
+
+impl Load {
+    fn start(client: &Client, wallet: &KeyPair, before: Vec<(BlobId, u64)>) -> Self {
+        let (stop, _) = watch::channel(false);
+        let (sender, blobs) = watch::channel(before);
+        let sender = Arc::new(sender);
+        let (writes, reads) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let mut tasks = JoinSet::new();
+        for writer in 0..WRITERS {
+            let (client, wallet, stop) = (client.clone(), wallet.clone(), stop.subscribe());
+            let (sender, writes) = (Arc::clone(&sender), Arc::clone(&writes));
+            tasks.spawn(async move {
+                for seed in (1_000 + writer..).step_by(usize::try_from(WRITERS).unwrap()) {
+                    if *stop.borrow() {
+                        return;
+                    }
+                    let blob = store(&client, &wallet, seed).await;
+                    sender.send_modify(|blobs| blobs.push((blob, seed)));
+                    writes.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        for reader in 0..READERS {
+            let (client, stop, blobs) = (client.clone(), stop.subscribe(), blobs.clone());
+            let reads = Arc::clone(&reads);
+            tasks.spawn(async move {
+                for turn in reader.. {
+                    if *stop.borrow() {
+                        return;
+                    }
+                    let known = blobs.borrow().clone();
+                    // Old and new ones alike.
+                    let turn = usize::try_from(turn * 7_919).unwrap();
+                    let (blob, seed) = known[turn % known.len()];
+                    read(&client, blob, seed).await;
+                    reads.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        Self { tasks, stop, writes, reads, blobs }
+    }
+
+    fn done(&self) -> (u64, u64) {
+        (self.writes.load(Ordering::Relaxed), self.reads.load(Ordering::Relaxed))
+    }
+
+    /// Waits until so much has been done; whatever fails meanwhile fails the test.
+    async fn reached(&mut self, (writes, reads): (u64, u64)) {
+        let mut blobs = self.blobs.clone();
+        loop {
+            let (written, read) = self.done();
+            if written >= writes && read >= reads {
+                return;
+            }
+            tokio::select! {
+                ended = self.tasks.join_next() => ended.unwrap().unwrap(),
+                changed = blobs.changed() => changed.unwrap(),
+            }
+        }
+    }
+
+    async fn finish(mut self) -> Vec<(BlobId, u64)> {
+        self.stop.send_replace(true);
+        while let Some(ended) = self.tasks.join_next().await {
+            ended.unwrap();
+        }
+        let blobs = self.blobs.borrow().clone();
+        blobs
+    }
+}
+
+/// The first epoch in which a node has shards.
+async fn joins(client: &Client, node: NodeId) -> Epoch {
+    let joined = wait_for_epoch(client, |running| {
+        running.committee.member(&node).is_some_and(|member| member.weight() > 0)
+    });
+    timeout(DEADLINE, joined).await.expect("it is selected in time").unwrap().summary.epoch
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_and_writes_go_on_while_a_node_joins_and_shards_move() {
+    let mut cluster = swarm(4, 8_000).await;
+    let client = cluster.client().await.unwrap();
+    let mut before = Vec::new();
+    for seed in 0..5 {
+        before.push((store(&client, cluster.wallet(), seed).await, seed));
+    }
+    let joined = cluster.join(Amount::from_wal(1_000)).await.unwrap();
+    let id = cluster.node_id(joined);
+    let mut load = Load::start(&client, cluster.wallet(), before);
+    let epoch = tokio::select! {
+        epoch = joins(&client, id) => epoch,
+        () = load.reached((u64::MAX, u64::MAX)) => unreachable!("it never does so much"),
+    };
+    let (writes, reads) = load.done();
+    println!("epoch {epoch} has begun after {writes} writes and {reads} reads");
+    // From the boundary on, as long as the shards move and for the next change, too.
+    let enough = load.reached((writes + OPERATIONS, reads + OPERATIONS));
+    timeout(DEADLINE, enough).await.expect("the load goes on");
+    let later = reach_epoch(&client, epoch.plus(1));
+    timeout(DEADLINE, later).await.expect("the epoch ends").unwrap();
+    let (writes, reads) = load.done();
+    println!("the next epoch has begun after {writes} writes and {reads} reads");
+    let blobs = load.finish().await;
+
+    // Who comes now, and knows nobody but the newcomer, reads all of it.
+    let late = client_of(&cluster, joined).await;
+    for (blob, seed) in blobs {
+        read(&late, blob, seed).await;
+    }
+    let health = late.ledger_health().await.unwrap();
+    assert_eq!(health.verdict, LedgerVerdict::Running, "{health:?}");
+    assert_eq!(health.members, (5, 5), "{health:?}");
+    assert!(late.committee().epoch() > epoch);
+    late.shutdown().await;
+    client.shutdown().await;
+    cluster.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_whose_power_is_gone_says_so_and_reads_go_on() {
+    let mut cluster = swarm(4, 60_000).await;
+    let client = cluster.client().await.unwrap();
+    let blob = store(&client, cluster.wallet(), 1).await;
+    let health = client.ledger_health().await.unwrap();
+    assert_eq!(health.verdict, LedgerVerdict::Running, "{health:?}");
+    assert_eq!((health.shards_answering, health.shards_ready), (SHARDS, Some(SHARDS)));
+    // Two of four: more than two of the seven shards.
+    cluster.stop(2).await.unwrap();
+    cluster.stop(3).await.unwrap();
+    let health = client.ledger_health().await.unwrap();
+    assert!(!health.quorum_answers(), "{health:?}");
+    assert_eq!(health.members, (4, 2), "{health:?}");
+    assert_eq!(health.silent.len(), 2);
+    read(&client, blob, 1).await;
+    client.shutdown().await;
+    cluster.shutdown().await.unwrap();
+}
