@@ -1,6 +1,6 @@
 //! `floe node status`: what the ledger says of a node, and what it says of itself.
 
-use std::{fmt, path::PathBuf};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use clap::Args;
 use floe_protocol::{
@@ -10,9 +10,11 @@ use floe_protocol::{
     message::{NodeStatus, RepairStatus},
 };
 use serde::Serialize;
+use tokio::time::interval;
 
 use super::{place, root};
 use crate::{
+    Client,
     cli::{
         committee::percent,
         exit::{Exit, Failure},
@@ -30,6 +32,11 @@ the node says of itself; without an answer from it the rest is shown, and the ex
 Examples:
   floe node status --dir ~/floe
   floe node status NODE --json | jq .says.repair";
+
+/// How often a node that cannot be reached is looked for.
+const TRIES: usize = 5;
+/// How soon it is looked for again.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Arguments of `floe node status`.
 #[derive(Debug, Args)]
@@ -59,11 +66,25 @@ pub(super) async fn run(session: &Session, arguments: StatusArgs) -> Result<Exit
     let client = session.connect_from(network, own.as_deref()).await?;
     let facts = client.ledger().running_epoch().await?;
     let record = client.ledger().node(id).await?.value;
-    let says = client.node_status(id).await;
+    let says = ask(&client, id).await;
     client.shutdown().await;
     let shown = Shown::new(id, (&facts, record), says);
     session.output.result(&shown, shown.brief())?;
     Ok(if shown.says.is_some() { Exit::Done } else { Exit::Temporary })
+}
+
+/// Asks the node itself. A client that has just come may not find it at the first try.
+async fn ask(client: &Client, node: NodeId) -> Result<NodeStatus, RequestError> {
+    let mut due = interval(AGAIN);
+    let mut answer = Err(RequestError::Unreachable);
+    for _ in 0..TRIES {
+        due.tick().await;
+        answer = client.node_status(node).await;
+        if !matches!(answer, Err(RequestError::Unreachable)) {
+            break;
+        }
+    }
+    answer
 }
 
 /// The result.
