@@ -21,7 +21,7 @@ use crate::{
     service::{
         address_book, block_sync,
         ledger::{self, Chain, ChainError, Ledger, LedgerThread, Started},
-        queries, storage_node, transactions,
+        queries, snapshot, storage_node, transactions,
     },
 };
 
@@ -223,9 +223,16 @@ fn spawn_services(
             cancel: cancel.clone(),
         },
     )?;
+    let (snapshots, maker) = snapshot::open(&config.paths.snapshots);
+    services.spawn(snapshot::run(snapshot::Args {
+        ledger: ledger.clone(),
+        maker,
+        cancel: cancel.clone(),
+    }));
     let (queries, queries_receiver) = mpsc::channel(QUERIES_MAX);
     services.spawn(queries::run(queries::Args {
         ledger: ledger.clone(),
+        snapshots: snapshots.clone(),
         queries: queries_receiver,
         cancel: cancel.clone(),
     }));
@@ -238,6 +245,9 @@ fn spawn_services(
         ledger: ledger.clone(),
         network: network.clone(),
         headers,
+        snapshots,
+        genesis: Arc::new(config.network.genesis.clone()),
+        snapshot_behind_blocks: config.snapshot_behind_blocks,
         cancel: cancel.clone(),
     }));
     services.spawn(storage_node::run(storage_node::Args {

@@ -7,6 +7,7 @@ mod judging;
 mod lane;
 pub(crate) mod ledger;
 pub(crate) mod queries;
+pub(crate) mod snapshot;
 pub(crate) mod storage_node;
 pub(crate) mod transactions;
 

@@ -28,6 +28,7 @@ mod parameters;
 mod pricing;
 mod readiness;
 mod record;
+mod snapshot;
 mod state;
 mod store;
 mod time;
@@ -41,7 +42,7 @@ pub use self::{
         Block, BlockHash, Body, CommitRecord, Header, LATE_PRECOMMIT_HEIGHTS, LatePrecommit,
         MAX_BLOCK_BYTES, MalformedBlock, SYSTEM_BYTES, beacon_message, genesis_beacon, next_beacon,
     },
-    entry::Entry,
+    entry::{Entry, index_of},
     error::{BlockError, CommitRecordError, OperationError},
     event::{BlockEvents, EndReason, Event},
     execute::SWEEP_MAX,
@@ -56,6 +57,10 @@ pub use self::{
     record::{
         Account, Blob, BlobState, Certified, EpochRecord, Name, Node, Payment, Pool, Presence,
         Prices, Record, Registration, ShardRecord, Stake, Summary, Supply, Unbonding,
+    },
+    snapshot::{
+        MAX_SNAPSHOT_CHUNK_BYTES, MAX_SNAPSHOT_CHUNKS, SNAPSHOT_CHUNK_BYTES, SnapshotError,
+        SnapshotManifest, SnapshotOffer, SnapshotRestore, SnapshotWriter,
     },
     state::{Executed, LoadError, Outcome, Proposal, State, Tip},
     store::{MemoryStore, ReadError, StateChange, StateReader, VersionedValue},

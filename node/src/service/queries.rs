@@ -37,6 +37,7 @@ use super::{
     lane::{Lane, Place},
     ledger::Ledger,
     on_ended,
+    snapshot::Snapshots,
 };
 use crate::network::ReplyHandle;
 
@@ -73,16 +74,17 @@ pub(crate) struct Query {
 #[derive(Debug)]
 pub(crate) struct Args {
     pub(crate) ledger: Ledger,
+    pub(crate) snapshots: Snapshots,
     pub(crate) queries: mpsc::Receiver<Query>,
     pub(crate) cancel: CancellationToken,
 }
 
 /// Runs until cancelled.
 pub(crate) async fn run(args: Args) {
-    let Args { ledger, mut queries, cancel } = args;
+    let Args { ledger, snapshots, mut queries, cancel } = args;
     let mut tasks = JoinSet::new();
     let receipts = Receipts::start(&ledger, REGISTERED_MAX, cancel.clone(), &mut tasks);
-    let answers = Arc::new(Answers::new(ledger.clone()));
+    let answers = Arc::new(Answers::new(ledger.clone(), snapshots));
     let mut lanes = Lanes::new();
     loop {
         let query = tokio::select! {

@@ -5,7 +5,7 @@
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
-use super::{Key, Record};
+use super::{IndexEntry, Key, Record};
 
 /// A record and its key: a value of the map.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -34,6 +34,29 @@ impl Entry {
     pub fn record_of(key: &Key, bytes: &[u8]) -> Option<Record> {
         let entry = Self::from_bytes(bytes)?;
         (entry.key == *key).then_some(entry.record)
+    }
+}
+
+/// What the index has because of an entry, but for the history of transactions, which no entry
+/// tells. Execution keeps the index by itself; a state that is restored derives it here.
+#[must_use]
+pub fn index_of(entry: &Entry) -> Vec<IndexEntry> {
+    match (&entry.key, &entry.record) {
+        (Key::Node(node), Record::Node(_)) => vec![IndexEntry::Registered(*node)],
+        (Key::Stake(account, node), Record::Stake(_)) => vec![IndexEntry::Staked(*account, *node)],
+        (Key::Registration(id), Record::Registration(registration)) => {
+            let blob = registration.blob;
+            let mut entries = vec![
+                IndexEntry::Deadline(registration.deadline(), *id),
+                IndexEntry::Owned(registration.owner, blob, *id),
+            ];
+            if let Some((epoch, time)) = registration.certified {
+                entries.push(IndexEntry::CertifiedEnd(blob, registration.end, *id));
+                entries.push(IndexEntry::Certified(blob, (epoch, time.ms()), *id));
+            }
+            entries
+        }
+        _ => Vec::new(),
     }
 }
 

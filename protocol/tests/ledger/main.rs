@@ -12,6 +12,7 @@ mod proofs;
 mod properties;
 mod refunds;
 mod repeats;
+mod snapshots;
 mod staking;
 mod store_plan;
 mod transactions;
