@@ -6,6 +6,7 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 
 use super::{IndexEntry, Key, Record};
+use crate::index::Epoch;
 
 /// A record and its key: a value of the map.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
@@ -37,12 +38,17 @@ impl Entry {
     }
 }
 
-/// What the index has because of an entry, but for the history of transactions, which no entry
-/// tells. Execution keeps the index by itself; a state that is restored derives it here.
+/// What the index has because of an entry, while `epoch` runs. Execution keeps the index by itself;
+/// a state that is restored derives it here. Not derived is the history of transactions, which no
+/// entry tells, and what past selections left, which is only there to be swept.
 #[must_use]
-pub fn index_of(entry: &Entry) -> Vec<IndexEntry> {
+pub fn index_of(entry: &Entry, epoch: Epoch) -> Vec<IndexEntry> {
     match (&entry.key, &entry.record) {
-        (Key::Node(node), Record::Node(_)) => vec![IndexEntry::Registered(*node)],
+        (Key::Node(id), Record::Node(node)) => {
+            let ready = IndexEntry::Ready(epoch, node.ready_stake, *id);
+            let ready = (node.ready == Some(epoch)).then_some(ready);
+            std::iter::once(IndexEntry::Registered(*id)).chain(ready).collect()
+        }
         (Key::Stake(account, node), Record::Stake(_)) => vec![IndexEntry::Staked(*account, *node)],
         (Key::Registration(id), Record::Registration(registration)) => {
             let blob = registration.blob;

@@ -17,11 +17,11 @@
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
-use super::{Entry, Header, ReadError, StateChange, index_of, tree::TreeBuilder};
+use super::{Entry, Header, IndexEntry, ReadError, StateChange, index_of, tree::TreeBuilder};
 use crate::{
     committee::Committee,
     hash::{Domain, Hash},
-    index::Height,
+    index::{Epoch, Height},
     light::CertifiedHeader,
     vote::CommitCertificate,
 };
@@ -192,6 +192,8 @@ impl SnapshotWriter {
 #[derive(Debug)]
 pub struct SnapshotRestore {
     manifest: SnapshotManifest,
+    /// The one of the next height.
+    epoch: Epoch,
     tree: TreeBuilder,
     taken: usize,
     entries: u64,
@@ -204,9 +206,9 @@ impl SnapshotRestore {
     /// # Errors
     /// As [`SnapshotManifest::check`].
     pub fn new(manifest: SnapshotManifest) -> Result<Self, SnapshotError> {
-        manifest.check()?;
+        let epoch = manifest.check()?.epoch();
         let tree = TreeBuilder::new(manifest.header.height.get());
-        Ok(Self { manifest, tree, taken: 0, entries: 0, last: None })
+        Ok(Self { manifest, epoch, tree, taken: 0, entries: 0, last: None })
     }
 
     /// Takes the next chunk: a part of what the height writes. Nothing of it counts before
@@ -233,7 +235,8 @@ impl SnapshotRestore {
             }
             self.last = Some(key);
             self.entries = self.entries.saturating_add(1);
-            change.index_added.extend(index_of(&entry).iter().map(super::IndexEntry::to_bytes));
+            let indexed = index_of(&entry, self.epoch);
+            change.index_added.extend(indexed.iter().map(IndexEntry::to_bytes));
             change.values.push((key, Some(value.to_vec())));
         }
         if change.values.is_empty() || self.entries > self.manifest.entries {

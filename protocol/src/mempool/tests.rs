@@ -417,7 +417,7 @@ fn system_operations_are_few_and_one_per_key() {
     let mut mempool = mempool(config);
     let first = equivocation(0, 1, 0);
     assert!(mempool.is_idle() && !mempool.knows_system(&first));
-    assert_eq!(mempool.insert_system(first), Ok(()));
+    assert_eq!(mempool.insert_system(first.clone()), Ok(()));
     assert!(!mempool.is_idle() && mempool.is_empty());
     assert!(mempool.knows_system(&equivocation(0, 1, 5)), "another round, the same offence");
     assert_eq!(mempool.insert_system(equivocation(0, 1, 5)), Err(MempoolError::Known));

@@ -5,10 +5,11 @@ use std::sync::LazyLock;
 use floe_protocol::{
     hash::{Domain, Hash},
     ledger::{
-        Entry, Key, MemoryStore, Record, SNAPSHOT_CHUNK_BYTES, SnapshotError, SnapshotManifest,
-        SnapshotRestore, SnapshotWriter, State, StateProof, index_of,
+        Entry, IndexRange, Key, MemoryStore, NodeReady, Record, SNAPSHOT_CHUNK_BYTES,
+        SnapshotError, SnapshotManifest, SnapshotRestore, SnapshotWriter, State, StateProof,
+        StateReader as _, SystemOperation, index_of,
     },
-    test_support::{Chain, account_key, genesis},
+    test_support::{Chain, account_key, genesis, node_keys},
 };
 use proptest::prelude::*;
 
@@ -65,7 +66,7 @@ static LARGE: LazyLock<Chain> = LazyLock::new(|| {
     genesis.accounts.sort_by_key(|account| account.account);
     let mut chain = Chain::new(&genesis);
     let registered = chain.sign(&account_key(0), vec![register(header(1), 3, true)]);
-    let registration = registered.transaction.registration(&chain.id(), 0);
+    let registration = registered.id(&chain.id()).registration(&chain.id(), 0);
     chain.commit(&[registered]);
     let certified = certify(&chain, registration, &header(1));
     chain.commit(&[chain.sign(&account_key(0), vec![certified])]);
@@ -94,8 +95,9 @@ fn a_whole_snapshot_gives_state_proofs_and_index() {
     assert_eq!(proof, StateProof::new(&LARGE.store, height, &key).unwrap());
     let record = proof.verify(&manifest.header.state_root, &key).unwrap();
     assert!(matches!(record, Some(Record::Account(_))));
+    let epoch = LARGE.state.summary().epoch;
     let entries = LARGE.store.values(height).map(|(_, value)| Entry::from_bytes(value).unwrap());
-    assert_eq!(entries.flat_map(|entry| index_of(&entry)).count(), 4 * 2 + 4);
+    assert_eq!(entries.flat_map(|entry| index_of(&entry, epoch)).count(), 4 * 2 + 4);
 }
 
 /// What goes on from a snapshot is what goes on from all blocks, for many blocks.
@@ -123,6 +125,30 @@ fn the_blocks_that_follow_execute_on_it() {
         }
         assert_eq!(state.tip(), chain.state.tip());
     }
+}
+
+/// Who reported for the running epoch is among the candidates of the next one.
+#[test]
+fn who_is_ready_is_known_to_a_restored_state() {
+    let mut chain = Chain::new(&genesis(4, N));
+    chain.next_epoch();
+    let (epoch, tip) = (chain.state.committee().epoch(), *chain.state.tip());
+    for (key, _) in &node_keys(4)[..2] {
+        let report = NodeReady::new(&chain.id(), key, epoch, (tip.height, tip.hash));
+        let (block, _) = chain.propose(&[SystemOperation::NodeReady { report }], &[]).unwrap();
+        assert_eq!(block.body.system.len(), 1);
+        chain.apply(&block).unwrap();
+    }
+    let (manifest, chunks) = make(&chain);
+    let store = restore(&manifest, &chunks).unwrap();
+    let range = IndexRange::ready(epoch);
+    let ready = |store: &MemoryStore| store.index(&range.start..&range.end, 9).unwrap();
+    assert_eq!(ready(&store).len(), 2);
+    assert_eq!(ready(&store), ready(&chain.store));
+    // In the next epoch they only wait to be swept, and are not there to be swept.
+    chain.next_epoch();
+    let (manifest, chunks) = make(&chain);
+    assert_eq!(ready(&restore(&manifest, &chunks).unwrap()), Vec::<Vec<u8>>::new());
 }
 
 /// Cuts chunks of these entries whatever their order, as a liar can.

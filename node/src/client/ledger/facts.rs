@@ -229,5 +229,9 @@ const fn is_of(key: &Key, record: &Record) -> bool {
             | (Key::Committee(_), Record::Committee(_))
             | (Key::Presence(_), Record::Presence(_))
             | (Key::Offence(..), Record::Offence(_))
+            | (Key::Shards, Record::Shards(_))
+            | (Key::Attendance, Record::Attendance(_))
+            | (Key::Terms(_), Record::Terms(_))
+            | (Key::Rate(..), Record::Rate(_))
     )
 }

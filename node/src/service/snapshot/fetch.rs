@@ -105,7 +105,10 @@ impl Fetcher {
     /// Begins the ledger with a snapshot, if somebody has one; whether it did.
     pub(crate) async fn run(mut self) -> Result<bool, LedgerStopped> {
         let mut view = self.network.peers();
-        let enough = view.wait_for(|view| view.connected.len() >= PEERS_WANTED);
+        let enough = view.wait_for(|view| {
+            let fit = view.connected.values().filter(|peer| peer.answers_requests);
+            fit.count() >= PEERS_WANTED
+        });
         // Fewer have to do.
         drop(timeout(PEERS_WAIT, enough).await);
         let Some((light, ends)) = self.follow().await else { return Ok(false) };
