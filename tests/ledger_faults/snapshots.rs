@@ -2,11 +2,7 @@
 
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
-use floe_node::{
-    Node, NodeConfig, NodeHandle,
-    key_file::NodeKeys,
-    network::{InboundRequest, Role},
-};
+use floe_node::{Node, NodeConfig, NodeHandle, key_file::NodeKeys, network::InboundRequest};
 use floe_protocol::{
     consensus::Timeouts,
     hash::Domain,

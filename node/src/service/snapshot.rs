@@ -38,6 +38,11 @@ const OVERTAKEN_BLOCKS: u64 = 64;
 /// Snapshots that were fetched and wait to be kept.
 const FETCHED_MAX: usize = 1;
 
+/// The draft of a snapshot of this node's own.
+const MAKING: &str = "making";
+/// The draft of one that is fetched.
+const INCOMING: &str = "incoming";
+
 /// What the service needs.
 #[derive(Debug)]
 pub(crate) struct Args {
@@ -161,7 +166,10 @@ impl Maker {
             return;
         }
         let (ledger, files, cancel) = (ledger.clone(), self.files.clone(), cancel.clone());
-        let made = blocking(move || make(&ledger, &files, height, &cancel)).await;
+        let made = blocking(move || {
+            make(&ledger, &files, height, &cancel).inspect_err(|_| files.discard(MAKING))
+        });
+        let made = made.await;
         match made {
             Some(Ok(finished)) => self.keep(finished).await,
             Some(Err(MakeError::Cancelled)) | None => {}
@@ -214,7 +222,7 @@ fn make(
     let header = store.header(height)?.ok_or(MakeError::NoBlock)?;
     let certificate = store.certificate(height)?.ok_or(MakeError::NoBlock)?;
     let committee = store.committee(header.epoch.plus(1))?.ok_or(MakeError::NoBlock)?;
-    let draft = files.begin("making")?;
+    let draft = files.begin(MAKING)?;
     let mut writer = SnapshotWriter::default();
     let mut chunks = 0;
     for value in values {

@@ -31,7 +31,7 @@ use floe_storage::CommitError;
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{Draft, Finished, Snapshots};
+use super::{Draft, Finished, INCOMING, Snapshots};
 use crate::{
     network::{Network, RequestError},
     service::{
@@ -123,6 +123,8 @@ impl Fetcher {
                 Attempt::GiveUp => break,
             }
         }
+        let files = self.snapshots.files.clone();
+        blocking(move || files.discard(INCOMING)).await;
         Ok(false)
     }
 
@@ -232,7 +234,7 @@ impl Fetcher {
         let Group { offer, peers } = group;
         let peers = peers.into_iter().filter(|peer| !self.liars.contains(peer)).collect();
         let files = self.snapshots.files.clone();
-        let Some(draft) = blocking(move || files.begin("incoming")).await else {
+        let Some(draft) = blocking(move || files.begin(INCOMING)).await else {
             return Ok(Attempt::GiveUp);
         };
         let draft = match draft {

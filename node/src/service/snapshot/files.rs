@@ -63,6 +63,13 @@ impl SnapshotFiles {
         Ok(Draft { dir })
     }
 
+    /// Removes what an attempt has left.
+    pub(super) fn discard(&self, name: &str) {
+        if let Err(error) = remove(&self.dir.join(name)) {
+            tracing::warn!(%error, "a draft of a snapshot is not removed");
+        }
+    }
+
     /// Makes a draft a snapshot.
     pub(super) fn keep(&self, draft: Draft, offer: &SnapshotOffer) -> io::Result<()> {
         let bytes = borsh::to_vec(offer)?;
@@ -91,15 +98,6 @@ impl Draft {
 
     pub(super) fn read(&self, index: usize) -> io::Result<Vec<u8>> {
         fs::read(chunk_in(&self.dir, index))
-    }
-}
-
-impl Drop for Draft {
-    fn drop(&mut self) {
-        // It has another name if it was kept.
-        if let Err(error) = remove(&self.dir) {
-            tracing::debug!(%error, "a draft of a snapshot is not removed");
-        }
     }
 }
 
@@ -151,7 +149,6 @@ mod tests {
             let (chunk, offer) = offer(epochs);
             let draft = files.begin("making").unwrap();
             draft.write(0, b"of an earlier attempt").unwrap();
-            drop(draft);
             let draft = files.begin("making").unwrap();
             assert!(draft.read(0).is_err());
             draft.write(0, &chunk).unwrap();
@@ -168,6 +165,9 @@ mod tests {
         fs::write(damaged.join(OFFER), b"no offer").unwrap();
         assert_eq!(files.recover().unwrap(), expected);
         assert!(!unfinished.exists() && !damaged.exists());
+        drop(files.begin("incoming").unwrap());
+        files.discard("incoming");
+        assert!(!unfinished.exists());
         files.remove(expected[0].manifest.header.height);
         assert_eq!(files.recover().unwrap(), expected[1..]);
     }
