@@ -183,7 +183,7 @@ impl Maker {
         let files = self.files.clone();
         let offer = Arc::new(offer);
         let written = Arc::clone(&offer);
-        match blocking(move || files.keep(draft, &written)).await {
+        match blocking(move || files.keep(&draft, &written)).await {
             Some(Ok(())) => {}
             Some(Err(error)) => {
                 tracing::warn!(%height, %error, "a snapshot is not kept");

@@ -62,8 +62,8 @@ impl TreeReader for Nodes<'_> {
 pub(super) struct TreeUpdate {
     /// The root.
     pub(super) root: Hash,
-    /// New nodes: encoded key and encoded node.
-    pub(super) nodes: Vec<(Vec<u8>, Vec<u8>)>,
+    /// New nodes.
+    pub(super) nodes: EncodedNodes,
     /// Encoded keys of nodes that this version and later ones no longer need.
     pub(super) stale: Vec<Vec<u8>>,
 }
@@ -86,6 +86,9 @@ pub(super) fn update(
         stale: batch.stale_node_index_batch.iter().map(|stale| encode(&stale.node_key)).collect(),
     })
 }
+
+/// Nodes as they are stored: encoded key and encoded node.
+type EncodedNodes = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// A tree that is made anew, from its first key to its last. Only the way to the last key so far
 /// can still change: all else leaves as soon as it is made.
@@ -130,7 +133,7 @@ impl TreeBuilder {
     pub(super) fn extend(
         &mut self,
         values: &[(Hash, Option<Vec<u8>>)],
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, ReadError> {
+    ) -> Result<EncodedNodes, ReadError> {
         let Some((last, _)) = values.last() else { return Ok(Vec::new()) };
         let added = values.iter().map(|(key, value)| (KeyHash(*key.as_bytes()), value.clone()));
         let tree: JellyfishMerkleTree<'_, Edge, TreeHasher> = JellyfishMerkleTree::new(&self.edge);
@@ -149,12 +152,12 @@ impl TreeBuilder {
     }
 
     /// The root, and the nodes that were left.
-    pub(super) fn finish(self) -> (Hash, Vec<(Vec<u8>, Vec<u8>)>) {
+    pub(super) fn finish(self) -> (Hash, EncodedNodes) {
         (self.root, encode(self.edge.0.into_iter()))
     }
 }
 
-fn encode(nodes: impl Iterator<Item = (NodeKey, Node)>) -> Vec<(Vec<u8>, Vec<u8>)> {
+fn encode(nodes: impl Iterator<Item = (NodeKey, Node)>) -> EncodedNodes {
     const MEMORY: &str = "writing to memory";
     let bytes = |(key, node): (NodeKey, Node)| {
         (borsh::to_vec(&key).expect(MEMORY), borsh::to_vec(&node).expect(MEMORY))

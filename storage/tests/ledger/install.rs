@@ -5,8 +5,8 @@ use floe_protocol::{
     index::{Epoch, Height},
     keys::KeyPair,
     ledger::{
-        AccountId, Amount, Key, Operation, SnapshotManifest, SnapshotRestore, SnapshotWriter,
-        State, StateProof, StateReader as _,
+        AccountId, Amount, Entry, Key, Operation, Record, SnapshotManifest, SnapshotRestore,
+        SnapshotWriter, State, StateProof, StateReader as _,
     },
     test_support::{Chain, account_key, genesis},
 };
@@ -101,9 +101,12 @@ impl World {
 
     fn committee_after(&self, at: usize) -> floe_protocol::committee::Committee {
         let epoch = self.chain.blocks[at].0.header.epoch.plus(1);
-        let bytes = match self.chain.record(&Key::Committee(epoch)) {
-            Some(floe_protocol::ledger::Record::Committee(bytes)) => bytes,
-            other => panic!("{other:?}"),
+        let (_, entry) =
+            self.chain.store.value(&Key::Committee(epoch).hash(), u64::MAX).unwrap().unwrap();
+        let Some(Record::Committee(bytes)) =
+            Entry::from_bytes(&entry.unwrap()).map(|entry| entry.record)
+        else {
+            unreachable!("a committee is under its key")
         };
         floe_protocol::committee::Committee::from_bytes(&bytes).unwrap()
     }

@@ -71,7 +71,7 @@ impl SnapshotFiles {
     }
 
     /// Makes a draft a snapshot.
-    pub(super) fn keep(&self, draft: Draft, offer: &SnapshotOffer) -> io::Result<()> {
+    pub(super) fn keep(&self, draft: &Draft, offer: &SnapshotOffer) -> io::Result<()> {
         let bytes = borsh::to_vec(offer)?;
         fs::write(draft.dir.join(OFFER), bytes)?;
         let place = self.of(offer.manifest.header.height);
@@ -152,7 +152,7 @@ mod tests {
             let draft = files.begin("making").unwrap();
             assert!(draft.read(0).is_err());
             draft.write(0, &chunk).unwrap();
-            files.keep(draft, &offer).unwrap();
+            files.keep(&draft, &offer).unwrap();
             let height = offer.manifest.header.height;
             assert_eq!(files.chunk(height, 0).unwrap(), chunk);
             assert!(files.chunk(height, 1).is_err());
