@@ -1,6 +1,13 @@
 //! A newcomer begins with a snapshot instead of the first block, whoever lies to it about one.
 
-use std::{collections::BTreeSet, path::Path, time::Duration};
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use floe_node::{Node, NodeConfig, NodeHandle, key_file::NodeKeys, network::InboundRequest};
 use floe_protocol::{
@@ -143,12 +150,11 @@ async fn a_newcomer_begins_with_a_snapshot_and_serves_as_all_others() {
     let genesis = &cluster.network().genesis;
     let mut light = LightClient::new(genesis, &start, OldRoot::Trust, now).unwrap();
     let keys = vec![Key::Account(AccountId::new(cluster.wallet().public())), Key::Summary];
-    let (header, proofs) = loop {
-        let request = LedgerRequest::Facts { height: None, keys: keys.clone() };
-        match ask(&puppet, newcomer.id(), request).await {
-            LedgerResponse::Facts { header: Some(header), proofs } => break (header, proofs),
-            other => panic!("{other:?}"),
-        }
+    let request = LedgerRequest::Facts { height: None, keys: keys.clone() };
+    let LedgerResponse::Facts { header: Some(header), proofs } =
+        ask(&puppet, newcomer.id(), request).await
+    else {
+        panic!("no facts");
     };
     while light.epoch() < header.header.epoch {
         let request = LedgerRequest::Handovers { from: light.epoch(), max: 16 };
@@ -202,7 +208,7 @@ async fn a_newcomer_begins_with_a_snapshot_and_serves_as_all_others() {
 type Lie = fn(&mut SnapshotOffer, &mut Vec<Vec<u8>>);
 
 /// Two members that tell the same lie, one that is honest: the chain stands still, and a newcomer
-/// comes to it by the honest snapshot. Both were asked.
+/// comes to it by the honest snapshot.
 async fn joins_among_liars(lie: Lie) {
     let mut cluster = swarm().await;
     grow(&cluster).await;
@@ -220,13 +226,14 @@ async fn joins_among_liars(lie: Lie) {
     lie(&mut told, &mut told_chunks);
     helper.network.shutdown().await;
 
-    let (asked, mut asks) = tokio::sync::mpsc::unbounded_channel();
+    let asked = Arc::new([AtomicU32::new(0), AtomicU32::new(0)]);
     let mut networks = Vec::new();
-    for liar in [1, 2] {
-        let key = keys(&cluster, liar).node;
+    for liar in 0..2 {
+        let key = keys(&cluster, 1 + liar).node;
         let Puppet { network, mut requests, .. } = Puppet::join(&cluster, key).await;
         networks.push(network);
-        let (asked, told, told_chunks) = (asked.clone(), told.clone(), told_chunks.clone());
+        let (asked, told) = (Arc::clone(&asked), told.clone());
+        let told_chunks = told_chunks.clone();
         tokio::spawn(async move {
             while let Some(InboundRequest { request, reply, .. }) = requests.recv().await {
                 let Request::Ledger(request) = request else { continue };
@@ -241,7 +248,7 @@ async fn joins_among_liars(lie: Lie) {
                     }
                     LedgerRequest::SnapshotChunk { height: of, index } => {
                         assert_eq!(of, height);
-                        asked.send(liar).unwrap();
+                        asked[liar].fetch_add(1, Ordering::AcqRel);
                         let chunk = told_chunks.get(usize::from(index)).cloned();
                         LedgerResponse::SnapshotChunk(chunk)
                     }
@@ -259,12 +266,10 @@ async fn joins_among_liars(lie: Lie) {
         network.request(newcomer.id(), Request::Ledger(LedgerRequest::Tip)).await.unwrap();
     }
     joined_by_snapshot(&cluster, &newcomer, last).await;
-    let mut liars_asked = BTreeSet::new();
-    while let Ok(liar) = asks.try_recv() {
-        liars_asked.insert(liar);
-    }
-    assert!(!liars_asked.is_empty(), "nobody lied");
-    println!("asked: {liars_asked:?}");
+    // A liar is asked until it is caught: at least one was, and the chunks came all the same.
+    let lies: Vec<u32> = asked.iter().map(|lies| lies.load(Ordering::Acquire)).collect();
+    println!("lies told: {lies:?}");
+    assert!(lies.iter().sum::<u32>() > 0);
     newcomer.shutdown().await;
     for network in networks {
         network.shutdown().await;

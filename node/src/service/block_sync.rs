@@ -78,7 +78,9 @@ pub(crate) struct Args {
 /// Runs until cancelled or until the ledger has stopped.
 pub(crate) async fn run(args: Args) {
     let Args { ledger, network, headers, cancel, .. } = args;
-    let fetcher = Fetcher::new(ledger.clone(), network.clone(), args.snapshots, args.genesis);
+    let is_new = ledger.state().borrow().tip().height == Height::new(0);
+    let fetcher =
+        is_new.then(|| Fetcher::new(ledger.clone(), network.clone(), args.snapshots, args.genesis));
     let (news, news_receiver) = mpsc::channel(NEWS_MAX);
     let sync = BlockSync {
         ledger: ledger.clone(),
@@ -87,7 +89,7 @@ pub(crate) async fn run(args: Args) {
         asked_at: None,
         ahead: None,
         penalties: BTreeMap::new(),
-        fetcher: Some(fetcher),
+        fetcher,
         snapshot_behind_blocks: args.snapshot_behind_blocks,
     };
     tokio::select! {
@@ -220,7 +222,7 @@ struct BlockSync {
     ahead: Option<Ahead>,
     /// Until when peers are left alone.
     penalties: BTreeMap<NodeId, Instant>,
-    /// Until it has been tried.
+    /// While there is no block here, until it has been tried.
     fetcher: Option<Fetcher>,
     snapshot_behind_blocks: u64,
 }
@@ -310,9 +312,10 @@ impl BlockSync {
 
     /// Looks for a snapshot, once, if there is no block here and many elsewhere.
     async fn begin_with_snapshot(&mut self, height: Height) -> Result<(), LedgerStopped> {
-        let is_far = height.get() >= self.snapshot_behind_blocks;
-        if is_far
-            && self.tip() == Height::new(0)
+        if self.tip() > Height::new(0) {
+            self.fetcher = None;
+        }
+        if height.get() >= self.snapshot_behind_blocks
             && let Some(fetcher) = self.fetcher.take()
             && !fetcher.run().await?
         {

@@ -239,3 +239,43 @@ fn make(
     draft.write(chunks, &last)?;
     Ok(Finished { draft, offer: SnapshotOffer { manifest, certificate } })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{files::tests::offer, *};
+
+    async fn keep(maker: &Maker, epochs: usize) -> (Height, Vec<u8>) {
+        let (chunk, offer) = offer(epochs);
+        let height = offer.manifest.header.height;
+        let draft = maker.files.begin(MAKING).unwrap();
+        draft.write(0, &chunk).unwrap();
+        maker.keep(Finished { draft, offer }).await;
+        (height, chunk)
+    }
+
+    #[tokio::test]
+    async fn the_last_two_are_offered_and_no_damaged_chunk_is_sent() {
+        let dir = tempfile::tempdir().unwrap();
+        let (snapshots, maker) = open(dir.path());
+        assert!(snapshots.offer(None).is_none());
+        let (first, _) = keep(&maker, 1).await;
+        let (third, chunk) = keep(&maker, 3).await;
+        // One that was fetched, and is older.
+        let (second, _) = keep(&maker, 2).await;
+        assert!(first < second && second < third);
+        for snapshots in [&snapshots, &open(dir.path()).0] {
+            assert!(snapshots.offer(Some(first)).is_none(), "two are kept");
+            assert_eq!(snapshots.chunk(first, 0), None);
+            assert!(snapshots.offer(Some(second)).is_some());
+            let newest = snapshots.offer(None).unwrap();
+            assert_eq!(newest.manifest.header.height, third);
+            assert_eq!(snapshots.chunk(third, 0).as_ref(), Some(&chunk));
+            assert_eq!(snapshots.chunk(third, 1), None);
+        }
+        let file = dir.path().join(third.get().to_string()).join("00000");
+        let mut damaged = chunk;
+        damaged[7] ^= 1;
+        std::fs::write(file, damaged).unwrap();
+        assert_eq!(snapshots.chunk(third, 0), None, "a wrong byte");
+    }
+}

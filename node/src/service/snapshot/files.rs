@@ -118,7 +118,7 @@ fn read_offer(dir: &Path) -> Option<SnapshotOffer> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use floe_protocol::{
         ledger::SnapshotWriter,
         test_support::{Chain, genesis},
@@ -126,7 +126,8 @@ mod tests {
 
     use super::*;
 
-    fn offer(epochs: usize) -> (Vec<u8>, SnapshotOffer) {
+    /// The snapshot of a small state after so many epochs, of one chunk.
+    pub(in super::super) fn offer(epochs: usize) -> (Vec<u8>, SnapshotOffer) {
         let mut chain = Chain::new(&genesis(4, 7));
         (0..epochs).for_each(|_| chain.next_epoch());
         let (block, certificate) = chain.blocks.last().unwrap().clone();
