@@ -12,6 +12,9 @@ use crate::{
     network::{Multiaddr, NetworkLimits},
 };
 
+/// Fewer blocks are executed sooner than a snapshot is fetched, by default.
+const SNAPSHOT_BEHIND_BLOCKS: u64 = 2_000;
+
 /// Everything that a storage node is told when it starts.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
@@ -40,6 +43,8 @@ pub struct NodeConfig {
     pub service: ServiceLimits,
     /// Limits of moving and recovering what the node lacks.
     pub repair: RepairLimits,
+    /// A node without blocks that is so many behind begins with a snapshot, if somebody has one.
+    pub snapshot_behind_blocks: u64,
     /// How long consensus waits for others.
     pub timeouts: Timeouts,
     /// The wall clock: the machine's, unless that is known to be wrong, or is meant to be.
@@ -157,6 +162,8 @@ pub struct NodePaths {
     pub ledger_marker: PathBuf,
     /// The ledger: blocks and state.
     pub ledger: PathBuf,
+    /// Snapshots of the ledger's state, for others. Can be made again.
+    pub snapshots: PathBuf,
 }
 
 impl NodePaths {
@@ -170,6 +177,7 @@ impl NodePaths {
             store: dir.join("store"),
             ledger_marker: dir.join("ledger.marker"),
             ledger: dir.join("ledger"),
+            snapshots: dir.join("snapshots"),
         }
     }
 }
@@ -191,6 +199,7 @@ impl NodeConfig {
             limits: NetworkLimits::default(),
             service: ServiceLimits::default(),
             repair: RepairLimits::default(),
+            snapshot_behind_blocks: SNAPSHOT_BEHIND_BLOCKS,
             timeouts: Timeouts::WAN,
             clock: Clock::SYSTEM,
         }
