@@ -312,6 +312,7 @@ fn network_config(
         bootstrap: parse_bootstrap(&config.network.bootstrap)?,
         role: Role::StorageNode,
         committee: committee.members().iter().map(|member| member.node).collect(),
+        nat: config.nat.clone(),
         limits: config.limits,
     })
 }

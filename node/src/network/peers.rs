@@ -138,6 +138,12 @@ impl Peers {
         }
     }
 
+    /// The connections with a peer.
+    pub(super) fn connections(&self, peer: &PeerId) -> usize {
+        let connections = self.connected.get(peer).map_or(0, |c| c.connections);
+        usize::try_from(connections).unwrap_or(usize::MAX)
+    }
+
     /// Notes what a peer said of itself.
     pub(super) fn introduced(&mut self, peer: &PeerId, mut introduction: Introduction) {
         if let Some(entry) = self.connected.get_mut(peer) {

@@ -95,6 +95,12 @@ impl EventLoop {
             self.connect(peer);
             return;
         }
+        if self.is_draining(peer) {
+            if self.requests.sent_to.contains_key(&peer) {
+                return;
+            }
+            self.close_circuits(peer);
+        }
         let requests = &mut self.requests;
         let load = requests.sent_to.entry(peer).or_default();
         let queue = requests.waiting.entry(peer).or_default();
