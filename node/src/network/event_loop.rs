@@ -271,8 +271,8 @@ impl EventLoop {
                 cause,
             } => {
                 tracing::debug!(%peer_id, ?cause, "connection closed");
-                self.on_nat_disconnected(peer_id, connection_id, num_established);
                 self.on_disconnected(peer_id, &endpoint, num_established);
+                self.on_nat_disconnected(peer_id, connection_id, num_established);
             }
             SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
                 tracing::debug!(%error, "dial failed");
@@ -355,6 +355,7 @@ impl EventLoop {
             self.refresh_scores();
             self.advance_awaiting();
             self.keep_relays(now);
+            self.retire_all_circuits();
         }
         self.start_held_lookups();
     }

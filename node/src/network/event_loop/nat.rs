@@ -87,7 +87,7 @@ impl Nat {
 }
 
 impl EventLoop {
-    /// Notes a connection. False if it was opened for a probe only, and is closed again.
+    /// Notes a connection. One that was opened for a probe only is closed again.
     pub(super) fn on_nat_connected(
         &mut self,
         peer: PeerId,
@@ -104,7 +104,10 @@ impl EventLoop {
     }
 
     pub(super) fn on_nat_disconnected(&mut self, peer: PeerId, id: ConnectionId, left: u32) {
-        self.nat.circuits.remove(&id);
+        if self.nat.circuits.remove(&id).is_some() && left > 0 {
+            // What waited for that goes directly now.
+            self.pump(peer);
+        }
         if left == 0 {
             self.nat.offers.remove(&peer);
             if let Some(probes) = self.swarm.behaviour_mut().nat.probes.as_mut() {
@@ -358,18 +361,26 @@ impl EventLoop {
         self.metrics.relays(reserved);
     }
 
-    /// Whether a peer's circuits are of no use any more, because there is a direct connection.
-    pub(super) fn is_draining(&self, peer: PeerId) -> bool {
-        let circuits = self.nat.circuits_with(peer).count();
-        circuits > 0 && self.peers.connections(&peer) > circuits
+    /// Closes the circuits that this peer opened to another, once there is a direct connection and
+    /// nothing is under way. True if requests have to wait for that: they could take the circuit.
+    pub(super) fn retires_circuits(&mut self, peer: PeerId) -> bool {
+        let circuits: Vec<_> = self.nat.circuits_with(peer).collect();
+        let is_direct = self.peers.connections(&peer) > circuits.len();
+        let own = circuits.iter().filter(|(_, own)| *own).map(|(id, _)| *id);
+        let own: Vec<_> = own.filter(|_| is_direct).collect();
+        if !self.is_under_way(&peer) {
+            for id in &own {
+                self.swarm.close_connection(*id);
+            }
+        }
+        !own.is_empty()
     }
 
-    /// Closes the circuits that this peer opened to another, once nothing is under way to it.
-    pub(super) fn close_circuits(&mut self, peer: PeerId) {
-        let own: Vec<_> =
-            self.nat.circuits_with(peer).filter(|(_, own)| *own).map(|(id, _)| id).collect();
-        for id in own {
-            self.swarm.close_connection(id);
+    /// The same for all peers.
+    pub(super) fn retire_all_circuits(&mut self) {
+        let peers: HashSet<_> = self.nat.circuits.values().map(|(peer, _)| *peer).collect();
+        for peer in peers {
+            self.retires_circuits(peer);
         }
     }
 }
