@@ -11,8 +11,10 @@
 
 mod blob_id;
 mod blob_status;
+mod committee;
 mod config;
 mod delete;
+mod epoch;
 mod exit;
 mod expiry;
 mod extend;
@@ -41,6 +43,7 @@ mod session;
 mod settings;
 pub mod size;
 mod stake;
+mod status_line;
 mod store;
 mod wallet;
 
@@ -149,16 +152,20 @@ enum Command {
     /// Give blobs names, and look names up
     #[command(subcommand)]
     Name(name::NameCommand),
-    /// Put WAL into a storage node's pool
+    /// Put WAL into a storage node's pool, or list what is there
     Stake(stake::StakeArgs),
     /// Take WAL out of a storage node's pool
     Unstake(stake::UnstakeArgs),
     /// Collect WAL that was unstaked long enough ago
     Withdraw(stake::WithdrawArgs),
+    /// Show the members of a committee, their shards, and how far these are
+    Committee(committee::CommitteeArgs),
+    /// Show the running epoch: when it ends, and what it waits for
+    Epoch(epoch::EpochArgs),
     /// Look at the ledger: status, blocks, transactions, accounts
     #[command(subcommand)]
     Ledger(ledger::LedgerCommand),
-    /// Run a storage node
+    /// Run a storage node, join and leave a swarm with it
     #[command(subcommand)]
     Node(node::NodeCommand),
     /// Make keys
@@ -240,9 +247,12 @@ impl Command {
             }
             Self::Wallet(wallet::WalletCommand::Send(_))
             | Self::Faucet(_)
-            | Self::Stake(_)
+            | Self::Stake(stake::StakeArgs { command: None, .. })
             | Self::Unstake(_) => {
                 "it may have been sent: look with `floe wallet history` before sending again".into()
+            }
+            Self::Node(node::NodeCommand::Leave(_)) => {
+                format!("what was unstaked stays so; watch on with: {command_line}")
             }
             _ => format!("begin again with: {command_line}"),
         }
@@ -255,6 +265,15 @@ impl Command {
             Self::Node(node::NodeCommand::Init(arguments)) => node::init(session, &arguments),
             Self::Node(node::NodeCommand::Run(arguments)) => {
                 with_runtime(node::run(session, *arguments))
+            }
+            Self::Node(node::NodeCommand::Join(arguments)) => {
+                with_runtime(node::join(session, *arguments))
+            }
+            Self::Node(node::NodeCommand::Leave(arguments)) => {
+                interruptible(session, node::leave(session, arguments))
+            }
+            Self::Node(node::NodeCommand::Status(arguments)) => {
+                interruptible(session, node::status(session, arguments))
             }
             Self::Info(arguments) => interruptible(session, info::run(session, arguments)),
             Self::Store(arguments) => interruptible(session, store::run(session, arguments)),
@@ -278,6 +297,10 @@ impl Command {
             Self::Withdraw(arguments) => {
                 interruptible(session, stake::withdraw(session, arguments))
             }
+            Self::Committee(arguments) => {
+                interruptible(session, committee::run(session, arguments))
+            }
+            Self::Epoch(arguments) => interruptible(session, epoch::run(session, arguments)),
             Self::Ledger(command) => interruptible(session, ledger::run(session, command)),
             Self::Config(command) => config::run(session, &command),
             Self::Completions(arguments) => manual::completions(&session.output, &arguments),
@@ -288,9 +311,11 @@ impl Command {
 
 fn start_log(globals: &Globals, command: &Command) -> Result<(), Failure> {
     let (level, format) = match command {
-        Command::Node(node::NodeCommand::Run(arguments)) => {
-            (LogLevel::Info, arguments.log_format())
+        Command::Node(command @ node::NodeCommand::Run(_)) => {
+            (LogLevel::Info, command.log_format())
         }
+        // Its status line says what goes on.
+        Command::Node(command) => (LogLevel::Warnings, command.log_format()),
         _ => (LogLevel::Warnings, LogFormat::Text),
     };
     let level = if globals.quiet { LogLevel::Errors } else { level.raised(globals.verbose) };

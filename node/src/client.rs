@@ -1,7 +1,7 @@
 //! The client: a light peer that stores and reads blobs and holds no shard.
 //!
-//! It joins the network through the bootstrap addresses, finds the members of the committee
-//! through Kademlia, and talks to them directly. What it believes is what it has verified: facts of
+//! It joins the network through the bootstrap addresses, finds the members of the running committee
+//! through Kademlia, and talks to them directly; nobody of the genesis need be there any more. What it believes is what it has verified: facts of
 //! the ledger against headers that a quorum signed, pair proofs against the blob id, rows against
 //! pair proofs or the digest table, confirmations against the committee's keys. What is to be done
 //! is decided by the pure machines of [`floe_protocol::transfer`] and [`floe_protocol::light`]; the
@@ -15,6 +15,8 @@
 
 mod download;
 mod error;
+mod health;
+mod holders;
 pub mod ledger;
 mod lifetime;
 mod status;
@@ -36,9 +38,11 @@ use floe_protocol::{
 use prometheus_client::registry::Registry;
 use tokio::{task::AbortHandle, time::timeout};
 
+use self::holders::HoldersCache;
 pub use self::{
     download::{BlobReader, ReadOptions},
     error::{ConnectError, LifetimeError, ReadError, StatusError, StoreError},
+    health::{LedgerHealth, LedgerVerdict},
     ledger::{LedgerClient, LedgerError},
     lifetime::{Deletion, Extension},
     status::{BlobStatus, MemberStatus},
@@ -112,12 +116,13 @@ pub struct Client {
     encoding: EncodingConfig,
     config: Arc<ClientConfig>,
     ledger: Arc<LedgerClient>,
+    holders: HoldersCache,
     _events: Arc<AbortOnDrop>,
 }
 
 /// Ends the tasks that take the network's events when the last client is gone.
 #[derive(Debug)]
-struct AbortOnDrop([AbortHandle; 2]);
+struct AbortOnDrop([AbortHandle; 3]);
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
@@ -162,9 +167,13 @@ impl Client {
         let genesis = Arc::new(config.network.genesis.clone());
         let (ledger, follow) =
             LedgerClient::start(network.clone(), inbound.headers, genesis, *light)?;
-        let events = Arc::new(AbortOnDrop([drain.abort_handle(), follow]));
+        let committees = tokio::spawn(ledger.clone().tell_committees());
+        let tasks = [drain.abort_handle(), follow, committees.abort_handle()];
+        let events = Arc::new(AbortOnDrop(tasks));
         let (config, ledger, encoding) = (Arc::new(config), Arc::new(ledger), committee.config());
-        let client = Self { network, parameters, encoding, config, ledger, _events: events };
+        let holders = HoldersCache::new();
+        let client =
+            Self { network, parameters, encoding, config, ledger, holders, _events: events };
         client.wait_for_a_peer(&bootstrap).await?;
         Ok(client)
     }

@@ -1,6 +1,9 @@
 //! Configuration of a storage node: one structure, every limit in it, units last.
 
-use std::path::{Path, PathBuf};
+use std::{
+    num::NonZeroU64,
+    path::{Path, PathBuf},
+};
 
 use floe_protocol::{consensus::Timeouts, genesis::NetworkFile};
 
@@ -37,6 +40,8 @@ pub struct NodeConfig {
     pub limits: NetworkLimits,
     /// Limits of the storage service.
     pub service: ServiceLimits,
+    /// Limits of moving and recovering what the node lacks.
+    pub repair: RepairLimits,
     /// How long consensus waits for others.
     pub timeouts: Timeouts,
     /// The wall clock: the machine's, unless that is known to be wrong, or is meant to be.
@@ -56,6 +61,15 @@ pub struct ServiceLimits {
     pub per_peer_max: usize,
     /// What a busy node asks others to wait.
     pub busy_retry_after_ms: u32,
+    /// Memory for slivers that were expanded for others, the next who asks being likely.
+    pub tree_cache_bytes: usize,
+    /// Bytes of slivers that are expanded in a second for all members of the committee; one of
+    /// them may have half of it.
+    pub member_symbol_bytes_per_second: u64,
+    /// The same for all others; one of them may have a quarter of it.
+    pub stranger_symbol_bytes_per_second: u64,
+    /// Bytes of stored slivers that are read again in a second, to look for damage.
+    pub scrub_bytes_per_second: u64,
 }
 
 impl Default for ServiceLimits {
@@ -69,6 +83,58 @@ impl Default for ServiceLimits {
             queue_max: 64,
             per_peer_max: 16,
             busy_retry_after_ms: 100,
+            tree_cache_bytes: 64 << 20,
+            member_symbol_bytes_per_second: 64 << 20,
+            stranger_symbol_bytes_per_second: 4 << 20,
+            scrub_bytes_per_second: 4 << 20,
+        }
+    }
+}
+
+/// Limits of moving and recovering what the node lacks.
+#[derive(Clone, Copy, Debug)]
+pub struct RepairLimits {
+    /// Bytes received in a second, on average. None: no limit.
+    pub bytes_per_second: Option<NonZeroU64>,
+    /// Bytes that all fetches may hold in memory. A fetch that needs more runs alone.
+    pub in_flight_bytes_max: u64,
+    /// Earlier holders and shards that one task copies from at a time.
+    pub moves_max: usize,
+    /// Blobs that one task recovers at a time.
+    pub recoveries_max: usize,
+    /// Tasks at a time, each with a few dozen blobs.
+    pub tasks_max: usize,
+    /// Blobs that wait for repair and are remembered; more are found again by a later scan.
+    pub blobs_max: usize,
+    /// How long the writer of a freshly certified blob is given to bring it.
+    pub grace_ms: u64,
+    /// Wait before a blob that failed is tried again; doubles with each failure.
+    pub retry_min_ms: u64,
+    /// The longest such wait.
+    pub retry_max_ms: u64,
+    /// Time for an answer.
+    pub answer_timeout_ms: u64,
+    /// Time that each MiB of it adds.
+    pub answer_timeout_per_mib_ms: u64,
+    /// How long a node that did not answer is not asked for what has moved.
+    pub away_ms: u64,
+}
+
+impl Default for RepairLimits {
+    fn default() -> Self {
+        Self {
+            bytes_per_second: NonZeroU64::new(64 << 20),
+            in_flight_bytes_max: 64 << 20,
+            moves_max: 4,
+            recoveries_max: 4,
+            tasks_max: 2,
+            blobs_max: 4_096,
+            grace_ms: 5_000,
+            retry_min_ms: 1_000,
+            retry_max_ms: 60_000,
+            answer_timeout_ms: 10_000,
+            answer_timeout_per_mib_ms: 5_000,
+            away_ms: 30_000,
         }
     }
 }
@@ -124,6 +190,7 @@ impl NodeConfig {
             nat: NatConfig::default(),
             limits: NetworkLimits::default(),
             service: ServiceLimits::default(),
+            repair: RepairLimits::default(),
             timeouts: Timeouts::WAN,
             clock: Clock::SYSTEM,
         }

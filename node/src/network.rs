@@ -34,6 +34,7 @@ mod limiter;
 mod metrics;
 mod nat;
 mod peers;
+mod published;
 mod reachability;
 mod sockets;
 #[cfg(test)]
@@ -236,6 +237,27 @@ impl Network {
         if let Some(peer) = peer_id(&node) {
             // If the network has stopped there is nothing left to remember them.
             drop(self.commands.send(Command::AddAddresses(peer, addresses)).await);
+        }
+    }
+
+    /// Tells the network who the committee is: the nodes that bypass its limits, are trusted to show
+    /// the way, and are kept connected. Everybody else becomes a stranger, without losing
+    /// connections that are there. A member passes those that it needs: of the running epoch, of
+    /// the one before and of the next one as soon as that is selected.
+    pub async fn set_committee(&self, members: Vec<NodeId>) {
+        let others = members.iter().filter(|node| **node != self.local).filter_map(peer_id);
+        let (others, is_member) = (others.collect(), members.contains(&self.local));
+        // If the network has stopped there is no committee to keep up with.
+        drop(self.commands.send(Command::SetCommittee { others, is_member }).await);
+    }
+
+    /// Tells the network where a node says publicly that it is, in place of what it said before.
+    /// Such addresses are nobody's but a stranger's word: those are left out that name another
+    /// peer, no IP address, or a place nearer than this node itself listens at; and no target is
+    /// dialled for them more often than [`NetworkLimits::published_dials_per_ip_max`] allows.
+    pub async fn set_published(&self, node: NodeId, addresses: Vec<Multiaddr>) {
+        if let Some(peer) = peer_id(&node).filter(|_| node != self.local) {
+            drop(self.commands.send(Command::SetPublished(peer, addresses)).await);
         }
     }
 

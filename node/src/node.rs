@@ -3,13 +3,21 @@
 //! Start order: key lock, store, network, services. Shutdown is the reverse: services finish what
 //! they are answering, the network closes its connections, ledger and store are written and closed.
 
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::{Arc, atomic::AtomicU64},
+};
 
-use floe_protocol::{committee::Committee, genesis::GenesisError, keys::NodeId, message::Limits};
+use floe_protocol::{
+    encoding::EncodingConfig,
+    genesis::GenesisError,
+    keys::NodeId,
+    message::{Limits, RepairStatus},
+};
 use floe_storage::{LedgerStoreConfig, OpenError, Store, StoreConfig, Usage};
 use prometheus_client::registry::Registry;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     task::{JoinHandle, JoinSet, spawn_blocking},
 };
 use tokio_util::sync::CancellationToken;
@@ -17,11 +25,18 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::NodeConfig,
     key_file::{KeyFileError, KeyLock, NodeKeys, journal_dir},
-    network::{self, Inbound, Multiaddr, Network, NetworkConfig, NetworkError, PeersView, Role},
+    network::{
+        self, Inbound, InboundRequest, Multiaddr, Network, NetworkConfig, NetworkError, PeersView,
+        Role,
+    },
     service::{
         address_book, block_sync,
         ledger::{self, Chain, ChainError, Ledger, LedgerThread, Started},
-        queries, storage_node, transactions,
+        membership,
+        queries::{self, Query},
+        readiness, repair,
+        storage_node::{self, BlobLocks},
+        transactions,
     },
 };
 
@@ -72,6 +87,7 @@ pub struct NodeHandle {
     network_task: JoinHandle<()>,
     ledger: Ledger,
     ledger_thread: LedgerThread,
+    repair: watch::Receiver<RepairStatus>,
     _key_lock: KeyLock,
 }
 
@@ -89,20 +105,32 @@ impl Node {
         let key_path = config.paths.key.clone();
         let keys = NodeKeys::open(&key_path)?;
         let key_lock = KeyLock::take(&key_path)?;
-        let committee = config.network.genesis.committee()?;
         let id = keys.node.public();
         let store = open_store(&config, id).await?;
         let chain = open_chain(&config, id).await?;
 
         let mut registry = Registry::default();
-        let network_config = network_config(&config, &keys, &committee)?;
+        let members = membership::members(&chain.state, chain.store.as_ref());
+        let members = members.map_err(ChainError::from)?.into_iter().collect();
+        let encoding = chain.state.committee().config();
+        let network_config = network_config(&config, &keys, (encoding, members))?;
         let (network, inbound, network_task) =
             network::start(network_config, &mut registry).await?;
         address_book::restore(&store, &network).await;
 
         let cancel = CancellationToken::new();
-        let parts = Parts { config, keys, store: store.clone(), network: network.clone(), chain };
-        let (services, ledger, ledger_thread) = spawn_services(parts, inbound, &cancel)?;
+        let metrics = storage_node::Metrics::register(&mut registry);
+        let progress = repair::Progress::register(&mut registry);
+        let repair = progress.watch();
+        let parts = Parts {
+            config,
+            keys,
+            store: store.clone(),
+            network: network.clone(),
+            metrics,
+            progress,
+        };
+        let (services, ledger, ledger_thread) = spawn_services(parts, chain, inbound, &cancel)?;
         tracing::info!(node = %id, addresses = ?network.listen_addresses(), "node is up");
         Ok(NodeHandle {
             id,
@@ -114,6 +142,7 @@ impl Node {
             network_task,
             ledger,
             ledger_thread,
+            repair,
             _key_lock: key_lock,
         })
     }
@@ -142,6 +171,17 @@ impl NodeHandle {
     #[must_use]
     pub const fn ledger(&self) -> &Ledger {
         &self.ledger
+    }
+
+    /// Its network layer.
+    pub(crate) const fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// How far it has come with moving and recovering what it lacks, now and after every change.
+    #[must_use]
+    pub fn repair(&self) -> watch::Receiver<RepairStatus> {
+        self.repair.clone()
     }
 
     /// What its store holds.
@@ -200,15 +240,17 @@ struct Parts {
     keys: NodeKeys,
     store: Store,
     network: Network,
-    chain: Chain,
+    metrics: storage_node::Metrics,
+    progress: repair::Progress,
 }
 
 fn spawn_services(
     parts: Parts,
+    chain: Chain,
     inbound: Inbound,
     cancel: &CancellationToken,
 ) -> Result<(JoinSet<()>, Ledger, LedgerThread), NodeError> {
-    let Parts { config, keys, store, network, chain } = parts;
+    let Parts { config, keys, store, network, .. } = &parts;
     let mut services = JoinSet::new();
     let Inbound { requests, transactions, consensus, headers } = inbound;
     let (ledger, ledger_thread) = start_ledger(
@@ -234,24 +276,65 @@ fn spawn_services(
         transactions,
         cancel: cancel.clone(),
     }));
+    services.spawn(membership::run(ledger.clone(), network.clone(), cancel.clone()));
     services.spawn(block_sync::run(block_sync::Args {
         ledger: ledger.clone(),
         network: network.clone(),
         headers,
         cancel: cancel.clone(),
     }));
-    services.spawn(storage_node::run(storage_node::Args {
+    services.spawn(readiness::run(readiness::Args {
         ledger: ledger.clone(),
-        keys,
-        store: store.clone(),
         network: network.clone(),
-        requests,
-        queries,
-        limits: config.service,
+        key: keys.node.clone(),
+        clock: config.clock,
         cancel: cancel.clone(),
     }));
     services.spawn(address_book::run(store.clone(), network.clone(), cancel.clone()));
+    spawn_storage(&mut services, parts, &ledger, (requests, queries), cancel);
     Ok((services, ledger, ledger_thread))
+}
+
+/// Starts what keeps slivers: the service that answers for them, and the one that fetches what
+/// this node lacks.
+fn spawn_storage(
+    services: &mut JoinSet<()>,
+    parts: Parts,
+    ledger: &Ledger,
+    (requests, queries): (mpsc::Receiver<InboundRequest>, mpsc::Sender<Query>),
+    cancel: &CancellationToken,
+) {
+    let Parts { config, keys, store, network, metrics, progress } = parts;
+    let (locks, missing) = (Arc::new(BlobLocks::default()), Arc::new(Notify::new()));
+    let status = progress.watch();
+    services.spawn(repair::run(repair::Args {
+        ledger: ledger.clone(),
+        keys: keys.clone(),
+        store: store.clone(),
+        network: network.clone(),
+        locks: Arc::clone(&locks),
+        missing: Arc::clone(&missing),
+        progress,
+        limits: config.repair,
+        clock: config.clock,
+        cancel: cancel.clone(),
+    }));
+    services.spawn(storage_node::run(storage_node::Args {
+        ledger: ledger.clone(),
+        keys,
+        store,
+        network,
+        locks,
+        repair: status,
+        requests,
+        queries,
+        limits: config.service,
+        clock: config.clock,
+        missing,
+        scrubbed: Arc::new(AtomicU64::new(0)),
+        metrics,
+        cancel: cancel.clone(),
+    }));
 }
 
 /// Starts the ledger's thread, and a task that ends when it does.
@@ -301,17 +384,17 @@ async fn open_store(config: &NodeConfig, node: NodeId) -> Result<Store, NodeErro
 fn network_config(
     config: &NodeConfig,
     keys: &NodeKeys,
-    committee: &Committee,
+    (encoding, members): (EncodingConfig, Vec<NodeId>),
 ) -> Result<NetworkConfig, NodeError> {
     Ok(NetworkConfig {
         key: keys.node.clone(),
         chain: config.network.genesis.chain_id(),
-        messages: Limits::new(committee.config()),
+        messages: Limits::new(encoding),
         listen: config.listen.clone(),
         external: config.external.clone(),
         bootstrap: parse_bootstrap(&config.network.bootstrap)?,
         role: Role::StorageNode,
-        committee: committee.members().iter().map(|member| member.node).collect(),
+        committee: members,
         nat: config.nat.clone(),
         limits: config.limits,
     })

@@ -6,7 +6,10 @@ pub(crate) mod block_sync;
 mod judging;
 mod lane;
 pub(crate) mod ledger;
+pub(crate) mod membership;
 pub(crate) mod queries;
+pub(crate) mod readiness;
+pub(crate) mod repair;
 pub(crate) mod storage_node;
 pub(crate) mod transactions;
 

@@ -12,6 +12,8 @@ mod aggregate;
 mod assignment;
 mod quorum;
 
+use std::collections::BTreeMap;
+
 use borsh::{BorshDeserialize, BorshSerialize};
 
 use crate::{
@@ -24,7 +26,7 @@ use crate::{
 
 pub(crate) use self::aggregate::{Aggregate, AggregateError};
 pub use self::{
-    assignment::{Candidate, award_shards, shard_cap},
+    assignment::{Candidate, award_shards, reassign, shard_cap},
     quorum::QuorumTracker,
 };
 
@@ -116,6 +118,42 @@ impl Committee {
     #[must_use]
     pub fn in_epoch(&self, epoch: Epoch) -> Self {
         Self { epoch, ..self.clone() }
+    }
+
+    /// The committee of `epoch` after this one: shards by the candidates' stakes, with the fewest
+    /// moves. `returning` names, per shard, who takes it back if it is a candidate. Members are
+    /// those who get a shard.
+    ///
+    /// # Errors
+    /// [`CommitteeError::Cap`]: the candidates cannot carry all shards under the cap.
+    pub fn reassigned(
+        &self,
+        epoch: Epoch,
+        candidates: &[Candidate],
+        returning: &[Option<NodeId>],
+    ) -> Result<Self, CommitteeError> {
+        let holder = |holder: &u16| self.members[usize::from(*holder)].node;
+        let previous: Vec<_> = self.holders.iter().map(holder).collect();
+        let next = reassign(&previous, candidates, returning)?;
+        let mut members = BTreeMap::<NodeId, Vec<ShardIndex>>::new();
+        for (shard, node) in (0_u16..).zip(&next) {
+            members.entry(*node).or_default().push(ShardIndex::new(shard));
+        }
+        let mut with_keys = Vec::with_capacity(members.len());
+        for candidate in candidates {
+            if let Some(shards) = members.remove(&candidate.node) {
+                let (node, bls_key) = (candidate.node, candidate.bls_key);
+                with_keys.push(Member { node, bls_key, shards });
+            }
+        }
+        with_keys.sort_by_key(|member| member.node);
+        let mut holders = vec![0; next.len()];
+        for (position, member) in (0_u16..).zip(&with_keys) {
+            for shard in &member.shards {
+                holders[shard.as_usize()] = position;
+            }
+        }
+        Ok(Self { epoch, config: self.config, members: with_keys, holders })
     }
 
     /// The layout: epoch (u64 LE), `n_shards` (u16 LE), members (u32 LE count; node key, BLS key,

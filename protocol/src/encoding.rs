@@ -32,6 +32,7 @@ mod digest_table;
 mod encoder;
 mod expansion;
 mod extension;
+mod lines;
 mod parallel;
 mod recovery;
 mod reed_solomon;
@@ -45,6 +46,7 @@ pub use config::{
 pub use decoder::{DecodeError, assemble, decode_from_secondaries, decode_rows};
 pub use digest_table::{DigestTable, TableError};
 pub use encoder::{EncodedBlob, blob_id, encode};
+pub(crate) use lines::lines_of_rows;
 pub(crate) use recovery::decode_line;
 pub use recovery::{
     ProvenSymbol, RecoverError, SymbolError, recover, recover_primary, recover_secondary,

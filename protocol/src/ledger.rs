@@ -25,6 +25,7 @@ mod key;
 mod operation;
 mod overlay;
 mod parameters;
+mod pool;
 mod pricing;
 mod readiness;
 mod record;
@@ -51,11 +52,13 @@ pub use self::{
         NodeIdentity, NodeSettings, Operation, SystemOperation,
     },
     parameters::LedgerParameters,
+    pool::StakeWorth,
     pricing::{UNIT_BYTES, billed_units},
     readiness::{NodeReady, ShardsReady},
     record::{
-        Account, Blob, BlobState, Certified, EpochRecord, Name, Node, Payment, Pool, Presence,
-        Prices, Record, Registration, ShardRecord, Stake, Summary, Supply, Unbonding,
+        Account, Attendance, Blob, BlobState, Certified, EpochRecord, Incoming, Name, Node,
+        Payment, Pool, Presence, Prices, Rate, Record, Registration, ShardRecord, Stake, Summary,
+        Supply, Terms, Unbonding,
     },
     state::{Executed, LoadError, Outcome, Proposal, State, Tip},
     store::{MemoryStore, ReadError, StateChange, StateReader, VersionedValue},

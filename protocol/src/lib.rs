@@ -40,8 +40,10 @@ pub mod light;
 pub mod mempool;
 pub mod merkle;
 pub mod message;
+pub mod migration;
 pub mod pace;
 pub mod registration;
+pub mod repair;
 #[cfg(any(test, feature = "test-support"))]
 pub mod test_support;
 pub mod transfer;

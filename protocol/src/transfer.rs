@@ -16,6 +16,7 @@ mod upload;
 pub use self::{
     download::{
         Download, DownloadConfig, DownloadFailure, DownloadInput, DownloadOutput, SliverFault,
+        Sources,
     },
     store_plan::{StorePlan, StorePlanError, Wanted},
     upload::{Ask, MemberFailure, Upload, UploadConfig, UploadFailure, UploadInput, UploadOutput},

@@ -58,7 +58,9 @@ fn chain_id_by_hand(genesis: &Genesis) -> ChainId {
         parts.push(number.to_le_bytes().to_vec());
     }
     parts.push(ledger.equivocation_slash_bps.to_le_bytes().to_vec());
-    for amount in [ledger.fee_per_operation, ledger.storage_price, ledger.write_price] {
+    for amount in
+        [ledger.min_stake, ledger.fee_per_operation, ledger.storage_price, ledger.write_price]
+    {
         parts.push(frost(amount));
     }
     parts.push(ledger.capacity_units.to_le_bytes().to_vec());
@@ -112,7 +114,7 @@ type Change = fn(&mut Genesis, NodeId);
 fn every_field_changes_the_chain_id() {
     let original = genesis(5, 7);
     let key = KeyPair::from_seed([9; 32]).public();
-    let changes: [(&str, Change); 18] = [
+    let changes: [(&str, Change); 19] = [
         ("name", |genesis, _| genesis.name.push('x')),
         ("shards", |genesis, _| genesis.n_shards = 8),
         ("limit", |genesis, _| genesis.max_blob_bytes -= 1),
@@ -136,6 +138,7 @@ fn every_field_changes_the_chain_id() {
         ("faucet", |genesis, _| genesis.faucet.as_mut().unwrap().seed = Hash::ZERO),
         ("epoch", |genesis, _| genesis.ledger.epoch_ms += 1),
         ("slash", |genesis, _| genesis.ledger.equivocation_slash_bps += 1),
+        ("min stake", |genesis, _| genesis.ledger.min_stake = Amount::from_wal(101)),
         ("capacity", |genesis, _| genesis.ledger.capacity_units += 1),
     ];
     let mut ids = vec![original.chain_id()];

@@ -131,6 +131,21 @@ impl Blobs {
         Ok(freed > 0)
     }
 
+    /// Removes whatever `stage` removes of the blob, in one step; its record stays. Whether there
+    /// was anything.
+    pub(crate) fn remove_beside(
+        &self,
+        blob: &BlobId,
+        stage: impl FnOnce(&mut Batch, &BlobId) -> Result<u64, StorageError>,
+    ) -> Result<bool, StorageError> {
+        let _lock = self.lock(blob);
+        let mut batch = Batch::default();
+        let freed = stage(&mut batch, blob)?;
+        batch.commit()?;
+        self.space.release(freed);
+        Ok(freed > 0)
+    }
+
     /// Whether there is a record of `blob`.
     pub(crate) fn has(&self, blob: &BlobId) -> Result<bool, StorageError> {
         Ok(self.blobs.get(blob.as_bytes())?.is_some())

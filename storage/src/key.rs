@@ -30,6 +30,16 @@ pub(crate) fn pair(shard: ShardIndex, blob: &BlobId) -> PairKey {
     key
 }
 
+/// The lowest key of a pair of `shard`.
+pub(crate) fn first_pair(shard: ShardIndex) -> PairKey {
+    pair(shard, &BlobId::new([0; HASH_BYTES]))
+}
+
+/// The highest key of a pair of `shard`.
+pub(crate) fn last_pair(shard: ShardIndex) -> PairKey {
+    pair(shard, &BlobId::new([u8::MAX; HASH_BYTES]))
+}
+
 /// Shard and blob of a pair's key.
 pub(crate) fn parse_pair(key: &[u8]) -> Option<(ShardIndex, BlobId)> {
     let (shard, blob) = key.split_first_chunk::<2>()?;

@@ -71,7 +71,7 @@ mod volume;
 mod volumes;
 mod vote_journal;
 
-use std::{fs::File, path::PathBuf, sync::Arc};
+use std::{fs::File, ops::Bound, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 use floe_protocol::{
@@ -96,6 +96,7 @@ use crate::{
     blobs::Blobs,
     database::Database,
     group_commit::GroupCommit,
+    key::PairKey,
     opening::Opened,
     pair_proofs::PairProofs,
     peers::Peers,
@@ -257,8 +258,8 @@ impl Store {
         for shard in (0..n_shards).map(ShardIndex::new) {
             was_there |= tables.slivers.purge(&key::pair(shard, blob))?;
         }
-        let rows =
-            |batch: &mut _, blob: &_| tables.pair_proofs.stage_removal(batch, blob, n_shards);
+        let shards = (0..n_shards).map(ShardIndex::new);
+        let rows = |batch: &mut _, blob: &_| tables.pair_proofs.stage_removal(batch, blob, shards);
         was_there |= tables.blobs.remove(blob, rows)?;
         Ok(was_there)
     }
@@ -320,6 +321,61 @@ impl Store {
     /// [`StorageError`], always fatal.
     pub fn delete_pair(&self, shard: ShardIndex, blob: &BlobId) -> Result<bool, StorageError> {
         self.tables.slivers.delete(&key::pair(shard, blob))
+    }
+
+    /// Removes what is kept of a pair, damaged and unfinished ones too, then its proof; whether
+    /// there was anything. The blob's record stays, even if nothing else of the blob does. The
+    /// caller sees to it that nothing of the pair is put meanwhile.
+    ///
+    /// # Errors
+    /// [`StorageError`], always fatal.
+    pub fn remove_pair(&self, shard: ShardIndex, blob: &BlobId) -> Result<bool, StorageError> {
+        let tables = &self.tables;
+        let was_there = tables.slivers.purge(&key::pair(shard, blob))?;
+        let proof =
+            |batch: &mut _, blob: &_| tables.pair_proofs.stage_removal(batch, blob, [shard]);
+        Ok(tables.blobs.remove_beside(blob, proof)? || was_there)
+    }
+
+    /// Pairs of which something is kept, damaged ones too, which [`Self::has_pair`] tells apart: at
+    /// most `max` behind `after`, by shard and then by blob id.
+    ///
+    /// # Errors
+    /// [`StorageError`], always fatal.
+    pub fn pairs(
+        &self,
+        after: Option<(ShardIndex, BlobId)>,
+        max: usize,
+    ) -> Result<Vec<(ShardIndex, BlobId)>, StorageError> {
+        let after = after.map(|(shard, blob)| key::pair(shard, &blob));
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.pairs_in((start, Bound::Unbounded), max)
+    }
+
+    /// The same of one shard: at most `max` blobs behind `after`, in the order of their ids.
+    ///
+    /// # Errors
+    /// [`StorageError`], always fatal.
+    pub fn pairs_of(
+        &self,
+        shard: ShardIndex,
+        after: Option<&BlobId>,
+        max: usize,
+    ) -> Result<Vec<BlobId>, StorageError> {
+        let after = after.map(|blob| key::pair(shard, blob));
+        let start = after.map_or(Bound::Included(key::first_pair(shard)), Bound::Excluded);
+        let end = Bound::Included(key::last_pair(shard));
+        let pairs = self.pairs_in((start, end), max)?;
+        Ok(pairs.into_iter().map(|(_, blob)| blob).collect())
+    }
+
+    fn pairs_in(
+        &self,
+        range: (Bound<PairKey>, Bound<PairKey>),
+        max: usize,
+    ) -> Result<Vec<(ShardIndex, BlobId)>, StorageError> {
+        let keys = self.tables.slivers.keys(range, max)?;
+        Ok(keys.iter().filter_map(|key| key::parse_pair(key)).collect())
     }
 
     /// Returns when everything written before the call is durable. Callers at the same time share

@@ -85,17 +85,16 @@ impl PairProofs {
         Ok(change)
     }
 
-    /// Adds the removal of the proofs in shards below `n_shards` to `batch`; the bytes that they
-    /// count.
+    /// Adds the removal of the proofs in these shards to `batch`; the bytes that they count.
     pub(crate) fn stage_removal(
         &self,
         batch: &mut Batch,
         blob: &BlobId,
-        n_shards: u16,
+        shards: impl IntoIterator<Item = ShardIndex>,
     ) -> Result<u64, StorageError> {
         let mut freed = 0;
-        for shard in 0..n_shards {
-            let key = key::pair(ShardIndex::new(shard), blob);
+        for shard in shards {
+            let key = key::pair(shard, blob);
             if let Some(old) = self.proofs.get(&key)? {
                 batch.remove(&self.proofs, &key);
                 freed += row_bytes(key.len(), old.len());

@@ -19,6 +19,7 @@
 use std::{
     collections::BTreeSet,
     mem,
+    ops::Bound,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -240,6 +241,16 @@ impl Slivers {
             self.volumes.remove_empty()?;
         }
         Ok(Some(record))
+    }
+
+    /// The first `max` pairs of a range of which anything is kept, complete or not.
+    pub(crate) fn keys(
+        &self,
+        range: (Bound<PairKey>, Bound<PairKey>),
+        max: usize,
+    ) -> Result<Vec<PairKey>, StorageError> {
+        let rows = self.records.range::<PairKey, _>(range).take(max);
+        rows.map(|row| Ok(self.parse_row(row?)?.0)).collect()
     }
 
     /// Removes the volumes in which nothing lives.

@@ -20,6 +20,7 @@ use crate::{
     current,
     demo::{self, DemoArgs},
     report,
+    scenario::{self, ScenarioCommand},
     up::{self, StopSignals, UpArgs},
 };
 
@@ -31,7 +32,8 @@ use crate::{
     after_help = "Examples:\n  floe-testnet demo                    see a file survive the loss of 4 of 7 nodes\n  \
                   floe-testnet up                      run 7 nodes until Ctrl-C\n  \
                   floe-testnet up --dir ~/swarm        the same, and keep keys and data\n  \
-                  floe-testnet kill 3                  kill a node of the running swarm\n\n\
+                  floe-testnet kill 3                  kill a node of the running swarm\n  \
+                  floe-testnet scenario churn          nodes come, go and die over 6 epochs\n\n\
                   Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted"
 )]
 struct Cli {
@@ -56,6 +58,9 @@ enum Subcommands {
     /// Measure, and measure what bounds it
     #[command(subcommand)]
     Bench(BenchCommand),
+    /// Let nodes come, go and die over several epochs, and check what must hold
+    #[command(subcommand)]
+    Scenario(ScenarioCommand),
     /// Run one node of a swarm
     #[command(hide = true)]
     NodeProcess(ProcessArgs),
@@ -171,6 +176,7 @@ impl Subcommands {
             Self::Demo(args) => args.json,
             Self::Bench(BenchCommand::StoreRead(args)) => args.json,
             Self::Bench(BenchCommand::Ledger(args)) => args.json,
+            Self::Scenario(command) => command.json(),
             Self::Up(_) | Self::NodeProcess(_) => false,
         }
     }
@@ -202,6 +208,9 @@ async fn run(command: Subcommands) -> anyhow::Result<End> {
         }
         Subcommands::Bench(BenchCommand::Ledger(args)) => {
             return until_interrupted(Box::pin(bench::ledger::run(&args))).await;
+        }
+        Subcommands::Scenario(command) => {
+            return until_interrupted(Box::pin(scenario::run(&command))).await;
         }
         Subcommands::NodeProcess(args) => run_node_process(args).await?,
     }

@@ -2,11 +2,13 @@
 //!
 //! [`Cluster::builder`] creates a swarm or starts an existing one from its directory. Each node
 //! can be stopped in order, killed, and started again; the swarm tells how it is doing. `in_process`
-//! and `process` run one node each way, `files` knows the directory, `status` sums up.
+//! and `process` run one node each way, `volunteers` has nodes join and leave, `files` knows the
+//! directory, `status` sums up.
 //!
 //! Nodes are told one address to join through, that of node 0 (of another running one if it is
 //! down), and find each other through Kademlia, as they would anywhere. Clients are given all
-//! addresses. Node `i` is member `i` of the committee.
+//! addresses. Nodes 0, 1 and so on are the members of the genesis, in the order of their ids; those
+//! that join later are counted on (`volunteers`). Who is in the committee changes with the epochs.
 //!
 //! Invariants: a call that returns has taken effect; no node is ended that this cluster did not
 //! start; dropping a cluster kills its nodes, [`Cluster::shutdown`] stops them in order.
@@ -17,8 +19,14 @@ mod in_process;
 mod process;
 mod sink;
 mod status;
+mod volunteers;
 
-use std::{fs::File, path::Path, time::Duration};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context, anyhow, bail};
 use floe_node::{Client, NodeHandle, client::ClientConfig};
@@ -35,6 +43,7 @@ pub use self::{
     builder::ClusterBuilder,
     files::extra_account_key,
     status::{NodeState, NodeSummary, SwarmStatus},
+    volunteers::{reach_epoch, wait_for_epoch},
 };
 use self::{builder::Options, files::SwarmFiles, in_process::InProcessNode, process::ProcessNode};
 pub(crate) use self::{
@@ -51,7 +60,7 @@ pub struct Cluster {
     options: Options,
     files: SwarmFiles,
     network: NetworkFile,
-    committee: Committee,
+    genesis_committee: Committee,
     wallet: KeyPair,
     nodes: Vec<Slot>,
     // Last, so that they outlive the nodes.
@@ -67,6 +76,16 @@ struct Slot {
     running: Option<Running>,
     /// Where it listens, or did last.
     addresses: Vec<String>,
+    /// Whether its disk was emptied, so that it must be told to start all the same.
+    emptied: bool,
+}
+
+impl Slot {
+    /// A place for a node that does not run yet.
+    const fn new(id: NodeId) -> Self {
+        let state = NodeState::Stopped;
+        Self { id, state, running: None, addresses: Vec::new(), emptied: false }
+    }
 }
 
 #[derive(Debug)]
@@ -89,10 +108,19 @@ impl Cluster {
         &self.network
     }
 
-    /// The committee.
+    /// The committee of the genesis: that of the first epoch.
     #[must_use]
     pub const fn committee(&self) -> &Committee {
-        &self.committee
+        &self.genesis_committee
+    }
+
+    /// The committee of the newest epoch that a running node knows of.
+    #[must_use]
+    pub fn running_committee(&self) -> Arc<Committee> {
+        let running = self.nodes.iter().filter_map(|slot| slot.running.as_ref());
+        let known = running.filter_map(Running::committee);
+        let newest = known.max_by_key(|committee| committee.epoch());
+        newest.unwrap_or_else(|| Arc::new(self.genesis_committee.clone()))
     }
 
     /// The key of the account that the genesis funds: it pays for what is stored, and is also every
@@ -106,6 +134,12 @@ impl Cluster {
     #[must_use]
     pub fn dir(&self) -> &Path {
         self.files.dir()
+    }
+
+    /// The directory of a node.
+    #[must_use]
+    pub fn node_dir(&self, node: usize) -> PathBuf {
+        self.files.node(node)
     }
 
     /// Number of nodes, running or not.
@@ -140,13 +174,14 @@ impl Cluster {
         self.nodes[node].id
     }
 
-    /// The weight of a node: its shards.
+    /// The weight of a node: its shards in the running committee, as far as running nodes know.
     ///
     /// # Panics
     /// If there is no such node.
     #[must_use]
     pub fn weight(&self, node: usize) -> u16 {
-        self.committee.members()[node].weight()
+        let committee = self.running_committee();
+        committee.member(&self.nodes[node].id).map_or(0, |member| member.weight())
     }
 
     /// Whether a node runs.
@@ -242,7 +277,8 @@ impl Cluster {
         .with_context(|| format!("node {node} could not be killed"))
     }
 
-    /// Waits until every running node is connected with every other one.
+    /// Waits until every running node is connected with every other one. Of two that have both
+    /// joined later, neither need know the other.
     ///
     /// # Errors
     /// If that takes longer than a minute: who lacks whom.
@@ -252,17 +288,19 @@ impl Cluster {
             nodes.filter_map(|(node, slot)| Some((node, slot, slot.running.as_ref()?)))
         };
         let others = |node| {
-            let others = running().filter(move |(other, ..)| *other != node);
+            let others = running().filter(move |(other, ..)| self.meet(node, *other));
             others.map(|(_, slot, _)| slot.id).collect::<Vec<_>>()
         };
         let waits = running().map(|(node, _, running)| running.wait_connected(others(node)));
         if timeout(CONNECT_DEADLINE, join_all(waits)).await.is_ok() {
             return Ok(());
         }
-        let lacks = running().find_map(|(node, _, running)| {
-            let connected = running.connected();
-            let mut others = running_others(&self.nodes, node);
-            others.retain(|other| !connected.contains(&self.nodes[*other].id));
+        let lacks = running().find_map(|(node, _, this)| {
+            let connected = this.connected();
+            let lacks = |other: &usize| {
+                self.meet(node, *other) && !connected.contains(&self.nodes[*other].id)
+            };
+            let others: Vec<_> = running().map(|(other, ..)| other).filter(lacks).collect();
             (!others.is_empty()).then_some((node, others))
         });
         match lacks {
@@ -327,21 +365,25 @@ impl Cluster {
         self.wait_connected().await
     }
 
+    /// Whether two nodes are to be connected with each other.
+    fn meet(&self, node: usize, other: usize) -> bool {
+        let founders = self.network.genesis.members.len();
+        node != other && (node < founders || other < founders)
+    }
+
     async fn launch(&self, node: usize, bootstrap: Vec<String>) -> anyhow::Result<Running> {
         let network = NetworkFile { genesis: self.network.genesis.clone(), bootstrap };
         let listen = self.files.listen(node, self.options.quic);
         let launched = if self.options.processes {
             let network = self.files.write_node_network(node, &network)?;
             let dir = self.files.node(node);
-            ProcessNode::start(
-                &self.options,
-                &ProcessArgs::new(&self.options, dir, network, listen),
-            )
-            .await
-            .map(Running::Process)
+            let mut arguments = ProcessArgs::new(&self.options, dir, network, listen);
+            arguments.repair = self.nodes[node].emptied;
+            ProcessNode::start(&self.options, &arguments).await.map(Running::Process)
         } else {
-            let config =
-                self.options.node_config(node, &self.files.node(node), network, &listen)?;
+            let dir = self.files.node(node);
+            let mut config = self.options.node_config(node, &dir, network, &listen)?;
+            config.accept_empty |= self.nodes[node].emptied;
             InProcessNode::start(node, config, self.options.sinks).await.map(Running::InProcess)
         };
         launched.with_context(|| format!("node {node} did not start"))
@@ -354,7 +396,8 @@ impl Cluster {
         };
         self.files.remember_ports(node, &addresses)?;
         let slot = &mut self.nodes[node];
-        *slot = Slot { id: slot.id, state: NodeState::Running, running: Some(running), addresses };
+        let (id, state, emptied) = (slot.id, NodeState::Running, false);
+        *slot = Slot { id, state, running: Some(running), addresses, emptied };
         Ok(())
     }
 
@@ -398,17 +441,22 @@ impl Running {
         }
     }
 
+    /// The committee of the epoch that the node is in.
+    fn committee(&self) -> Option<Arc<Committee>> {
+        match self {
+            Self::InProcess(running) => {
+                Some(Arc::clone(running.handle()?.ledger().state().borrow().committee()))
+            }
+            Self::Process(running) => running.committee(),
+        }
+    }
+
     async fn failed(&mut self) -> anyhow::Error {
         match self {
             Self::InProcess(running) => running.failed().await,
             Self::Process(running) => running.failed().await,
         }
     }
-}
-
-fn running_others(nodes: &[Slot], node: usize) -> Vec<usize> {
-    let running = |other: &usize| *other != node && nodes[*other].running.is_some();
-    (0..nodes.len()).filter(running).collect()
 }
 
 /// A path as one word of a shell's command line.

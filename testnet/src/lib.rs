@@ -29,6 +29,7 @@
 
 pub mod cli;
 pub mod cluster;
+pub mod scenario;
 
 mod bench;
 mod control;

@@ -1,9 +1,9 @@
 //! The command `up`: a swarm that runs until it is told to stop, and takes commands meanwhile.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context;
-use floe_protocol::ledger::AccountId;
+use floe_protocol::ledger::{AccountId, LedgerParameters};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
@@ -25,6 +25,9 @@ pub(crate) struct UpArgs {
     /// Without it the swarm lives in a temporary directory that is removed at the end
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
+    /// Duration of an epoch of a new swarm [default: 1day]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    epoch: Option<Duration>,
     /// One process per node instead of all in this one
     #[arg(long)]
     processes: bool,
@@ -33,9 +36,18 @@ pub(crate) struct UpArgs {
     quic: bool,
 }
 
+/// The usual rules with epochs of this duration.
+pub(crate) fn with_epoch(epoch: Duration) -> LedgerParameters {
+    let epoch_ms = u64::try_from(epoch.as_millis()).unwrap_or(u64::MAX);
+    LedgerParameters { epoch_ms, ..LedgerParameters::default() }
+}
+
 impl UpArgs {
     fn builder(&self) -> ClusterBuilder {
         let mut builder = Cluster::builder().processes(self.processes).quic(self.quic);
+        if let Some(epoch) = self.epoch {
+            builder = builder.ledger(with_epoch(epoch));
+        }
         if let Some(nodes) = self.nodes {
             builder = builder.nodes(nodes);
         }

@@ -4,21 +4,38 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
-/// `bytes` pseudo-random bytes, always the same for a seed and different for different seeds.
-#[must_use]
-pub fn content(seed: u64, bytes: usize) -> Bytes {
-    // SplitMix64: passes for random, and makes gigabytes a second.
-    let mut state = seed;
-    let mut next = || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = state;
+/// Pseudo-random numbers, always the same for a seed.
+#[derive(Clone, Debug)]
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    pub(crate) const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// The next number. SplitMix64: passes for random, and makes gigabytes a second.
+    pub(crate) const fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut word = self.0;
         word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         word ^ (word >> 31)
-    };
+    }
+
+    /// A number below `bound`, which is not 0.
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        let bound = u64::try_from(bound).unwrap_or(u64::MAX).max(1);
+        usize::try_from(self.next() % bound).unwrap_or(0)
+    }
+}
+
+/// `bytes` pseudo-random bytes, always the same for a seed and different for different seeds.
+#[must_use]
+pub fn content(seed: u64, bytes: usize) -> Bytes {
+    let mut dice = Dice::new(seed);
     let mut content = Vec::with_capacity(bytes.next_multiple_of(8));
     while content.len() < bytes {
-        content.extend_from_slice(&next().to_le_bytes());
+        content.extend_from_slice(&dice.next().to_le_bytes());
     }
     content.truncate(bytes);
     Bytes::from(content)

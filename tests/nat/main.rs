@@ -251,7 +251,7 @@ fn a_node_behind_a_router_stores_and_serves_its_slivers_through_a_relay() {
     let bytes: Vec<u8> = (0..BLOB_BYTES).map(|i| (i * i / 7 % 251) as u8).collect();
     fs::write(swarm.file("blob"), &bytes).unwrap();
     let blob = store(&swarm, &swarm.file("blob"));
-    swarm.floe(&["read", &blob.to_string(), "--out", "copy"]).expect(0);
+    swarm.floe(&["read", &blob.to_string(), "--output", "copy"]).expect(0);
     assert!(fs::read(swarm.file("copy")).unwrap() == bytes, "another blob came back");
     let served = online(&swarm.internet, async {
         let network = light_peer(&file).await;

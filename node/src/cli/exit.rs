@@ -462,11 +462,13 @@ impl From<OpenError> for Failure {
                 _ => Self::new(Exit::Failed, "store_io", text),
             },
             OpenError::Corrupt { .. } => Self::new(Exit::Verification, "store_damaged", text).hint(
-                "check the disk; move the store away and start with --accept-empty-store, and the \
-                 node begins with an empty store",
+                "check the disk; move the store away and start with --repair: the node begins with \
+                 an empty store and refills it from the swarm",
             ),
-            OpenError::Emptied { .. } => Self::new(Exit::Refused, "store_emptied", text)
-                .hint("mount the disk, or begin anew with --accept-empty-store"),
+            OpenError::Emptied { .. } => Self::new(Exit::Refused, "store_emptied", text).hint(
+                "mount the disk; if what was on it is lost, --repair starts with an empty store \
+                 and refills it from the swarm",
+            ),
             OpenError::OtherNode { .. } => Self::new(Exit::Refused, "store_of_other_node", text)
                 .hint("check --dir and --store"),
             OpenError::Version { .. } => Self::new(Exit::Failed, "store_version", text),

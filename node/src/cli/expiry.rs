@@ -102,6 +102,7 @@ mod tests {
             epoch_start: Timestamp::from_ms(start_ms),
             prices,
             next_prices: None,
+            selections: 0,
             certifications: 0,
             supply: Supply::default(),
         };

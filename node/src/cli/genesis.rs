@@ -65,6 +65,9 @@ pub(super) struct GenesisArgs {
     /// Duration of an epoch
     #[arg(long, value_name = "TIME", default_value = "1day", value_parser = humantime::parse_duration)]
     epoch: Duration,
+    /// Stake that a node needs to be selected
+    #[arg(long, value_name = "WAL", default_value_t = LedgerParameters::default().min_stake)]
+    min_stake: Amount,
     /// The file to write
     #[arg(short, long, value_name = "FILE", default_value = "network.json")]
     output: PathBuf,
@@ -97,6 +100,7 @@ pub(super) fn run(session: &Session, arguments: GenesisArgs) -> Result<Exit, Fai
         faucet,
         ledger: LedgerParameters {
             epoch_ms: u64::try_from(arguments.epoch.as_millis()).unwrap_or(u64::MAX),
+            min_stake: arguments.min_stake,
             ..LedgerParameters::default()
         },
     };

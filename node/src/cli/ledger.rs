@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use floe_protocol::{
     index::Height,
     keys::NodeId,
-    ledger::{AccountId, Amount, Pool, Prices, Stake, Summary, Supply, Timestamp, TransactionId},
+    ledger::{AccountId, Amount, Prices, Summary, Supply, Timestamp, TransactionId},
 };
 use serde::Serialize;
 
@@ -16,6 +16,7 @@ use super::{
     operation::{Happened, any, happened},
     receipt::{age_ms, human_moment},
     session::Session,
+    stake::StakeShown,
 };
 use crate::{
     Client,
@@ -172,9 +173,8 @@ async fn account_of(session: &Session, client: &Client, id: AccountId) -> Result
     let latest = ledger.history(id, None, LATEST_MAX).await?;
     let registrations = ledger.registrations(id).await?.value.len();
     let mut stakes = Vec::new();
-    for (node, stake) in ledger.stakes(id).await?.value {
-        let pool = ledger.node(node).await?.value.map(|node| node.pool);
-        stakes.push(StakeShown::new(node, &stake, pool.as_ref()));
+    for (node, _) in ledger.stakes(id).await?.value {
+        stakes.extend(ledger.staked(id, node).await?.map(|own| StakeShown::new(node, own)));
     }
     let shown = AccountShown::new(id, &proven, (stakes, registrations, &latest));
     session.output.result(&shown, shown.balance_frost)
@@ -361,26 +361,6 @@ impl fmt::Display for TransactionShown {
 }
 
 #[derive(Debug, Serialize)]
-struct StakeShown {
-    node: NodeId,
-    shares: String,
-    worth_frost: Option<Amount>,
-    /// Parts on their way out: the first epoch in which each can be withdrawn.
-    unbonding_until: Vec<u64>,
-}
-
-impl StakeShown {
-    fn new(node: NodeId, stake: &Stake, pool: Option<&Pool>) -> Self {
-        Self {
-            node,
-            shares: stake.shares.to_string(),
-            worth_frost: pool.and_then(|pool| pool.worth(stake.shares)),
-            unbonding_until: stake.unbonding.iter().map(|part| part.until.get()).collect(),
-        }
-    }
-}
-
-#[derive(Debug, Serialize)]
 struct AccountShown {
     account: AccountId,
     exists: bool,
@@ -422,12 +402,8 @@ impl fmt::Display for AccountShown {
         writeln!(f, "balance  {}, proven by block {}", self.balance_frost, self.height)?;
         writeln!(f, "sent     {} transactions", self.nonce)?;
         write!(f, "blobs    {} registrations", self.registrations)?;
-        for StakeShown { node, shares, worth_frost, unbonding_until } in &self.stakes {
-            let worth = worth_frost.unwrap_or_default();
-            write!(f, "\nstake    {worth} ({shares} shares) with node {node}")?;
-            if let Some(until) = unbonding_until.first() {
-                write!(f, "; a part is free in epoch {until}")?;
-            }
+        for stake in &self.stakes {
+            write!(f, "\nstake    {stake}")?;
         }
         for transaction in &self.latest {
             write!(f, "\n{transaction}")?;

@@ -1,4 +1,9 @@
-//! `floe node`: makes a storage node's keys, and runs the node.
+//! `floe node`: makes a storage node's keys, runs the node, and sees it in and out of the swarm.
+
+mod join;
+mod leave;
+mod place;
+mod status;
 
 use std::{
     fmt,
@@ -9,7 +14,10 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
-use floe_protocol::{genesis::GenesisMember, ledger::AccountId};
+use floe_protocol::{
+    genesis::{GenesisMember, NetworkFile},
+    ledger::AccountId,
+};
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -65,6 +73,23 @@ pub(super) enum NodeCommand {
     Init(InitArgs),
     /// Run a node
     Run(Box<RunArgs>),
+    /// Make a node, enter it in the ledger, stake, and run it
+    Join(Box<join::JoinArgs>),
+    /// Take a node's stake out, and wait until it is safe to stop it
+    Leave(leave::LeaveArgs),
+    /// Show how a node is doing
+    Status(status::StatusArgs),
+}
+
+impl NodeCommand {
+    /// How the log is written, for commands that run a node.
+    pub(super) const fn log_format(&self) -> LogFormat {
+        match self {
+            Self::Run(arguments) => arguments.log_format(),
+            Self::Join(arguments) => arguments.run.log_format(),
+            Self::Init(_) | Self::Leave(_) | Self::Status(_) => LogFormat::Text,
+        }
+    }
 }
 
 /// Arguments of `floe node init`.
@@ -98,7 +123,7 @@ pub(super) struct RunArgs {
     #[command(flatten)]
     reach: ReachArgs,
     /// Addresses to join at, beside those of the network file
-    #[arg(long, value_name = "ADDR", num_args = 1..)]
+    #[arg(long, visible_alias = "peer", value_name = "ADDR", num_args = 1..)]
     bootstrap: Vec<Multiaddr>,
     /// Disk that the store may use
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes, default_value = "64GiB")]
@@ -109,9 +134,9 @@ pub(super) struct RunArgs {
     /// Where the store is [default: DIR/store]
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
-    /// Start on an empty disk although slivers were stored before
+    /// Start with an empty store although there was one, and refill it from the swarm
     #[arg(long)]
-    accept_empty_store: bool,
+    repair: bool,
     /// Vote at once although the vote journal is lost; never do this with a node that others still
     /// count on
     #[arg(long)]
@@ -128,7 +153,7 @@ pub(super) struct RunArgs {
 }
 
 impl RunArgs {
-    pub(super) const fn log_format(&self) -> LogFormat {
+    const fn log_format(&self) -> LogFormat {
         if self.log_json { LogFormat::Json } else { LogFormat::Text }
     }
 }
@@ -143,8 +168,7 @@ fn parse_limit(text: &str) -> Result<NonZeroU32, String> {
 /// Runs `floe node init`.
 pub(super) fn init(session: &Session, arguments: &InitArgs) -> Result<Exit, Failure> {
     let dir = &arguments.dir;
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
-    made.map_err(|error| Failure::io(format_args!("cannot make {}", dir.display()), &error))?;
+    make_dir(dir)?;
     let NodePaths { key, operator: operator_path, .. } = NodePaths::below(dir);
     let member_path = dir.join("member.json");
     let keys = match NodeKeys::generate()? {
@@ -183,6 +207,11 @@ pub(super) fn init(session: &Session, arguments: &InitArgs) -> Result<Exit, Fail
     Ok(Exit::Done)
 }
 
+fn make_dir(dir: &Path) -> Result<(), Failure> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.map_err(|error| Failure::io(format_args!("cannot make {}", dir.display()), &error))
+}
+
 /// The account of the wallet at `path`, which is made if it does not exist.
 fn wallet_at(path: &Path) -> Result<AccountId, Failure> {
     let key = match key_file::open_wallet(path) {
@@ -198,23 +227,54 @@ fn wallet_at(path: &Path) -> Result<AccountId, Failure> {
 
 /// Runs `floe node run`.
 pub(super) async fn run(session: &Session, arguments: RunArgs) -> Result<Exit, Failure> {
+    let network = place::network(session, &arguments.dir)?;
+    serve(session, config(arguments, network)?, None).await
+}
+
+/// Runs `floe node join`.
+pub(super) async fn join(session: &Session, arguments: join::JoinArgs) -> Result<Exit, Failure> {
+    let (config, volunteer) = join::prepare(session, arguments)?;
+    serve(session, config, Some(volunteer)).await
+}
+
+/// Runs `floe node leave`.
+pub(super) async fn leave(session: &Session, arguments: leave::LeaveArgs) -> Result<Exit, Failure> {
+    leave::run(session, arguments).await
+}
+
+/// Runs `floe node status`.
+pub(super) async fn status(
+    session: &Session,
+    arguments: status::StatusArgs,
+) -> Result<Exit, Failure> {
+    status::run(session, arguments).await
+}
+
+/// Runs a node until it is to stop, and meanwhile whatever its volunteer does for it.
+async fn serve(
+    session: &Session,
+    config: NodeConfig,
+    volunteer: Option<join::Volunteer>,
+) -> Result<Exit, Failure> {
     let mut interrupts = Interrupts::listen()?;
     let mut metrics_wanted = signal(SignalKind::user_defined1())
         .map_err(|error| Failure::io("cannot take signals", &error))?;
-    let config = config(session, arguments)?;
     let mut node = tokio::select! {
         biased;
         () = interrupts.next() => return Ok(Exit::Interrupted),
         node = Box::pin(Node::start(config)) => node?,
     };
-    announce(session, &node);
+    announce(session, &node, volunteer.is_some());
+    let mut joining = volunteer.map(|volunteer| volunteer.begin(session, &node));
     let failed = loop {
         tokio::select! {
             () = interrupts.next() => break None,
             result = node.failed() => break result.err(),
             _ = metrics_wanted.recv() => stderr_line(node.metrics().trim_end()),
+            () = join::due(&mut joining) => join::step(&mut joining, &node).await,
         }
     };
+    drop(joining);
     session.output.note("stopping; once more Ctrl-C does not wait");
     tokio::select! {
         () = interrupts.next() => return Ok(Exit::Interrupted),
@@ -227,8 +287,7 @@ pub(super) async fn run(session: &Session, arguments: RunArgs) -> Result<Exit, F
     }
 }
 
-fn config(session: &Session, arguments: RunArgs) -> Result<NodeConfig, Failure> {
-    let mut network = session.network()?;
+fn config(arguments: RunArgs, mut network: NetworkFile) -> Result<NodeConfig, Failure> {
     require_dir(&arguments.dir)?;
     network.bootstrap.extend(arguments.bootstrap.iter().map(ToString::to_string));
     // A swarm on one machine is not a crowd of strangers at one address.
@@ -241,7 +300,7 @@ fn config(session: &Session, arguments: RunArgs) -> Result<NodeConfig, Failure> 
     config.nat = arguments.reach.config(only_loopback);
     config.quota_bytes = arguments.quota;
     config.reserve_bytes = arguments.reserve;
-    config.accept_empty = arguments.accept_empty_store;
+    config.accept_empty = arguments.repair;
     config.vote_now = arguments.vote_now;
     config.limits.upload_bytes_per_second = arguments.upload_limit;
     config.limits.download_bytes_per_second = arguments.download_limit;
@@ -262,10 +321,10 @@ fn require_dir(dir: &Path) -> Result<(), Failure> {
 }
 
 /// Tells that the node is up, and where.
-fn announce(session: &Session, node: &NodeHandle) {
+fn announce(session: &Session, node: &NodeHandle, joins: bool) {
     let state = node.ledger().state().borrow().clone();
     let shards = state.committee().member(&node.id()).map_or(0, |member| member.weight());
-    if shards == 0 {
+    if shards == 0 && !joins {
         session.output.warning("this node is not in the network's committee: it holds no shard");
     }
     // With the node's name, so that a line can be copied into a network file as it is.

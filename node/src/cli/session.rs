@@ -20,6 +20,10 @@ use crate::{
     key_file::{self, KeyFileError},
 };
 
+/// What to do without a network file.
+const NETWORK_HINT: &str = "name the network's file with --network FILE, FLOE_NETWORK or in the \
+                            configuration file; a new network is made with `floe genesis`, a local one with `floe-testnet up`";
+
 /// What trust in the ledger starts from, as far as the user says.
 #[derive(Debug, Default)]
 pub(super) struct TrustFlags {
@@ -44,23 +48,12 @@ pub(super) struct Session {
 impl Session {
     /// Reads the network file.
     pub(super) fn network(&self) -> Result<NetworkFile, Failure> {
-        const HINT: &str = "name the network's file with --network FILE, FLOE_NETWORK or in the \
-                            configuration file; a new network is made with `floe genesis`, a local one with `floe-testnet up`";
         let Some(path) = &self.settings.network.value else {
-            return Err(Failure::usage("no_network_file", "no network file was named").hint(HINT));
+            return Err(
+                Failure::usage("no_network_file", "no network file was named").hint(NETWORK_HINT)
+            );
         };
-        let text = fs::read_to_string(path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => {
-                let message = format!("no network file at {}", path.display());
-                Failure::usage("no_network_file", message).hint(HINT)
-            }
-            _ => Failure::io(format_args!("network file {}", path.display()), &error),
-        })?;
-        serde_json::from_str(&text).map_err(|error| {
-            let message = format!("{} is no network file: {error}", path.display());
-            Failure::new(Exit::Failed, "bad_network_file", message)
-                .hint("network files are made by `floe genesis`")
-        })
+        read_network(path)
     }
 
     /// Where the wallet's key is or would be.
@@ -118,6 +111,22 @@ impl Session {
                 .hint("checkpoints are made by `floe info --checkpoint`")
         })
     }
+}
+
+/// Reads a network file.
+pub(super) fn read_network(path: &Path) -> Result<NetworkFile, Failure> {
+    let text = fs::read_to_string(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => {
+            let message = format!("no network file at {}", path.display());
+            Failure::usage("no_network_file", message).hint(NETWORK_HINT)
+        }
+        _ => Failure::io(format_args!("network file {}", path.display()), &error),
+    })?;
+    serde_json::from_str(&text).map_err(|error| {
+        let message = format!("{} is no network file: {error}", path.display());
+        Failure::new(Exit::Failed, "bad_network_file", message)
+            .hint("network files are made by `floe genesis`")
+    })
 }
 
 /// Arguments as one would type them into a shell.

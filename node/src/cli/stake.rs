@@ -1,26 +1,30 @@
 //! `floe stake`, `floe unstake`, `floe withdraw`: WAL into a node's pool and out again.
 
+mod list;
+
 use std::fmt;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use floe_protocol::{
     keys::NodeId,
-    ledger::{AccountId, Amount, Operation, Pool, Stake},
+    ledger::{AccountId, Amount, Operation, Pool},
 };
 use serde::Serialize;
 
+pub(super) use self::list::StakeShown;
 use super::{
     exit::{Exit, Failure},
     receipt::{parse_amount, submit},
     session::Session,
 };
-use crate::client::LedgerClient;
+use crate::client::ledger::Staked;
 
 const STAKE_HELP: &str = "\
 Stake earns with the node and is slashed with it. It counts from the next selection of a committee
-on. `floe ledger account` shows what is staked; `floe info` lists the nodes.
+on. `floe committee` lists the nodes that serve.
 
 Examples:
+  floe stake list
   floe stake NODE 100
   floe stake NODE 100 WAL --json";
 
@@ -41,13 +45,27 @@ Examples:
 
 /// Arguments of `floe stake`.
 #[derive(Debug, Args)]
-#[command(after_help = STAKE_HELP)]
+#[command(
+    after_help = STAKE_HELP,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
 pub(super) struct StakeArgs {
+    #[command(subcommand)]
+    pub(super) command: Option<StakeCommand>,
     /// The node
-    node: NodeId,
+    #[arg(required = true)]
+    node: Option<NodeId>,
     /// How much
     #[arg(num_args = 1..=2, required = true)]
     amount: Vec<String>,
+}
+
+/// Commands about stakes.
+#[derive(Debug, Subcommand)]
+pub(super) enum StakeCommand {
+    /// List what an account has staked, and what is on its way out
+    List(list::ListArgs),
 }
 
 /// Arguments of `floe unstake`.
@@ -77,13 +95,20 @@ pub(super) struct WithdrawArgs {
 
 /// Runs `floe stake`.
 pub(super) async fn stake(session: &Session, arguments: StakeArgs) -> Result<Exit, Failure> {
-    let StakeArgs { node, amount } = arguments;
-    let amount = parse_amount(&amount)?;
+    let (node, amount) = match arguments {
+        StakeArgs { command: Some(StakeCommand::List(arguments)), .. } => {
+            return list::run(session, arguments).await;
+        }
+        StakeArgs { node: Some(node), amount, .. } => (node, parse_amount(&amount)?),
+        StakeArgs { node: None, .. } => return Err(Failure::usage("usage", "name a node")),
+    };
     let key = session.wallet()?;
     let client = session.connect(session.network()?).await?;
-    known_node(client.ledger(), node).await?;
+    if client.ledger().node(node).await?.value.is_none() {
+        return Err(unknown_node(node));
+    }
     let operation = Operation::Stake { node, amount };
-    let what = Staked { node, amount_frost: amount };
+    let what = PutIn { node, amount_frost: amount };
     let exit = submit(session, client.ledger(), (operation, &key), what).await?;
     client.shutdown().await;
     Ok(exit)
@@ -98,21 +123,29 @@ pub(super) async fn unstake(session: &Session, arguments: UnstakeArgs) -> Result
     };
     let key = session.wallet()?;
     let client = session.connect(session.network()?).await?;
-    let ledger = client.ledger();
-    let pool = known_node(ledger, node).await?;
-    let own = own_stake(ledger, AccountId::new(key.public()), node).await?;
+    let (ledger, account) = (client.ledger(), AccountId::new(key.public()));
+    let Some(Staked { node: record, worth: own, epoch }) = ledger.staked(account, node).await?
+    else {
+        return Err(unknown_node(node));
+    };
+    let pool = record.pool_in(epoch);
     let shares = match (amount, arguments.shares) {
         (Some(amount), _) => shares_worth(&pool, amount, own.shares).ok_or_else(|| {
-            let worth = pool.worth(own.shares).unwrap_or_default();
-            let message = format!("the account's stake with this node is worth {worth} only");
+            let message = format!("of the account's stake {} can be taken out", own.active);
             Failure::new(Exit::Refused, "stake", message).hint("take all of it with --all")
         })?,
         (None, Some(shares)) => shares,
         (None, None) => own.shares,
     };
     if shares == 0 {
-        let message = "nothing is staked with this node";
-        return Err(Failure::new(Exit::Refused, "stake", message));
+        let failure = Failure::new(Exit::Refused, "stake", "nothing in this node's pool is yours");
+        return Err(match own.incoming.first() {
+            Some(incoming) => failure.hint(format!(
+                "{} enter it with epoch {}, and can be taken out from then on",
+                incoming.amount, incoming.epoch
+            )),
+            None => failure,
+        });
     }
     let worth = pool.worth(shares).unwrap_or_default();
     if worth.is_zero() {
@@ -134,13 +167,16 @@ pub(super) async fn withdraw(session: &Session, arguments: WithdrawArgs) -> Resu
     let key = session.wallet()?;
     let client = session.connect(session.network()?).await?;
     let ledger = client.ledger();
-    let own = own_stake(ledger, AccountId::new(key.public()), node).await?;
-    let epoch = ledger.summary().await?.value.map(|summary| summary.epoch);
-    let first = own.unbonding.first();
-    if first.is_none_or(|first| epoch.is_some_and(|epoch| epoch < first.until)) {
+    let Some(Staked { worth: own, epoch, .. }) =
+        ledger.staked(AccountId::new(key.public()), node).await?
+    else {
+        return Err(unknown_node(node));
+    };
+    let first = own.unbonding.first().map(|(_, until)| *until);
+    if first.is_none_or(|first| epoch < first) && own.returned.is_zero() {
         let failure = Failure::new(Exit::Refused, "unbonding", "nothing to withdraw yet");
         return Err(match first {
-            Some(first) => failure.hint(format!("the next part is free in epoch {}", first.until)),
+            Some(first) => failure.hint(format!("the next part is free in epoch {first}")),
             None => failure.hint("`floe unstake` takes WAL out of a node's pool first"),
         });
     }
@@ -150,20 +186,9 @@ pub(super) async fn withdraw(session: &Session, arguments: WithdrawArgs) -> Resu
     Ok(exit)
 }
 
-async fn known_node(ledger: &LedgerClient, node: NodeId) -> Result<Pool, Failure> {
-    let Some(record) = ledger.node(node).await?.value else {
-        return Err(Failure::new(Exit::NotFound, "not_found", format!("no storage node {node}"))
-            .hint("`floe info` lists the members"));
-    };
-    Ok(record.pool)
-}
-
-async fn own_stake(
-    ledger: &LedgerClient,
-    account: AccountId,
-    node: NodeId,
-) -> Result<Stake, Failure> {
-    Ok(ledger.stake(account, node).await?.value.unwrap_or_default())
+fn unknown_node(node: NodeId) -> Failure {
+    Failure::new(Exit::NotFound, "not_found", format!("no storage node {node}"))
+        .hint("`floe committee` lists the members")
 }
 
 /// The fewest of `own` shares that are worth `amount`.
@@ -181,12 +206,12 @@ fn shares_worth(pool: &Pool, amount: Amount, own: u128) -> Option<u128> {
 }
 
 #[derive(Debug, Serialize)]
-struct Staked {
+struct PutIn {
     node: NodeId,
     amount_frost: Amount,
 }
 
-impl fmt::Display for Staked {
+impl fmt::Display for PutIn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "staked {} with node {}", self.amount_frost, self.node)
     }

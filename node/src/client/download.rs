@@ -3,24 +3,24 @@
 //! A row is handed out only after it was checked against its own pair proof, or, where it had to
 //! be decoded, against the digest table that the blob id commits to. A read holds the rows that it
 //! has received, at most about one blob: any of them may be needed to decode another. A slow reader
-//! slows nothing but itself.
+//! slows nothing but itself. Shards may move meanwhile: whoever may have a row is asked, and where
+//! nobody has enough of them, the ledger is asked anew who holds them.
 
 use std::{
     collections::{BTreeMap, VecDeque},
     ops::Range,
-    sync::Arc,
     time::Duration,
 };
 
 use bytes::Bytes;
 use floe_protocol::{
     blob::{BlobId, PairProof},
-    committee::Committee,
     encoding::{self, Axis, BlobLayout, DecodeError, DigestTable, TableError},
-    index::{SliverIndex, SliverPairIndex},
+    index::{Epoch, SliverIndex, SliverPairIndex},
+    keys::NodeId,
     ledger::BlobState,
     message::{Refusal, Request, Response},
-    transfer::{Download, DownloadFailure, DownloadInput, DownloadOutput, SliverFault},
+    transfer::{Download, DownloadFailure, DownloadInput, DownloadOutput, SliverFault, Sources},
 };
 use tokio::{
     sync::mpsc,
@@ -32,6 +32,8 @@ use super::{BlobStatus, Client, ReadError, blocking, elapsed_ms, joined, threads
 
 /// Rows that may wait for a slow reader.
 const ROWS_AHEAD: usize = 4;
+/// How often a read goes on with other holders when those that it knew do not have enough.
+const RESUMES_MAX: u32 = 4;
 
 /// What to read and how.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -126,20 +128,28 @@ impl Client {
         let (sender, rows) = mpsc::channel(ROWS_AHEAD);
         let left = range.end - range.start;
         let reader = BlobReader { status, range: range.clone(), left, rows };
-        let read = Read::new(self.clone(), blob, layout, range, sender);
+        let certified = reader.status.record.certified;
+        let first_epoch = certified.map_or(reader.status.epoch, |certified| certified.first_epoch);
+        let holders = self.holders(reader.status.epoch).await;
+        let sources = Sources::new(&holders, &blob, first_epoch);
+        let read = Read::new(self.clone(), (blob, layout, range), (sources, first_epoch), sender);
         tokio::spawn(read.run());
         Ok(reader)
     }
 }
 
 /// A verified sliver on its way in.
-type Answer = (SliverPairIndex, Result<(PairProof, Bytes), SliverFault>);
+type Answer = (NodeId, SliverPairIndex, Result<(PairProof, Bytes), SliverFault>);
 
 /// One read on its way.
 struct Read {
     client: Client,
-    committee: Arc<Committee>,
     blob: BlobId,
+    first_epoch: Epoch,
+    /// Whom it asks.
+    sources: Sources,
+    /// How often it has gone on with others.
+    resumes: u32,
     layout: BlobLayout,
     range: Range<u64>,
     download: Download,
@@ -163,9 +173,8 @@ enum End {
 impl Read {
     fn new(
         client: Client,
-        blob: BlobId,
-        layout: BlobLayout,
-        range: Range<u64>,
+        (blob, layout, range): (BlobId, BlobLayout, Range<u64>),
+        (sources, first_epoch): (Sources, Epoch),
         sender: mpsc::Sender<Result<Bytes, ReadError>>,
     ) -> Self {
         let wanted = layout.rows_covering(range.start, range.end);
@@ -174,12 +183,13 @@ impl Read {
         // Nothing is known of the link yet: a large row may take a while on a slow one.
         config.late_unknown_ms += (layout.primary_bytes() as u64 * 1_000) >> 20;
         config.in_flight_max = by_bytes.max(config.in_flight_max).min(layout.config().n());
-        let committee = client.committee();
-        let download = Download::new(config, &committee, &blob, wanted);
+        let download = Download::new(config, &sources, wanted);
         Self {
             client,
-            committee,
             blob,
+            first_epoch,
+            sources,
+            resumes: 0,
             layout,
             range,
             download,
@@ -213,11 +223,11 @@ impl Read {
                 }
                 () = self.sender.closed() => return Err(End::Abandoned),
                 Some(answer) = self.asks.join_next(), if !done => match joined(answer) {
-                    (pair, Ok(sliver)) => {
+                    (node, pair, Ok(sliver)) => {
                         self.received.insert(pair.primary(), sliver);
-                        DownloadInput::Received { pair }
+                        DownloadInput::Received { node, pair }
                     }
-                    (pair, Err(fault)) => DownloadInput::Failed { pair, fault },
+                    (node, pair, Err(fault)) => DownloadInput::Failed { node, pair, fault },
                 },
                 () = sleep_until(wake_at.unwrap_or(now)), if wake_at.is_some() => DownloadInput::Tick,
             };
@@ -233,7 +243,7 @@ impl Read {
             let mut next_outputs = Vec::new();
             for output in outputs {
                 match output {
-                    DownloadOutput::Ask { member, pair } => self.ask(member, pair),
+                    DownloadOutput::Ask { node, pair } => self.ask(node, pair),
                     DownloadOutput::Emit(rows) => self.emit(rows),
                     DownloadOutput::Decode(rows) => {
                         self.decode(rows).await?;
@@ -241,7 +251,13 @@ impl Read {
                         next_outputs = self.download.handle(now_ms, DownloadInput::Decoded);
                     }
                     DownloadOutput::Done => return Ok(true),
-                    DownloadOutput::Failed(failure) => return Err(self.too_few(failure)),
+                    DownloadOutput::Failed(failure) => {
+                        if !self.resume().await {
+                            return Err(self.too_few(failure));
+                        }
+                        let now_ms = elapsed_ms(self.started);
+                        next_outputs = self.download.handle(now_ms, DownloadInput::Tick);
+                    }
                 }
             }
             outputs = next_outputs;
@@ -249,16 +265,30 @@ impl Read {
         Ok(false)
     }
 
-    fn ask(&mut self, member: usize, pair: SliverPairIndex) {
+    /// Whether others may have what nobody had, because shards have moved.
+    async fn resume(&mut self) -> bool {
+        if self.resumes >= RESUMES_MAX {
+            return false;
+        }
+        self.resumes += 1;
+        let holders = self.client.holders_anew().await;
+        let sources = Sources::new(&holders, &self.blob, self.first_epoch);
+        let moved = sources != self.sources;
+        self.sources = sources;
+        moved && self.download.resume(&self.sources)
+    }
+
+    fn ask(&mut self, node: NodeId, pair: SliverPairIndex) {
         let (client, blob, layout) = (self.client.clone(), self.blob, self.layout);
-        let node = self.committee.members()[member].node;
         self.asks.spawn(async move {
             let request = Request::ReadSliver { blob, pair, axis: Axis::Primary };
             let answer = match client.ask(node, request).await {
                 Ok(Response::Sliver { proof, sliver }) => {
                     blocking(move || verify(&blob, &layout, pair, &proof, sliver)).await
                 }
-                Ok(Response::Refused(Refusal::NotFound)) => Err(SliverFault::NotFound),
+                Ok(Response::Refused(Refusal::NotFound | Refusal::WrongShard)) => {
+                    Err(SliverFault::NotFound)
+                }
                 Ok(Response::Refused(Refusal::Busy { retry_after_ms })) => {
                     Err(SliverFault::Busy { retry_after_ms })
                 }
@@ -269,7 +299,7 @@ impl Read {
                     Err(SliverFault::NoAnswer)
                 }
             };
-            (pair, answer)
+            (node, pair, answer)
         });
     }
 
@@ -318,9 +348,7 @@ impl Read {
     }
 
     fn too_few(&self, failure: DownloadFailure) -> End {
-        let members = self.committee.members();
-        let describe =
-            |(member, fault): (usize, SliverFault)| (short(&members[member].node), fault);
+        let describe = |(node, fault): (NodeId, SliverFault)| (short(&node), fault);
         End::Failed(ReadError::TooFewSlivers {
             blob: self.blob,
             rows: failure.rows,

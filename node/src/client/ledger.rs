@@ -17,11 +17,13 @@
 //! twice; after a receipt every fact is of its height or later.
 
 mod asker;
+mod epoch;
 mod error;
 mod facts;
 mod keeper;
 mod listing;
 mod rounds;
+mod staked;
 mod submit;
 #[cfg(test)]
 mod tests;
@@ -48,9 +50,11 @@ use self::{
     rounds::{Found, Rounds},
 };
 pub use self::{
+    epoch::RunningEpoch,
     error::{LedgerError, NodeFault},
     facts::{Proven, Quote},
     listing::{HistoryItem, VerifiedBlock},
+    staked::Staked,
     submit::Receipt,
 };
 use crate::{
@@ -142,6 +146,22 @@ impl LedgerClient {
         self.asker.keeper().reached(height).await
     }
 
+    /// Tells the network which committee runs, now and whenever it changes, and keeps the one before
+    /// in its good books, which still holds shards. Ends with the client.
+    pub(super) async fn tell_committees(self) {
+        let mut view = self.asker.keeper().watch();
+        let mut running = view.borrow_and_update().committee.clone();
+        loop {
+            let epoch = running.epoch();
+            let changed = view.wait_for(|view| view.committee.epoch() != epoch).await;
+            let Ok(next) = changed.map(|view| Arc::clone(&view.committee)) else { return };
+            let both = next.members().iter().chain(running.members());
+            let both: BTreeSet<_> = both.map(|member| member.node).collect();
+            self.asker.network().set_committee(both.into_iter().collect()).await;
+            running = next;
+        }
+    }
+
     /// Whether an epoch is over. Nodes that say so may know before this client does: it waits a
     /// moment for the headers that prove it.
     pub(super) async fn is_over(&self, epoch: Epoch) -> bool {
@@ -161,6 +181,11 @@ impl LedgerClient {
             // Nothing came by itself.
             drop(self.newest().await);
         }
+    }
+
+    /// The verified newest header of a node; none before the first block.
+    pub(super) async fn tip_of(&self, node: NodeId) -> Result<Option<VerifiedHeader>, NodeFault> {
+        rounds::tip(&self.asker, node).await
     }
 
     /// A root of trust to pass on to others, or to start from next time.

@@ -70,6 +70,17 @@ impl Client {
         }
     }
 
+    /// What a node says of itself, whether it is a member or not.
+    ///
+    /// # Errors
+    /// [`RequestError`].
+    pub async fn node_status(&self, node: NodeId) -> Result<NodeStatus, RequestError> {
+        match self.ask(node, Request::NodeStatus).await? {
+            Response::NodeStatus(status) => Ok(status),
+            _ => Err(RequestError::Malformed),
+        }
+    }
+
     /// How every member of the committee is doing, in committee order.
     pub async fn member_statuses(&self) -> Vec<MemberStatus> {
         let committee = self.committee();
@@ -77,11 +88,7 @@ impl Client {
         for (position, member) in committee.members().iter().enumerate() {
             let (client, node, shards) = (self.clone(), member.node, member.weight());
             asked.spawn(async move {
-                let status = match client.ask(node, Request::NodeStatus).await {
-                    Ok(Response::NodeStatus(status)) => Ok(status),
-                    Ok(_) => Err(RequestError::Malformed),
-                    Err(error) => Err(error),
-                };
+                let status = client.node_status(node).await;
                 (position, MemberStatus { node, shards, status })
             });
         }

@@ -159,6 +159,18 @@ pub(super) fn bounded(
     kept
 }
 
+/// What of the addresses that a peer has published may be dialled, `max` of them at most. They are
+/// a stranger's word, read by everybody: a name could lead into a local network, and an address of
+/// a nearer scope than this peer itself is reached at would be this machine's or its neighbours'.
+pub(super) fn dialable(
+    peer: &PeerId,
+    published: &[Multiaddr],
+    (nearest, max): (Scope, usize),
+) -> Vec<Multiaddr> {
+    let places = published.iter().filter(|address| ip_of(address).is_some());
+    bounded(places.filter_map(|address| vetted(peer, address, nearest)), max)
+}
+
 /// From where on a peer's word about addresses is taken, given the address of the connection with
 /// it. A name may lead anywhere, also into a local network, so it hides nothing.
 pub(super) fn nearest_told(connection: &Multiaddr) -> Option<Scope> {
@@ -291,6 +303,38 @@ mod tests {
         let kept = bounded(many.into_iter().chain([direct.clone(), direct.clone()]), 8);
         assert_eq!(kept, [circuit(1, 1), circuit(2, 1), circuit(3, 1), direct]);
         assert_eq!(bounded((1..9).map(|seed| circuit(seed, 1)), 2).len(), 2);
+    }
+
+    #[test]
+    fn of_what_is_published_only_places_as_far_as_ones_own_are_dialled() {
+        let peer = PeerId::random();
+        let own = format!("/ip4/8.8.8.8/tcp/1/p2p/{peer}");
+        let other = format!("/ip4/8.8.4.4/tcp/1/p2p/{}", PeerId::random());
+        let published = [
+            own.as_str(),
+            "/ip4/8.8.8.8/tcp/1",
+            &other,
+            "/dns4/localhost/tcp/1",
+            "/ip4/127.0.0.1/tcp/1",
+            "/ip4/192.168.0.1/tcp/22",
+            "/ip6/::1/tcp/1",
+            "/ip4/0.0.0.0/tcp/1",
+            "/ip4/8.8.8.8/udp/1/quic-v1",
+        ];
+        let published: Vec<Multiaddr> = published.map(|text| text.parse().unwrap()).into();
+        let kept = |nearest, max| {
+            let kept = dialable(&peer, &published, (nearest, max));
+            kept.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let global = ["/ip4/8.8.8.8/tcp/1", "/ip4/8.8.8.8/udp/1/quic-v1"];
+        assert_eq!(kept(Scope::Global, 8), global);
+        assert_eq!(kept(Scope::Global, 1), global[..1]);
+        assert!(kept(Scope::Private, 8).contains(&"/ip4/192.168.0.1/tcp/22".to_owned()));
+        assert!(!kept(Scope::Private, 8).contains(&"/ip4/127.0.0.1/tcp/1".to_owned()));
+        assert!(kept(Scope::Loopback, 8).contains(&"/ip4/127.0.0.1/tcp/1".to_owned()));
+        let many: Vec<Multiaddr> =
+            (1..40).map(|port| format!("/ip4/8.8.8.8/tcp/{port}").parse().unwrap()).collect();
+        assert_eq!(dialable(&peer, &many, (Scope::Global, 8)).len(), 8);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::{
     net::IpAddr,
     sync::{
         Arc, Weak,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -76,10 +76,13 @@ impl Pool {
 #[derive(Debug)]
 pub(super) struct Account {
     own: Pool,
-    class: Pool,
+    /// Whether it is of the committee now: which of the two pools it draws on.
+    member: AtomicBool,
+    members: Pool,
+    strangers: Pool,
     /// What strangers of its address share.
     neighbours: Option<Arc<Semaphore>>,
-    streams: Option<Streams>,
+    streams: Streams,
     violations: AtomicU32,
 }
 
@@ -113,13 +116,21 @@ pub(super) struct Admission {
 }
 
 impl Account {
+    fn is_member(&self) -> bool {
+        self.member.load(Ordering::Relaxed)
+    }
+
+    fn class(&self) -> &Pool {
+        if self.is_member() { &self.members } else { &self.strangers }
+    }
+
     /// Takes a place for a stream, if there is one.
     pub(super) fn stream(&self) -> Option<OpenStream> {
-        let Some(streams) = &self.streams else {
+        if self.is_member() {
             return Some(OpenStream { _permits: None });
-        };
-        let own = Arc::clone(&streams.own).try_acquire_owned().ok()?;
-        let class = Arc::clone(&streams.class).try_acquire_owned().ok()?;
+        }
+        let own = Arc::clone(&self.streams.own).try_acquire_owned().ok()?;
+        let class = Arc::clone(&self.streams.class).try_acquire_owned().ok()?;
         Some(OpenStream { _permits: Some((own, class)) })
     }
 
@@ -127,7 +138,7 @@ impl Account {
     pub(super) fn slot(&self) -> Result<Slot, Crowded> {
         let own = Arc::clone(&self.own.requests).try_acquire_owned();
         let own = own.map_err(|_| Crowded::Peer)?;
-        let class = Arc::clone(&self.class.requests).try_acquire_owned();
+        let class = Arc::clone(&self.class().requests).try_acquire_owned();
         let class = class.map_err(|_| Crowded::Total)?;
         Ok(Slot { _own: own, _class: class })
     }
@@ -144,8 +155,9 @@ impl Account {
             let permits = u32::try_from(bytes).map_err(|_| Crowded::Bytes)?;
             let take = async {
                 // Its own first: who exceeds that must not hold what others wait for.
-                let own = [&self.own.bytes].into_iter().chain(&self.neighbours);
-                for pool in own.chain([&self.class.bytes]) {
+                let neighbours = self.neighbours.iter().filter(|_| !self.is_member());
+                let own = [&self.own.bytes].into_iter().chain(neighbours);
+                for pool in own.chain([&self.class().bytes]) {
                     let permit = Arc::clone(pool).acquire_many_owned(permits).await;
                     taken.push(permit.map_err(|_| Crowded::Bytes)?);
                 }
@@ -213,6 +225,16 @@ impl Accounts {
         }
     }
 
+    /// Names the committee's members anew. What others hold already they hold to its end.
+    pub(super) fn set_committee(&mut self, committee: HashSet<PeerId>) {
+        for (peer, account) in &self.accounts {
+            if let Some(account) = account.upgrade() {
+                account.member.store(committee.contains(peer), Ordering::Relaxed);
+            }
+        }
+        self.committee = committee;
+    }
+
     /// The account of a peer that connects from or at `ip`. It stays an account of that address.
     pub(super) fn open(&mut self, peer: PeerId, ip: Option<IpAddr>) -> Arc<Account> {
         self.accounts.retain(|_, account| account.strong_count() > 0);
@@ -220,16 +242,16 @@ impl Accounts {
             return account;
         }
         let member = self.committee.contains(&peer);
-        let class = if member { &self.members } else { &self.strangers };
-        let class = class.clone();
-        let ip = ip.filter(|ip| !(member || self.loopback_exempt && ip.is_loopback()));
-        let streams = (!member).then(|| Streams {
+        let ip = ip.filter(|ip| !(self.loopback_exempt && ip.is_loopback()));
+        let streams = Streams {
             own: Arc::new(Semaphore::new(self.streams_per_peer_max)),
             class: Arc::clone(&self.strangers_streams),
-        });
+        };
         let account = Arc::new(Account {
             own: Pool::new(self.requests_per_peer_max, self.bytes_per_peer_max),
-            class,
+            member: AtomicBool::new(member),
+            members: self.members.clone(),
+            strangers: self.strangers.clone(),
             neighbours: ip.map(|ip| self.neighbours_at(ip)),
             streams,
             violations: AtomicU32::new(0),
@@ -320,6 +342,24 @@ mod tests {
         assert!(admitted.is_ok());
         drop(held);
         assert!(b.admit(b.slot().unwrap(), 10 * MIB, NOW).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn who_becomes_a_member_draws_on_the_members_room_from_then_on() {
+        let (joins, leaves) = (PeerId::random(), PeerId::random());
+        let mut accounts = accounts(&[leaves]);
+        let account = accounts.open(joins, NO_IP);
+        let other = accounts.open(leaves, NO_IP);
+        let held = account.admit(account.slot().unwrap(), 10 * MIB, NOW).await.unwrap();
+        accounts.set_committee(HashSet::from([joins]));
+        // The one that has left finds the strangers' room taken, until that is given back.
+        let refused = other.admit(other.slot().unwrap(), 10 * MIB, NOW).await;
+        assert_eq!(refused.err(), Some(Crowded::Bytes));
+        drop(held);
+        assert!(other.admit(other.slot().unwrap(), 10 * MIB, NOW).await.is_ok());
+        let _held = other.admit(other.slot().unwrap(), 10 * MIB, NOW).await.unwrap();
+        assert!(account.admit(account.slot().unwrap(), 10 * MIB, NOW).await.is_ok());
+        assert!(Arc::ptr_eq(&account, &accounts.open(joins, NO_IP)));
     }
 
     #[tokio::test]

@@ -35,6 +35,15 @@ pub(super) enum Command {
     Request(PeerId, OutboundRequest),
     /// Remember addresses.
     AddAddresses(PeerId, Vec<Multiaddr>),
+    /// Other peers are of the committee from now on.
+    SetCommittee {
+        /// Without this peer itself.
+        others: Vec<PeerId>,
+        /// Whether this peer is of the committee.
+        is_member: bool,
+    },
+    /// Remember addresses that a peer has published.
+    SetPublished(PeerId, Vec<Multiaddr>),
     /// Look for a peer's addresses.
     Find(PeerId, oneshot::Sender<Result<Vec<Multiaddr>, FindError>>),
     /// Close everything and end.

@@ -39,8 +39,11 @@ pub struct NetworkConfig {
     pub external: Vec<Multiaddr>,
     /// Addresses to begin with when nobody is connected.
     pub bootstrap: Vec<Multiaddr>,
-    /// The nodes of the committee. They bypass connection limits and have byte budgets of their
-    /// own; if this peer is one of them, it keeps connections to the others.
+    /// The nodes of the committee at the start. They bypass connection limits and have byte budgets
+    /// of their own; if this peer is one of them, it keeps connections to the others, and another
+    /// storage node keeps some. [`Network::set_committee`] names others later.
+    ///
+    /// [`Network::set_committee`]: super::Network::set_committee
     pub committee: Vec<NodeId>,
     /// How this peer deals with NAT, its own and that of others.
     pub nat: NatConfig,
@@ -206,6 +209,9 @@ pub struct NetworkLimits {
     pub redial_min_ms: u64,
     /// Longest pause. Default 60,000.
     pub redial_max_ms: u64,
+    /// Dials within a minute to one IPv4 address or IPv6 /64 because nodes have published it, who
+    /// may have published somebody else's. Default 8.
+    pub published_dials_per_ip_max: u32,
     /// Time between walks through the routing table. Default 300,000.
     pub routing_refresh_ms: u64,
     /// Time between pings. A connection whose ping fails is closed. Default 15,000.
@@ -333,6 +339,7 @@ impl Default for NetworkLimits {
             known_peers_max: 1_024,
             redial_min_ms: 500,
             redial_max_ms: 60_000,
+            published_dials_per_ip_max: 8,
             routing_refresh_ms: 300_000,
             ping_interval_ms: 15_000,
             relays_max: 3,

@@ -35,6 +35,24 @@ impl<T: Ord + Clone> Redial<T> {
         Self { min, max, targets: targets.into_iter().map(attempt).collect() }
     }
 
+    /// Other targets from now on. Those that stay keep their pauses; new ones are due at once,
+    /// unless they are connected.
+    pub(super) fn set_targets(
+        &mut self,
+        targets: impl IntoIterator<Item = T>,
+        now: Instant,
+        is_connected: impl Fn(&T) -> bool,
+    ) {
+        let mut before = std::mem::take(&mut self.targets);
+        for target in targets {
+            let attempt = before.remove(&target).unwrap_or_else(|| {
+                let due = (!is_connected(&target)).then_some(now);
+                Attempt { due, pause: self.min }
+            });
+            self.targets.insert(target, attempt);
+        }
+    }
+
     /// The targets that are due. Each is due again after its pause, which doubles.
     pub(super) fn take_due(&mut self, now: Instant) -> Vec<T> {
         let mut due = Vec::new();
@@ -139,5 +157,10 @@ mod tests {
         assert!(redial.wants(&"a") && !redial.wants(&"b"));
         redial.hurry(at(1_260));
         assert_eq!(redial.take_due(at(1_260)), ["a"]);
+        redial.set_targets(["b", "c", "d"], at(2_000), |target| *target == "c");
+        assert!(!redial.wants(&"a") && !redial.wants(&"b") && !redial.wants(&"c"));
+        assert_eq!(redial.take_due(at(2_000)), ["d"]);
+        redial.lost(&"c", at(2_000));
+        assert_eq!(redial.take_due(at(2_100)), ["c", "d"]);
     }
 }

@@ -13,6 +13,7 @@ mod dialling;
 mod gossip;
 mod inbound;
 mod meeting;
+mod membership;
 mod nat;
 mod outbound;
 
@@ -41,13 +42,14 @@ use super::{
     address::named_peer,
     behaviour::{Behaviour, BehaviourEvent, ProtocolNames},
     command::{Command, Publication},
-    config::{NetworkConfig, Role},
+    config::NetworkConfig,
     discovery::Redial,
     error::NetworkError,
     event::InboundRequest,
     gossip::Topics,
     metrics::Metrics,
     peers::{Peers, PeersView},
+    published::PublishedDials,
     sockets::check_free,
 };
 
@@ -87,6 +89,7 @@ pub(super) struct EventLoop {
     nat: Nat,
     /// Committee members that this peer keeps connections to.
     members: Redial<PeerId>,
+    published_dials: PublishedDials,
     /// Bootstrap addresses by their position, and their dials under way.
     bootstrap: Redial<usize>,
     bootstrap_dials: HashMap<ConnectionId, usize>,
@@ -114,14 +117,17 @@ impl EventLoop {
             Duration::from_millis(config.limits.redial_max_ms),
         );
         let is_member = config.committee.contains(&config.key.public());
-        let keeps_members = is_member && config.role == Role::StorageNode;
         let mut peers = Peers::new(&config, committee.clone());
         for address in &config.bootstrap {
             if let Some(peer) = named_peer(address) {
                 peers.given(peer, std::slice::from_ref(address));
             }
         }
-        let members = committee.iter().copied().filter(|_| keeps_members);
+        let members = membership::kept(&config, committee, is_member);
+        let published_dials = PublishedDials::new(
+            config.limits.published_dials_per_ip_max,
+            config.limits.loopback_exempt,
+        );
         Self {
             swarm,
             names: ProtocolNames::new(&config),
@@ -134,6 +140,7 @@ impl EventLoop {
             dials: Dials::default(),
             nat: Nat::new(&config),
             members: Redial::new(members, now, pauses),
+            published_dials,
             bootstrap: Redial::new(0..config.bootstrap.len(), now, pauses),
             bootstrap_dials: HashMap::new(),
             replies: FuturesUnordered::new(),
@@ -252,6 +259,8 @@ impl EventLoop {
         match command {
             Command::Request(peer, request) => self.request(peer, request),
             Command::AddAddresses(peer, addresses) => self.add_addresses(peer, &addresses),
+            Command::SetCommittee { others, is_member } => self.set_committee(others, is_member),
+            Command::SetPublished(peer, addresses) => self.set_published(peer, &addresses),
             Command::Find(peer, result) => self.find(peer, result),
             Command::Shutdown => {}
         }

@@ -77,6 +77,11 @@ impl Exchange {
         self.inner.send_response(channel, answer).is_ok()
     }
 
+    /// Names the committee's members anew.
+    pub(super) fn set_committee(&mut self, committee: HashSet<PeerId>) {
+        self.accounts.set_committee(committee);
+    }
+
     /// The peers that broke the rules so often that they are to be cut off.
     pub(super) fn take_offenders(&mut self, violations_max: u32) -> Vec<PeerId> {
         self.accounts.take_offenders(violations_max)

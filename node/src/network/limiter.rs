@@ -25,7 +25,7 @@ use std::{
     collections::HashSet,
     convert::Infallible,
     net::IpAddr,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
@@ -35,8 +35,9 @@ use libp2p::{
     memory_connection_limits,
     swarm::{
         ConnectionClosed, ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent,
-        ConnectionId, DialFailure, FromSwarm, ListenFailure, NetworkBehaviour, SubstreamProtocol,
-        THandler, THandlerInEvent, THandlerOutEvent, ToSwarm, handler::ConnectionEvent,
+        ConnectionId, DialFailure, FromSwarm, ListenFailure, NetworkBehaviour, NotifyHandler,
+        SubstreamProtocol, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
+        handler::ConnectionEvent,
     },
 };
 
@@ -117,6 +118,9 @@ pub(super) struct Limiter {
     ban: Duration,
     banned_peers: Bans<PeerId>,
     banned_addresses: Bans<IpAddr>,
+    /// Connections whose handlers are to be told whether to keep them.
+    changed: Vec<(ConnectionId, PeerId, bool)>,
+    waker: Option<Waker>,
 }
 
 impl Limiter {
@@ -133,6 +137,19 @@ impl Limiter {
             ban: Duration::from_millis(config.limits.ban_ms),
             banned_peers: Bans::new(),
             banned_addresses: Bans::new(),
+            changed: Vec::new(),
+            waker: None,
+        }
+    }
+
+    /// Lets other peers bypass the limits from now on. Connections that are there stay, but those
+    /// of peers that lose the privilege are no longer kept when idle.
+    pub(super) fn set_privileged(&mut self, privileged: HashSet<PeerId>) {
+        self.privileged = privileged;
+        let changed = self.counts.reclassify(|peer| self.privileged.contains(peer));
+        self.changed.extend(changed);
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
         }
     }
 
@@ -260,7 +277,15 @@ impl NetworkBehaviour for Limiter {
         match event {}
     }
 
-    fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+        if let Some((id, peer_id, keep)) = self.changed.pop() {
+            let handler = NotifyHandler::One(id);
+            return Poll::Ready(ToSwarm::NotifyHandler { peer_id, handler, event: keep });
+        }
+        self.waker = Some(cx.waker().clone());
         Poll::Pending
     }
 }
@@ -270,7 +295,7 @@ impl NetworkBehaviour for Limiter {
 pub(super) struct KeepAlive(bool);
 
 impl ConnectionHandler for KeepAlive {
-    type FromBehaviour = Infallible;
+    type FromBehaviour = bool;
     type ToBehaviour = Infallible;
     type InboundProtocol = DeniedUpgrade;
     type OutboundProtocol = DeniedUpgrade;
@@ -285,8 +310,8 @@ impl ConnectionHandler for KeepAlive {
         self.0
     }
 
-    fn on_behaviour_event(&mut self, event: Self::FromBehaviour) {
-        match event {}
+    fn on_behaviour_event(&mut self, keep: Self::FromBehaviour) {
+        self.0 = keep;
     }
 
     fn poll(

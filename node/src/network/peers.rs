@@ -1,10 +1,10 @@
 //! Who is connected, and at which addresses peers can be reached.
 //!
-//! Addresses come from three sides: *given* by this peer's own configuration and memory, *told* by
-//! the peers of themselves, and the one at which a peer *answered* last. What a peer tells of itself
-//! replaces what was told before, so that a node that moved is found at its new address; the others
-//! stay, because a peer behind a port forward does not know its own address. What third parties
-//! tell is not kept. Only *trusted* peers show the way to others: those of the committee, and
+//! Addresses come from four sides: *given* by this peer's own configuration and memory, *told* by
+//! the peers of themselves, *published* by them for everybody, and the one at which a peer
+//! *answered* last. What a peer tells or publishes of itself replaces what it said before, so that
+//! a node that moved is found at its new address; the others stay, because a peer behind a port
+//! forward does not know its own address. What third parties tell is not kept. Only *trusted* peers show the way to others: those of the committee, and
 //! those that this peer began with.
 //!
 //! Invariant: bounded by `addresses_per_peer_max` and `known_peers_max`; only peers that are
@@ -69,6 +69,7 @@ struct Known {
     given: Vec<Multiaddr>,
     told: Vec<Multiaddr>,
     answered: Option<Multiaddr>,
+    published: Vec<Multiaddr>,
     /// When it was last of use, in the book's own count.
     used: u64,
 }
@@ -102,6 +103,22 @@ impl Peers {
             clock: 0,
             changed: false,
         }
+    }
+
+    /// Names the committee's members anew; those before.
+    pub(super) fn set_committee(&mut self, committee: HashSet<PeerId>) -> HashSet<PeerId> {
+        self.changed = true;
+        std::mem::replace(&mut self.committee, committee)
+    }
+
+    /// Where a connected peer that shows the way to others says that it is.
+    pub(super) fn routing_addresses(&self, peer: &PeerId) -> Vec<Multiaddr> {
+        let introduction = self.connected.get(peer).and_then(|c| c.introduction.as_ref());
+        let Some(known) = self.known.get(peer) else { return Vec::new() };
+        if !introduction.is_some_and(|introduction| introduction.routes) {
+            return Vec::new();
+        }
+        known.told.iter().chain(&known.answered).cloned().collect()
     }
 
     /// Notes who answered at a bootstrap address.
@@ -236,7 +253,22 @@ impl Peers {
         before.into_iter().filter(outdated).collect()
     }
 
-    /// Where the peer may be reached, best first.
+    /// Keeps what a peer has published in place of what it had before.
+    pub(super) fn published(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) {
+        if !addresses.is_empty() || self.known.contains_key(&peer) {
+            self.entry(peer).published = addresses;
+        }
+    }
+
+    /// The addresses that nobody vouches for but who has published them.
+    pub(super) fn only_published(&self, peer: &PeerId) -> Vec<Multiaddr> {
+        let Some(known) = self.known.get(peer) else { return Vec::new() };
+        let others = known.all(self.addresses_max);
+        let published = known.published.iter();
+        published.filter(|address| !others.contains(address)).cloned().collect()
+    }
+
+    /// Where the peer may be reached, best first, but for what it has only published.
     pub(super) fn addresses(&mut self, peer: &PeerId) -> Vec<Multiaddr> {
         self.clock += 1;
         let Some(known) = self.known.get_mut(peer) else {

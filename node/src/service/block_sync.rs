@@ -5,8 +5,10 @@
 //! it fetches the blocks between, with their certificates, and hands them to the ledger, which
 //! believes nobody: every block is verified like a proposal, its certificate like votes.
 //!
-//! Only what a quorum signed, or what a member of the committee says, makes this node fetch; while
-//! no member that it knows is connected, any storage node is asked instead. A header that cannot be
+//! Only what a quorum signed, or what a node says that is asked, makes this node fetch: a member of
+//! the committee that it knows, now and then another storage node, and only others while no member
+//! is connected, for the members of long ago may have left and follow no more. Who tells of blocks
+//! and then has none is left alone, too. A header that cannot be
 //! verified here is a reason to ask. Who stalls or sends something wrong is left alone for a while,
 //! and blocks are asked of one peer after the other, so that none can hold the node back for long.
 //!
@@ -52,6 +54,8 @@ const BLOCKS_TIMEOUT: Duration = Duration::from_secs(10);
 const PENALTY: Duration = Duration::from_secs(60);
 /// Bytes of blocks asked for at a time.
 const SYNC_BYTES: u32 = 1 << 20;
+/// Every so many turns another node than a member is asked first.
+const OTHERS_TURN: usize = 4;
 /// What headers tell while the other half of the service fetches.
 const NEWS_MAX: usize = 16;
 
@@ -236,6 +240,10 @@ impl BlockSync {
         self.ledger.state().borrow().tip().height
     }
 
+    fn is_member(&self, node: &NodeId) -> bool {
+        self.ledger.state().borrow().committee().position(node).is_some()
+    }
+
     /// There is a block of this height, as a quorum or a member says.
     fn heard_of(&mut self, height: Height, peer: NodeId) {
         self.ahead = Ahead::after(self.ahead, (height, peer), self.tip(), Instant::now());
@@ -280,6 +288,8 @@ impl BlockSync {
             let Some(peer) = candidates.pop_front() else { break };
             match self.fetch(peer).await? {
                 Fetched::Blocks => candidates.push_back(peer),
+                // A stranger told of blocks that it does not have.
+                Fetched::Nothing if peer == told && !self.is_member(&peer) => self.penalise(peer),
                 Fetched::Nothing => {}
                 Fetched::Wrong => self.penalise(peer),
             }
@@ -361,8 +371,8 @@ async fn wait(due: Option<Instant>) {
     }
 }
 
-/// The connected members of the committee; if there are none, whoever answers requests. Without
-/// those who are left alone, unless nobody else is there.
+/// The connected members of the committee, then whoever else answers requests, who comes first every
+/// few turns. Without those who are left alone, unless nobody else is there.
 fn candidates(
     state: &State,
     peers: &PeersView,
@@ -370,19 +380,29 @@ fn candidates(
     turn: usize,
 ) -> VecDeque<NodeId> {
     let members = state.committee().members().iter().map(|member| member.node);
-    let mut connected: Vec<_> = members.filter(|node| peers.connected.contains_key(node)).collect();
-    if connected.is_empty() {
-        let nodes = peers.connected.iter().filter(|(_, view)| view.answers_requests);
-        connected.extend(nodes.map(|(node, _)| *node));
+    let members: Vec<_> = members.filter(|node| peers.connected.contains_key(node)).collect();
+    let others = peers
+        .connected
+        .iter()
+        .filter(|(node, view)| view.answers_requests && state.committee().position(node).is_none());
+    let others: Vec<_> = others.map(|(node, _)| *node).collect();
+    let fit = |nodes: &[NodeId], turn: usize| {
+        let fit = nodes.iter().filter(|node| !penalties.contains_key(node));
+        let mut fit: VecDeque<_> = fit.copied().collect();
+        let turn = turn.checked_rem(fit.len()).unwrap_or(0);
+        fit.rotate_left(turn);
+        fit
+    };
+    let (mut first, mut second) = (fit(&members, turn), fit(&others, turn / OTHERS_TURN));
+    if turn % OTHERS_TURN == OTHERS_TURN - 1 {
+        std::mem::swap(&mut first, &mut second);
     }
-    let fit = connected.iter().filter(|node| !penalties.contains_key(node));
-    let mut fit: VecDeque<_> = fit.copied().collect();
-    if fit.is_empty() {
-        return connected.into_iter().min_by_key(|node| penalties.get(node)).into_iter().collect();
+    first.append(&mut second);
+    if first.is_empty() {
+        let everybody = members.into_iter().chain(others);
+        return everybody.min_by_key(|node| penalties.get(node)).into_iter().collect();
     }
-    let turn = turn % fit.len();
-    fit.rotate_left(turn);
-    fit
+    first
 }
 
 /// Whether a quorum signed the header; none if its committee is not known here.
@@ -453,8 +473,11 @@ mod tests {
         assert_eq!(candidates(&state, &peers, &none, 3), [node(1)], "a storage node");
         peers.connected.insert(members[0], peer(true));
         peers.connected.insert(members[2], peer(true));
-        assert_eq!(candidates(&state, &peers, &none, 0), [members[0], members[2]]);
-        assert_eq!(candidates(&state, &peers, &none, 1), [members[2], members[0]]);
+        assert_eq!(candidates(&state, &peers, &none, 0), [members[0], members[2], node(1)]);
+        assert_eq!(candidates(&state, &peers, &none, 1), [members[2], members[0], node(1)]);
+        // Members of long ago may know no more than this node.
+        assert_eq!(candidates(&state, &peers, &none, 3), [node(1), members[2], members[0]]);
+        peers.connected.remove(&node(1));
         let soon = Instant::now() + PENALTY;
         let mut penalties = BTreeMap::from([(members[0], soon)]);
         for turn in 0..3 {

@@ -4,18 +4,31 @@
 //! flush, sign, answer*, in that order; [`Responder`] holds it, one method per request. The task
 //! itself only bounds how many requests run at a time and how many wait, in all and of one peer:
 //! beyond that the answer is `Busy`, so no stranger can make the node queue without end or keep the
-//! others out. What nobody pays for any more is removed by the collector, and its disk space given
-//! back by the compactor.
+//! others out. What other nodes need to repair theirs is computed beside all that, within budgets
+//! (`symbols.rs`). What nobody pays for any more is removed by the collector, the pairs of shards
+//! that have moved on by `lost_shards.rs`, and their disk space given back by the compactor. The
+//! scrubber looks for damage.
 
+mod attester;
 mod blob_locks;
 mod collector;
 mod compactor;
+mod faults;
+mod lost_shards;
+mod members;
+mod metrics;
+mod pairs;
 mod responder;
+mod scrubber;
+mod symbols;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use floe_protocol::{
-    message::{Refusal, Request, Response},
+    message::{Refusal, RepairStatus, Request, Response},
     registration::RegistrationId,
 };
 use floe_storage::Store;
@@ -23,15 +36,21 @@ use tokio::{
     sync::{
         Notify, Semaphore,
         mpsc::{self, error::TrySendError},
+        watch,
     },
     task::JoinSet,
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
-use self::{blob_locks::BlobLocks, collector::Collector, responder::Responder};
+use self::{
+    attester::Attester, collector::Collector, faults::Faults, lost_shards::LostShards,
+    members::Members, pairs::Pairs, responder::Responder, scrubber::Scrubber, symbols::Symbols,
+};
+pub(crate) use self::{blob_locks::BlobLocks, metrics::Metrics};
 use super::{blocking, lane::Lane, ledger::Ledger, on_ended, queries::Query};
 use crate::{
+    clock::Clock,
     config::ServiceLimits,
     key_file::NodeKeys,
     network::{InboundRequest, Network},
@@ -42,6 +61,12 @@ use crate::{
 const REGISTRATION_WAIT: Duration = Duration::from_secs(1);
 /// Tables that wait so at a time; more are told at once that there is no registration.
 const REGISTRATION_WAITS_MAX: usize = 32;
+/// Requests for pairs of a shard that are answered at a time, wait, and are of one peer.
+const MOVES_MAX: usize = 2;
+const MOVES_QUEUE_MAX: usize = 30;
+const MOVES_PER_PEER_MAX: usize = 4;
+/// Requests for symbols and attestations that wait for their service.
+const SYMBOLS_MAX: usize = 64;
 
 /// What the service needs.
 #[derive(Debug)]
@@ -50,39 +75,31 @@ pub(crate) struct Args {
     pub(crate) keys: NodeKeys,
     pub(crate) store: Store,
     pub(crate) network: Network,
+    /// Shared with all who add to blobs.
+    pub(crate) locks: Arc<BlobLocks>,
+    /// How far repair has come.
+    pub(crate) repair: watch::Receiver<RepairStatus>,
     pub(crate) requests: mpsc::Receiver<InboundRequest>,
     /// Where questions about the ledger go.
     pub(crate) queries: mpsc::Sender<Query>,
     pub(crate) limits: ServiceLimits,
+    pub(crate) clock: Clock,
+    /// Told when a stored pair was found damaged and counts as missing from then on.
+    pub(crate) missing: Arc<Notify>,
+    /// Counts the pairs that the scrubber reads.
+    pub(crate) scrubbed: Arc<AtomicU64>,
+    pub(crate) metrics: Metrics,
     pub(crate) cancel: CancellationToken,
 }
 
 /// Serves until cancelled, until the network has stopped, or until the store can no longer be
 /// relied on.
 pub(crate) async fn run(args: Args) {
-    let Args { ledger, keys, store, network, mut requests, queries, limits, cancel } = args;
-    let broken = CancellationToken::new();
-    let locks = Arc::new(BlobLocks::default());
-    let removed = Arc::new(Notify::new());
-    let (collected, removal) = (store.clone(), Arc::clone(&removed));
-    let collector = Collector::new(ledger.clone(), collected, Arc::clone(&locks), removal);
-    let compaction = compactor::run(store.clone(), removed, (cancel.clone(), broken.clone()));
-    let keys_and_store = (keys, store);
-    let responder = Responder::new(ledger, keys_and_store, locks, network, broken.clone());
-    let mut service = Service {
-        responder: Arc::new(responder),
-        queries,
-        writes: Lane::new(limits.writes_max, limits.queue_max, limits.per_peer_max),
-        reads: Lane::new(limits.reads_max, limits.queue_max, limits.per_peer_max),
-        waiting: Arc::new(Semaphore::new(REGISTRATION_WAITS_MAX)),
-        busy_retry_after_ms: limits.busy_retry_after_ms,
-        tasks: JoinSet::new(),
-    };
-    service.tasks.spawn(collector.run(cancel.clone(), broken.clone()));
-    service.tasks.spawn(compaction);
+    // Cancelled with the node, or alone when a store fails.
+    let broken = args.cancel.child_token();
+    let (mut service, mut requests) = Service::start(args, &broken);
     loop {
         tokio::select! {
-            () = cancel.cancelled() => break,
             () = broken.cancelled() => break,
             Some(ended) = service.tasks.join_next() => on_ended(ended),
             request = requests.recv() => match request {
@@ -100,9 +117,13 @@ pub(crate) async fn run(args: Args) {
 
 struct Service {
     responder: Arc<Responder>,
+    members: Members,
     queries: mpsc::Sender<Query>,
+    symbols: mpsc::Sender<InboundRequest>,
     writes: Lane,
     reads: Lane,
+    /// Pairs of shards that move.
+    moves: Lane,
     /// Tables that wait for a registration.
     waiting: Arc<Semaphore>,
     busy_retry_after_ms: u32,
@@ -110,24 +131,75 @@ struct Service {
 }
 
 impl Service {
-    fn on_request(&mut self, request: InboundRequest) {
-        let InboundRequest { peer, request, reply } = request;
-        let request = match request {
-            Request::Ledger(request) => {
-                if let Err(error) = self.queries.try_send(Query { peer, request, reply }) {
-                    let retry_after_ms = self.busy_retry_after_ms;
-                    let (TrySendError::Full(query) | TrySendError::Closed(query)) = error;
-                    query.reply.reply(Response::Refused(Refusal::Busy { retry_after_ms }));
+    /// Starts what runs beside the requests.
+    fn start(args: Args, broken: &CancellationToken) -> (Self, mpsc::Receiver<InboundRequest>) {
+        let mut tasks = JoinSet::new();
+        let locks = Arc::clone(&args.locks);
+        let faults = Faults::new(broken.clone());
+        let pairs = Pairs::new(
+            args.store.clone(),
+            Arc::clone(&locks),
+            Arc::clone(&args.missing),
+            faults.clone(),
+            args.metrics.clone(),
+        );
+        let (members, follower) = Members::new(args.ledger.clone(), faults.clone());
+        tasks.spawn(follower.run(broken.clone()));
+        let symbols = spawn_symbols(&args, (&pairs, &members, &faults), &mut tasks, broken);
+        spawn_keepers(&args, (&pairs, &locks, &faults), &mut tasks, broken);
+
+        let Args {
+            ledger, keys, store, network, requests, queries, limits, scrubbed, repair, ..
+        } = args;
+        let responder = Responder::new(responder::Args {
+            ledger,
+            keys,
+            store,
+            locks,
+            network,
+            pairs,
+            scrubbed,
+            repair,
+            faults,
+        });
+        let service = Self {
+            responder: Arc::new(responder),
+            members,
+            queries,
+            symbols,
+            writes: Lane::new(limits.writes_max, limits.queue_max, limits.per_peer_max),
+            reads: Lane::new(limits.reads_max, limits.queue_max, limits.per_peer_max),
+            moves: Lane::new(MOVES_MAX, MOVES_QUEUE_MAX, MOVES_PER_PEER_MAX),
+            waiting: Arc::new(Semaphore::new(REGISTRATION_WAITS_MAX)),
+            busy_retry_after_ms: limits.busy_retry_after_ms,
+            tasks,
+        };
+        (service, requests)
+    }
+
+    fn on_request(&mut self, inbound: InboundRequest) {
+        let InboundRequest { peer, request, reply } = inbound;
+        let busy = Refusal::Busy { retry_after_ms: self.busy_retry_after_ms };
+        let lane = match &request {
+            Request::Ledger(_) => return self.ask_ledger(InboundRequest { peer, request, reply }),
+            Request::ReadSymbols { .. } | Request::Attest { .. } => {
+                let asked = self.symbols.try_send(InboundRequest { peer, request, reply });
+                if let Err(TrySendError::Full(asked) | TrySendError::Closed(asked)) = asked {
+                    asked.reply.reply(Response::Refused(busy));
                 }
                 return;
             }
-            request => request,
+            Request::ReadPairs { .. } if !self.members.has(&peer) => {
+                return reply.reply(Response::Refused(Refusal::Unavailable));
+            }
+            Request::ReadPairs { .. } => &mut self.moves,
+            Request::Table { .. } | Request::StoreSlivers { .. } | Request::Confirm { .. } => {
+                &mut self.writes
+            }
+            Request::ReadSliver { .. } | Request::NodeStatus => &mut self.reads,
         };
-        let lane = if is_write(&request) { &mut self.writes } else { &mut self.reads };
         let Some(place) = lane.admit(peer) else {
-            let retry_after_ms = self.busy_retry_after_ms;
-            reply.reply(Response::Refused(Refusal::Busy { retry_after_ms }));
-            return;
+            return reply.reply(Response::Refused(busy));
         };
         let running = lane.running.clone();
         let (responder, waiting) = (Arc::clone(&self.responder), Arc::clone(&self.waiting));
@@ -147,6 +219,72 @@ impl Service {
             reply.reply(response);
         });
     }
+
+    fn ask_ledger(&self, InboundRequest { peer, request, reply }: InboundRequest) {
+        let Request::Ledger(request) = request else { return };
+        if let Err(error) = self.queries.try_send(Query { peer, request, reply }) {
+            let retry_after_ms = self.busy_retry_after_ms;
+            let (TrySendError::Full(query) | TrySendError::Closed(query)) = error;
+            query.reply.reply(Response::Refused(Refusal::Busy { retry_after_ms }));
+        }
+    }
+}
+
+/// Starts what computes symbols for others.
+fn spawn_symbols(
+    args: &Args,
+    (pairs, members, faults): (&Pairs, &Members, &Faults),
+    tasks: &mut JoinSet<()>,
+    broken: &CancellationToken,
+) -> mpsc::Sender<InboundRequest> {
+    let (sender, requests) = mpsc::channel(SYMBOLS_MAX);
+    let (ledger, keys) = (args.ledger.clone(), args.keys.clone());
+    let symbols = Symbols::new(symbols::Args {
+        config: args.ledger.state().borrow().committee().config(),
+        pairs: pairs.clone(),
+        attester: Attester::new(ledger, keys, faults.clone(), args.metrics.clone()),
+        members: members.clone(),
+        limits: args.limits,
+        metrics: args.metrics.clone(),
+    });
+    tasks.spawn(symbols.run(requests, broken.clone()));
+    sender
+}
+
+/// Starts what looks after the store: collector, lost shards, compactor, scrubber.
+fn spawn_keepers(
+    args: &Args,
+    (pairs, locks, faults): (&Pairs, &Arc<BlobLocks>, &Faults),
+    tasks: &mut JoinSet<()>,
+    broken: &CancellationToken,
+) {
+    let Args { ledger, store, metrics, cancel, .. } = args;
+    let removed = Arc::new(Notify::new());
+    let (collected, collector_locks) = (store.clone(), Arc::clone(locks));
+    let collector =
+        Collector::new(ledger.clone(), collected, collector_locks, Arc::clone(&removed));
+    tasks.spawn(collector.run(cancel.clone(), broken.clone()));
+    let lost_shards = LostShards {
+        node: args.keys.node.public(),
+        ledger: ledger.clone(),
+        store: store.clone(),
+        locks: Arc::clone(locks),
+        clock: args.clock,
+        removed: Arc::clone(&removed),
+        metrics: metrics.clone(),
+    };
+    tasks.spawn(lost_shards.run(broken.clone()));
+    tasks.spawn(compactor::run(store.clone(), removed, (cancel.clone(), broken.clone())));
+    let scrubber = Scrubber {
+        config: ledger.state().borrow().committee().config(),
+        store: store.clone(),
+        pairs: pairs.clone(),
+        bytes_per_second: args.limits.scrub_bytes_per_second,
+        scrubbed: Arc::clone(&args.scrubbed),
+        faults: faults.clone(),
+        metrics: metrics.clone(),
+    };
+    tasks.spawn(scrubber.run(broken.clone()));
 }
 
 /// Returns when the ledger has the registration here, too, or will hardly have it any more.
@@ -164,16 +302,4 @@ async fn wait_for_registration(responder: &Arc<Responder>, id: RegistrationId) {
     };
     // Whatever came of it: the answer says it.
     drop(timeout(REGISTRATION_WAIT, known).await);
-}
-
-const fn is_write(request: &Request) -> bool {
-    match request {
-        Request::Table { .. } | Request::StoreSlivers { .. } | Request::Confirm { .. } => true,
-        Request::ReadSliver { .. }
-        | Request::ReadPairs { .. }
-        | Request::ReadSymbols { .. }
-        | Request::Attest { .. }
-        | Request::NodeStatus
-        | Request::Ledger(_) => false,
-    }
 }

@@ -1,8 +1,23 @@
-//! Shards by stake: D'Hondt's method with a cap.
+//! Who holds which shards: D'Hondt's method with a cap, and the fewest moves from one committee to
+//! the next.
 //!
 //! Awards are given one at a time to the node with the highest quotient stake / (shards + 1) that
 //! is below the cap; quotients are compared by cross-multiplication, ties go to the lower node id.
-//! At genesis shard `j` goes to the winner of award `j`, which interleaves the nodes.
+//! At genesis shard `j` goes to the winner of award `j`, which interleaves the nodes. Later only the
+//! counts are awarded: a node keeps what it holds, up to its count. What the others give up, each
+//! its highest indices, goes out in ascending order to those who lack some, one at a time in the
+//! order of node ids, round after round.
+//!
+//! Shards that were never completed by who got them may return to who had them: such a shard is
+//! awarded first, as long as its taker stays within the cap, and counts toward the taker's award.
+//!
+//! Invariants: every function here is the same on every node and for every order of candidates;
+//! nobody gets more than the cap; no shard moves that need not.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeSet, VecDeque},
+};
 
 use super::CommitteeError;
 use crate::{
@@ -34,7 +49,7 @@ pub fn shard_cap(n_shards: u16, nodes: usize) -> u16 {
     share.min(bft::max_faulty(n_shards)).max(1)
 }
 
-/// For each shard the position in `candidates` (sorted by node id) of its holder.
+/// For each shard the position in `candidates` (sorted by node id) of its holder at genesis.
 ///
 /// # Errors
 /// [`CommitteeError::Cap`] if the candidates with stake cannot carry all shards under the cap.
@@ -44,22 +59,105 @@ pub fn shard_cap(n_shards: u16, nodes: usize) -> u16 {
 pub fn award_shards(n_shards: u16, candidates: &[Candidate]) -> Result<Vec<u16>, CommitteeError> {
     let nodes = candidates.iter().filter(|candidate| candidate.stake > 0).count();
     let cap = shard_cap(n_shards, nodes);
-    let mut awarded = vec![0_u16; candidates.len()];
-    let mut holders = Vec::with_capacity(usize::from(n_shards));
-    for _ in 0..n_shards {
-        let winner = (0..candidates.len())
-            .filter(|i| candidates[*i].stake > 0 && awarded[*i] < cap)
-            .reduce(|best, i| {
+    let stakes: Vec<_> = candidates.iter().map(|candidate| candidate.stake).collect();
+    let mut awarded = vec![0; candidates.len()];
+    let winners = award(n_shards, cap, &stakes, &mut awarded);
+    let winners = winners.ok_or(CommitteeError::Cap { n_shards, nodes, cap })?;
+    let position = |winner| u16::try_from(winner).expect("candidates are counted in u16");
+    Ok(winners.into_iter().map(position).collect())
+}
+
+/// Gives `awards` more shards by stake to whom holds `awarded` already; the winners. `stakes` are
+/// by ascending node id. None if the cap leaves too little room.
+fn award(awards: u16, cap: u16, stakes: &[u128], awarded: &mut [u16]) -> Option<Vec<usize>> {
+    let mut winners = Vec::with_capacity(usize::from(awards));
+    for _ in 0..awards {
+        let winner = (0..stakes.len()).filter(|i| stakes[*i] > 0 && awarded[*i] < cap).reduce(
+            |best, i| {
                 let of = |i: usize, other: usize| {
-                    candidates[i].stake.min(MAX_STAKE) * (u128::from(awarded[other]) + 1)
+                    stakes[i].min(MAX_STAKE) * (u128::from(awarded[other]) + 1)
                 };
                 if of(i, best) > of(best, i) { i } else { best }
-            })
-            .ok_or(CommitteeError::Cap { n_shards, nodes, cap })?;
+            },
+        )?;
         awarded[winner] += 1;
-        holders.push(u16::try_from(winner).expect("candidates are counted in u16"));
+        winners.push(winner);
     }
-    Ok(holders)
+    Some(winners)
+}
+
+/// For each shard its next holder, given `previous`, the present one of each. `returning` names,
+/// where there is one, who takes the shard back if it is a candidate; beyond its end nobody does.
+///
+/// The cost grows with the logarithm of the number of candidates: beside those who take shards
+/// back, only the first `n_shards` by stake can win one.
+///
+/// # Errors
+/// [`CommitteeError::Cap`] if the candidates with stake cannot carry all shards under the cap.
+///
+/// # Panics
+/// With more than 65,536 shards; a network has far fewer.
+pub fn reassign(
+    previous: &[NodeId],
+    candidates: &[Candidate],
+    returning: &[Option<NodeId>],
+) -> Result<Vec<NodeId>, CommitteeError> {
+    let n_shards = u16::try_from(previous.len()).expect("shards are counted in u16");
+    let nodes = candidates.iter().filter(|candidate| candidate.stake > 0).count();
+    let cap = shard_cap(n_shards, nodes);
+    let standing = standing(previous.len(), candidates, returning);
+    let position = |node: &NodeId| standing.binary_search_by_key(node, |(node, _)| *node).ok();
+
+    let mut next: Vec<Option<usize>> = vec![None; previous.len()];
+    let mut awarded = vec![0_u16; standing.len()];
+    for (holder, back) in next.iter_mut().zip(returning) {
+        let taker = back.as_ref().and_then(position);
+        if let Some(taker) = taker.filter(|taker| awarded[*taker] < cap) {
+            awarded[taker] += 1;
+            *holder = Some(taker);
+        }
+    }
+    let returned = awarded.clone();
+    let rest = n_shards - returned.iter().sum::<u16>();
+    let stakes: Vec<_> = standing.iter().map(|(_, stake)| *stake).collect();
+    award(rest, cap, &stakes, &mut awarded).ok_or(CommitteeError::Cap { n_shards, nodes, cap })?;
+
+    let mut room: Vec<u16> = awarded.iter().zip(&returned).map(|(all, back)| all - back).collect();
+    // Ascending, so that what does not fit are the highest indices.
+    for (holder, previous) in next.iter_mut().zip(previous).filter(|(next, _)| next.is_none()) {
+        if let Some(keeper) = position(previous).filter(|keeper| room[*keeper] > 0) {
+            room[keeper] -= 1;
+            *holder = Some(keeper);
+        }
+    }
+    let mut takers: VecDeque<_> = (0..room.len()).filter(|taker| room[*taker] > 0).collect();
+    for holder in next.iter_mut().filter(|holder| holder.is_none()) {
+        let taker = takers.pop_front().expect("as many are awarded as there are shards");
+        room[taker] -= 1;
+        *holder = Some(taker);
+        if room[taker] > 0 {
+            takers.push_back(taker);
+        }
+    }
+    Ok(next.into_iter().flatten().map(|holder| standing[holder].0).collect())
+}
+
+/// Of the candidates those who can get a shard, by ascending node id, with their stakes.
+fn standing(
+    n_shards: usize,
+    candidates: &[Candidate],
+    returning: &[Option<NodeId>],
+) -> Vec<(NodeId, u128)> {
+    let returning: BTreeSet<_> = returning.iter().flatten().collect();
+    let with_stake = candidates.iter().filter(|candidate| candidate.stake > 0);
+    let mut by_stake: Vec<_> = with_stake.map(|c| (c.node, c.stake.min(MAX_STAKE))).collect();
+    by_stake.sort_unstable_by_key(|(node, stake)| (Reverse(*stake), *node));
+    let kept = by_stake.iter().enumerate();
+    let kept = kept.filter(|(rank, (node, _))| *rank < n_shards || returning.contains(node));
+    let mut standing: Vec<_> = kept.map(|(_, candidate)| *candidate).collect();
+    standing.sort_unstable_by_key(|(node, _)| *node);
+    standing.dedup_by_key(|(node, _)| *node);
+    standing
 }
 
 #[cfg(test)]

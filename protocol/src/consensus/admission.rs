@@ -139,14 +139,15 @@ impl Replica {
         }
     }
 
-    /// Keeps a message of the next height, judged by the committee of this one.
+    /// Keeps a message of the next height, judged by the committee of this one and by the next
+    /// epoch's: which of them it belongs to is known when this height is over.
     fn keep_early(&mut self, message: ConsensusMessage) -> Verdict {
         let Some(running) = &self.running else { return Verdict::Ignore };
         if message.round() > MAX_EARLY_ROUND {
             return Verdict::Ignore;
         }
         let chain = running.host.config.chain;
-        let is_member = |node: &NodeId| running.host.validators.get(node).is_some();
+        let is_member = |node: &NodeId| running.host.may_vote_next(node);
         match message {
             ConsensusMessage::Vote(vote) => {
                 if !is_member(&vote.vote.voter) || !self.early.wants_vote(&vote) {

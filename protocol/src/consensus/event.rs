@@ -17,6 +17,9 @@ pub struct Start {
     pub height: Height,
     /// Its committee.
     pub committee: Arc<Committee>,
+    /// The committee of the next height, should this one be the last of its epoch; none before it
+    /// is selected. Its members' messages are kept, too, when they come early.
+    pub next: Option<Arc<Committee>>,
     /// The time of the block before.
     pub parent_time: Timestamp,
     /// The journal's entries of this height, in order; none unless the replica was restarted.

@@ -51,6 +51,8 @@ pub(super) struct Host {
     pub(super) config: Config,
     pub(super) height: Height,
     pub(super) committee: Arc<Committee>,
+    /// Of the next height, if that is of another epoch.
+    pub(super) next: Option<Arc<Committee>>,
     pub(super) validators: Validators,
     pub(super) parent_time: Timestamp,
     /// Told to, or no member: nothing is signed, so nothing is journaled.
@@ -82,6 +84,7 @@ impl Host {
             config,
             height: start.height,
             committee: Arc::clone(&start.committee),
+            next: start.next.clone(),
             validators,
             parent_time: start.parent_time,
             abstain: start.abstain || !is_member,
@@ -103,6 +106,12 @@ impl Host {
 
     pub(super) fn me(&self) -> NodeId {
         self.config.key.public()
+    }
+
+    /// Whether the node may vote at the next height, as far as can be known before this one ends.
+    pub(super) fn may_vote_next(&self, node: &NodeId) -> bool {
+        let member = self.next.as_ref().and_then(|next| next.member(node));
+        self.validators.get(node).is_some() || member.is_some_and(|member| member.weight() > 0)
     }
 
     /// The first fault met, once.

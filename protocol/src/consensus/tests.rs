@@ -1,6 +1,7 @@
 //! Replicas among themselves, in virtual time.
 
 mod admission;
+mod boundary;
 mod network;
 mod pitfalls;
 mod safety;

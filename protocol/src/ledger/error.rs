@@ -68,6 +68,14 @@ pub enum OperationError {
     /// The node has reported that already.
     #[error("the node has reported that already")]
     Reported,
+    /// The node has too little stake to be selected.
+    #[error("the node has a stake of {stake}, a candidate needs {min}")]
+    MinStake {
+        /// What it has.
+        stake: Amount,
+        /// The least.
+        min: Amount,
+    },
     /// The block that a report names is not one of the last.
     #[error("block {0} is not a recent one of this chain")]
     OldBlock(Height),

@@ -47,7 +47,7 @@ pub enum Event {
         /// What was burned.
         burned: Amount,
     },
-    /// WAL went into a pool.
+    /// WAL was staked.
     Staked {
         /// Whose.
         account: AccountId,
@@ -55,8 +55,8 @@ pub enum Event {
         node: NodeId,
         /// How much.
         amount: Amount,
-        /// For how many shares.
-        shares: u128,
+        /// The first epoch in which it is in the pool.
+        active: Epoch,
     },
     /// WAL is leaving a pool.
     Unstaked {

@@ -13,13 +13,15 @@ mod blobs;
 mod commit_record;
 mod epoch;
 mod readiness;
+mod rewards;
+mod selection;
 mod staking;
 mod sweep;
 
 use super::{
-    AccountId, Amount, Event, IndexEntry, Key, MAX_OPERATIONS, Operation, OperationError,
-    Parameters, Record, SystemOperation, Timestamp, TransactionId, VerifiedTransaction,
-    error::Failure, overlay::Overlay,
+    AccountId, Amount, BlockHash, Event, IndexEntry, Key, MAX_OPERATIONS, Operation,
+    OperationError, Parameters, Record, SystemOperation, Timestamp, TransactionId,
+    VerifiedTransaction, error::Failure, overlay::Overlay,
 };
 use crate::{
     committee::Committee,
@@ -57,6 +59,8 @@ pub(super) struct Executor<'a> {
     pub(super) committee: &'a Committee,
     pub(super) height: Height,
     pub(super) time: Timestamp,
+    /// Hash and time of the block before.
+    pub(super) parent: (BlockHash, Timestamp),
     /// Events of the current group.
     pub(super) events: Vec<Event>,
     /// Work by BLS so far, that of refused transactions included: a proposer must not do it for
@@ -201,6 +205,14 @@ impl Executor<'_> {
         let mut account = self.overlay.account(id)?;
         account.balance = account.balance.checked_add(amount).ok_or(OperationError::Overflow)?;
         Ok(self.overlay.put(Key::Account(*id), Record::Account(account))?)
+    }
+
+    /// Counts an amount as destroyed: the caller has taken it from somewhere.
+    fn burn(&mut self, amount: Amount) -> Result<(), Failure> {
+        let mut summary = self.overlay.summary()?;
+        let sum = summary.supply.burned.checked_add(amount);
+        summary.supply.burned = sum.ok_or(OperationError::Overflow)?;
+        Ok(self.overlay.put(Key::Summary, Record::Summary(summary))?)
     }
 
     /// Puts an amount into the bucket of an epoch.

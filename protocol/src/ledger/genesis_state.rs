@@ -2,8 +2,8 @@
 
 use super::{
     Account, EpochRecord, IndexEntry, Key, LedgerParameters, MemoryStore, NodeSettings, Prices,
-    Record, ShardRecord, Stake, State, StateChange, Summary, Supply, Timestamp, execute::new_node,
-    overlay::Overlay,
+    Record, ShardRecord, Stake, State, StateChange, Summary, Supply, Terms, Timestamp,
+    execute::new_node, overlay::Overlay,
 };
 use crate::{
     committee::Committee,
@@ -63,12 +63,16 @@ fn records(genesis: &Genesis, committee: &Committee) -> (Summary, Vec<(Key, Reco
         epoch_start: Timestamp::from_ms(0),
         prices,
         next_prices: None,
+        selections: 0,
         certifications: 0,
         supply,
     };
     let first = EpochRecord { first_height: Some(Height::new(1)), ..EpochRecord::default() };
     records.push((Key::Epoch(epoch), Record::Epoch(first)));
     records.push((Key::Committee(epoch), Record::Committee(committee.to_bytes())));
+    let terms = committee.members().iter();
+    let terms = terms.map(|member| Terms { commission_bps: 0, paid_shards: member.weight() });
+    records.push((Key::Terms(epoch), Record::Terms(terms.collect())));
     let ready = |shard| ShardRecord {
         ready: true,
         last_ready: committee.members()[committee.holder(ShardIndex::new(shard))].node,
@@ -93,7 +97,7 @@ fn member_records(member: &GenesisMember, ledger: &LedgerParameters) -> Vec<(Key
     let amount = Amount::from_wal(member.stake_wal);
     if !amount.is_zero() {
         let shares = node.pool.mint(amount).expect("the genesis' supply has been checked");
-        let stake = Stake { shares, unbonding: Vec::new() };
+        let stake = Stake { shares, ..Stake::default() };
         records.push((Key::Stake(member.operator, member.node), Record::Stake(stake)));
     }
     records.push((Key::Node(member.node), Record::Node(Box::new(node))));

@@ -2,7 +2,7 @@
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
-use super::AccountId;
+use super::{AccountId, Amount};
 use crate::{
     blob::BlobId,
     hash::{Domain, Hash},
@@ -40,6 +40,12 @@ pub enum Key {
     Offence(NodeId, Epoch),
     /// Which shards are [ready](super::ShardRecord) in the running epoch.
     Shards,
+    /// The [`Attendance`](super::Attendance) of the running epoch's members.
+    Attendance,
+    /// The [`Terms`](super::Terms) of an epoch's committee.
+    Terms(Epoch),
+    /// The [`Rate`](super::Rate) at which stake entered a node's pool with an epoch.
+    Rate(NodeId, Epoch),
 }
 
 impl Key {
@@ -68,6 +74,9 @@ pub enum IndexEntry {
     History(AccountId, Height, u32),
     /// A stake of an account.
     Staked(AccountId, NodeId),
+    /// A node that reported in an epoch that it follows the ledger; of one epoch those with most
+    /// stake first.
+    Ready(Epoch, Amount, NodeId),
 }
 
 impl IndexEntry {
@@ -99,6 +108,10 @@ impl IndexEntry {
             }
             Self::Staked(account, node) => {
                 [&[7][..], account.key().as_bytes(), node.as_bytes()].concat()
+            }
+            Self::Ready(epoch, stake, node) => {
+                let stake = (!stake.frost()).to_be_bytes();
+                [&[8][..], &epoch.get().to_be_bytes(), &stake, node.as_bytes()].concat()
             }
         }
     }
@@ -173,6 +186,19 @@ impl IndexRange {
     #[must_use]
     pub fn history(account: &AccountId) -> Self {
         Self::of([&[6][..], account.key().as_bytes()].concat())
+    }
+
+    /// Nodes that reported in `epoch` that they follow the ledger, those with most stake first.
+    #[must_use]
+    pub fn ready(epoch: Epoch) -> Self {
+        Self::of([&[8][..], &epoch.get().to_be_bytes()].concat())
+    }
+
+    /// Nodes that reported so before `epoch`.
+    #[must_use]
+    pub fn ready_before(epoch: Epoch) -> Self {
+        let end = [&[8][..], &epoch.get().to_be_bytes()].concat();
+        Self { start: vec![8], end }
     }
 
     /// Stakes of an account.

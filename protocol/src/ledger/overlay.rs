@@ -10,9 +10,9 @@
 use std::{collections::BTreeMap, ops::Bound};
 
 use super::{
-    Account, Blob, Entry, EpochRecord, IndexEntry, IndexRange, Key, Name, Node, Presence,
-    ReadError, Record, Registration, ShardRecord, Stake, StateChange, StateReader, Summary, Supply,
-    entry::entry_bytes, tree,
+    Account, Attendance, Blob, Entry, EpochRecord, IndexEntry, IndexRange, Key, Name, Node,
+    Presence, Rate, ReadError, Record, Registration, ShardRecord, Stake, StateChange, StateReader,
+    Summary, Supply, Terms, entry::entry_bytes, tree,
 };
 use crate::{
     blob::BlobId,
@@ -96,6 +96,9 @@ impl<'a> Overlay<'a> {
         presence(height: Height) -> Presence(Presence) = Key::Presence(height);
         committee(epoch: Epoch) -> Committee(Vec<u8>) = Key::Committee(epoch);
         stored_shards() -> Shards(Vec<ShardRecord>) = Key::Shards;
+        attendance() -> Attendance(Attendance) = Key::Attendance;
+        stored_terms(epoch: Epoch) -> Terms(Vec<Terms>) = Key::Terms(epoch);
+        rate(node: &NodeId, epoch: Epoch) -> Rate(Rate) = Key::Rate(*node, epoch);
         stored_summary() -> Summary(Summary) = Key::Summary;
     }
 
@@ -117,6 +120,11 @@ impl<'a> Overlay<'a> {
     /// The readiness of all shards, which every state has.
     pub(super) fn shards(&mut self) -> Result<Vec<ShardRecord>, ReadError> {
         self.stored_shards()?.ok_or_else(|| self.damaged(&Key::Shards))
+    }
+
+    /// The terms of an epoch's committee, which every committee that is kept has.
+    pub(super) fn terms(&mut self, epoch: Epoch) -> Result<Vec<Terms>, ReadError> {
+        self.stored_terms(epoch)?.ok_or_else(|| self.damaged(&Key::Terms(epoch)))
     }
 
     /// Whether there is a record.
@@ -170,6 +178,11 @@ impl<'a> Overlay<'a> {
     /// Takes an entry out of the index.
     pub(super) fn remove_index(&mut self, entry: IndexEntry) {
         self.set_index(entry.to_bytes(), false);
+    }
+
+    /// Takes out an entry that was found in the index.
+    pub(super) fn remove_index_bytes(&mut self, entry: Vec<u8>) {
+        self.set_index(entry, false);
     }
 
     fn set_index(&mut self, entry: Vec<u8>, present: bool) {
@@ -330,7 +343,8 @@ impl<'a> Overlay<'a> {
         Ok((update.root, change))
     }
 
-    fn damaged(&self, key: &Key) -> ReadError {
+    /// What it means that a record is missing which every state has.
+    pub(super) fn damaged(&self, key: &Key) -> ReadError {
         ReadError::Failed(format!("the record under {key:?} is damaged or missing").into())
     }
 }

@@ -30,6 +30,8 @@ pub struct LedgerParameters {
     pub jail_epochs: u32,
     /// The part of a pool that equivocation costs, in ten-thousandths.
     pub equivocation_slash_bps: u16,
+    /// The least stake of a node that can be selected.
+    pub min_stake: Amount,
     /// The least fee of a transaction, per operation.
     pub fee_per_operation: Amount,
     /// What members vote for until they say otherwise: FROST per unit and epoch.
@@ -50,6 +52,7 @@ impl Default for LedgerParameters {
             unbonding_epochs: 2,
             jail_epochs: 2,
             equivocation_slash_bps: 500,
+            min_stake: Amount::from_wal(100),
             fee_per_operation: Amount::from_frost(10_000),
             storage_price: Amount::from_frost(100_000),
             write_price: Amount::from_frost(200_000),

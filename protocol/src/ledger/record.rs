@@ -54,6 +54,29 @@ pub struct Pool {
     pub shares: u128,
 }
 
+/// Stake that is not yet in its pool.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize,
+)]
+pub struct Incoming {
+    /// The first epoch in which it is in the pool.
+    pub epoch: Epoch,
+    /// How much.
+    pub amount: Amount,
+}
+
+/// What stake that became active with one epoch got for itself in a node's pool: those whose it is
+/// take their shares from here when they next come. Gone with the last of them.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize,
+)]
+pub struct Rate {
+    /// Stake for which shares are left.
+    pub amount: Amount,
+    /// The shares.
+    pub shares: u128,
+}
+
 /// A storage node in the registry.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
 pub struct Node {
@@ -63,8 +86,11 @@ pub struct Node {
     pub bls_key: BlsPublicKey,
     /// What it offers, from the next selection on.
     pub settings: NodeSettings,
-    /// Stake that counts at selections.
+    /// Stake that earns, and is slashed.
     pub pool: Pool,
+    /// Stake on its way in, by ascending epoch. It enters when its epoch has begun and the node's
+    /// record is next written; nothing changes the pool in between.
+    pub incoming: Vec<Incoming>,
     /// Stake on its way out, slashable until it is paid.
     pub unbonding: Pool,
     /// Slashed to nothing: nobody can stake here again.
@@ -73,6 +99,8 @@ pub struct Node {
     pub jailed: Option<Epoch>,
     /// The last epoch in which it reported that it follows the ledger.
     pub ready: Option<Epoch>,
+    /// Its stake when it did: if too many stand for a committee, those with most are looked at.
+    pub ready_stake: Amount,
 }
 
 /// Stake that will be paid.
@@ -93,6 +121,9 @@ pub struct Unbonding {
 pub struct Stake {
     /// Shares in the node's pool.
     pub shares: u128,
+    /// What is on its way in, by ascending epoch. What is in the pool by now, at the node's
+    /// [`Rate`] of that epoch, is counted in shares when the account next stakes or unstakes.
+    pub incoming: Vec<Incoming>,
     /// What is on its way out, by ascending epoch.
     pub unbonding: Vec<Unbonding>,
 }
@@ -293,11 +324,11 @@ pub struct Prices {
 pub struct Supply {
     /// In accounts.
     pub balances: Amount,
-    /// In pools, unbonding included.
+    /// With nodes: in pools, on the way in and on the way out.
     pub stakes: Amount,
     /// Paid for epochs, not yet earned by anybody.
     pub buckets: Amount,
-    /// Destroyed by slashing.
+    /// Destroyed: slashed, or not earned.
     pub burned: Amount,
 }
 
@@ -341,6 +372,9 @@ pub struct Summary {
     pub prices: Prices,
     /// Prices of the next one, once it has been selected.
     pub next_prices: Option<Prices>,
+    /// How many half durations of the running epoch were over when the next one was last
+    /// selected; 0 before the first selection.
+    pub selections: u32,
     /// Certifications so far: the number of the next.
     pub certifications: u64,
     /// Where the supply is.
@@ -372,6 +406,30 @@ pub struct Presence {
     pub recorded: Vec<bool>,
 }
 
+/// How many of an epoch's heights have a member's precommit recorded, of those that are too long
+/// past for more to be recorded.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
+pub struct Attendance {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The heights.
+    pub heights: u64,
+    /// Per committee position, of how many of them.
+    pub recorded: Vec<u64>,
+}
+
+/// What was agreed with one member of a committee for its epoch.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize,
+)]
+pub struct Terms {
+    /// The operator's part of the reward, in ten-thousandths, as of the selection.
+    pub commission_bps: u16,
+    /// Shards that it is paid for: all, until at half of the epoch those that are not ready are
+    /// left out.
+    pub paid_shards: u16,
+}
+
 /// A value of the authenticated map.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub enum Record {
@@ -401,6 +459,12 @@ pub enum Record {
     Offence(Height),
     /// Under [`Key::Shards`](super::Key::Shards): one per shard.
     Shards(Vec<ShardRecord>),
+    /// Under [`Key::Attendance`](super::Key::Attendance).
+    Attendance(Attendance),
+    /// Under [`Key::Terms`](super::Key::Terms): one per committee position.
+    Terms(Vec<Terms>),
+    /// Under [`Key::Rate`](super::Key::Rate).
+    Rate(Rate),
 }
 
 impl Record {
@@ -410,7 +474,9 @@ impl Record {
         match self {
             Self::Account(account) => supply.balances = account.balance,
             Self::Node(node) => {
-                supply.stakes = node.pool.stake.checked_add(node.unbonding.stake)?;
+                let stakes = node.pool.stake.checked_add(node.unbonding.stake)?;
+                let mut incoming = node.incoming.iter().map(|incoming| incoming.amount);
+                supply.stakes = incoming.try_fold(stakes, Amount::checked_add)?;
             }
             Self::Epoch(epoch) => supply.buckets = epoch.bucket,
             Self::Summary(_)
@@ -422,7 +488,10 @@ impl Record {
             | Self::Committee(_)
             | Self::Presence(_)
             | Self::Offence(_)
-            | Self::Shards(_) => {}
+            | Self::Shards(_)
+            | Self::Attendance(_)
+            | Self::Terms(_)
+            | Self::Rate(_) => {}
         }
         Some(supply)
     }

@@ -11,12 +11,12 @@
 
 mod next_block;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::{
     Account, AccountId, Blob, BlockHash, CommitRecord, Header, Key, LatePrecommit, Node,
-    OperationError, Parameters, ReadError, Registration, ShardRecord, StateReader, Summary,
-    SystemOperation, Timestamp, VerifiedTransaction, error::Failure, execute::Executor,
+    OperationError, Parameters, ReadError, Registration, ShardRecord, StakeWorth, StateReader,
+    Summary, SystemOperation, Timestamp, VerifiedTransaction, error::Failure, execute::Executor,
     genesis_beacon, overlay::Overlay,
 };
 use crate::{
@@ -181,13 +181,14 @@ impl State {
         Some(Duration::from_millis(deadline.ms_since(self.tip.time)))
     }
 
-    /// When the running epoch's next deadline is: its half, until the next one is selected, or its
-    /// end. A block at or after it changes the epoch's state. None before the first block.
+    /// When the running epoch's next deadline is: its next half duration. A block at or after it
+    /// changes the epoch's state: it selects the next committee, again if the epoch stretches, or
+    /// ends the epoch. Past the second one the epoch ends with the block in which enough shards are
+    /// reported ready, which has a reason of its own. None before the first block.
     #[must_use]
     pub fn epoch_deadline(&self) -> Option<Timestamp> {
-        let duration = self.parameters.ledger.epoch_ms;
-        let selected = self.summary.next_prices.is_some();
-        let wait = if selected { duration } else { duration / 2 };
+        let halves = u64::from(self.summary.selections).saturating_add(1);
+        let wait = self.parameters.ledger.epoch_ms.saturating_mul(halves).div_ceil(2);
         (self.tip.height > Height::new(0)).then(|| self.summary.epoch_start.plus_ms(wait))
     }
 
@@ -280,6 +281,7 @@ impl State {
             committee: &self.committee,
             height: self.next_height(),
             time,
+            parent: (self.tip.hash, self.tip.time),
             events: Vec::new(),
             bls_work: 0,
         }
@@ -291,6 +293,29 @@ impl State {
     /// [`ReadError`] if the store fails.
     pub fn account(&self, reader: &dyn StateReader, id: &AccountId) -> Result<Account, ReadError> {
         Overlay::new(reader, Some(self.tip.height)).account(id)
+    }
+
+    /// What the stake of an account with a node is worth after the tip. None if there is none.
+    ///
+    /// # Errors
+    /// [`ReadError`] if the store fails.
+    pub fn stake_worth(
+        &self,
+        reader: &dyn StateReader,
+        account: &AccountId,
+        node: &NodeId,
+    ) -> Result<Option<StakeWorth>, ReadError> {
+        let mut overlay = Overlay::new(reader, Some(self.tip.height));
+        let (Some(stake), Some(record)) = (overlay.stake(account, node)?, overlay.node(node)?)
+        else {
+            return Ok(None);
+        };
+        let mut rates = BTreeMap::new();
+        for incoming in &stake.incoming {
+            rates.insert(incoming.epoch, overlay.rate(node, incoming.epoch)?);
+        }
+        let rate = |epoch| rates.get(&epoch).copied().flatten();
+        Ok(stake.worth(&record, self.summary.epoch, &rate))
     }
 
     /// A registration after the tip, dead ones included that have not been swept.

@@ -59,6 +59,16 @@ impl Key {
     }
 }
 
+/// Whether an operation makes the pending one of its key useless.
+fn supersedes(operation: &SystemOperation, pending: &SystemOperation) -> bool {
+    match (operation, pending) {
+        (SystemOperation::NodeReady { report }, SystemOperation::NodeReady { report: pending }) => {
+            report.height > pending.height
+        }
+        _ => false,
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct SystemPool {
     operations: BTreeMap<Key, SystemOperation>,
@@ -74,7 +84,11 @@ impl SystemPool {
     }
 
     pub(super) fn knows(&self, operation: &SystemOperation) -> bool {
-        let known = |key: &Key| self.operations.contains_key(key) || self.committed.contains(key);
+        let known = |key: &Key| {
+            let pending = self.operations.get(key);
+            pending.is_some_and(|pending| !supersedes(operation, pending))
+                || self.committed.contains(key)
+        };
         Key::of(operation).is_some_and(|key| known(&key))
     }
 
@@ -87,7 +101,9 @@ impl SystemPool {
         let first = Key { number: 0, ..key };
         let last = Key { number: u64::MAX, ..key };
         let of_node = self.operations.range(first..=last).count();
-        if self.operations.len() >= self.operations_max || of_node >= self.per_node_max {
+        let is_new = !self.operations.contains_key(&key);
+        let is_full = self.operations.len() >= self.operations_max || of_node >= self.per_node_max;
+        if is_new && is_full {
             return Err(MempoolError::SystemFull);
         }
         self.operations.insert(key, operation);

@@ -1,9 +1,9 @@
 use super::*;
 use crate::{
     hash::Hash,
-    index::Height,
+    index::{Epoch, Height},
     keys::{ChainId, KeyPair},
-    ledger::{BlockHash, Operation},
+    ledger::{BlockHash, NodeReady, Operation},
     vote::{Equivocation, Vote, VoteKind},
 };
 
@@ -417,7 +417,7 @@ fn system_operations_are_few_and_one_per_key() {
     let mut mempool = mempool(config);
     let first = equivocation(0, 1, 0);
     assert!(mempool.is_idle() && !mempool.knows_system(&first));
-    assert_eq!(mempool.insert_system(first), Ok(()));
+    assert_eq!(mempool.insert_system(first.clone()), Ok(()));
     assert!(!mempool.is_idle() && mempool.is_empty());
     assert!(mempool.knows_system(&equivocation(0, 1, 5)), "another round, the same offence");
     assert_eq!(mempool.insert_system(equivocation(0, 1, 5)), Err(MempoolError::Known));
@@ -436,4 +436,25 @@ fn system_operations_are_few_and_one_per_key() {
     mempool.refused_system(&later);
     assert_eq!((mempool.stats().system, mempool.knows_system(&later)), (2, false));
     assert_eq!(mempool.insert_system(later), Ok(()));
+}
+
+#[test]
+fn a_report_that_names_a_later_block_replaces_the_earlier_one() {
+    let config = MempoolConfig { system_max: 1, ..MempoolConfig::default() };
+    let mut mempool = mempool(config);
+    let report = |epoch, height| {
+        let block = (Height::new(height), BlockHash::new(Hash::ZERO));
+        let report = NodeReady::new(&CHAIN, &key(0), Epoch::new(epoch), block);
+        SystemOperation::NodeReady { report }
+    };
+    assert_eq!(mempool.insert_system(report(3, 10)), Ok(()));
+    for old in [9, 10] {
+        assert_eq!(mempool.insert_system(report(3, old)), Err(MempoolError::Known));
+    }
+    assert!(!mempool.knows_system(&report(3, 11)));
+    assert_eq!(mempool.insert_system(report(3, 11)), Ok(()), "though there is no other place");
+    assert_eq!(mempool.system_candidates().collect::<Vec<_>>(), [&report(3, 11)]);
+    assert_eq!(mempool.insert_system(report(4, 12)), Err(MempoolError::SystemFull));
+    mempool.committed_system(&[report(3, 11)]);
+    assert_eq!(mempool.insert_system(report(3, 12)), Err(MempoolError::Known));
 }

@@ -14,6 +14,7 @@ use crate::{
     encoding::{Axis, EncodingConfig, ProvenSymbol, SymbolError},
     hash::{HASH_BYTES, Hash},
     index::{SliverPairIndex, SymbolIndex},
+    merkle,
 };
 
 /// Most pairs that one request asks for.
@@ -117,8 +118,8 @@ impl Symbols {
 
     /// Bytes of the symbols of so many targets.
     pub(super) fn bytes(config: EncodingConfig, symbol_bytes: u32, targets: usize) -> u64 {
-        let path = u64::from(path_steps(config)) * HASH_BYTES as u64;
-        targets as u64 * (u64::from(symbol_bytes) + path)
+        let path_bytes = merkle::path_steps(config.n()) * HASH_BYTES;
+        targets as u64 * (u64::from(symbol_bytes) + path_bytes as u64)
     }
 
     /// Checks everything against the blob id: the symbols, in the order of `targets`.
@@ -143,7 +144,7 @@ impl Symbols {
         let mut symbols = Vec::with_capacity(targets.len());
         for index in targets {
             let symbol = rest.split_to(self.symbol_bytes as usize);
-            let path = rest.split_to(path_steps(config) as usize * HASH_BYTES);
+            let path = rest.split_to(merkle::path_steps(config.n()) * HASH_BYTES);
             let (hashes, _) = path.as_chunks::<HASH_BYTES>();
             let path = hashes.iter().map(|hash| Hash::new(*hash)).collect();
             let helper = helper.clone();
@@ -153,11 +154,6 @@ impl Symbols {
         }
         Ok(symbols)
     }
-}
-
-/// Steps of a path in a sliver's tree: `ceil(log2 n)`.
-fn path_steps(config: EncodingConfig) -> u32 {
-    config.n_shards().next_power_of_two().ilog2()
 }
 
 /// How far a node has come with moving and recovering what it is to hold.

@@ -213,20 +213,19 @@ impl RequestHead {
     /// Bytes of the payload that follows the head.
     #[must_use]
     pub fn payload_bytes(&self) -> usize {
-        let bytes = match self {
-            Self::Table { table_bytes, .. } => *table_bytes,
+        match self {
+            Self::Table { table_bytes, .. } => *table_bytes as usize,
             Self::StoreSlivers { primary_bytes, secondary_bytes, .. } => {
-                primary_bytes + secondary_bytes
+                *primary_bytes as usize + *secondary_bytes as usize
             }
-            Self::Attest { proof_bytes } => *proof_bytes,
-            Self::Ledger { request_bytes, .. } => *request_bytes,
+            Self::Attest { proof_bytes } => *proof_bytes as usize,
+            Self::Ledger { request_bytes, .. } => *request_bytes as usize,
             Self::Confirm { .. }
             | Self::ReadSliver { .. }
             | Self::ReadPairs { .. }
             | Self::ReadSymbols { .. }
             | Self::NodeStatus => 0,
-        };
-        bytes as usize
+        }
     }
 }
 

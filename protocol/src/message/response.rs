@@ -58,6 +58,8 @@ pub enum InvalidReason {
     Table,
     /// A sliver does not have the root or length that its pair proof states.
     Sliver,
+    /// The proof of inconsistency proves nothing.
+    Proof,
 }
 
 impl std::fmt::Display for InvalidReason {
@@ -65,6 +67,7 @@ impl std::fmt::Display for InvalidReason {
         f.write_str(match self {
             Self::Table => "digest table",
             Self::Sliver => "sliver",
+            Self::Proof => "proof of inconsistency",
         })
     }
 }

@@ -433,16 +433,15 @@ impl Upload {
                 }
             }
             MemberFailure::Refused(
-                Refusal::WrongShard
-                | Refusal::TooLarge
-                | Refusal::StorageFull
-                | Refusal::Invalid(_),
+                Refusal::TooLarge | Refusal::StorageFull | Refusal::Invalid(_),
             )
             | MemberFailure::WrongAnswer
             | MemberFailure::LosesPairs => self.failed(now_ms, member, failure),
-            // It may not have followed the ledger yet to where the blob was registered.
+            // It may not have followed the ledger yet to where the blob was registered, or to where
+            // it has become a member.
             MemberFailure::Refused(
                 Refusal::NotRegistered
+                | Refusal::WrongShard
                 | Refusal::TableMissing
                 | Refusal::NotFound
                 | Refusal::Unavailable,

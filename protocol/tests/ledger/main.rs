@@ -139,7 +139,7 @@ fn refused(chain: &Chain, signed: &SignedTransaction) -> OperationError {
 /// Why the state refuses a system operation; nothing is left of it either.
 fn system_refused(chain: &Chain, operation: SystemOperation) -> OperationError {
     let (mut block, nothing, _) = propose(chain, &[], &[]);
-    let (without, executed, _) = propose(chain, &[operation], &[]);
+    let (without, executed, _) = propose(chain, std::slice::from_ref(&operation), &[]);
     assert_eq!(without, block);
     assert_eq!(executed.change, nothing.change);
     block.body.system.push(operation);

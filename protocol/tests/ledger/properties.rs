@@ -114,11 +114,9 @@ impl World {
     }
 
     fn stake(&self, who: u8, node: &NodeId) -> u128 {
-        let key = Key::Stake(id(&account_key(who)), *node);
-        match self.chain.record(&key) {
-            Some(Record::Stake(stake)) => stake.shares,
-            _ => 1_000,
-        }
+        let (chain, account) = (&self.chain, id(&account_key(who)));
+        let worth = chain.state.stake_worth(&chain.store, &account, node).unwrap();
+        worth.map_or(1_000, |worth| worth.shares)
     }
 
     /// The transactions of a round: one operation each, but for pairs that belong together.
@@ -195,6 +193,9 @@ impl World {
                 Record::Node(node) => {
                     add(&mut supply.stakes, node.pool.stake);
                     add(&mut supply.stakes, node.unbonding.stake);
+                    for incoming in &node.incoming {
+                        add(&mut supply.stakes, incoming.amount);
+                    }
                 }
                 Record::Epoch(epoch) => add(&mut supply.buckets, epoch.bucket),
                 Record::Summary(found) => summary = Some(*found),
@@ -303,7 +304,19 @@ impl World {
             });
             nodes.sum()
         };
-        assert_eq!(sum(&|stake| stake.shares), pools(&|node| node.pool.shares));
+        let rates = self.records.values().map(|record| match record {
+            Record::Rate(rate) => rate.shares,
+            _ => 0,
+        });
+        let shares = sum(&|stake| stake.shares) + rates.sum::<u128>();
+        assert_eq!(shares, pools(&|node| node.pool.shares));
+        let waiting = pools(&|node| node.incoming.iter().map(|i| i.amount.frost()).sum());
+        let rates = self.records.values().map(|record| match record {
+            Record::Rate(rate) => rate.amount.frost(),
+            _ => 0,
+        });
+        let incoming = sum(&|stake| stake.incoming.iter().map(|i| i.amount.frost()).sum());
+        assert_eq!(waiting + rates.sum::<u128>(), incoming);
         let unbonding = sum(&|stake| stake.unbonding.iter().map(|u| u.shares).sum());
         assert_eq!(unbonding, pools(&|node| node.unbonding.shares));
     }

@@ -6,7 +6,7 @@ use floe_protocol::{
     keys::{BlsKeyPair, BlsPublicKey, BlsSignature, KeyPair, NodeId},
     ledger::{
         Amount, BlockHash, IndexRange, Key, Node, NodeIdentity, NodeSettings, Operation,
-        OperationError, Record, Stake, StateReader as _, SystemOperation,
+        OperationError, Record, Stake, StakeWorth, StateReader as _, SystemOperation,
     },
     test_support::{Chain, account_key, genesis, node_keys, operator_key},
     vote::{Equivocation, EquivocationError, Vote, VoteKind},
@@ -41,6 +41,20 @@ fn stake_of(chain: &Chain, account: &KeyPair, node: &NodeId) -> Stake {
     }
 }
 
+fn worth(chain: &Chain, account: &KeyPair, node: &NodeId) -> StakeWorth {
+    chain.state.stake_worth(&chain.store, &id(account), node).unwrap().unwrap_or_default()
+}
+
+/// Stakes, and lets the epoch come in which it is in the pool; all shares of the account.
+fn staked(chain: &mut Chain, key: &KeyPair, node: &NodeId, amount: Amount) -> u128 {
+    commit(chain, key, vec![Operation::Stake { node: *node, amount }]);
+    let active = stake_of(chain, key, node).incoming[0].epoch;
+    while chain.state.summary().epoch < active {
+        chain.next_epoch();
+    }
+    worth(chain, key, node).shares
+}
+
 fn vote(height: u64, round: u32, kind: VoteKind, block: Option<u8>) -> Vote {
     let block = block.map(|byte| BlockHash::new(Hash::new([byte; 32])));
     Vote { height: Height::new(height), round, kind, block, voter: member(0) }
@@ -60,7 +74,7 @@ fn offence(chain: &Chain, i: usize, height: u64) -> SystemOperation {
 }
 
 fn punish(chain: &mut Chain, operation: SystemOperation) {
-    let (block, _, _) = propose(chain, &[operation], &[]);
+    let (block, _, _) = propose(chain, std::slice::from_ref(&operation), &[]);
     assert_eq!(block.body.system, [operation]);
     chain.apply(&block).unwrap();
 }
@@ -156,8 +170,7 @@ fn stake_is_paid_after_unbonding() {
     let mut chain = chain();
     let (key, target) = (account_key(0), member(0));
     let amount = Amount::from_wal(10);
-    commit(&mut chain, &key, vec![Operation::Stake { node: target, amount }]);
-    let shares = stake_of(&chain, &key, &target).shares;
+    let shares = staked(&mut chain, &key, &target, amount);
     let unstake = |shares| Operation::Unstake { node: target, shares };
     let withdraw = Operation::Withdraw { node: target };
     for shares in [shares + 1, u128::MAX] {
@@ -170,8 +183,8 @@ fn stake_is_paid_after_unbonding() {
     commit(&mut chain, &key, vec![unstake(half / 2), unstake(half - half / 2)]);
     let pending = stake_of(&chain, &key, &target).unbonding;
     assert_eq!(pending.len(), 1, "of one epoch");
-    assert_eq!(pending[0].until, Epoch::new(3));
-    for epoch in 0..3 {
+    assert_eq!(pending[0].until, Epoch::new(4));
+    for epoch in 1..4 {
         assert_eq!(chain.state.summary().epoch, Epoch::new(epoch));
         assert_eq!(fails(&chain, &key, withdraw.clone()), OperationError::NothingUnbonded);
         chain.next_epoch();
@@ -199,7 +212,7 @@ fn unbondings_are_bounded() {
     let mut chain = Chain::new(&long);
     let (key, target) = (account_key(0), member(0));
     let amount = Amount::from_wal(10);
-    commit(&mut chain, &key, vec![Operation::Stake { node: target, amount }]);
+    staked(&mut chain, &key, &target, amount);
     let unstake = Operation::Unstake { node: target, shares: 1_000_000_000 };
     for _ in 0..32 {
         commit(&mut chain, &key, vec![unstake.clone()]);
@@ -216,16 +229,14 @@ fn nobody_makes_a_share_too_dear_for_the_next() {
     let target = node_key.public();
     let identity = NodeIdentity::new(&chain.id(), &id(&attacker), &node_key, &bls);
     let entry = Operation::RegisterNode { identity: Box::new(identity), settings: settings() };
-    let stake = |amount| Operation::Stake { node: target, amount };
     // First with the smallest stake, then with nearly all of it taken out again.
-    commit(&mut chain, &attacker, vec![entry, stake(frost(1))]);
-    let shares = stake_of(&chain, &attacker, &target).shares;
+    commit(&mut chain, &attacker, vec![entry]);
+    let shares = staked(&mut chain, &attacker, &target, frost(1));
     let all_but_one = Operation::Unstake { node: target, shares: shares - 1 };
     let left = chain.sign(&attacker, vec![all_but_one]);
     assert_eq!(propose(&chain, &[], &[left]).2, [OperationError::Shares]);
-    commit(&mut chain, &attacker, vec![stake(Amount::from_wal(900))]);
-    commit(&mut chain, &victim, vec![stake(frost(7))]);
-    let small = stake_of(&chain, &victim, &target).shares;
+    staked(&mut chain, &attacker, &target, Amount::from_wal(900));
+    let small = staked(&mut chain, &victim, &target, frost(7));
     let pool = node(&chain, &target).pool;
     let worth = pool.worth(small).unwrap();
     assert!((6..=7).contains(&worth.frost()), "{worth:?}");
@@ -246,15 +257,12 @@ proptest! {
         for (kind, who, size) in steps {
             let key = account_key(u8::try_from(who).unwrap());
             let pool = node(&chain, &target).pool;
-            let owned = stake_of(&chain, &key, &target).shares;
+            let owned = worth(&chain, &key, &target).shares;
             let shares = owned.min(size * 1_000_000);
             let worth = pool.worth(shares).unwrap();
             match kind {
                 0 => {
-                    commit(&mut chain, &key, vec![Operation::Stake {
-                        node: target, amount: frost(size),
-                    }]);
-                    let minted = stake_of(&chain, &key, &target).shares - owned;
+                    let minted = staked(&mut chain, &key, &target, frost(size)) - owned;
                     let now = node(&chain, &target).pool.worth(minted).unwrap();
                     prop_assert!(now.frost() <= size && size - now.frost() <= 1);
                 }
@@ -283,33 +291,32 @@ proptest! {
 fn equivocation_burns_a_part_of_all_stake_and_jails() {
     let mut chain = chain();
     let (key, target) = (account_key(0), member(0));
-    let stake = Operation::Stake { node: target, amount: Amount::from_wal(1_000 - 1) };
-    commit(&mut chain, &key, vec![stake]);
-    let shares = stake_of(&chain, &key, &target).shares;
+    let shares = staked(&mut chain, &key, &target, Amount::from_wal(1_000 - 1));
     commit(&mut chain, &key, vec![Operation::Unstake { node: target, shares: shares / 3 }]);
     let before = node(&chain, &target);
-    let operation = offence(&chain, 0, 1);
-    punish(&mut chain, operation);
+    let operation = offence(&chain, 0, chain.state.tip().height.get());
+    punish(&mut chain, operation.clone());
     let after = node(&chain, &target);
     let burned = |before: Amount| frost(before.frost() * 500 / 10_000);
     let (staked, unbonding) = (burned(before.pool.stake), burned(before.unbonding.stake));
     assert!(unbonding > Amount::from_wal(16), "what is on its way out pays too");
     assert_eq!(after.pool.stake.checked_add(staked), Some(before.pool.stake));
     assert_eq!(after.unbonding.stake.checked_add(unbonding), Some(before.unbonding.stake));
-    assert_eq!(after.jailed, Some(Epoch::new(0)));
+    assert_eq!(after.jailed, Some(Epoch::new(1)));
     let supply = chain.state.summary().supply;
     assert_eq!(Some(supply.burned), staked.checked_add(unbonding));
     assert_eq!(supply.total(), Some(chain.state.parameters().supply));
     assert_eq!(chain.state.committee().member(&target).unwrap().weight(), 2, "it keeps its duties");
     // Once in an epoch, whatever else it did in it.
     assert_eq!(system_refused(&chain, operation), OperationError::Punished);
+    let height = chain.state.tip().height.get();
     let another = report(
         &chain,
-        [vote(2, 3, VoteKind::Prevote, Some(1)), vote(2, 3, VoteKind::Prevote, Some(2))],
+        [vote(height, 3, VoteKind::Prevote, Some(1)), vote(height, 3, VoteKind::Prevote, Some(2))],
         &node_keys(4)[0].0,
     );
     assert_eq!(system_refused(&chain, another), OperationError::Punished);
-    let twice = [offence(&chain, 1, 1), offence(&chain, 1, 2)];
+    let twice = [offence(&chain, 1, height), offence(&chain, 1, height - 1)];
     let (block, _, _) = propose(&chain, &twice, &[]);
     assert_eq!(block.body.system, twice[..1], "nor twice in a block");
     // Again in the next.
@@ -317,7 +324,7 @@ fn equivocation_burns_a_part_of_all_stake_and_jails() {
     let height = chain.state.tip().height.get() + 1;
     let operation = offence(&chain, 0, height);
     punish(&mut chain, operation);
-    assert_eq!(node(&chain, &target).jailed, Some(Epoch::new(1)));
+    assert_eq!(node(&chain, &target).jailed, Some(Epoch::new(2)));
     // Who withdraws shares the loss.
     for _ in 0..2 {
         chain.next_epoch();
@@ -365,7 +372,10 @@ fn only_two_contradicting_votes_of_a_recent_member_are_punished() {
         chain.next_epoch();
     }
     let operation = report(&chain, good, key);
-    assert_eq!(propose(&chain, &[operation], &[]).0.body.system, [operation]);
+    assert_eq!(
+        propose(&chain, std::slice::from_ref(&operation), &[]).0.body.system,
+        [operation.clone()]
+    );
     chain.next_epoch();
     assert_eq!(system_refused(&chain, operation), error, "too old");
 }
@@ -401,15 +411,17 @@ fn a_pool_slashed_to_nothing_is_closed() {
     let mut chain = Chain::new(&harsh);
     let (key, target) = (account_key(0), member(0));
     let stake = Operation::Stake { node: target, amount: Amount::from_wal(10) };
-    commit(&mut chain, &key, vec![stake.clone()]);
+    staked(&mut chain, &key, &target, Amount::from_wal(10));
+    let pool = node(&chain, &target).pool.stake;
+    assert!(pool >= Amount::from_wal(1_010));
     let operation = offence(&chain, 0, 1);
     punish(&mut chain, operation);
     assert!(node(&chain, &target).closed);
     assert_eq!(fails(&chain, &key, stake), OperationError::PoolClosed);
-    let shares = stake_of(&chain, &key, &target).shares;
+    let shares = worth(&chain, &key, &target).shares;
     let unstake = Operation::Unstake { node: target, shares };
     assert_eq!(fails(&chain, &key, unstake), OperationError::Shares, "worth nothing");
     let supply = chain.state.summary().supply;
-    assert_eq!(supply.burned, Amount::from_wal(1_010));
+    assert_eq!(supply.burned, pool);
     assert_eq!(supply.total(), Some(chain.state.parameters().supply));
 }

@@ -9,11 +9,11 @@ use floe_protocol::{
     index::{Epoch, Height},
     keys::{BlsKeyPair, KeyPair, Signature},
     ledger::{
-        Account, Blob, Block, BlockEvents, BlockHash, Body, Certified, CommitRecord, Entry,
-        EpochRecord, Event, Header, Key, LatePrecommit, Name, Node, NodeIdentity, NodeSettings,
-        Operation, Payment, Pool, Presence, Prices, Record, Registration, SignedTransaction, Stake,
-        Summary, Supply, SystemOperation, Timestamp, Transaction, Unbonding, beacon_message,
-        genesis_beacon, next_beacon,
+        Account, Attendance, Blob, Block, BlockEvents, BlockHash, Body, Certified, CommitRecord,
+        Entry, EpochRecord, Event, Header, Incoming, Key, LatePrecommit, Name, Node, NodeIdentity,
+        NodeSettings, Operation, Payment, Pool, Presence, Prices, Rate, Record, Registration,
+        ShardRecord, SignedTransaction, Stake, Summary, Supply, SystemOperation, Terms, Timestamp,
+        Transaction, Unbonding, beacon_message, genesis_beacon, next_beacon,
     },
     registration::RegistrationId,
     test_support::{account_key, genesis, node_keys},
@@ -112,7 +112,7 @@ fn transactions_are_those_of_the_golden_vectors() {
 /// The layout of a system operation, as it stands in a body that holds nothing else.
 fn borsh_bytes(operation: &SystemOperation) -> Vec<u8> {
     let empty = block(Body::default()).to_bytes();
-    let full = block(Body { system: vec![*operation], ..Body::default() }).to_bytes();
+    let full = block(Body { system: vec![operation.clone()], ..Body::default() }).to_bytes();
     // A body is the record (no parent: 1, no late ones: 4), then counts of 4 bytes each.
     let end = full.len() - 4;
     full[empty.len() - 4..end].to_vec()
@@ -197,6 +197,7 @@ fn records() -> Vec<(&'static str, Key, Record)> {
         epoch_start: time,
         prices,
         next_prices: Some(prices),
+        selections: 3,
         certifications: 6,
         supply,
     };
@@ -207,9 +208,12 @@ fn records() -> Vec<(&'static str, Key, Record)> {
         bls_key,
         settings: settings(),
         pool,
+        incoming: vec![Incoming { epoch, amount: frost(7) }],
         unbonding: pool,
         closed: true,
         jailed: Some(epoch),
+        ready: Some(epoch),
+        ready_stake: frost(6),
     };
     let certified = Some(Certified { number: 1, end: epoch, first_epoch: epoch, first_time: time });
     let stored =
@@ -224,11 +228,20 @@ fn records() -> Vec<(&'static str, Key, Record)> {
         units: 7,
         payments: vec![Payment { start: Epoch::new(1), end: epoch, per_epoch: frost(10) }],
     };
-    let unbonding = vec![Unbonding { shares: 2, until: epoch }];
+    let stake = Stake {
+        shares: 1,
+        incoming: vec![Incoming { epoch, amount: frost(7) }],
+        unbonding: vec![Unbonding { shares: 2, until: epoch }],
+    };
     let bucket = EpochRecord { bucket: frost(1), units: 2, first_height: Some(height) };
     let block = BlockHash::new(Hash::new([4; 32]));
-    let presence =
-        Presence { block, time: Timestamp::from_ms(5), epoch, recorded: vec![true, false] };
+    let presence = Presence { block, time, epoch, recorded: vec![true, false] };
+    let attendance = Attendance { epoch, heights: 5, recorded: vec![5, 2] };
+    let terms = vec![Terms { commission_bps: 250, paid_shards: 2 }];
+    let shards = vec![
+        ShardRecord { ready: true, last_ready: node },
+        ShardRecord { ready: false, last_ready: node },
+    ];
     let name = Name { blob: Some(blob.id()), version: 2 };
     let committee = genesis(4, N).committee().unwrap().to_bytes();
     vec![
@@ -240,7 +253,7 @@ fn records() -> Vec<(&'static str, Key, Record)> {
         ),
         ("node", Key::Node(node), Record::Node(Box::new(registered))),
         ("bls_key", Key::BlsKey(bls_key), Record::BlsKey(node)),
-        ("stake", Key::Stake(account, node), Record::Stake(Stake { shares: 1, unbonding })),
+        ("stake", Key::Stake(account, node), Record::Stake(stake)),
         ("blob", Key::Blob(blob.id()), Record::Blob(stored)),
         ("registration", Key::Registration(registration), Record::Registration(Box::new(claim))),
         ("name", Key::Name(account, "site".into()), Record::Name(name)),
@@ -248,6 +261,14 @@ fn records() -> Vec<(&'static str, Key, Record)> {
         ("committee", Key::Committee(epoch), Record::Committee(committee)),
         ("presence", Key::Presence(height), Record::Presence(presence)),
         ("offence", Key::Offence(node, epoch), Record::Offence(height)),
+        ("shards", Key::Shards, Record::Shards(shards)),
+        ("attendance", Key::Attendance, Record::Attendance(attendance)),
+        ("terms", Key::Terms(epoch), Record::Terms(terms)),
+        (
+            "rate",
+            Key::Rate(node, epoch),
+            Record::Rate(Rate { amount: frost(1), shares: 1_000_000 }),
+        ),
     ]
 }
 

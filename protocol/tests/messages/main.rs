@@ -52,8 +52,8 @@ fn read_request(limits: &Limits, wire: &[u8]) -> Option<Request> {
 fn read_response(limits: &Limits, wire: &[u8]) -> Option<Response> {
     let (head, payload) = parts(wire)?;
     let head = ResponseHead::decode(limits, head).ok()?;
-    assert!(head.payload_bytes() as u64 <= limits.max_payload_bytes());
-    Response::from_parts(head, payload).ok()
+    assert!(head.payload_bytes(limits) as u64 <= limits.max_payload_bytes());
+    Response::from_parts(limits, head, payload).ok()
 }
 
 /// A message of either direction, so that one property covers both.

@@ -74,7 +74,7 @@ proptest! {
                 prop_assert!(head.payload_bytes() as u64 <= limits.max_payload_bytes());
             }
             if let Ok(head) = ResponseHead::decode(&limits, head) {
-                prop_assert!(head.payload_bytes() as u64 <= limits.max_payload_bytes());
+                prop_assert!(head.payload_bytes(&limits) as u64 <= limits.max_payload_bytes());
             }
         }
     }

@@ -1,12 +1,15 @@
 //! One message of each kind, always the same.
 
+use bytes::Bytes;
 use floe_protocol::{
-    blob::{BlobHeader, PairProof},
+    blob::{BlobHeader, BlobId, PairProof},
     encoding::Axis,
     hash::Hash,
-    index::{Epoch, SliverPairIndex},
+    index::{Epoch, ShardIndex, SliverPairIndex, SymbolIndex},
     keys::{BlsSignature, ChainId},
-    message::{InvalidReason, NodeStatus, Refusal, Request, Response},
+    message::{
+        InvalidReason, NodeStatus, Refusal, RepairStatus, Request, Response, StoredPair, Symbols,
+    },
     registration::RegistrationId,
 };
 
@@ -33,6 +36,18 @@ pub(crate) fn sample_header(n_shards: u16) -> BlobHeader {
     BlobHeader { n_shards, len: 1_000, root: Hash::new([0x33; 32]) }
 }
 
+fn sample_repair_status() -> RepairStatus {
+    RepairStatus {
+        complete_shards: 8,
+        missing_pairs: 17,
+        moved_pairs: 300,
+        recovered_pairs: 40,
+        gained_bytes: 3 << 30,
+        fetched_bytes: (3 << 30) + 5,
+        scrubbed_pairs: 1_100,
+    }
+}
+
 pub(crate) fn sample_node_status() -> NodeStatus {
     NodeStatus {
         version: "0.1.0".into(),
@@ -46,6 +61,7 @@ pub(crate) fn sample_node_status() -> NodeStatus {
         peers: 6,
         damaged_pieces: 0,
         uptime_ms: 86_400_000,
+        repair: sample_repair_status(),
     }
 }
 
@@ -65,8 +81,29 @@ pub(crate) fn sample_requests() -> Vec<Request> {
         Request::Confirm { registration },
         Request::ReadSliver { blob, pair, axis: Axis::Primary },
         Request::ReadSliver { blob, pair, axis: Axis::Secondary },
+        Request::ReadPairs { shard: ShardIndex::new(6), blobs: vec![blob, sample_header(6).id()] },
+        Request::ReadSymbols {
+            blob,
+            pair,
+            axis: Axis::Secondary,
+            targets: [0, 3, 6].map(SymbolIndex::new).into(),
+        },
+        Request::Attest { proof: vec![0xdd; 900].into() },
         Request::NodeStatus,
     ]
+}
+
+fn proof(byte: u8) -> Bytes {
+    vec![byte; PairProof::layout_bytes(limits(7).config())].into()
+}
+
+fn sample_pair((byte, primary_bytes, secondary_bytes): (u8, usize, usize)) -> StoredPair {
+    StoredPair {
+        blob: BlobId::new([byte; 32]),
+        proof: proof(byte),
+        primary: vec![0x10 + byte; primary_bytes].into(),
+        secondary: vec![0x20 + byte; secondary_bytes].into(),
+    }
 }
 
 pub(crate) fn sample_responses() -> Vec<Response> {
@@ -76,10 +113,17 @@ pub(crate) fn sample_responses() -> Vec<Response> {
         Response::Stored { pair: pairs[1] },
         Response::Confirmed { epoch: Epoch::new(3), signature: BlsSignature::new([0xaa; 96]) },
         Response::Missing { pairs },
-        Response::Sliver {
-            proof: vec![0xbb; PairProof::layout_bytes(limits(7).config())].into(),
-            sliver: vec![0xcc; 335].into(),
+        Response::Sliver { proof: proof(0xbb), sliver: vec![0xcc; 335].into() },
+        Response::Pairs {
+            looked_up: 3,
+            pairs: [(5, 335, 201), (6, 20, 12)].map(sample_pair).into(),
         },
+        Response::Symbols(Symbols {
+            proof: proof(0x11),
+            symbol_bytes: 67,
+            symbols: vec![0x22; 2 * (67 + 3 * 32)].into(),
+        }),
+        Response::Attested { epoch: Epoch::new(3), signature: BlsSignature::new([0xee; 96]) },
         Response::NodeStatus(sample_node_status()),
     ];
     responses.extend(REFUSALS.map(Response::Refused));

@@ -5,12 +5,19 @@ use floe_protocol::{
     blob::{BlobHeader, BlobId, PairProof},
     encoding::{Axis, EncodingConfig},
     hash::Hash,
-    index::{Epoch, SliverPairIndex},
+    index::{Epoch, ShardIndex, SliverPairIndex, SymbolIndex},
     keys::{BlsSignature, ChainId},
-    message::{Limits, NodeStatus, Refusal, Request, Response},
+    message::{
+        Limits, MAX_PAIRS, NodeStatus, Refusal, RepairStatus, Request, Response, StoredPair,
+        Symbols,
+    },
     registration::RegistrationId,
 };
-use proptest::{collection::vec, prelude::*, sample};
+use proptest::{
+    collection::{btree_set, vec},
+    prelude::*,
+    sample,
+};
 
 use super::{Message, SHARDS, limits, samples::REFUSALS};
 
@@ -68,12 +75,63 @@ pub(crate) fn request(n_shards: u16) -> impl Strategy<Value = Request> {
             pair,
             axis
         }),
+        (0..n_shards, vec(blob_id(), 1..=MAX_PAIRS))
+            .prop_map(|(shard, blobs)| Request::ReadPairs { shard: ShardIndex::new(shard), blobs }),
+        (blob_id(), pair(n_shards), axis(), targets(n_shards)).prop_map(
+            |(blob, pair, axis, targets)| Request::ReadSymbols { blob, pair, axis, targets }
+        ),
+        payload(600).prop_map(|proof| Request::Attest { proof }),
         Just(Request::NodeStatus),
     ]
 }
 
+/// At least one, ascending.
+fn targets(n_shards: u16) -> impl Strategy<Value = Vec<SymbolIndex>> {
+    btree_set(0..n_shards, 1..=usize::from(n_shards))
+        .prop_map(|targets| targets.into_iter().map(SymbolIndex::new).collect())
+}
+
+fn stored_pair(n_shards: u16) -> impl Strategy<Value = StoredPair> {
+    let proof_bytes = PairProof::layout_bytes(EncodingConfig::new(n_shards).unwrap());
+    (blob_id(), vec(any::<u8>(), proof_bytes), payload(100), payload(100)).prop_map(
+        |(blob, proof, primary, secondary)| StoredPair {
+            blob,
+            proof: proof.into(),
+            primary,
+            secondary,
+        },
+    )
+}
+
+fn stored_pairs(n_shards: u16) -> impl Strategy<Value = Response> {
+    vec(stored_pair(n_shards), 0..5).prop_flat_map(|pairs| {
+        let looked_up = pairs.len()..=MAX_PAIRS;
+        (looked_up, Just(pairs)).prop_map(|(looked_up, pairs)| Response::Pairs {
+            looked_up: u16::try_from(looked_up).unwrap(),
+            pairs,
+        })
+    })
+}
+
+/// Of as many targets as the bytes make.
+fn symbols(n_shards: u16) -> impl Strategy<Value = Symbols> {
+    let config = EncodingConfig::new(n_shards).unwrap();
+    let path_bytes = 32 * usize::try_from(n_shards.next_power_of_two().ilog2()).unwrap();
+    let proof_bytes = PairProof::layout_bytes(config);
+    (vec(any::<u8>(), proof_bytes), 1..50_usize, 1..=4_usize).prop_flat_map(
+        move |(proof, symbol_bytes, targets)| {
+            let bytes = targets * (symbol_bytes + path_bytes);
+            vec(any::<u8>(), bytes).prop_map(move |symbols| Symbols {
+                proof: proof.clone().into(),
+                symbol_bytes: u32::try_from(symbol_bytes).unwrap(),
+                symbols: symbols.into(),
+            })
+        },
+    )
+}
+
 fn node_status() -> impl Strategy<Value = NodeStatus> {
-    let numbers = (any::<u16>(), any::<u32>(), vec(any::<u64>(), 6));
+    let numbers = (any::<u16>(), any::<u32>(), vec(any::<u64>(), 12));
     ("[!-~]{1,64}", any::<[u8; 32]>(), any::<bool>(), numbers).prop_map(
         |(version, chain, accepts_slivers, (shards, peers, numbers))| NodeStatus {
             version,
@@ -87,6 +145,15 @@ fn node_status() -> impl Strategy<Value = NodeStatus> {
             peers,
             damaged_pieces: numbers[4],
             uptime_ms: numbers[5],
+            repair: RepairStatus {
+                complete_shards: shards / 2,
+                missing_pairs: numbers[6],
+                moved_pairs: numbers[7],
+                recovered_pairs: numbers[8],
+                gained_bytes: numbers[9],
+                fetched_bytes: numbers[10],
+                scrubbed_pairs: numbers[11],
+            },
         },
     )
 }
@@ -107,6 +174,12 @@ pub(crate) fn response(n_shards: u16) -> impl Strategy<Value = Response> {
         pairs(n_shards).prop_map(|pairs| Response::Missing { pairs }),
         (vec(any::<u8>(), proof_bytes), payload(300))
             .prop_map(|(proof, sliver)| { Response::Sliver { proof: proof.into(), sliver } }),
+        stored_pairs(n_shards),
+        symbols(n_shards).prop_map(Response::Symbols),
+        (any::<u64>(), bls_signature()).prop_map(|(epoch, signature)| Response::Attested {
+            epoch: Epoch::new(epoch),
+            signature
+        }),
         node_status().prop_map(Response::NodeStatus),
         refusal.prop_map(Response::Refused),
     ]

@@ -8,7 +8,7 @@ use std::{
 use floe_protocol::{encoding::Axis, index::ShardIndex};
 use floe_storage::{SLIVER_BYTES_MAX, StorageError};
 
-use crate::common::{Home, SHARD, blob, compact, is_there, noise, put};
+use crate::common::{Home, SHARD, blob, compact, is_there, noise, put, slivers};
 
 #[test]
 fn slivers_of_every_size_come_back_and_survive_reopening() {
@@ -49,6 +49,44 @@ fn a_pair_belongs_to_its_shard_and_blob() {
     assert!(!store.has_pair(ShardIndex::new(6), &blob(1)).unwrap());
     assert!(!store.has_pair(SHARD, &blob(2)).unwrap());
     assert_eq!(store.sliver(SHARD, &blob(2), Axis::Primary).unwrap(), None);
+}
+
+#[test]
+fn pairs_are_named_in_order_page_by_page_damaged_ones_included() {
+    let home = Home::new();
+    let store = home.open();
+    let mut all = Vec::new();
+    for shard in [0, 5, 255, 256].map(ShardIndex::new) {
+        for number in 0..7 {
+            let (primary, secondary) = slivers(number);
+            store.put_pair(shard, &blob(number), &primary, &secondary).unwrap();
+            all.push((shard, blob(number)));
+        }
+    }
+    all.sort_unstable();
+    assert!(store.delete_pair(all[0].0, &all[0].1).unwrap());
+    all.remove(0);
+    for page in [1, 3, 7, 100] {
+        let mut found = Vec::new();
+        while let Some(pairs) = Some(store.pairs(found.last().copied(), page).unwrap())
+            .filter(|pairs| !pairs.is_empty())
+        {
+            assert!(pairs.len() <= page);
+            found.extend(pairs);
+        }
+        assert_eq!(found, all, "pages of {page}");
+        for shard in [0, 5, 6, 255, 256].map(ShardIndex::new) {
+            let mut found = Vec::new();
+            while let Some(blobs) = Some(store.pairs_of(shard, found.last(), page).unwrap())
+                .filter(|blobs| !blobs.is_empty())
+            {
+                assert!(blobs.len() <= page);
+                found.extend(blobs);
+            }
+            let expected = all.iter().filter(|(of, _)| *of == shard).map(|(_, blob)| *blob);
+            assert_eq!(found, expected.collect::<Vec<_>>(), "shard {shard}, pages of {page}");
+        }
+    }
 }
 
 #[test]
@@ -136,7 +174,7 @@ fn one_pair_put_deleted_and_read_by_many_threads_is_whole_or_absent() {
                         put(&store, 3);
                     }
                     let sliver = store.sliver(SHARD, &blob(3), Axis::Primary).unwrap();
-                    let expected = crate::common::slivers(3).0;
+                    let expected = slivers(3).0;
                     assert!(sliver.is_none_or(|sliver| sliver == expected));
                 }
             });

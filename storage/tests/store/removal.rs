@@ -75,6 +75,34 @@ fn reopen(home: &Home, store: Store) -> Store {
 }
 
 #[test]
+fn a_removed_pair_takes_its_proof_and_leaves_the_others() {
+    let home = Home::new();
+    let store = home.open();
+    put_blob(&store, 1);
+    let one = counts(&store);
+    put_blob(&store, 2);
+    let two = counts(&store);
+    for (removed, shard) in (1..).zip(OWN.map(ShardIndex::new)) {
+        assert!(store.remove_pair(shard, &id(2)).unwrap());
+        assert!(!store.remove_pair(shard, &id(2)).unwrap());
+        let left = OWN.len() - removed;
+        assert_eq!(found(&store, 2), (true, left, left));
+    }
+    // The record stays, alone; it can be stored again.
+    let store = reopen(&home, store);
+    assert_eq!((found(&store, 1), found(&store, 2)), (WHOLE, (true, 0, 0)));
+    put_blob(&store, 2);
+    assert_eq!((found(&store, 2), counts(&store)), (WHOLE, two));
+    // A proof alone goes, too.
+    for shard in OWN.map(ShardIndex::new) {
+        assert!(store.delete_pair(shard, &id(2)).unwrap());
+        assert!(store.remove_pair(shard, &id(2)).unwrap());
+    }
+    assert!(store.remove_blob(&id(2), SHARDS).unwrap());
+    assert_eq!((found(&store, 2), counts(&store)), (GONE, one));
+}
+
+#[test]
 fn a_removed_blob_leaves_nothing_and_others_stay() {
     let home = Home::new();
     let store = home.open();

@@ -10,7 +10,7 @@ use floe_node::{NodeConfig, network::Multiaddr};
 use floe_protocol::{consensus::Timeouts, genesis::NetworkFile, ledger::LedgerParameters};
 
 use super::{
-    Cluster, NodeState, Slot,
+    Cluster, Slot,
     files::{GenesisOptions, SwarmFiles},
 };
 
@@ -194,13 +194,13 @@ impl ClusterBuilder {
             files.create(nodes, shards, &genesis)?;
         }
         let network = files.read_network()?;
-        let slot =
-            |id| Slot { id, state: NodeState::Stopped, running: None, addresses: Vec::new() };
+        let members = network.genesis.members.iter().map(|member| member.node);
+        let joined = files.joined(network.genesis.members.len())?;
         let mut cluster = Cluster {
             options,
-            committee: network.genesis.committee()?,
+            genesis_committee: network.genesis.committee()?,
             wallet: files.read_wallet()?,
-            nodes: network.genesis.members.iter().map(|member| slot(member.node)).collect(),
+            nodes: members.chain(joined).map(Slot::new).collect(),
             files,
             network,
             _lock: lock,

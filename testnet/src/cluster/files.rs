@@ -21,12 +21,15 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use floe_node::key_file::{self, NodeKeys};
+use floe_node::{
+    config::NodePaths,
+    key_file::{self, NodeKeys},
+};
 use floe_protocol::{
     encoding::EncodingConfig,
     genesis::{Faucet, Genesis, GenesisAccount, GenesisMember, NetworkFile},
     hash::Hash,
-    keys::KeyPair,
+    keys::{KeyPair, NodeId},
     ledger::{AccountId, Amount, LedgerParameters},
 };
 use serde::{Deserialize, Serialize};
@@ -128,7 +131,7 @@ impl SwarmFiles {
         self.check_empty()?;
         let config = EncodingConfig::new(n_shards)?;
         let mut keys = (0..nodes).map(|_| NodeKeys::generate()).collect::<Result<Vec<_>, _>>()?;
-        // Committees are sorted by node id: so node 3 is also member 3.
+        // Committees are sorted by node id: so node 3 is also member 3 of the first one.
         keys.sort_by_key(|keys| keys.node.public());
         let (wallet, source) = (key_file::generate_key_pair()?, key_file::generate_key_pair()?);
         let faucet = Faucet { seed: Hash::new(*source.seed()), amount: Amount::from_wal(100) };
@@ -161,6 +164,36 @@ impl SwarmFiles {
         }
         key_file::create_wallet(&self.wallet(), &wallet)?;
         self.write_network(&NetworkFile { genesis, bootstrap: Vec::new() })
+    }
+
+    /// Draws the keys of a node that joins later.
+    pub(super) fn create_node(&self, node: usize) -> anyhow::Result<NodeKeys> {
+        let dir = self.node(node);
+        fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        let keys = NodeKeys::generate()?;
+        keys.create(&dir.join("node.key"))?;
+        Ok(keys)
+    }
+
+    /// The ids of the nodes that have joined later, in the order of their numbers.
+    pub(super) fn joined(&self, members: usize) -> anyhow::Result<Vec<NodeId>> {
+        let keys = (members..).map(|node| self.node(node).join("node.key"));
+        let there = keys.take_while(|key| key.exists());
+        there.map(|key| Ok(NodeKeys::open(&key)?.node.public())).collect()
+    }
+
+    /// Removes what a node has stored, slivers and ledger: not its keys, nor what it has voted.
+    pub(super) fn empty(&self, node: usize) -> anyhow::Result<()> {
+        let paths = NodePaths::below(&self.node(node));
+        for dir in [paths.store, paths.ledger] {
+            match fs::remove_dir_all(&dir) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(error).with_context(|| format!("cannot remove {}", dir.display()));
+                }
+                Ok(()) | Err(_) => {}
+            }
+        }
+        Ok(())
     }
 
     /// A new swarm never mixes with files that are not its own.

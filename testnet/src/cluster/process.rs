@@ -2,8 +2,9 @@
 //!
 //! The swarm runs the program `floe-testnet` again with the hidden command `node-process`. The
 //! child reports on stdout, one JSON object a line: that it is up, then every change of its
-//! connections, and its metrics when SIGUSR1 asks for them. Its stdin carries nothing; when it closes, the child stops in order. So a child
-//! never outlives its swarm, even one that was killed. Children have a process group of their own:
+//! connections and of its committee, and its metrics when SIGUSR1 asks for them. Its stdin carries
+//! nothing; when it closes, the child stops in order. So a child never outlives its swarm, even one
+//! that was killed. Children have a process group of their own:
 //! Ctrl-C in a terminal reaches the swarm alone, which then stops them.
 
 use std::{
@@ -12,19 +13,20 @@ use std::{
     io::Write,
     path::PathBuf,
     process::{ExitStatus, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
 use anyhow::{Context, anyhow, bail};
 use floe_node::{Node, NodeConfig, NodeHandle};
-use floe_protocol::{genesis::NetworkFile, keys::NodeId};
+use floe_protocol::{committee::Committee, genesis::NetworkFile, keys::NodeId, ledger::State};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines},
     process::{Child, ChildStdin, ChildStdout, Command},
     signal::unix::{SignalKind, signal},
-    sync::watch,
+    sync::watch::{self, error::RecvError},
     time::timeout,
 };
 
@@ -57,6 +59,9 @@ pub(crate) struct ProcessArgs {
     /// Answer without verifying or storing.
     #[arg(long)]
     sink: bool,
+    /// Start although the disk was emptied.
+    #[arg(long)]
+    pub(super) repair: bool,
 }
 
 /// What a child reports.
@@ -67,6 +72,8 @@ enum Report {
     Up { addresses: Vec<String> },
     /// It is connected with these peers.
     Connected(BTreeSet<NodeId>),
+    /// It is in an epoch with this committee, in its byte layout.
+    Committee(Vec<u8>),
     /// What it counts, as asked for.
     Metrics(String),
     /// It does not start.
@@ -80,6 +87,7 @@ pub(super) struct ProcessNode {
     stdin: ChildStdin,
     addresses: Vec<String>,
     connected: watch::Receiver<BTreeSet<NodeId>>,
+    committee: watch::Receiver<Option<Arc<Committee>>>,
     metrics: watch::Receiver<String>,
 }
 
@@ -90,7 +98,8 @@ impl ProcessArgs {
         network: PathBuf,
         listen: Vec<String>,
     ) -> Self {
-        Self { dir, network, listen, cache_bytes: options.cache_bytes, sink: options.sinks }
+        let Options { cache_bytes, sinks, .. } = *options;
+        Self { dir, network, listen, cache_bytes, sink: sinks, repair: false }
     }
 
     fn add_to(&self, command: &mut Command) {
@@ -102,8 +111,10 @@ impl ProcessArgs {
         if let Some(bytes) = self.cache_bytes {
             command.arg("--cache-bytes").arg(bytes.to_string());
         }
-        if self.sink {
-            command.arg("--sink");
+        for (set, flag) in [(self.sink, "--sink"), (self.repair, "--repair")] {
+            if set {
+                command.arg(flag);
+            }
         }
     }
 }
@@ -135,9 +146,10 @@ impl ProcessNode {
             None => bail!("it ended at once: see {}", log_path.display()),
         };
         let (connected_sender, connected) = watch::channel(BTreeSet::new());
+        let (committee_sender, committee) = watch::channel(None);
         let (metrics_sender, metrics) = watch::channel(String::new());
-        tokio::spawn(follow(reports, connected_sender, metrics_sender));
-        Ok(Self { child, stdin, addresses, connected, metrics })
+        tokio::spawn(follow(reports, (connected_sender, committee_sender, metrics_sender)));
+        Ok(Self { child, stdin, addresses, connected, committee, metrics })
     }
 
     pub(super) fn addresses(&self) -> &[String] {
@@ -150,6 +162,10 @@ impl ProcessNode {
 
     pub(super) fn connected(&self) -> Vec<NodeId> {
         self.connected.borrow().iter().copied().collect()
+    }
+
+    pub(super) fn committee(&self) -> Option<Arc<Committee>> {
+        self.committee.borrow().clone()
     }
 
     pub(super) async fn wait_connected(&self, others: &[NodeId]) {
@@ -203,12 +219,18 @@ fn check(status: ExitStatus) -> anyhow::Result<()> {
 /// Publishes what the child reports until it ends.
 async fn follow(
     mut reports: Lines<BufReader<ChildStdout>>,
-    connected: watch::Sender<BTreeSet<NodeId>>,
-    metrics: watch::Sender<String>,
+    (connected, committee, metrics): (
+        watch::Sender<BTreeSet<NodeId>>,
+        watch::Sender<Option<Arc<Committee>>>,
+        watch::Sender<String>,
+    ),
 ) {
     while let Ok(Some(line)) = reports.next_line().await {
         match serde_json::from_str(&line) {
             Ok(Report::Connected(nodes)) => drop(connected.send_replace(nodes)),
+            Ok(Report::Committee(bytes)) => {
+                committee.send_replace(Committee::from_bytes(&bytes).ok().map(Arc::new));
+            }
             Ok(Report::Metrics(text)) => drop(metrics.send_replace(text)),
             Ok(Report::Up { .. } | Report::Failed(_)) | Err(_) => {}
         }
@@ -245,7 +267,9 @@ pub(crate) async fn run(args: ProcessArgs) -> anyhow::Result<()> {
     };
     report(&Report::Up { addresses: peer.addresses() });
     let mut peers = peer.peers();
+    let mut state = peer.state();
     let mut connected = BTreeSet::new();
+    let mut epoch = None;
     let mut stdin = tokio::io::stdin();
     let mut ignored = [0; 64];
     let failure = loop {
@@ -254,8 +278,14 @@ pub(crate) async fn run(args: ProcessArgs) -> anyhow::Result<()> {
             connected.clone_from(&now);
             report(&Report::Connected(now));
         }
+        let committee = state.as_mut().map(|state| state.borrow_and_update().committee().clone());
+        if let Some(committee) = committee.filter(|committee| Some(committee.epoch()) != epoch) {
+            epoch = Some(committee.epoch());
+            report(&Report::Committee(committee.to_bytes()));
+        }
         tokio::select! {
             Ok(()) = peers.changed() => {}
+            Ok(()) = changed(&mut state) => {}
             read = stdin.read(&mut ignored) => if !matches!(read, Ok(1..)) { break None },
             _ = terminate.recv() => break None,
             _ = metrics_wanted.recv() => report(&Report::Metrics(peer.metrics())),
@@ -268,6 +298,13 @@ pub(crate) async fn run(args: ProcessArgs) -> anyhow::Result<()> {
             let stopped = timeout(STOP_DEADLINE, peer.shutdown()).await;
             stopped.context("the node did not stop in time")
         }
+    }
+}
+
+async fn changed(state: &mut Option<watch::Receiver<Arc<State>>>) -> Result<(), RecvError> {
+    match state {
+        Some(state) => state.changed().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -289,6 +326,14 @@ impl Peer {
         match self {
             Self::Storage(handle) => handle.peers(),
             Self::Sink(sink) => sink.peers(),
+        }
+    }
+
+    /// Where its ledger stands; a sink has none.
+    fn state(&self) -> Option<watch::Receiver<Arc<State>>> {
+        match self {
+            Self::Storage(handle) => Some(handle.ledger().state()),
+            Self::Sink(_) => None,
         }
     }
 
@@ -326,6 +371,7 @@ async fn start(args: &ProcessArgs) -> anyhow::Result<Peer> {
     if let Some(bytes) = args.cache_bytes {
         config.cache_bytes = bytes;
     }
+    config.accept_empty = args.repair;
     Ok(if args.sink {
         Peer::Sink(Sink::start(config).await?)
     } else {

@@ -59,7 +59,7 @@ pub struct NodeSummary {
     pub node: usize,
     /// Its id.
     pub id: NodeId,
-    /// Its shards.
+    /// Its shards in the running committee.
     pub shards: u16,
     /// What has become of it.
     pub state: NodeState,
@@ -75,11 +75,13 @@ impl Cluster {
     /// How the swarm is doing.
     #[must_use]
     pub fn status(&self) -> SwarmStatus {
-        let n_shards = self.committee.n_shards();
+        let n_shards = self.genesis_committee.n_shards();
+        let committee = self.running_committee();
+        let weight = |id: &NodeId| committee.member(id).map_or(0, |member| member.weight());
         let summary = |(node, slot): (usize, &Slot)| NodeSummary {
             node,
             id: slot.id,
-            shards: self.weight(node),
+            shards: weight(&slot.id),
             state: slot.state,
             connected: slot.running.as_ref().map_or(0, |running| self.connected(running)),
             pid: self.process_id(node),

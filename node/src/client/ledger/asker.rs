@@ -1,7 +1,8 @@
 //! Asking nodes about the ledger: whom, in which order, and what their answers are worth.
 //!
-//! Members of the running committee are asked first, those that are connected before the others,
-//! each question starting with another one; then whoever else is connected. A node whose answer
+//! Connected members of the running committee are asked first, each question starting with another
+//! one; then whoever else is connected and answers requests, as the nodes by which a client joins
+//! after long, when it knows only a committee whose members have all gone; then the other members. A node whose answer
 //! does not verify is caught: it is not asked again in this session. One that is silent, busy or
 //! behind is only passed over.
 //!
@@ -114,6 +115,10 @@ impl Asker {
         }
     }
 
+    pub(super) const fn network(&self) -> &Network {
+        &self.network
+    }
+
     pub(super) const fn keeper(&self) -> &Keeper {
         &self.keeper
     }
@@ -126,7 +131,7 @@ impl Asker {
     /// Whom to ask, in order.
     pub(super) fn candidates(&self) -> Vec<NodeId> {
         let committee = self.keeper.view().committee;
-        let connected = self.network.peers().borrow().connected.keys().copied().collect::<Vec<_>>();
+        let peers = self.network.peers().borrow().clone();
         let liars = self.liars.borrow();
         let mut members: Vec<_> = committee.members().iter().map(|member| member.node).collect();
         // Its upper half is spread evenly, whatever pattern questions come in.
@@ -134,11 +139,16 @@ impl Asker {
         let turn = usize::try_from(turn).unwrap_or(usize::MAX);
         let first = turn.checked_rem(members.len()).unwrap_or(0);
         members.rotate_left(first);
-        members.sort_by_key(|node| !connected.contains(node));
-        let others = connected.iter().filter(|node| committee.position(node).is_none());
-        members.extend(others);
-        members.retain(|node| !liars.contains(node));
-        members
+        let is_connected = |node: &NodeId| peers.connected.contains_key(node);
+        let (mut candidates, away): (Vec<_>, Vec<_>) = members.into_iter().partition(is_connected);
+        let others = peers.connected.iter().filter(|(node, view)| {
+            // One that has not introduced itself yet may be a node.
+            (view.answers_requests || view.agent.is_empty()) && committee.position(node).is_none()
+        });
+        candidates.extend(others.map(|(node, _)| *node));
+        candidates.extend(away);
+        candidates.retain(|node| !liars.contains(node));
+        candidates
     }
 
     /// Asks one node. Refusals of its own are faults.

@@ -148,7 +148,7 @@ impl LedgerClient {
     }
 
     /// What the state holds after a block; before the first one without a header.
-    pub(super) async fn facts_at(
+    pub(in crate::client) async fn facts_at(
         &self,
         header: Option<&VerifiedHeader>,
         keys: &[Key],
@@ -229,5 +229,9 @@ const fn is_of(key: &Key, record: &Record) -> bool {
             | (Key::Committee(_), Record::Committee(_))
             | (Key::Presence(_), Record::Presence(_))
             | (Key::Offence(..), Record::Offence(_))
+            | (Key::Shards, Record::Shards(_))
+            | (Key::Attendance, Record::Attendance(_))
+            | (Key::Terms(_), Record::Terms(_))
+            | (Key::Rate(..), Record::Rate(_))
     )
 }

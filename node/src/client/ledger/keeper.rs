@@ -141,6 +141,11 @@ impl Keeper {
         self.view.borrow().clone()
     }
 
+    /// What is known, now and after every change.
+    pub(super) fn watch(&self) -> watch::Receiver<LightView> {
+        self.view.clone()
+    }
+
     /// Waits for a header of `height` or later.
     pub(super) async fn reached(&self, height: Height) -> Result<VerifiedHeader, LedgerError> {
         let later = |header: &VerifiedHeader| header.header().height >= height;

@@ -261,7 +261,7 @@ fn ended(fresh: &Freshness, now: Timestamp, (answered, faults): (usize, &Faults)
 }
 
 /// The verified newest header of a node.
-async fn tip(asker: &Asker, node: NodeId) -> Result<Option<VerifiedHeader>, NodeFault> {
+pub(super) async fn tip(asker: &Asker, node: NodeId) -> Result<Option<VerifiedHeader>, NodeFault> {
     match asker.ask(node, LedgerRequest::Tip).await? {
         LedgerResponse::Tip(None) => Ok(None),
         LedgerResponse::Tip(Some(certified)) => asker.accept(node, certified).await.map(Some),

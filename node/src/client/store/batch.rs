@@ -12,9 +12,9 @@ use floe_protocol::{
     index::Epoch,
     keys::KeyPair,
     ledger::{AccountId, Amount, Operation, TransactionId},
-    message::{RefusedOperation, SubmitError},
+    message::{Refusal, RefusedOperation, SubmitError},
     registration::RegistrationId,
-    transfer::StorePlan,
+    transfer::{MemberFailure, StorePlan},
 };
 use tokio::{
     sync::{Semaphore, oneshot, watch},
@@ -47,6 +47,14 @@ const fn is_stale(error: &LedgerError) -> bool {
             ..
         }
     )
+}
+
+/// Whether nodes did not confirm because they have, or are in, another committee.
+fn tells_of_another_epoch(error: &StoreError) -> bool {
+    let StoreError::NoQuorum { failures, .. } = error else { return false };
+    failures.iter().any(|(_, _, failure)| {
+        matches!(failure, MemberFailure::OtherEpoch | MemberFailure::Refused(Refusal::WrongShard))
+    })
 }
 
 /// One blob of a batch on its way.
@@ -318,7 +326,9 @@ impl<'a> Batch<'a> {
                 }
                 // Those who refused may have done so because their epoch is another one.
                 Err(UploadError::NoQuorum(error))
-                    if self.client.committee().epoch() == committee.epoch() =>
+                    if self.client.committee().epoch() == committee.epoch()
+                        && !(tells_of_another_epoch(&error)
+                            && self.client.ledger.is_over(committee.epoch()).await) =>
                 {
                     self.items[at].error = Some(error);
                 }

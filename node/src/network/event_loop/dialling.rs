@@ -1,8 +1,9 @@
 //! Getting connected: dial what is known, look up what is not, give up when neither helps.
 //!
-//! A peer that shall be connected goes through up to five steps: its known TCP addresses are
-//! dialled, then its QUIC addresses, then those by relays; if none answers, it is looked up in the
-//! routing tables of others, and what that gives beside is dialled. No address is dialled twice on the way, and one
+//! A peer that shall be connected goes through up to six steps: its known TCP addresses are
+//! dialled, then its QUIC addresses, then those by relays, then those that it has only published; if
+//! none answers, it is looked up in the routing tables of others, and what that gives beside is
+//! dialled. No address is dialled twice on the way, and one
 //! learnt on the way is. What a lookup gives is hearsay: it serves this one way and is not kept.
 //! While this peer is still joining, lookups are held back, because nobody could be asked yet.
 
@@ -50,6 +51,8 @@ struct Connecting {
     step: Step,
     /// Addresses that did not answer, or are dialled.
     tried: Vec<Multiaddr>,
+    /// Whether what it has published was tried.
+    published: bool,
     /// What others said, once they have been asked.
     found: Option<Vec<Multiaddr>>,
 }
@@ -65,6 +68,10 @@ pub(super) struct Dials {
 }
 
 impl Connecting {
+    const fn new() -> Self {
+        Self { step: Step::LookingUp, tried: Vec::new(), published: false, found: None }
+    }
+
     /// The addresses to dial next, of those known and found: TCP before QUIC before relays.
     fn untried(&self, mut addresses: Vec<Multiaddr>) -> Vec<Multiaddr> {
         merge(&mut addresses, self.found.iter().flatten());
@@ -112,7 +119,7 @@ impl EventLoop {
         if self.swarm.is_connected(&peer) || self.dials.connecting.contains_key(&peer) {
             return;
         }
-        let mut connecting = Connecting { step: Step::LookingUp, tried: Vec::new(), found: None };
+        let mut connecting = Connecting::new();
         let bootstrap = self.bootstrap_dials.iter().find_map(|(id, position)| {
             let address = &self.config.bootstrap[*position];
             (named_peer(address) == Some(peer)).then_some((*id, address))
@@ -136,6 +143,13 @@ impl EventLoop {
                 return;
             };
             let mut untried = connecting.untried(known);
+            if untried.is_empty() && !std::mem::replace(&mut connecting.published, true) {
+                untried = self.published_to_dial(&peer);
+            }
+            let Some(connecting) = self.dials.connecting.get_mut(&peer) else {
+                return;
+            };
+            untried.retain(|address| !connecting.tried.contains(address));
             let by_relays = untried.first().is_some_and(is_relayed);
             if by_relays && self.await_relays(peer, &mut untried) {
                 return;
@@ -181,6 +195,8 @@ impl EventLoop {
         let is_coming = relays.iter().any(|relay| self.is_dialled(relay));
         if is_coming && let Some(connecting) = self.dials.connecting.get_mut(&peer) {
             connecting.step = Step::AwaitingRelay;
+            // If it is what it has published, that is asked for again.
+            connecting.published = false;
         }
         is_coming
     }
@@ -349,7 +365,7 @@ mod tests {
     fn each_address_is_dialled_once_tcp_first_and_what_is_learnt_on_the_way_too() {
         let tcp = |port: u16| format!("/ip4/127.0.0.1/tcp/{port}").parse::<Multiaddr>().unwrap();
         let quic: Multiaddr = "/ip4/127.0.0.1/udp/1/quic-v1".parse().unwrap();
-        let mut connecting = Connecting { step: Step::LookingUp, tried: Vec::new(), found: None };
+        let mut connecting = Connecting::new();
         let known = vec![quic.clone(), tcp(1)];
         let next = connecting.untried(known.clone());
         assert_eq!(next, [tcp(1)]);

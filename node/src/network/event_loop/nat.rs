@@ -151,6 +151,27 @@ impl EventLoop {
         }
     }
 
+    /// Other peers are of the committee from now on. Places with relays that have left it are
+    /// kept until their connections end.
+    pub(super) fn on_nat_committee(
+        &mut self,
+        before: &HashSet<PeerId>,
+        committee: &HashSet<PeerId>,
+    ) {
+        let nat = &mut self.swarm.behaviour_mut().nat;
+        if let Some(hole_punch) = nat.hole_punch.as_mut() {
+            hole_punch.set_partners(committee.clone());
+        }
+        for left in before.iter().filter(|peer| !self.peers.is_trusted(peer)) {
+            if let Some(probes) = nat.probes.as_mut() {
+                probes.inner.remove_server(left);
+            }
+            if !self.nat.is_named(left) {
+                self.nat.offers.remove(left);
+            }
+        }
+    }
+
     /// The nearest scope of an address that others reach.
     const fn nearest_own(&self) -> Scope {
         if self.config.nat.local_addresses { Scope::Loopback } else { Scope::Global }

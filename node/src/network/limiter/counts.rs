@@ -99,6 +99,35 @@ impl Counts {
         Ok(())
     }
 
+    /// Counts the connections of peers that have become members as the committee's, and those of
+    /// peers that are no longer as everybody's: beyond the limits if need be, until they close.
+    /// The connections concerned, with their peers.
+    pub(super) fn reclassify(
+        &mut self,
+        is_member: impl Fn(&PeerId) -> bool,
+    ) -> Vec<(ConnectionId, PeerId, bool)> {
+        let mut changed = Vec::new();
+        for (id, slot) in &mut self.slots {
+            let Some(peer) = slot.established else { continue };
+            let privileged = is_member(&peer);
+            if slot.privileged == privileged {
+                continue;
+            }
+            slot.privileged = privileged;
+            if privileged {
+                release(&mut self.established, slot.direction);
+                // Members on an address leave its slots to the others on it.
+                for subnet in slot.subnets.drain(..) {
+                    release(&mut self.subnets, subnet);
+                }
+            } else {
+                *self.established.entry(slot.direction).or_default() += 1;
+            }
+            changed.push((*id, peer, privileged));
+        }
+        changed
+    }
+
     /// Frees the slots of a connection that failed or closed.
     pub(super) fn end(&mut self, id: ConnectionId) -> Option<Slot> {
         let slot = self.slots.remove(&id)?;

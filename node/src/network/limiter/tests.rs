@@ -217,3 +217,26 @@ fn the_routing_table_dials_only_the_committee_and_the_beginning() {
         assert_eq!(dialled.is_ok(), expected);
     }
 }
+
+#[test]
+fn who_joins_the_committee_leaves_the_strangers_slots_and_who_leaves_it_takes_one() {
+    let mut counts = Counts::default();
+    let ip: IpAddr = "10.0.0.1".parse().unwrap();
+    let [joins, leaves, other] = [(); 3].map(|()| PeerId::random());
+    for (number, peer, member) in [(1, joins, false), (2, leaves, true), (3, other, false)] {
+        let connection = (Direction::Inbound, Some(ip), peer, member);
+        assert_eq!(counts.establish(&LIMITS, id(number), connection), Ok(()));
+    }
+    let mut changed = counts.reclassify(|peer| *peer == joins);
+    changed.sort_by_key(|(id, ..)| *id);
+    assert_eq!(changed, [(id(1), joins, true), (id(2), leaves, false)]);
+    assert_eq!(counts.established[&Direction::Inbound], 2);
+    assert!(counts.reclassify(|peer| *peer == joins).is_empty());
+    // The address has room for one more again.
+    let stranger = (Direction::Inbound, Some(ip), PeerId::random(), false);
+    assert_eq!(counts.establish(&LIMITS, id(4), stranger), Ok(()));
+    for number in 1..=4 {
+        counts.end(id(number));
+    }
+    assert!(counts.established.is_empty() && counts.subnets.is_empty());
+}

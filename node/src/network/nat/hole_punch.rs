@@ -44,6 +44,11 @@ impl HolePunch {
         Self { inner: dcutr::Behaviour::new(local), with, nearest, dials: HashSet::new() }
     }
 
+    /// Names anew with whom.
+    pub(in crate::network) fn set_partners(&mut self, with: HashSet<PeerId>) {
+        self.with = with;
+    }
+
     /// Tells where this peer is seen. The latest few are kept.
     pub(in crate::network) fn seen_at(&mut self, address: &Multiaddr) {
         let candidate = NewExternalAddrCandidate { addr: address };

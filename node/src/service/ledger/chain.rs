@@ -3,6 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use floe_protocol::{
+    committee::Committee,
     genesis::{Genesis, GenesisError},
     index::Height,
     ledger::{Block, BlockError, Executed, LoadError, ReadError, State},
@@ -92,6 +93,13 @@ impl Chain {
             journal.bind(state.chain())?;
         }
         Ok(Self { store, state, certificate, journal, journal_dir: journal_dir.to_owned() })
+    }
+
+    /// The committee of the next epoch, once it is selected.
+    pub(super) fn next_committee(&self) -> Result<Option<Arc<Committee>>, ChainError> {
+        let next = self.state.committee().epoch().plus(1);
+        let committee = self.state.committee_of(self.store.as_ref(), next)?;
+        Ok(committee.map(Arc::new))
     }
 
     /// Makes a decided block durable and goes on from it.

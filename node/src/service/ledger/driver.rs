@@ -227,6 +227,7 @@ impl Driver {
         let start = Start {
             height,
             committee: Arc::clone(self.chain.state.committee()),
+            next: self.chain.next_committee()?,
             parent_time: self.chain.state.tip().time,
             journal,
             abstain,

@@ -1,8 +1,9 @@
 //! The collector: removes what the ledger no longer knows.
 //!
 //! The last act in the life of a blob. When its last registration has been deleted, has lapsed or
-//! has ended, a block says so ([`Event::BlobEnded`]), and this service frees its slivers, one blob
-//! at a time, beside all other work. At its start, and whenever it missed blocks, it compares all
+//! has ended, or it was proven inconsistent, a block says so ([`Event::BlobEnded`],
+//! [`Event::BlobInvalidated`]), and this service frees its slivers, one blob at a time, beside all
+//! other work. At its start, and whenever it missed blocks, it compares all
 //! that is stored with the state, so that a crash at any moment leaves nothing behind.
 //!
 //! Invariants: a blob is removed only under its lock, and only if the state, looked at under that
@@ -201,7 +202,7 @@ impl Collector {
             }
             known => known?,
         };
-        if known.is_some_and(|blob| !blob.invalid) {
+        if known.as_ref().is_some_and(|blob| !blob.invalid) {
             return Ok(Fate::Kept);
         }
         if height < stored.height {
@@ -209,7 +210,9 @@ impl Collector {
         }
         self.store.remove_blob(blob, newest().parameters().n_shards)?;
         self.removed.notify_one();
-        tracing::debug!(%blob, "nobody pays for it any more: removed");
+        let why =
+            if known.is_some() { "proven inconsistent" } else { "nobody pays for it any more" };
+        tracing::debug!(%blob, why, "removed");
         Ok(Fate::Gone)
     }
 }
@@ -219,10 +222,10 @@ fn earlier(one: Option<Height>, other: Option<Height>) -> Option<Height> {
     one.into_iter().chain(other).min()
 }
 
-/// The blobs that ended.
+/// The blobs that ended, or were proven inconsistent.
 fn ended<'a>(events: impl Iterator<Item = &'a Event>) -> BTreeSet<BlobId> {
     let blobs = events.filter_map(|event| match event {
-        Event::BlobEnded { blob } => Some(*blob),
+        Event::BlobEnded { blob } | Event::BlobInvalidated { blob } => Some(*blob),
         _ => None,
     });
     blobs.collect()

@@ -7,7 +7,13 @@
 //! signs holds the blob's lock from the look at the ledger on, so that the collector can't remove
 //! in between what is being vouched for.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
 
 use bytes::Bytes;
 use floe_protocol::{
@@ -21,13 +27,25 @@ use floe_protocol::{
 };
 use floe_storage::{StorageError, Store};
 use tokio::sync::{RwLockReadGuard, watch};
-use tokio_util::sync::CancellationToken;
 
-use super::blob_locks::BlobLocks;
+use super::{blob_locks::BlobLocks, faults::Faults, pairs::Pairs};
 use crate::{key_file::NodeKeys, network::Network, service::ledger::Ledger};
 
-/// What a node that its own ledger has overtaken asks others to wait.
-const OVERTAKEN_RETRY_AFTER_MS: u32 = 100;
+/// What the responder needs.
+#[derive(Debug)]
+pub(super) struct Args {
+    pub(super) ledger: Ledger,
+    pub(super) keys: NodeKeys,
+    pub(super) store: Store,
+    pub(super) locks: Arc<BlobLocks>,
+    pub(super) network: Network,
+    pub(super) pairs: Pairs,
+    /// Pairs read by the scrubber since the start.
+    pub(super) scrubbed: Arc<AtomicU64>,
+    /// How far repair has come.
+    pub(super) repair: watch::Receiver<RepairStatus>,
+    pub(super) faults: Faults,
+}
 
 /// Answers requests from the store.
 #[derive(Debug)]
@@ -37,9 +55,11 @@ pub(super) struct Responder {
     store: Store,
     locks: Arc<BlobLocks>,
     network: Network,
+    pairs: Pairs,
+    scrubbed: Arc<AtomicU64>,
+    repair: watch::Receiver<RepairStatus>,
     started: Instant,
-    /// Cancelled when the store can no longer be relied on: the node stops.
-    broken: CancellationToken,
+    faults: Faults,
 }
 
 /// What a writer may rely on while it holds the lock.
@@ -50,14 +70,10 @@ struct Held<'a> {
 }
 
 impl Responder {
-    pub(super) fn new(
-        ledger: Ledger,
-        (keys, store): (NodeKeys, Store),
-        locks: Arc<BlobLocks>,
-        network: Network,
-        broken: CancellationToken,
-    ) -> Self {
-        Self { ledger, keys, store, locks, network, started: Instant::now(), broken }
+    pub(super) fn new(args: Args) -> Self {
+        let Args { ledger, keys, store, locks, network, pairs, scrubbed, repair, faults } = args;
+        let started = Instant::now();
+        Self { ledger, keys, store, locks, network, pairs, scrubbed, repair, started, faults }
     }
 
     /// The answer.
@@ -72,11 +88,13 @@ impl Responder {
             Request::Confirm { registration } => self.confirm(&registration),
             Request::ReadSliver { blob, pair, axis } => self.read_sliver(&blob, pair, axis),
             Request::NodeStatus => Ok(self.node_status()),
-            // The queries service has the ledger's.
-            Request::ReadPairs { .. }
-            | Request::ReadSymbols { .. }
-            | Request::Attest { .. }
-            | Request::Ledger(_) => Err(Refusal::Unavailable),
+            Request::ReadPairs { shard, blobs } => {
+                self.pairs.answer(config(&self.state()), shard, &blobs)
+            }
+            // Other services have them.
+            Request::ReadSymbols { .. } | Request::Attest { .. } | Request::Ledger(_) => {
+                Err(Refusal::Unavailable)
+            }
         };
         answer.unwrap_or_else(Response::Refused)
     }
@@ -99,13 +117,7 @@ impl Responder {
     fn living(&self, state: &State, id: &RegistrationId) -> Result<Registration, Refusal> {
         let registration = state.registration(self.ledger.store().as_ref(), id);
         registration
-            .map_err(|error| match error {
-                // Blocks come faster than this node answers.
-                ReadError::NoSuchVersion { .. } => {
-                    Refusal::Busy { retry_after_ms: OVERTAKEN_RETRY_AFTER_MS }
-                }
-                error @ ReadError::Failed(_) => self.ledger_failed(&error),
-            })?
+            .map_err(|error| self.faults.ledger(&error))?
             .filter(|registration| registration.is_alive(state.summary().epoch))
             .ok_or(Refusal::NotRegistered)
     }
@@ -248,7 +260,7 @@ impl Responder {
             Ok(value) => matches!(value, Some((_, Some(_)))),
             // So old that it is forgotten.
             Err(ReadError::NoSuchVersion { .. }) => false,
-            Err(error) => return Err(self.ledger_failed(&error)),
+            Err(error) => return Err(self.faults.ledger(&error)),
         };
         if known_then || stored.height >= state.tip().height {
             return Ok(());
@@ -265,9 +277,8 @@ impl Responder {
     ) -> Result<Response, Refusal> {
         let state = self.state();
         let shard = blob.shard_of(pair, state.parameters().n_shards);
-        let proof = self.pair_proof(&state, shard, blob)?.ok_or(Refusal::NotFound)?;
-        let sliver = self.store.sliver(shard, blob, axis).map_err(|error| self.ours(&error))?;
-        let sliver = sliver.ok_or(Refusal::NotFound)?;
+        let proof = self.pairs.proof(config(&state), shard, blob)?.ok_or(Refusal::NotFound)?;
+        let sliver = self.pairs.sliver(shard, blob, axis)?.ok_or(Refusal::NotFound)?;
         Ok(Response::Sliver { proof: proof.to_bytes().into(), sliver })
     }
 
@@ -287,7 +298,10 @@ impl Responder {
             peers: u32::try_from(peers).unwrap_or(u32::MAX),
             damaged_pieces: usage.damaged_pieces,
             uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            repair: RepairStatus::default(),
+            repair: RepairStatus {
+                scrubbed_pairs: self.scrubbed.load(Ordering::Relaxed),
+                ..*self.repair.borrow()
+            },
         })
     }
 
@@ -310,27 +324,8 @@ impl Responder {
         Ok(proof.ok())
     }
 
-    fn ledger_failed(&self, error: &ReadError) -> Refusal {
-        tracing::error!(%error, "ledger store failed: the node stops");
-        self.broken.cancel();
-        Refusal::Unavailable
-    }
-
-    /// Storage trouble is our own: strangers learn only what they can act on.
     fn ours(&self, error: &StorageError) -> Refusal {
-        if error.is_fatal() {
-            tracing::error!(%error, "store failed: the node stops");
-            self.broken.cancel();
-            return Refusal::Unavailable;
-        }
-        tracing::warn!(%error, "not stored");
-        match error {
-            StorageError::Full { .. } => Refusal::StorageFull,
-            StorageError::Length { .. } => Refusal::TooLarge,
-            StorageError::Io(_) | StorageError::Corrupt { .. } | StorageError::Stopped => {
-                Refusal::Unavailable
-            }
-        }
+        self.faults.storage(error)
     }
 }
 

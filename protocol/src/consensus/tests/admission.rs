@@ -41,6 +41,7 @@ impl Fixture {
         let start = Start {
             height: Height::new(height),
             committee: Arc::clone(&self.world.committee),
+            next: None,
             parent_time: Timestamp::from_ms(1_000),
             journal: Vec::new(),
             abstain: false,

@@ -204,6 +204,7 @@ impl World {
         let start = Start {
             height: self.next_height(i),
             committee: Arc::clone(&self.committee),
+            next: None,
             parent_time: self.parent_time(i),
             journal: self.nodes[i].journal.clone(),
             abstain: self.nodes[i].abstain,

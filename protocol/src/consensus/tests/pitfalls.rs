@@ -99,6 +99,7 @@ fn start(
     let start = Start {
         height: Height::new(height),
         committee: Arc::clone(&world.committee),
+        next: None,
         parent_time: Timestamp::from_ms(0),
         journal,
         abstain: false,

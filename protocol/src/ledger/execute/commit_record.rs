@@ -8,8 +8,8 @@ use crate::{
     committee::Committee,
     index::Height,
     ledger::{
-        BlockHash, CommitRecord, CommitRecordError, Key, LATE_PRECOMMIT_HEIGHTS, LatePrecommit,
-        Presence, ReadError, Record, Timestamp,
+        Attendance, BlockHash, CommitRecord, CommitRecordError, Key, LATE_PRECOMMIT_HEIGHTS,
+        LatePrecommit, Presence, ReadError, Record, Timestamp,
     },
     vote::{SignedVote, Vote, VoteKind},
 };
@@ -63,10 +63,37 @@ impl Executor<'_> {
         self.put_presence(parent_height, Some(presence))?;
         // First, so that what is no longer one of the last heights counts no more.
         let forgotten = parent_height.get().checked_sub(LATE_PRECOMMIT_HEIGHTS);
-        if let Some(height) = forgotten.filter(|height| *height > 0) {
-            self.put_presence(Height::new(height), None)?;
+        if let Some(height) = forgotten.filter(|height| *height > 0).map(Height::new) {
+            if let Some(presence) = self.overlay.presence(height)? {
+                self.count_attendance(&presence)?;
+            }
+            self.put_presence(height, None)?;
         }
         self.late(&record.late)
+    }
+
+    /// Counts who was recorded for a height for which nobody can be recorded any more.
+    fn count_attendance(&mut self, presence: &Presence) -> Result<(), ReadError> {
+        if presence.epoch != self.committee.epoch() {
+            return Ok(());
+        }
+        let mut attendance = self.attendance()?;
+        attendance.heights = attendance.heights.saturating_add(1);
+        for (count, recorded) in attendance.recorded.iter_mut().zip(&presence.recorded) {
+            *count = count.saturating_add(u64::from(*recorded));
+        }
+        self.overlay.put(Key::Attendance, Record::Attendance(attendance))
+    }
+
+    /// Who was recorded in the running epoch so far.
+    pub(super) fn attendance(&mut self) -> Result<Attendance, ReadError> {
+        let epoch = self.committee.epoch();
+        let counted = self.overlay.attendance()?.filter(|attendance| attendance.epoch == epoch);
+        let none = || {
+            let recorded = vec![0; self.committee.members().len()];
+            Attendance { epoch, heights: 0, recorded }
+        };
+        Ok(counted.unwrap_or_else(none))
     }
 
     fn late(&mut self, late: &[LatePrecommit]) -> Result<(), RecordFailure> {

@@ -1,10 +1,15 @@
 //! What nodes report of themselves, and the committee of blobs that are inconsistent.
+//!
+//! Reports are free, so only a node with the least stake of a candidate can say that it is ready:
+//! whoever wants to crowd the list of candidates has to lock that stake for each entry.
 
 use super::{BLS_CHECK, Executor};
 use crate::{
     index::Height,
     invalidity::InvalidityCertificate,
-    ledger::{Event, Key, NodeReady, OperationError, Record, ShardsReady, error::Failure},
+    ledger::{
+        Event, IndexEntry, Key, NodeReady, OperationError, Record, ShardsReady, error::Failure,
+    },
 };
 
 /// How old the block may be that a node names to show that it is there.
@@ -19,6 +24,10 @@ impl Executor<'_> {
         if node.ready == Some(report.epoch) {
             return Err(OperationError::Reported.into());
         }
+        let (stake, min) = (node.stake_in(report.epoch.plus(1)), self.parameters.ledger.min_stake);
+        if stake < min {
+            return Err(OperationError::MinStake { stake, min }.into());
+        }
         let named = self.recent(report.height)?.filter(|(block, _)| *block == report.block);
         let age = named.map(|(_, time)| self.time.ms_since(time));
         if age.is_none_or(|age| age > READY_AGE_MAX_MS) {
@@ -28,6 +37,8 @@ impl Executor<'_> {
             return Err(OperationError::Report.into());
         }
         node.ready = Some(report.epoch);
+        node.ready_stake = stake;
+        self.overlay.add_index(IndexEntry::Ready(report.epoch, stake, report.node));
         self.put_node(report.node, node)?;
         let (node, epoch) = (report.node, report.epoch);
         self.events.push(Event::NodeReported { node, epoch });
@@ -84,6 +95,9 @@ impl Executor<'_> {
         &mut self,
         height: Height,
     ) -> Result<Option<(crate::ledger::BlockHash, crate::ledger::Timestamp)>, Failure> {
+        if height.next() == self.height {
+            return Ok(Some(self.parent));
+        }
         let presence = self.overlay.presence(height)?;
         Ok(presence.map(|presence| (presence.block, presence.time)))
     }

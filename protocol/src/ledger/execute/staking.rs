@@ -1,10 +1,10 @@
-//! The registry of storage nodes, their pools, and what equivocation costs.
+//! The registry of storage nodes, stakes, and what equivocation costs.
 //!
-//! A pool is shared by shares. Minting and redeeming round down, in the pool's favour, and every
-//! pool counts 10^6 shares and 1 FROST that nobody owns, so that nobody can make a share so dear
-//! that the next staker's amount rounds to nothing.
-
-use ethnum::U256;
+//! Stake made before an epoch's selection counts in it and is in the node's pool from the next epoch
+//! on; stake made after it, one epoch later. Until then it earns nothing and backs nothing, so it is
+//! not slashed either. Unstaking acts at once: what leaves the pool earns nothing more, and stays
+//! slashable until it is paid. A closed pool takes no stake; what was on its way in is given back by
+//! the next withdrawal.
 
 use super::{BLS_IDENTITY, Executor};
 use crate::{
@@ -12,62 +12,14 @@ use crate::{
     index::{Epoch, Height},
     keys::NodeId,
     ledger::{
-        AccountId, Amount, COMMISSION_BPS_MAX, Event, IndexEntry, Key, Node, NodeIdentity,
-        NodeSettings, OperationError, Pool, Record, Stake, Unbonding, error::Failure,
+        AccountId, Amount, Event, IndexEntry, Key, Node, NodeIdentity, NodeSettings,
+        OperationError, Pool, Rate, Record, Stake, Unbonding, error::Failure, pool::add_incoming,
     },
     vote::Equivocation,
 };
 
 /// Unbondings that one account may have pending with one node.
 const MAX_UNBONDINGS: usize = 32;
-/// Shares of every pool that nobody owns.
-const VIRTUAL_SHARES: u128 = 1_000_000;
-/// FROST of every pool that nobody owns.
-const VIRTUAL_STAKE: u128 = 1;
-
-impl Pool {
-    /// Puts `amount` in; the shares that it is worth.
-    pub(in crate::ledger) fn mint(&mut self, amount: Amount) -> Option<u128> {
-        let shares = mul_div(
-            amount.frost(),
-            self.shares.checked_add(VIRTUAL_SHARES)?,
-            self.stake.frost().checked_add(VIRTUAL_STAKE)?,
-        )?;
-        self.stake = self.stake.checked_add(amount)?;
-        self.shares = self.shares.checked_add(shares)?;
-        Some(shares)
-    }
-
-    /// Takes `shares` out; what they are worth.
-    pub(in crate::ledger) fn redeem(&mut self, shares: u128) -> Option<Amount> {
-        let worth = self.worth(shares)?;
-        self.stake = self.stake.checked_sub(worth)?;
-        self.shares = self.shares.checked_sub(shares)?;
-        Some(worth)
-    }
-
-    /// What `shares` are worth now.
-    #[must_use]
-    pub fn worth(&self, shares: u128) -> Option<Amount> {
-        let stake = self.stake.frost().checked_add(VIRTUAL_STAKE)?;
-        let worth = mul_div(shares, stake, self.shares.checked_add(VIRTUAL_SHARES)?)?;
-        Some(Amount::from_frost(worth))
-    }
-
-    /// Takes a part, in ten-thousandths, away from all shares; how much that is.
-    fn slash(&mut self, bps: u16) -> Option<Amount> {
-        let lost = mul_div(self.stake.frost(), bps.into(), COMMISSION_BPS_MAX.into())?;
-        let lost = Amount::from_frost(lost);
-        self.stake = self.stake.checked_sub(lost)?;
-        Some(lost)
-    }
-}
-
-/// `a * b / c`, rounded down, through 256 bits.
-fn mul_div(a: u128, b: u128, c: u128) -> Option<u128> {
-    let product = U256::from(a).checked_mul(U256::from(b))?;
-    product.checked_div(U256::from(c))?.try_into().ok()
-}
 
 impl Executor<'_> {
     pub(super) fn register_node(
@@ -130,15 +82,20 @@ impl Executor<'_> {
             return Err(OperationError::PoolClosed.into());
         }
         self.debit(&account, amount)?;
-        let shares = node.pool.mint(amount).ok_or(OperationError::Overflow)?;
-        if shares == 0 {
+        // What it will be worth is known when it enters; now it must be worth something.
+        let worth = node.pool.clone().mint(amount).ok_or(OperationError::Overflow)?;
+        if worth == 0 {
             return Err(OperationError::Shares.into());
         }
-        let mut stake = self.overlay.stake(&account, &id)?.unwrap_or_default();
-        stake.shares = stake.shares.checked_add(shares).ok_or(OperationError::Overflow)?;
+        let mut stake = self.staked(&account, &id)?;
+        let selected = self.overlay.summary()?.selections > 0;
+        let active = self.epoch().plus(if selected { 2 } else { 1 });
+        for list in [&mut node.incoming, &mut stake.incoming] {
+            add_incoming(list, active, amount).ok_or(OperationError::Overflow)?;
+        }
         self.put_node(id, node)?;
         self.put_stake(account, id, stake)?;
-        self.events.push(Event::Staked { account, node: id, amount, shares });
+        self.events.push(Event::Staked { account, node: id, amount, active });
         Ok(())
     }
 
@@ -149,7 +106,7 @@ impl Executor<'_> {
         shares: u128,
     ) -> Result<(), Failure> {
         let mut node = self.registered(&id)?;
-        let mut stake = self.overlay.stake(&account, &id)?.unwrap_or_default();
+        let mut stake = self.staked(&account, &id)?;
         stake.shares = stake.shares.checked_sub(shares).ok_or(OperationError::Shares)?;
         let amount = node.pool.redeem(shares).ok_or(OperationError::Overflow)?;
         let unbonding = node.unbonding.mint(amount).ok_or(OperationError::Overflow)?;
@@ -178,10 +135,11 @@ impl Executor<'_> {
 
     pub(super) fn withdraw(&mut self, account: AccountId, id: NodeId) -> Result<(), Failure> {
         let mut node = self.registered(&id)?;
-        let mut stake = self.overlay.stake(&account, &id)?.unwrap_or_default();
+        let mut stake = self.staked(&account, &id)?;
         let epoch = self.epoch();
         let due = stake.unbonding.iter().take_while(|unbonding| unbonding.until <= epoch).count();
-        if due == 0 {
+        let returned = if node.closed { std::mem::take(&mut stake.incoming) } else { Vec::new() };
+        if due == 0 && returned.is_empty() {
             return Err(OperationError::NothingUnbonded.into());
         }
         let mut amount = Amount::ZERO;
@@ -190,6 +148,13 @@ impl Executor<'_> {
             let sum = worth.and_then(|worth| amount.checked_add(worth));
             amount = sum.ok_or(OperationError::Overflow)?;
         }
+        for own in returned {
+            let all = node.incoming.iter_mut().find(|incoming| incoming.epoch == own.epoch);
+            let all = all.ok_or(OperationError::Overflow)?;
+            all.amount = all.amount.checked_sub(own.amount).ok_or(OperationError::Overflow)?;
+            amount = amount.checked_add(own.amount).ok_or(OperationError::Overflow)?;
+        }
+        node.incoming.retain(|incoming| !incoming.amount.is_zero());
         self.credit(&account, amount)?;
         self.put_node(id, node)?;
         self.put_stake(account, id, stake)?;
@@ -219,10 +184,7 @@ impl Executor<'_> {
         node.closed |= node.pool.stake.is_zero() && node.pool.shares > 0;
         node.jailed = Some(self.epoch());
         self.put_node(offender, node)?;
-        let mut summary = self.overlay.summary()?;
-        let sum = summary.supply.burned.checked_add(burned);
-        summary.supply.burned = sum.ok_or(OperationError::Overflow)?;
-        self.overlay.put(Key::Summary, Record::Summary(summary))?;
+        self.burn(burned)?;
         self.events.push(Event::NodeSlashed { node: offender, burned });
         Ok(())
     }
@@ -257,8 +219,45 @@ impl Executor<'_> {
         Epoch::new(self.epoch().get().saturating_sub(kept))
     }
 
+    /// A node, with the stake in its pool that is due by now.
     pub(super) fn registered(&mut self, id: &NodeId) -> Result<Node, Failure> {
-        Ok(*self.overlay.node(id)?.ok_or(OperationError::NoNode)?)
+        let mut node = *self.overlay.node(id)?.ok_or(OperationError::NoNode)?;
+        self.enter(id, &mut node, self.epoch())?;
+        Ok(node)
+    }
+
+    /// Lets stake enter the node's pool that is in it from `epoch` on.
+    pub(super) fn enter(
+        &mut self,
+        id: &NodeId,
+        node: &mut Node,
+        epoch: Epoch,
+    ) -> Result<(), Failure> {
+        let (rates, closed) = (node.enter(epoch), node.closed);
+        for (epoch, rate) in &rates {
+            self.overlay.put(Key::Rate(*id, *epoch), Record::Rate(*rate))?;
+        }
+        if closed || !rates.is_empty() {
+            self.put_node(*id, node.clone())?;
+        }
+        Ok(())
+    }
+
+    /// The stake of an account with a [`Self::registered`] node, with the shares of what has
+    /// entered the pool. The caller writes it.
+    fn staked(&mut self, account: &AccountId, id: &NodeId) -> Result<Stake, Failure> {
+        let mut stake = self.overlay.stake(account, id)?.unwrap_or_default();
+        for incoming in std::mem::take(&mut stake.incoming) {
+            let Some(mut rate) = self.overlay.rate(id, incoming.epoch)? else {
+                stake.incoming.push(incoming);
+                continue;
+            };
+            let shares = rate.take(incoming.amount).ok_or(OperationError::Overflow)?;
+            stake.shares = stake.shares.checked_add(shares).ok_or(OperationError::Overflow)?;
+            let rest: Option<Rate> = (!rate.amount.is_zero()).then_some(rate);
+            self.overlay.put(Key::Rate(*id, incoming.epoch), rest.map(Record::Rate))?;
+        }
+        Ok(stake)
     }
 
     fn operated(&mut self, sender: AccountId, id: &NodeId) -> Result<Node, Failure> {
@@ -274,7 +273,8 @@ impl Executor<'_> {
     }
 
     fn put_stake(&mut self, account: AccountId, node: NodeId, stake: Stake) -> Result<(), Failure> {
-        let keep = stake.shares > 0 || !stake.unbonding.is_empty();
+        let Stake { shares, incoming, unbonding } = &stake;
+        let keep = *shares > 0 || !incoming.is_empty() || !unbonding.is_empty();
         let entry = IndexEntry::Staked(account, node);
         if keep {
             self.overlay.add_index(entry);
@@ -298,9 +298,11 @@ pub(in crate::ledger) const fn new_node(
         bls_key,
         settings,
         pool: empty,
+        incoming: Vec::new(),
         unbonding: empty,
         closed: false,
         jailed: None,
         ready: None,
+        ready_stake: Amount::ZERO,
     }
 }

@@ -154,7 +154,11 @@ impl From<&OperationError> for SubmitError {
             E::NoNode | E::KeyTaken | E::Identity => R::Node,
             E::NotOwner { .. } => R::NotOwner,
             E::Jail => R::Jail,
-            E::PoolClosed | E::Shares | E::NothingUnbonded | E::TooManyUnbondings => R::Stake,
+            E::PoolClosed
+            | E::Shares
+            | E::MinStake { .. }
+            | E::NothingUnbonded
+            | E::TooManyUnbondings => R::Stake,
             E::NoBlob | E::BlobHeader | E::BlobInvalid => R::Blob,
             E::TooFarAhead { .. } => R::TooFarAhead,
             E::Price { .. } => R::Price,

@@ -1,0 +1,117 @@
+//! What a node's directory tells commands: its network, its id, and the wallet that runs it.
+
+use std::path::{Path, PathBuf};
+
+use floe_protocol::{
+    genesis::{Genesis, NetworkFile},
+    keys::KeyPair,
+    ledger::AccountId,
+};
+
+use super::wallet_at;
+use crate::{
+    cli::{
+        exit::{Exit, Failure},
+        out_file::write_file,
+        session::{Session, read_network},
+        settings::Origin,
+    },
+    config::NodePaths,
+    key_file::{self, NodeKeys},
+    network::Multiaddr,
+};
+
+/// Where `floe node join` keeps the network file, so that later commands need not name it.
+fn kept(dir: &Path) -> PathBuf {
+    dir.join("network.json")
+}
+
+/// The network of a node: the one named by flag, else the one that its directory keeps, else
+/// whatever is configured.
+pub(super) fn network(session: &Session, dir: &Path) -> Result<NetworkFile, Failure> {
+    let kept = kept(dir);
+    if session.settings.network.origin != Origin::Flag && kept.exists() {
+        return read_network(&kept);
+    }
+    session.network()
+}
+
+/// The network that a node joins, which its directory keeps from now on.
+pub(super) fn network_to_join(
+    session: &Session,
+    dir: &Path,
+    (genesis, peers): (Option<&Path>, &[Multiaddr]),
+) -> Result<NetworkFile, Failure> {
+    let mut file = match genesis {
+        Some(_) if session.settings.network.origin == Origin::Flag => {
+            let message = "--genesis and --network both name a network";
+            return Err(Failure::usage("usage", message).hint("leave out one of the two"));
+        }
+        Some(path) => read_genesis(path)?,
+        None => network(session, dir)?,
+    };
+    let kept = kept(dir);
+    if kept.exists() {
+        let before = read_network(&kept)?;
+        if before.genesis.chain_id() != file.genesis.chain_id() {
+            let message = format!("{} is of a node of another network", dir.display());
+            return Err(Failure::new(Exit::Refused, "other_network", message)
+                .hint("name another directory with --dir"));
+        }
+    }
+    for peer in peers.iter().map(ToString::to_string) {
+        if !file.bootstrap.contains(&peer) {
+            file.bootstrap.push(peer);
+        }
+    }
+    if file.bootstrap.is_empty() {
+        let message = "there is no address to join at";
+        return Err(Failure::usage("no_peer", message)
+            .hint("name one with --peer /dns4/floe.example/tcp/4950/p2p/12D3KooW…"));
+    }
+    let mut text = serde_json::to_string_pretty(&file).expect("strings and numbers serialise");
+    text.push('\n');
+    write_file(&kept, text.as_bytes(), true)?;
+    Ok(file)
+}
+
+/// Reads a genesis, bare or within a network file.
+fn read_genesis(path: &Path) -> Result<NetworkFile, Failure> {
+    read_network(path).or_else(|failure| {
+        let bare = std::fs::read_to_string(path).ok();
+        let bare = bare.and_then(|text| serde_json::from_str::<Genesis>(&text).ok());
+        bare.map(|genesis| NetworkFile { genesis, bootstrap: Vec::new() }).ok_or(failure)
+    })
+}
+
+/// The keys of a node.
+pub(super) fn keys(dir: &Path) -> Result<NodeKeys, Failure> {
+    Ok(NodeKeys::open(&NodePaths::below(dir).key)?)
+}
+
+/// The wallet that runs a node: named by flag, else the operator's beside the node's key, else
+/// named by the environment.
+pub(super) fn wallet(session: &Session, dir: &Path) -> Result<Option<KeyPair>, Failure> {
+    let operator = NodePaths::below(dir).operator;
+    Ok(match session.settings.wallet.origin {
+        Origin::Flag => Some(session.wallet()?),
+        _ if operator.exists() => Some(key_file::open_wallet(&operator)?),
+        Origin::Environment => Some(session.wallet()?),
+        Origin::File | Origin::Default => None,
+    })
+}
+
+/// The same; one is made beside the node's key if there is none.
+pub(super) fn wallet_or_new(session: &Session, dir: &Path) -> Result<KeyPair, Failure> {
+    if let Some(wallet) = wallet(session, dir)? {
+        return Ok(wallet);
+    }
+    let operator = NodePaths::below(dir).operator;
+    wallet_at(&operator)?;
+    Ok(key_file::open_wallet(&operator)?)
+}
+
+/// The account of a wallet.
+pub(super) fn account(wallet: &KeyPair) -> AccountId {
+    AccountId::new(wallet.public())
+}

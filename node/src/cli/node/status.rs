@@ -1,0 +1,243 @@
+//! `floe node status`: what the ledger says of a node, and what it says of itself.
+
+use std::{fmt, path::PathBuf};
+
+use clap::Args;
+use floe_protocol::{
+    index::Epoch,
+    keys::NodeId,
+    ledger::{AccountId, Amount, Node},
+    message::{NodeStatus, RepairStatus},
+};
+use serde::Serialize;
+
+use super::place;
+use crate::{
+    cli::{
+        committee::percent,
+        exit::{Exit, Failure},
+        session::Session,
+        size::human_bytes,
+    },
+    client::ledger::RunningEpoch,
+    network::RequestError,
+};
+
+const STATUS_HELP: &str = "\
+Shards, stake and jail are proven by the ledger. What is stored, and how far repair has come, is what
+the node says of itself; without an answer from it the rest is shown, and the exit code is 5.
+
+Examples:
+  floe node status --dir ~/floe
+  floe node status NODE --json | jq .says.repair";
+
+/// Arguments of `floe node status`.
+#[derive(Debug, Args)]
+#[command(after_help = STATUS_HELP)]
+pub(in crate::cli) struct StatusArgs {
+    /// The node
+    #[arg(required_unless_present = "dir", conflicts_with = "dir")]
+    node: Option<NodeId>,
+    /// The directory of the node
+    #[arg(long)]
+    dir: Option<PathBuf>,
+}
+
+/// Runs `floe node status`.
+pub(super) async fn run(session: &Session, arguments: StatusArgs) -> Result<Exit, Failure> {
+    let StatusArgs { node, dir } = arguments;
+    let id = match (node, &dir) {
+        (Some(node), _) => node,
+        (None, Some(dir)) => place::keys(dir)?.node.public(),
+        (None, None) => return Err(Failure::usage("usage", "name a node, or its directory")),
+    };
+    let network = match &dir {
+        Some(dir) => place::network(session, dir)?,
+        None => session.network()?,
+    };
+    let client = session.connect(network).await?;
+    let facts = client.ledger().running_epoch().await?;
+    let record = client.ledger().node(id).await?.value;
+    let says = client.node_status(id).await;
+    client.shutdown().await;
+    let shown = Shown::new(id, (&facts, record), says);
+    session.output.result(&shown, shown.brief())?;
+    Ok(if shown.says.is_some() { Exit::Done } else { Exit::Temporary })
+}
+
+/// The result.
+#[derive(Debug, Serialize)]
+struct Shown {
+    node: NodeId,
+    epoch: u64,
+    /// Null if the ledger does not know the node.
+    registered: Option<Registered>,
+    shards: u16,
+    shards_ready: u16,
+    /// Shards in the next committee; null while that is not selected.
+    next_shards: Option<u16>,
+    /// Shards that nobody else is known to have whole.
+    shards_last_ready: u16,
+    /// What the node says of itself; null if it did not answer.
+    says: Option<Says>,
+    /// Why it did not answer.
+    reason: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Registered {
+    operator: AccountId,
+    commission_bps: u16,
+    pool_frost: Amount,
+    incoming_frost: Amount,
+    unbonding_frost: Amount,
+    /// The epoch in which it was jailed, while it is.
+    jailed_epoch: Option<u64>,
+    closed: bool,
+    /// The last epoch in which it reported that it follows the ledger.
+    reported_epoch: Option<u64>,
+    addresses: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Says {
+    epoch: u64,
+    pairs: u64,
+    disk_used_bytes: u64,
+    disk_quota_bytes: u64,
+    damaged_pieces: u64,
+    peers: u32,
+    uptime_ms: u64,
+    repair: RepairStatus,
+}
+
+impl Shown {
+    fn new(
+        node: NodeId,
+        (facts, record): (&RunningEpoch, Option<Node>),
+        status: Result<NodeStatus, RequestError>,
+    ) -> Self {
+        let (shards, shards_ready) = facts.shards_of(&node);
+        let (says, reason) = match status {
+            Ok(status) => (Some(Says::from(status)), None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        Self {
+            node,
+            epoch: facts.summary.epoch.get(),
+            registered: record.map(|node| Registered::new(node, facts.summary.epoch)),
+            shards,
+            shards_ready,
+            next_shards: facts.next_shards_of(&node),
+            shards_last_ready: facts.last_ready_of(&node),
+            says,
+            reason,
+        }
+    }
+
+    fn brief(&self) -> String {
+        format!("{} of {} shards ready", self.shards_ready, self.shards)
+    }
+}
+
+impl Registered {
+    fn new(node: Node, epoch: Epoch) -> Self {
+        let pool = node.pool_in(epoch).stake;
+        let all = node.stake_in(epoch.plus(2));
+        Self {
+            incoming_frost: all.checked_sub(pool).unwrap_or_default(),
+            operator: node.operator,
+            commission_bps: node.settings.commission_bps,
+            pool_frost: pool,
+            unbonding_frost: node.unbonding.stake,
+            jailed_epoch: node.jailed.map(|epoch| epoch.get()),
+            closed: node.closed,
+            reported_epoch: node.ready.map(|epoch| epoch.get()),
+            addresses: node.settings.addresses,
+        }
+    }
+}
+
+impl From<NodeStatus> for Says {
+    fn from(status: NodeStatus) -> Self {
+        Self {
+            epoch: status.epoch.get(),
+            pairs: status.pairs,
+            disk_used_bytes: status.disk_used_bytes,
+            disk_quota_bytes: status.disk_quota_bytes,
+            damaged_pieces: status.damaged_pieces,
+            peers: status.peers,
+            uptime_ms: status.uptime_ms,
+            repair: status.repair,
+        }
+    }
+}
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { node, epoch, shards, shards_ready, .. } = self;
+        writeln!(f, "node        {node}")?;
+        writeln!(f, "epoch       {epoch}")?;
+        write!(f, "shards      {shards}, {shards_ready} of them ready")?;
+        match self.next_shards {
+            Some(next) => write!(f, "; {next} in the next epoch")?,
+            None => write!(f, "; the next committee is not selected yet")?,
+        }
+        if *shards == 0 && self.shards_last_ready > 0 {
+            write!(f, "\nneeded for  {} shards that others still copy", self.shards_last_ready)?;
+        }
+        match &self.registered {
+            Some(registered) => write!(f, "\n{registered}")?,
+            None => write!(f, "\nregistered  no: `floe node join` does that")?,
+        }
+        match (&self.says, &self.reason) {
+            (Some(says), _) => write!(f, "\n{says}"),
+            (None, reason) => {
+                let reason = reason.as_deref().unwrap_or("no reason is known");
+                write!(f, "\nanswers     no: {reason}")
+            }
+        }
+    }
+}
+
+impl fmt::Display for Registered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "operator    {}, commission {}", self.operator, percent(self.commission_bps))?;
+        let Self { pool_frost, incoming_frost, unbonding_frost, .. } = self;
+        write!(
+            f,
+            "stake       {pool_frost}; {incoming_frost} on its way in, {unbonding_frost} out"
+        )?;
+        if self.closed {
+            write!(f, "\nclosed      its pool was slashed to nothing")?;
+        }
+        if let Some(epoch) = self.jailed_epoch {
+            write!(f, "\njailed      since epoch {epoch}")?;
+        }
+        match self.reported_epoch {
+            Some(epoch) => write!(f, "\nreported    in epoch {epoch} that it follows the ledger"),
+            None => write!(f, "\nreported    never that it follows the ledger"),
+        }
+    }
+}
+
+impl fmt::Display for Says {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (used, quota) = (human_bytes(self.disk_used_bytes), human_bytes(self.disk_quota_bytes));
+        writeln!(f, "stores      {} pairs, {used} of {quota}", self.pairs)?;
+        let RepairStatus { missing_pairs, moved_pairs, recovered_pairs, .. } = self.repair;
+        let RepairStatus { gained_bytes, fetched_bytes, scrubbed_pairs, .. } = self.repair;
+        writeln!(f, "missing     {missing_pairs} pairs")?;
+        write!(
+            f,
+            "gained      {moved_pairs} pairs copied, {recovered_pairs} recovered: {} from {} \
+             fetched; {scrubbed_pairs} read again",
+            human_bytes(gained_bytes),
+            human_bytes(fetched_bytes)
+        )?;
+        if self.damaged_pieces > 0 {
+            write!(f, "\ndamaged     {} pieces", self.damaged_pieces)?;
+        }
+        Ok(())
+    }
+}

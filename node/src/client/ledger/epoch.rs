@@ -1,0 +1,162 @@
+//! The running epoch: committees and readiness, proven by one header.
+
+use floe_protocol::{
+    bft,
+    committee::Committee,
+    index::{Epoch, Height},
+    keys::NodeId,
+    ledger::{Key, Record, ShardRecord, Summary, Timestamp},
+    light::LightError,
+};
+
+use super::{LedgerClient, LedgerError, Purpose};
+use crate::service::ledger::wall_clock;
+
+/// How often the facts are asked for again because an epoch has begun meanwhile.
+const ATTEMPTS_MAX: u32 = 4;
+
+/// The running epoch, as one header proves it.
+#[derive(Clone, Debug)]
+pub struct RunningEpoch {
+    /// The ledger at a glance.
+    pub summary: Summary,
+    /// The readiness of each shard.
+    pub shards: Vec<ShardRecord>,
+    /// Its committee.
+    pub committee: Committee,
+    /// The next committee, once it is selected.
+    pub next: Option<Committee>,
+    /// The height after which all of that is so.
+    pub height: Height,
+    /// The ledger's time; none before the first block.
+    pub time: Option<Timestamp>,
+    epoch_ms: u64,
+}
+
+impl LedgerClient {
+    /// The running epoch.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn running_epoch(&self) -> Result<RunningEpoch, LedgerError> {
+        let mut epoch = self.committee().epoch();
+        // Every state has these: a quorum has executed it.
+        let absent = || LedgerError::Trust(LightError::OtherAnswer);
+        for _ in 0..ATTEMPTS_MAX {
+            let next = epoch.plus(1);
+            let keys = [Key::Summary, Key::Shards, Key::Committee(epoch), Key::Committee(next)];
+            let proven = self.facts(&keys, Purpose::Decide).await?;
+            let (height, time) = (proven.height(), proven.time());
+            let mut records = proven.value.into_iter();
+            let mut next = || records.next().flatten();
+            let (summary, shards) = (next(), next());
+            let (committee, selected) = (next().and_then(committee), next().and_then(committee));
+            let (Some(Record::Summary(summary)), Some(Record::Shards(shards))) = (summary, shards)
+            else {
+                return Err(absent());
+            };
+            if summary.epoch != epoch {
+                epoch = summary.epoch;
+                continue;
+            }
+            let committee = committee.ok_or_else(absent)?;
+            if shards.len() != usize::from(committee.n_shards()) {
+                return Err(absent());
+            }
+            let epoch_ms = self.parameters().epoch_ms;
+            let next = selected;
+            return Ok(RunningEpoch { summary, shards, committee, next, height, time, epoch_ms });
+        }
+        Err(LedgerError::Stale { attempts: ATTEMPTS_MAX })
+    }
+
+    /// The committee of an epoch; none if it is forgotten, or not selected yet.
+    ///
+    /// # Errors
+    /// [`LedgerError`].
+    pub async fn committee_of(&self, epoch: Epoch) -> Result<Option<Committee>, LedgerError> {
+        let proven = self.facts(&[Key::Committee(epoch)], Purpose::Decide).await?;
+        Ok(proven.value.into_iter().next().flatten().and_then(committee))
+    }
+}
+
+fn committee(record: Record) -> Option<Committee> {
+    match record {
+        Record::Committee(bytes) => Committee::from_bytes(&bytes).ok(),
+        _ => None,
+    }
+}
+
+impl RunningEpoch {
+    /// Shards that are complete with their holders.
+    #[must_use]
+    pub fn ready(&self) -> u16 {
+        count(self.shards.iter().filter(|shard| shard.ready).count())
+    }
+
+    /// How many of them let the epoch end.
+    #[must_use]
+    pub fn ready_needed(&self) -> u16 {
+        bft::min_quorum(self.committee.n_shards())
+    }
+
+    /// Shards of a node in the running committee, and how many of them are ready.
+    #[must_use]
+    pub fn shards_of(&self, node: &NodeId) -> (u16, u16) {
+        let own = self.committee.member(node).map_or(&[][..], |member| &member.shards);
+        let ready = own.iter().filter(|shard| self.shards[shard.as_usize()].ready);
+        (count(own.len()), count(ready.count()))
+    }
+
+    /// Shards of a node in the next committee; none while that is not selected.
+    #[must_use]
+    pub fn next_shards_of(&self, node: &NodeId) -> Option<u16> {
+        let next = self.next.as_ref()?;
+        Some(next.member(node).map_or(0, |member| count(member.shards.len())))
+    }
+
+    /// Whether others still need a node that leaves: it is a member of this or the next committee,
+    /// or the last that had a shard whole.
+    #[must_use]
+    pub fn needs(&self, node: &NodeId) -> bool {
+        let next = self.next_shards_of(node).unwrap_or(0);
+        self.shards_of(node).0 > 0 || next > 0 || self.last_ready_of(node) > 0
+    }
+
+    /// Shards that nobody but this node is known to have whole.
+    #[must_use]
+    pub fn last_ready_of(&self, node: &NodeId) -> u16 {
+        count(self.shards.iter().filter(|shard| shard.last_ready == *node).count())
+    }
+
+    /// When the epoch is to end; none before the first block.
+    #[must_use]
+    pub fn ends(&self) -> Option<Timestamp> {
+        self.time.map(|_| self.summary.epoch_start.plus_ms(self.epoch_ms))
+    }
+
+    /// In how many milliseconds the epoch is to end: 0 if it is over time.
+    #[must_use]
+    pub fn ends_in_ms(&self) -> u64 {
+        self.ends().map_or(0, |end| end.ms_since(wall_clock()))
+    }
+
+    /// In how many milliseconds a committee is first selected; none if that is over.
+    #[must_use]
+    pub fn selection_in_ms(&self) -> Option<u64> {
+        let half = self.summary.epoch_start.plus_ms(self.epoch_ms / 2);
+        let wait = self.time.map_or(0, |_| half.ms_since(wall_clock()));
+        (self.summary.selections == 0).then_some(wait)
+    }
+
+    /// By how much the epoch has lasted longer than planned, in ledger time; none if it has not.
+    #[must_use]
+    pub fn stretched_ms(&self) -> Option<u64> {
+        let over = self.time?.ms_since(self.ends()?);
+        (over > 0).then_some(over)
+    }
+}
+
+fn count(shards: usize) -> u16 {
+    u16::try_from(shards).expect("a network has at most 256 shards")
+}

@@ -1,0 +1,143 @@
+//! Membership: keeps the network layer up to date about who the committee is.
+//!
+//! Who is a member bypasses limits and is kept connected, so the network must follow the ledger.
+//! The next epoch's members count from their selection on, half an epoch before they vote, so that
+//! they are connected by then; those of the epoch before count to the end of this one, because they
+//! hold shards that are on their way. Where members are is published on the ledger with their
+//! registrations; the network tries that when nothing better is known.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use floe_protocol::{
+    committee::Committee,
+    index::Epoch,
+    keys::NodeId,
+    ledger::{ReadError, State, StateReader},
+};
+use floe_storage::LedgerStore;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio_util::sync::CancellationToken;
+
+use super::{blocking, ledger::Ledger};
+use crate::network::{Multiaddr, Network};
+
+/// How often members' addresses are looked up again: they may publish others.
+const ADDRESSES_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Members of the epochs around a state's.
+pub(crate) fn members(
+    state: &State,
+    reader: &dyn StateReader,
+) -> Result<BTreeSet<NodeId>, ReadError> {
+    let epoch = state.committee().epoch();
+    let nodes = |committee: &Committee| -> Vec<NodeId> {
+        committee.members().iter().map(|member| member.node).collect()
+    };
+    let mut members: BTreeSet<_> = nodes(state.committee()).into_iter().collect();
+    members.extend(nodes(state.previous_committee()));
+    let before = epoch.get().checked_sub(1).map(Epoch::new);
+    for epoch in before.into_iter().chain([epoch.plus(1)]) {
+        if let Some(committee) = state.committee_of(reader, epoch)? {
+            members.extend(nodes(&committee));
+        }
+    }
+    Ok(members)
+}
+
+/// Where members say that they are.
+fn addresses(
+    state: &State,
+    reader: &dyn StateReader,
+    members: &BTreeSet<NodeId>,
+) -> Result<BTreeMap<NodeId, Vec<Multiaddr>>, ReadError> {
+    let mut addresses = BTreeMap::new();
+    for member in members {
+        if let Some(node) = state.node(reader, member)? {
+            let published = node.settings.addresses.iter();
+            let published = published.filter_map(|address| address.parse().ok()).collect();
+            addresses.insert(*member, published);
+        }
+    }
+    Ok(addresses)
+}
+
+/// What the network has been told.
+#[derive(Debug, Default)]
+struct Told {
+    members: BTreeSet<NodeId>,
+    addresses: BTreeMap<NodeId, Vec<Multiaddr>>,
+}
+
+/// Runs until cancelled or until the ledger has stopped.
+pub(crate) async fn run(ledger: Ledger, network: Network, cancel: CancellationToken) {
+    let mut states = ledger.state();
+    let mut told = Told::default();
+    let mut again = interval_at(Instant::now() + ADDRESSES_INTERVAL, ADDRESSES_INTERVAL);
+    again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut look_up = true;
+    loop {
+        let state = states.borrow_and_update().clone();
+        look_up = !tell(&ledger, &network, &mut told, (state, look_up)).await;
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            changed = states.changed() => if changed.is_err() {
+                return;
+            },
+            _ = again.tick() => look_up = true,
+        }
+    }
+}
+
+/// Tells the network what has changed; whether it was all that was to be looked up.
+async fn tell(
+    ledger: &Ledger,
+    network: &Network,
+    told: &mut Told,
+    (state, look_up): (Arc<State>, bool),
+) -> bool {
+    let store = Arc::clone(ledger.store());
+    let known = told.members.clone();
+    let looked_up = blocking(move || look(&store, &state, &known, look_up)).await;
+    let (members, addresses) = match looked_up {
+        Some(Ok(looked_up)) => looked_up,
+        // The ledger has gone on: there is another state to look at.
+        Some(Err(ReadError::NoSuchVersion { .. })) => return false,
+        Some(Err(error)) => {
+            tracing::warn!(%error, "members not read");
+            return false;
+        }
+        None => return true,
+    };
+    if members != told.members {
+        tracing::info!(members = members.len(), "the network follows the committee");
+        network.set_committee(members.iter().copied().collect()).await;
+        told.members = members;
+    }
+    if let Some(addresses) = addresses {
+        for (member, published) in &addresses {
+            if told.addresses.get(member) != Some(published) {
+                network.set_published(*member, published.clone()).await;
+            }
+        }
+        told.addresses = addresses;
+    }
+    true
+}
+
+type Looked = (BTreeSet<NodeId>, Option<BTreeMap<NodeId, Vec<Multiaddr>>>);
+
+/// The members, and where they are if that is wanted or they are others than before.
+fn look(
+    store: &LedgerStore,
+    state: &State,
+    known: &BTreeSet<NodeId>,
+    look_up: bool,
+) -> Result<Looked, ReadError> {
+    let members = members(state, store)?;
+    let addresses = (look_up || members != *known).then(|| addresses(state, store, &members));
+    Ok((members, addresses.transpose()?))
+}

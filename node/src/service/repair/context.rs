@@ -1,0 +1,231 @@
+//! What all parts of repair share: the stores, the network, and the limits; how they ask others
+//! and how they keep what came.
+//!
+//! Law of the node: what came is verified by whoever fetched it, then kept here: under the blob's
+//! lock, and only if the ledger, looked at under that lock, still wants it. It counts after a flush.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use floe_protocol::{
+    blob::{BlobId, PairProof},
+    index::ShardIndex,
+    keys::NodeId,
+    ledger::{BlobState, ReadError, State},
+    message::{Refusal, Request, Response},
+};
+use floe_storage::{StorageError, Store};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    budget::{Budget, Throttle},
+    progress::Progress,
+    scan::own_shards,
+};
+use crate::{
+    clock::Clock,
+    config::RepairLimits,
+    key_file::NodeKeys,
+    network::{Network, RequestError},
+    service::{blocking, judging::by_newest, ledger::Ledger, storage_node::BlobLocks},
+};
+
+/// How often a busy node is asked again.
+const BUSY_ATTEMPTS: u32 = 5;
+/// What a busy node is given at most.
+const BUSY_WAIT_MAX: Duration = Duration::from_secs(2);
+/// What a node is given that may be a block behind.
+const BEHIND_WAIT: Duration = Duration::from_millis(400);
+
+/// What all parts share.
+#[derive(Debug)]
+pub(super) struct Context {
+    pub(super) ledger: Ledger,
+    pub(super) keys: NodeKeys,
+    pub(super) store: Store,
+    pub(super) network: Network,
+    pub(super) locks: Arc<BlobLocks>,
+    pub(super) limits: RepairLimits,
+    pub(super) clock: Clock,
+    pub(super) budget: Budget,
+    pub(super) throttle: Throttle,
+    pub(super) progress: Progress,
+    pub(super) cancel: CancellationToken,
+}
+
+/// Why something was not done.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failed {
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    #[error(transparent)]
+    Ledger(#[from] ReadError),
+    #[error("the node is going down")]
+    Stopping,
+}
+
+impl Failed {
+    /// Whether the node must not go on.
+    pub(super) const fn is_fatal(&self) -> bool {
+        match self {
+            Self::Storage(error) => error.is_fatal(),
+            Self::Ledger(error) => error.is_fatal(),
+            Self::Stopping => false,
+        }
+    }
+
+    pub(super) const fn is_full(&self) -> bool {
+        matches!(self, Self::Storage(StorageError::Full { .. }))
+    }
+}
+
+/// A verified pair.
+#[derive(Clone, Debug)]
+pub(super) struct Pair {
+    pub(super) blob: BlobId,
+    pub(super) shard: ShardIndex,
+    pub(super) proof: PairProof,
+    pub(super) primary: Bytes,
+    pub(super) secondary: Bytes,
+}
+
+impl Pair {
+    pub(super) fn sliver_bytes(&self) -> u64 {
+        (self.primary.len() + self.secondary.len()) as u64
+    }
+}
+
+/// A node gave no answer that could be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoAnswer {
+    /// It is away, too slow or too busy.
+    Away,
+    /// It refuses.
+    Refused,
+    /// What it sent is none of this network.
+    Malformed,
+    /// This node is going down.
+    Stopping,
+}
+
+impl Context {
+    pub(super) const fn node(&self) -> NodeId {
+        self.network.local_node()
+    }
+
+    pub(super) fn state(&self) -> Arc<State> {
+        self.ledger.state().borrow().clone()
+    }
+
+    /// Asks a node for something of so many bytes, again a few times if it is busy.
+    pub(super) async fn ask(
+        &self,
+        node: NodeId,
+        request: Request,
+        answer_bytes: u64,
+    ) -> Result<Response, NoAnswer> {
+        let patience = self.patience(answer_bytes);
+        for _ in 0..BUSY_ATTEMPTS {
+            let answer = tokio::select! {
+                () = self.cancel.cancelled() => return Err(NoAnswer::Stopping),
+                answer = timeout(patience, self.network.request(node, request.clone())) => answer,
+            };
+            let wait = match answer {
+                Ok(Ok(Response::Refused(Refusal::Busy { retry_after_ms }))) => {
+                    Duration::from_millis(retry_after_ms.into()).min(BUSY_WAIT_MAX)
+                }
+                // It may not have come to the block that makes us ask.
+                Ok(Ok(Response::Refused(Refusal::WrongShard | Refusal::Unavailable))) => {
+                    BEHIND_WAIT
+                }
+                Ok(Ok(Response::Refused(_))) => return Err(NoAnswer::Refused),
+                Ok(Ok(response)) => return Ok(response),
+                Ok(Err(RequestError::Malformed | RequestError::Unsupported)) => {
+                    return Err(NoAnswer::Malformed);
+                }
+                Ok(Err(RequestError::Stopped)) => return Err(NoAnswer::Stopping),
+                Ok(Err(
+                    RequestError::Unreachable
+                    | RequestError::Timeout
+                    | RequestError::Closed
+                    | RequestError::TooLarge,
+                ))
+                | Err(_) => return Err(NoAnswer::Away),
+            };
+            self.sleep(wait).await;
+        }
+        Err(NoAnswer::Away)
+    }
+
+    /// How long an answer of so many bytes may take.
+    pub(super) fn patience(&self, answer_bytes: u64) -> Duration {
+        let limits = &self.limits;
+        let mib = answer_bytes.div_ceil(1 << 20);
+        let by_size = limits.answer_timeout_per_mib_ms.saturating_mul(mib);
+        Duration::from_millis(limits.answer_timeout_ms.saturating_add(by_size))
+    }
+
+    /// Sleeps, but not longer than the node runs.
+    pub(super) async fn sleep(&self, wait: Duration) {
+        tokio::select! {
+            () = self.cancel.cancelled() => {}
+            () = sleep(wait) => {}
+        }
+    }
+
+    /// Counts what came, and waits as long as the rate asks for.
+    pub(super) async fn received(&self, bytes: u64) {
+        self.progress.fetched(bytes);
+        tokio::select! {
+            () = self.cancel.cancelled() => {}
+            () = self.throttle.pass(bytes) => {}
+        }
+    }
+
+    /// Runs on a blocking thread.
+    pub(super) async fn blocking<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T, Failed> + Send + 'static,
+    ) -> Result<T, Failed> {
+        let context = Arc::clone(self);
+        blocking(move || work(&context)).await.unwrap_or(Err(Failed::Stopping))
+    }
+
+    /// Keeps verified pairs, durably; whether each of them is still wanted. Blocks.
+    pub(super) fn keep(&self, pairs: &[Pair]) -> Result<Vec<bool>, Failed> {
+        let mut wanted = Vec::with_capacity(pairs.len());
+        let mut failed = None;
+        for pair in pairs {
+            match self.keep_one(pair) {
+                Ok(kept) => wanted.push(kept),
+                Err(error) => {
+                    failed = Some(error);
+                    break;
+                }
+            }
+        }
+        // What was put before it failed is as good as any.
+        self.store.flush()?;
+        failed.map_or(Ok(wanted), Err)
+    }
+
+    fn keep_one(&self, pair: &Pair) -> Result<bool, Failed> {
+        let Pair { blob, shard, proof, primary, secondary } = pair;
+        let _lock = self.locks.write(blob);
+        let newest = || self.state();
+        let (wanted, height) = by_newest(newest, |state| {
+            let record = state.blob(self.ledger.store().as_ref(), blob)?;
+            let epoch = state.summary().epoch;
+            let lives = record.is_some_and(|record| record.state(epoch) == BlobState::Certified);
+            let is_own = own_shards(state, &self.node()).contains(shard);
+            Ok((lives && is_own, state.tip().height))
+        })?;
+        if wanted {
+            let proofs = [(*shard, proof.to_bytes())];
+            self.store.put_table(&proof.header, height, &proofs)?;
+            self.store.put_pair(*shard, blob, primary, secondary)?;
+        }
+        Ok(wanted)
+    }
+}

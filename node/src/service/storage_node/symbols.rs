@@ -1,0 +1,398 @@
+//! Symbols of expanded slivers, for those who repair theirs, and attestations: what a node computes
+//! for others.
+//!
+//! A lost sliver is recovered from one symbol of each of many others, and each symbol costs its
+//! holder the expansion of a whole sliver. So what is bounded here is work, not answers. Every
+//! request is paid from its peer's budget, in bytes that have to be expanded for it: a sliver
+//! that is at hand expanded costs little. Members of the committee and all others are two classes
+//! with budgets, lanes and kept trees of their own, so that no crowd of strangers keeps a member
+//! waiting; and all of it runs beside the lanes of reads and writes. Beyond that the answer is
+//! `Busy`, with the time after which there is something to spend again.
+//!
+//! ```text
+//!  request ─► budget, lane ─► kept tree? ─────────────────────────► answer
+//!                                 └─► look up ─► pay ─► expand ─► keep ┘
+//! ```
+//!
+//! Invariants: a sliver is expanded once at a time, however many ask for it; only slivers with the
+//! root of their proof are served; at most as many trees are in memory as are kept, being expanded
+//! and being answered from. A kept tree may outlive its sliver by a while: its symbols are true.
+
+mod budgets;
+mod trees;
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use floe_protocol::{
+    blob::PairProof,
+    encoding::{BlobLayout, EncodingConfig, SliverTree},
+    index::{ShardIndex, SymbolIndex},
+    keys::NodeId,
+    message::{Refusal, Request, Response},
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    budgets::{Budgets, Rate},
+    trees::{Expanded, SliverKey, Trees, expanded_bytes},
+};
+use super::{attester::Attester, members::Members, metrics::Metrics, pairs::Pairs};
+use crate::{
+    config::ServiceLimits,
+    network::{InboundRequest, ReplyHandle},
+    service::{
+        blocking,
+        lane::{Lane, Place},
+        on_ended,
+    },
+};
+
+/// What every request costs: looking up what is not there, or an answer's smallest part.
+const REQUEST_BYTES: u64 = 16 << 10;
+/// What an attestation costs beside its proof, and how much each byte of that: it is decoded,
+/// expanded and hashed.
+const ATTEST_BYTES: u64 = 1 << 20;
+const ATTEST_PER_PROOF_BYTE: u64 = 4;
+/// A peer may take this part of what its class may.
+const MEMBER_PART: u64 = 2;
+const STRANGER_PART: u64 = 4;
+/// Strangers' trees take this part of the bytes for trees.
+const STRANGERS_TREES_PART: usize = 4;
+
+/// What the service needs.
+#[derive(Debug)]
+pub(super) struct Args {
+    pub(super) config: EncodingConfig,
+    pub(super) pairs: Pairs,
+    pub(super) attester: Attester,
+    pub(super) members: Members,
+    pub(super) limits: ServiceLimits,
+    pub(super) metrics: Metrics,
+}
+
+/// The peers of one kind, and what they may take.
+#[derive(Debug)]
+struct Class {
+    lane: Lane,
+    /// Expansions and proofs that are worked on at a time.
+    working: Arc<Semaphore>,
+    budgets: Budgets,
+    trees: Trees,
+}
+
+/// Who waits for symbols of a sliver.
+#[derive(Debug)]
+struct Asked {
+    peer: NodeId,
+    is_member: bool,
+    /// For more than the request itself.
+    has_paid: bool,
+    targets: Vec<SymbolIndex>,
+    reply: ReplyHandle,
+    place: Place,
+}
+
+/// What is needed to expand a sliver.
+#[derive(Debug)]
+struct Found {
+    proof: PairProof,
+    layout: BlobLayout,
+}
+
+/// What a task has done.
+#[derive(Debug)]
+enum Step {
+    LookedUp(SliverKey, Result<Found, Refusal>),
+    /// With the turn that it took, until everybody who waits is answered: so many trees are in
+    /// memory that are not kept.
+    Expanded(SliverKey, bool, Result<(Arc<Expanded>, OwnedSemaphorePermit), Refusal>),
+    Ended,
+}
+
+/// The service.
+#[derive(Debug)]
+pub(super) struct Symbols {
+    config: EncodingConfig,
+    pairs: Pairs,
+    attester: Attester,
+    members: Members,
+    of_members: Class,
+    of_strangers: Class,
+    busy_retry_after_ms: u32,
+    /// By the sliver that is being looked up or expanded.
+    waiting: BTreeMap<SliverKey, Vec<Asked>>,
+    tasks: JoinSet<Step>,
+    metrics: Metrics,
+}
+
+impl Symbols {
+    pub(super) fn new(args: Args) -> Self {
+        let Args { config, pairs, attester, members, limits, metrics } = args;
+        let strangers_trees = limits.tree_cache_bytes / STRANGERS_TREES_PART;
+        let of_members = Class {
+            lane: Lane::new(4, limits.queue_max, limits.per_peer_max),
+            working: Arc::new(Semaphore::new(2)),
+            budgets: budgets(config, limits.member_symbol_bytes_per_second, MEMBER_PART),
+            trees: Trees::new(limits.tree_cache_bytes - strangers_trees),
+        };
+        let of_strangers = Class {
+            lane: Lane::new(1, limits.queue_max / 4, (limits.per_peer_max / 4).max(1)),
+            working: Arc::new(Semaphore::new(1)),
+            budgets: budgets(config, limits.stranger_symbol_bytes_per_second, STRANGER_PART),
+            trees: Trees::new(strangers_trees),
+        };
+        Self {
+            config,
+            pairs,
+            attester,
+            members,
+            of_members,
+            of_strangers,
+            busy_retry_after_ms: limits.busy_retry_after_ms,
+            waiting: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            metrics,
+        }
+    }
+
+    /// Serves until `over` is cancelled.
+    pub(super) async fn run(
+        mut self,
+        mut requests: mpsc::Receiver<InboundRequest>,
+        over: CancellationToken,
+    ) {
+        loop {
+            tokio::select! {
+                () = over.cancelled() => break,
+                Some(ended) = self.tasks.join_next() => match ended {
+                    Ok(step) => self.on_step(step),
+                    Err(error) => on_ended(Err(error)),
+                },
+                request = requests.recv() => match request {
+                    Some(request) => self.on_request(request),
+                    None => break,
+                },
+            }
+        }
+        while let Some(ended) = self.tasks.join_next().await {
+            on_ended(ended.map(drop));
+        }
+    }
+
+    fn on_request(&mut self, InboundRequest { peer, request, reply }: InboundRequest) {
+        let is_member = self.members.has(&peer);
+        let cost = match &request {
+            Request::Attest { proof } => {
+                ATTEST_BYTES.saturating_add(proof.len() as u64 * ATTEST_PER_PROOF_BYTE)
+            }
+            _ => REQUEST_BYTES,
+        };
+        let busy = Duration::from_millis(self.busy_retry_after_ms.into());
+        let class = self.class(is_member);
+        let place = class.lane.admit(peer).ok_or(busy);
+        let place =
+            place.and_then(|place| class.budgets.spend(peer, cost, Instant::now()).map(|()| place));
+        if matches!(request, Request::ReadSymbols { .. }) {
+            self.metrics.symbol_requests.inc();
+        }
+        let place = match place {
+            Ok(place) => place,
+            Err(wait) => return self.refuse_busy(reply, wait),
+        };
+        match request {
+            Request::ReadSymbols { blob, pair, axis, targets } => {
+                let asked = Asked { peer, is_member, has_paid: false, targets, reply, place };
+                self.on_asked((blob, pair, axis), asked);
+            }
+            Request::Attest { proof } => self.attest(is_member, proof, (reply, place)),
+            // Others are none of this service's.
+            _ => reply.reply(Response::Refused(Refusal::Unavailable)),
+        }
+    }
+
+    fn on_asked(&mut self, sliver: SliverKey, asked: Asked) {
+        let [first, second] = if asked.is_member {
+            [&mut self.of_members.trees, &mut self.of_strangers.trees]
+        } else {
+            [&mut self.of_strangers.trees, &mut self.of_members.trees]
+        };
+        if let Some(tree) = first.get(&sliver).or_else(|| second.get(&sliver)) {
+            self.metrics.symbol_tree_hits.inc();
+            self.answer(asked, tree, None);
+            return;
+        }
+        if let Some(waiting) = self.waiting.get_mut(&sliver) {
+            waiting.push(asked);
+            return;
+        }
+        let running = self.class(asked.is_member).lane.running.clone();
+        self.waiting.insert(sliver, vec![asked]);
+        let (pairs, config) = (self.pairs.clone(), self.config);
+        self.tasks.spawn(async move {
+            let Ok(_turn) = running.acquire_owned().await else { return Step::Ended };
+            let looked_up = blocking(move || look_up(&pairs, config, &sliver)).await;
+            looked_up.map_or(Step::Ended, |found| Step::LookedUp(sliver, found))
+        });
+    }
+
+    fn on_step(&mut self, step: Step) {
+        match step {
+            Step::Ended => {}
+            Step::LookedUp(sliver, Ok(found)) => self.on_found(sliver, found),
+            Step::LookedUp(sliver, Err(refusal)) | Step::Expanded(sliver, _, Err(refusal)) => {
+                for asked in self.waiting.remove(&sliver).unwrap_or_default() {
+                    asked.reply.reply(Response::Refused(refusal));
+                }
+            }
+            Step::Expanded(sliver, by_member, Ok((tree, turn))) => {
+                let trees = &mut self.class(by_member).trees;
+                trees.insert(sliver, Arc::clone(&tree));
+                let turn = Arc::new(turn);
+                for asked in self.waiting.remove(&sliver).unwrap_or_default() {
+                    self.answer(asked, Arc::clone(&tree), Some(Arc::clone(&turn)));
+                }
+            }
+        }
+    }
+
+    /// Has a sliver expanded that somebody who waits for it can pay, members first.
+    fn on_found(&mut self, sliver: SliverKey, found: Found) {
+        let mut waiting = self.waiting.remove(&sliver).unwrap_or_default();
+        waiting.sort_by_key(|asked| !asked.is_member);
+        let bytes = expanded_bytes(self.config, found.layout.symbol_bytes());
+        let mut waits = Vec::with_capacity(waiting.len());
+        for asked in &mut waiting {
+            let (peer, now) = (asked.peer, Instant::now());
+            match self.class(asked.is_member).budgets.spend(peer, bytes, now) {
+                Ok(()) => {
+                    asked.has_paid = true;
+                    self.metrics.symbol_expanded_bytes.inc_by(bytes);
+                    self.expand(sliver, asked.is_member, found);
+                    self.waiting.insert(sliver, waiting);
+                    return;
+                }
+                Err(wait) => waits.push(wait),
+            }
+        }
+        for (asked, wait) in waiting.into_iter().zip(waits) {
+            self.refuse_busy(asked.reply, wait);
+        }
+    }
+
+    fn expand(&mut self, sliver: SliverKey, by_member: bool, found: Found) {
+        let working = Arc::clone(&self.class(by_member).working);
+        let (pairs, config) = (self.pairs.clone(), self.config);
+        self.tasks.spawn(async move {
+            let Ok(turn) = working.acquire_owned().await else { return Step::Ended };
+            let expanded = blocking(move || expand(&pairs, config, &sliver, found)).await;
+            let Some(expanded) = expanded else { return Step::Ended };
+            let expanded = expanded.map(|tree| (Arc::new(tree), turn));
+            Step::Expanded(sliver, by_member, expanded)
+        });
+    }
+
+    /// Answers from an expanded sliver. Who did not pay for the expansion pays for the answer.
+    fn answer(
+        &mut self,
+        asked: Asked,
+        tree: Arc<Expanded>,
+        turn: Option<Arc<OwnedSemaphorePermit>>,
+    ) {
+        let Asked { peer, is_member, has_paid, targets, reply, place } = asked;
+        let bytes = (targets.len() * tree.symbol_bytes()) as u64;
+        let class = self.class(is_member);
+        if !has_paid && let Err(wait) = class.budgets.spend(peer, bytes, Instant::now()) {
+            return self.refuse_busy(reply, wait);
+        }
+        let running = class.lane.running.clone();
+        self.tasks.spawn(async move {
+            let Ok(_turn) = running.acquire_owned().await else { return Step::Ended };
+            let symbols = blocking(move || tree.symbols(&targets)).await;
+            drop((turn, place));
+            if let Some(symbols) = symbols {
+                // Targets are below n: the message was refused otherwise.
+                let symbols = symbols.map(Response::Symbols);
+                reply.reply(symbols.unwrap_or(Response::Refused(Refusal::NotFound)));
+            }
+            Step::Ended
+        });
+    }
+
+    fn attest(&mut self, is_member: bool, proof: Bytes, (reply, place): (ReplyHandle, Place)) {
+        let working = Arc::clone(&self.class(is_member).working);
+        let attester = self.attester.clone();
+        self.tasks.spawn(async move {
+            let Ok(_turn) = working.acquire_owned().await else { return Step::Ended };
+            let attested = blocking(move || attester.attest(&proof)).await;
+            drop(place);
+            if let Some(attested) = attested {
+                reply.reply(attested.unwrap_or_else(Response::Refused));
+            }
+            Step::Ended
+        });
+    }
+
+    fn refuse_busy(&self, reply: ReplyHandle, wait: Duration) {
+        self.metrics.symbol_requests_busy.inc();
+        let retry_after_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
+        reply.reply(Response::Refused(Refusal::Busy { retry_after_ms }));
+    }
+
+    const fn class(&mut self, is_member: bool) -> &mut Class {
+        if is_member { &mut self.of_members } else { &mut self.of_strangers }
+    }
+}
+
+/// The budgets of a class that may take so much, of which a peer may take a part.
+fn budgets(config: EncodingConfig, bytes_per_second: u64, part: u64) -> Budgets {
+    let largest = config.max_symbol_bytes().saturating_mul(config.n() as u64);
+    let rate = |bytes_per_second: u64| Rate {
+        bytes_per_second: bytes_per_second.max(1),
+        // Otherwise the largest sliver could never be paid.
+        burst_bytes: bytes_per_second.max(largest.saturating_add(REQUEST_BYTES)),
+    };
+    Budgets::new(rate(bytes_per_second), rate(bytes_per_second / part), Instant::now())
+}
+
+fn shard_of((blob, pair, _): &SliverKey, config: EncodingConfig) -> ShardIndex {
+    blob.shard_of(*pair, config.n_shards())
+}
+
+/// Looks a sliver up without reading it.
+fn look_up(pairs: &Pairs, config: EncodingConfig, sliver: &SliverKey) -> Result<Found, Refusal> {
+    let shard = shard_of(sliver, config);
+    if !pairs.has(shard, &sliver.0)? {
+        return Err(Refusal::NotFound);
+    }
+    let proof = pairs.proof(config, shard, &sliver.0)?.ok_or(Refusal::NotFound)?;
+    let layout = proof.header.layout().map_err(|_| Refusal::NotFound)?;
+    Ok(Found { proof, layout })
+}
+
+/// Reads a sliver and expands it. One that has not the root of its proof is damaged.
+fn expand(
+    pairs: &Pairs,
+    config: EncodingConfig,
+    sliver: &SliverKey,
+    Found { proof, layout }: Found,
+) -> Result<Expanded, Refusal> {
+    let ((blob, _, axis), shard) = (*sliver, shard_of(sliver, config));
+    let bytes = pairs.sliver(shard, &blob, axis)?.ok_or(Refusal::NotFound)?;
+    let root = axis.root_of(&proof.digest);
+    match SliverTree::new(&layout, axis, bytes) {
+        Ok(tree) if tree.root() == root => Ok(Expanded { proof, tree }),
+        Ok(_) | Err(_) => {
+            pairs.discard_if_damaged(config, shard, &blob)?;
+            Err(Refusal::NotFound)
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Scenarios: a swarm of processes whose nodes come, go and die over several epochs, under a steady
+//! load of writes and reads, and what must hold all the while.
+//!
+//! A [`Plan`] says what happens; its [`Report`] what came of it. At each epoch boundary and at the
+//! end every blob that is alive is read back and compared, the supply is added up, and jails are
+//! looked for; at the end the nodes are stopped, and the stores of the last committee are opened:
+//! each must hold every pair of its shards, and each pair must verify. A promise that does not hold
+//! is named in [`Report::broken`]; the rest goes on, since more may break.
+//!
+//! Invariants: the same seed makes the same plan and the same blobs (not the same timing: these are
+//! processes); waiting is for blocks, with a deadline. Deliberately not here: liars, and faults of
+//! the network.
+
+mod audit;
+mod load;
+mod outcome;
+mod plan;
+mod run;
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::bail;
+use clap::Subcommand;
+
+pub use self::{
+    outcome::{EpochRow, LastCommittee, LoadCounts, RepairCounts, Report},
+    plan::{Change, Plan},
+};
+use crate::{report, workload};
+
+/// Which scenario.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ScenarioCommand {
+    /// Nodes leave, join, die and return with empty disks; every blob stays readable
+    Churn(ScenarioArgs),
+    /// One node dies in each epoch and none returns; blocks never stop, every blob stays readable
+    Attrition(ScenarioArgs),
+}
+
+/// How large and how long.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct ScenarioArgs {
+    /// Storage nodes at the start
+    #[arg(long, default_value_t = 10, value_name = "N")]
+    nodes: usize,
+    /// Shards of the network
+    #[arg(long, default_value_t = 64, value_name = "N")]
+    shards: u16,
+    /// Epochs to go through [default: 6; attrition: 5]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(2..=100))]
+    epochs: Option<u64>,
+    /// Duration of an epoch
+    #[arg(long, default_value = "20s", value_name = "TIME", value_parser = humantime::parse_duration)]
+    epoch: Duration,
+    /// Decides who leaves and dies, and what is stored [default: another one each time]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// The largest blob
+    #[arg(long, default_value = "256KiB", value_name = "SIZE", value_parser = parse_size)]
+    blob_size: u64,
+    /// Time between the beginnings of two stores
+    #[arg(long, default_value = "1s", value_name = "TIME", value_parser = humantime::parse_duration)]
+    store_every: Duration,
+    /// Where the swarm lives, and stays [default: a temporary directory, which goes]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn parse_size(text: &str) -> Result<u64, String> {
+    floe_node::cli::size::parse_bytes(text).map_err(|error| error.to_string())
+}
+
+impl ScenarioCommand {
+    pub(crate) const fn json(&self) -> bool {
+        match self {
+            Self::Churn(args) | Self::Attrition(args) => args.json,
+        }
+    }
+
+    fn plan(&self) -> Plan {
+        let (args, plan) = match self {
+            Self::Churn(args) => (args, Plan::churn(args.nodes, args.epochs.unwrap_or(6))),
+            Self::Attrition(args) => (args, Plan::attrition(args.nodes, args.epochs.unwrap_or(5))),
+        };
+        Plan {
+            shards: args.shards,
+            epoch: args.epoch,
+            seed: args.seed.unwrap_or_else(workload::fresh_seed),
+            blob_bytes_max: usize::try_from(args.blob_size).unwrap_or(usize::MAX),
+            store_every: args.store_every,
+            dir: args.dir.clone(),
+            ..plan
+        }
+    }
+}
+
+/// Runs a scenario and prints what came of it; fails if a promise was broken.
+pub(crate) async fn run(command: &ScenarioCommand) -> anyhow::Result<()> {
+    let plan = command.plan();
+    report::note(&format!("{}: seed {}", plan.name, plan.seed));
+    let outcome = plan.run().await?;
+    if command.json() {
+        report::json(&outcome)?;
+    } else {
+        report::line(&outcome.to_string());
+    }
+    if outcome.broken.is_empty() {
+        return Ok(());
+    }
+    bail!("{} promises were broken (seed {})", outcome.broken.len(), outcome.seed)
+}
