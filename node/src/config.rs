@@ -9,7 +9,7 @@ use floe_protocol::{consensus::Timeouts, genesis::NetworkFile};
 
 use crate::{
     clock::Clock,
-    network::{Multiaddr, NetworkLimits},
+    network::{Multiaddr, NatConfig, NetworkLimits},
 };
 
 /// Fewer blocks are executed sooner than a snapshot is fetched, by default.
@@ -37,6 +37,8 @@ pub struct NodeConfig {
     /// Vote at once although the vote journal is lost. Whoever has voted before and does this may
     /// vote twice, which costs stake: only for when everybody has lost theirs.
     pub vote_now: bool,
+    /// How the node deals with NAT.
+    pub nat: NatConfig,
     /// Limits of the network layer.
     pub limits: NetworkLimits,
     /// Limits of the storage service.
@@ -196,6 +198,7 @@ impl NodeConfig {
             cache_bytes: 64 << 20,
             accept_empty: false,
             vote_now: false,
+            nat: NatConfig::default(),
             limits: NetworkLimits::default(),
             service: ServiceLimits::default(),
             repair: RepairLimits::default(),

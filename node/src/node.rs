@@ -405,6 +405,7 @@ fn network_config(
         bootstrap: parse_bootstrap(&config.network.bootstrap)?,
         role: Role::StorageNode,
         committee: members,
+        nat: config.nat.clone(),
         limits: config.limits,
     })
 }
