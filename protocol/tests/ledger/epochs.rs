@@ -116,7 +116,7 @@ fn who_is_selected() {
         (
             "a newcomer with more stake than a seat costs",
             |chain| {
-                join(chain, 6, Amount::from_wal(150));
+                join(chain, 6, Amount::from_wal(600));
                 report_ready(chain, &[0, 1, 3, 4, 6]);
             },
             &[0, 1, 3, 4, 6],

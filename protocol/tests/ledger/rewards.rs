@@ -231,6 +231,7 @@ fn who_delegates_to_itself_takes_nothing_from_others() {
     commit(&mut chain, &victim, vec![stake(target, 800 * WAL)]);
     report_ready(&mut chain, &[0, 1, 2, 3, 4]);
     end(&mut chain);
+    report_shards(&mut chain, &[0, 1, 2, 3, 4]);
     report_ready(&mut chain, &[0, 1, 2, 3, 4]);
     to_deadline(&mut chain);
     let greedy = Operation::UpdateNode { node: target, settings: settings(10_000) };
@@ -242,6 +243,7 @@ fn who_delegates_to_itself_takes_nothing_from_others() {
         let due = all * weight / u128::from(N);
         let fee = due * agreed / 10_000;
         assert!(paid(&executed).contains(&(target, due - fee, fee)), "{agreed}");
+        report_shards(&mut chain, &[0, 1, 2, 3, 4]);
         report_ready(&mut chain, &[0, 1, 2, 3, 4]);
     }
     // In and out, in whatever pieces, gains nothing at the cost of the others.
