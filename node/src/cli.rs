@@ -36,6 +36,7 @@ mod output;
 mod peers;
 mod progress;
 mod range;
+mod reach;
 mod read;
 mod receipt;
 mod session;

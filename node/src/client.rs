@@ -51,7 +51,9 @@ pub use self::{
 };
 use crate::{
     key_file::generate_key_pair,
-    network::{self, Multiaddr, Network, NetworkConfig, NetworkLimits, RequestError, Role},
+    network::{
+        self, Multiaddr, NatConfig, Network, NetworkConfig, NetworkLimits, RequestError, Role,
+    },
     node::parse_bootstrap,
     service::ledger::wall_clock,
 };
@@ -154,6 +156,7 @@ impl Client {
             bootstrap: bootstrap.clone(),
             role: Role::LightPeer,
             committee: committee.members().iter().map(|member| member.node).collect(),
+            nat: NatConfig::default(),
             limits: config.limits,
         };
         let mut registry = Registry::default();

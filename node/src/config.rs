@@ -9,8 +9,11 @@ use floe_protocol::{consensus::Timeouts, genesis::NetworkFile};
 
 use crate::{
     clock::Clock,
-    network::{Multiaddr, NetworkLimits},
+    network::{Multiaddr, NatConfig, NetworkLimits},
 };
+
+/// Fewer blocks are executed sooner than a snapshot is fetched, by default.
+const SNAPSHOT_BEHIND_BLOCKS: u64 = 2_000;
 
 /// Everything that a storage node is told when it starts.
 #[derive(Clone, Debug)]
@@ -34,12 +37,16 @@ pub struct NodeConfig {
     /// Vote at once although the vote journal is lost. Whoever has voted before and does this may
     /// vote twice, which costs stake: only for when everybody has lost theirs.
     pub vote_now: bool,
+    /// How the node deals with NAT.
+    pub nat: NatConfig,
     /// Limits of the network layer.
     pub limits: NetworkLimits,
     /// Limits of the storage service.
     pub service: ServiceLimits,
     /// Limits of moving and recovering what the node lacks.
     pub repair: RepairLimits,
+    /// A node without blocks that is so many behind begins with a snapshot, if somebody has one.
+    pub snapshot_behind_blocks: u64,
     /// How long consensus waits for others.
     pub timeouts: Timeouts,
     /// The wall clock: the machine's, unless that is known to be wrong, or is meant to be.
@@ -157,6 +164,8 @@ pub struct NodePaths {
     pub ledger_marker: PathBuf,
     /// The ledger: blocks and state.
     pub ledger: PathBuf,
+    /// Snapshots of the ledger's state, for others. Can be made again.
+    pub snapshots: PathBuf,
 }
 
 impl NodePaths {
@@ -170,6 +179,7 @@ impl NodePaths {
             store: dir.join("store"),
             ledger_marker: dir.join("ledger.marker"),
             ledger: dir.join("ledger"),
+            snapshots: dir.join("snapshots"),
         }
     }
 }
@@ -188,9 +198,11 @@ impl NodeConfig {
             cache_bytes: 64 << 20,
             accept_empty: false,
             vote_now: false,
+            nat: NatConfig::default(),
             limits: NetworkLimits::default(),
             service: ServiceLimits::default(),
             repair: RepairLimits::default(),
+            snapshot_behind_blocks: SNAPSHOT_BEHIND_BLOCKS,
             timeouts: Timeouts::WAN,
             clock: Clock::SYSTEM,
         }

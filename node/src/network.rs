@@ -32,14 +32,16 @@ mod exchange;
 mod gossip;
 mod limiter;
 mod metrics;
+mod nat;
 mod peers;
 mod published;
+mod reachability;
 mod sockets;
 #[cfg(test)]
 mod tests;
 mod throttle;
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use floe_protocol::{
     keys::NodeId,
@@ -65,7 +67,7 @@ use self::{
     metrics::Metrics,
 };
 pub use self::{
-    config::{NetworkConfig, NetworkLimits, Role},
+    config::{NatConfig, NetworkConfig, NetworkLimits, Reach, Role},
     error::{AnnounceError, FindError, NetworkError, RequestError},
     event::{GossipMessage, Inbound, InboundRequest, ReplyHandle, VerdictHandle},
     gossip::Topic,
@@ -90,7 +92,8 @@ pub async fn start(
     let others = config.committee.iter().filter(|node| **node != local);
     let committee = others.filter_map(peer_id).collect();
     let metrics = Metrics::register(registry);
-    let swarm = behaviour::swarm(&config, key, &committee, &metrics)?;
+    let (reservable, may_reserve) = watch::channel(HashSet::new());
+    let swarm = behaviour::swarm(&config, key, (&committee, may_reserve), &metrics)?;
 
     let (command_sender, commands) = mpsc::channel(config.limits.commands_max);
     let (own_consensus, consensus) = mpsc::channel(config.limits.publications_max);
@@ -108,7 +111,8 @@ pub async fn start(
         peers,
         listen_addresses,
     };
-    let channels = Channels { commands, requests, consensus, publications, view, listen };
+    let channels =
+        Channels { commands, requests, consensus, publications, view, listen, reservable };
     let channels = (channels, judges);
     let mut event_loop = Box::new(EventLoop::new(swarm, config, &committee, channels, metrics));
     event_loop.listen().await?;

@@ -34,7 +34,7 @@ use crate::{
         ledger::{self, Chain, ChainError, Ledger, LedgerThread, Started},
         membership,
         queries::{self, Query},
-        readiness, repair,
+        readiness, repair, snapshot,
         storage_node::{self, BlobLocks},
         transactions,
     },
@@ -265,9 +265,16 @@ fn spawn_services(
             cancel: cancel.clone(),
         },
     )?;
+    let (snapshots, maker) = snapshot::open(&config.paths.snapshots);
+    services.spawn(snapshot::run(snapshot::Args {
+        ledger: ledger.clone(),
+        maker,
+        cancel: cancel.clone(),
+    }));
     let (queries, queries_receiver) = mpsc::channel(QUERIES_MAX);
     services.spawn(queries::run(queries::Args {
         ledger: ledger.clone(),
+        snapshots: snapshots.clone(),
         queries: queries_receiver,
         cancel: cancel.clone(),
     }));
@@ -281,6 +288,9 @@ fn spawn_services(
         ledger: ledger.clone(),
         network: network.clone(),
         headers,
+        snapshots,
+        genesis: Arc::new(config.network.genesis.clone()),
+        snapshot_behind_blocks: config.snapshot_behind_blocks,
         cancel: cancel.clone(),
     }));
     services.spawn(readiness::run(readiness::Args {
@@ -395,6 +405,7 @@ fn network_config(
         bootstrap: parse_bootstrap(&config.network.bootstrap)?,
         role: Role::StorageNode,
         committee: members,
+        nat: config.nat.clone(),
         limits: config.limits,
     })
 }

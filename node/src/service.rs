@@ -10,6 +10,7 @@ pub(crate) mod membership;
 pub(crate) mod queries;
 pub(crate) mod readiness;
 pub(crate) mod repair;
+pub(crate) mod snapshot;
 pub(crate) mod storage_node;
 pub(crate) mod transactions;
 

@@ -145,6 +145,10 @@ pub enum Domain {
     StateKey,
     /// Nodes and values of the authenticated map.
     StateTree,
+    /// A part of a snapshot of the state.
+    SnapshotChunk,
+    /// What a snapshot of the state consists of.
+    SnapshotManifest,
     /// The factors by which signatures are verified together.
     SignatureBatch,
 }
@@ -188,6 +192,8 @@ impl Domain {
         const COMMITTEE: [u8; HASH_BYTES] = pad("floe/1 committee");
         const STATE_KEY: [u8; HASH_BYTES] = pad("floe/1 state key");
         const STATE_TREE: [u8; HASH_BYTES] = pad("floe/1 state tree");
+        const SNAPSHOT_CHUNK: [u8; HASH_BYTES] = pad("floe/1 snapshot chunk");
+        const SNAPSHOT_MANIFEST: [u8; HASH_BYTES] = pad("floe/1 snapshot manifest");
         const SIGNATURE_BATCH: [u8; HASH_BYTES] = pad("floe/1 signature batch");
         match self {
             Self::SliverNode => &SLIVER_NODE,
@@ -211,6 +217,8 @@ impl Domain {
             Self::Committee => &COMMITTEE,
             Self::StateKey => &STATE_KEY,
             Self::StateTree => &STATE_TREE,
+            Self::SnapshotChunk => &SNAPSHOT_CHUNK,
+            Self::SnapshotManifest => &SNAPSHOT_MANIFEST,
             Self::SignatureBatch => &SIGNATURE_BATCH,
         }
     }

@@ -29,6 +29,7 @@ mod pool;
 mod pricing;
 mod readiness;
 mod record;
+mod snapshot;
 mod state;
 mod store;
 mod time;
@@ -42,7 +43,7 @@ pub use self::{
         Block, BlockHash, Body, CommitRecord, Header, LATE_PRECOMMIT_HEIGHTS, LatePrecommit,
         MAX_BLOCK_BYTES, MalformedBlock, SYSTEM_BYTES, beacon_message, genesis_beacon, next_beacon,
     },
-    entry::Entry,
+    entry::{Entry, index_of},
     error::{BlockError, CommitRecordError, OperationError},
     event::{BlockEvents, EndReason, Event},
     execute::SWEEP_MAX,
@@ -59,6 +60,10 @@ pub use self::{
         Account, Attendance, Blob, BlobState, Certified, EpochRecord, Incoming, Name, Node,
         Payment, Pool, Presence, Prices, Rate, Record, Registration, ShardRecord, Stake, Summary,
         Supply, Terms, Unbonding,
+    },
+    snapshot::{
+        MAX_SNAPSHOT_CHUNK_BYTES, MAX_SNAPSHOT_CHUNKS, SNAPSHOT_CHUNK_BYTES, SnapshotError,
+        SnapshotManifest, SnapshotOffer, SnapshotRestore, SnapshotWriter,
     },
     state::{Executed, LoadError, Outcome, Proposal, State, Tip},
     store::{MemoryStore, ReadError, StateChange, StateReader, VersionedValue},

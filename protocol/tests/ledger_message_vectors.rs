@@ -14,8 +14,8 @@ use floe_protocol::{
     index::{Epoch, Height},
     keys::{BlsSignature, ChainId, KeyPair, NodeId, Signature},
     ledger::{
-        AccountId, Amount, BlockHash, Header, Key, StateProof, SystemOperation, Timestamp,
-        TransactionId,
+        AccountId, Amount, BlockHash, Header, Key, SnapshotManifest, SnapshotOffer, StateProof,
+        SystemOperation, Timestamp, TransactionId,
     },
     light::{CertifiedHeader, Inclusion},
     message::{
@@ -66,6 +66,16 @@ fn block() -> CertifiedBlock {
     CertifiedBlock { block: b"a block".to_vec(), certificate: certificate() }
 }
 
+fn snapshot() -> SnapshotOffer {
+    let manifest = SnapshotManifest {
+        header: certified().header,
+        committee: b"a committee".to_vec(),
+        entries: 500,
+        chunks: vec![hash(16), hash(17)],
+    };
+    SnapshotOffer { manifest, certificate: certificate() }
+}
+
 fn system() -> SystemOperation {
     let key = KeyPair::from_seed([2; 32]);
     let vote = |block| {
@@ -105,6 +115,9 @@ fn requests() -> Vec<(&'static str, LedgerRequest)> {
         ("index_staked", index(IndexQuery::Staked(account()), None, 2)),
         ("index_nodes", index(IndexQuery::Nodes, None, 3)),
         ("block", LedgerRequest::Block { height: Height::new(7) }),
+        ("snapshot", LedgerRequest::Snapshot { height: None }),
+        ("snapshot_at", LedgerRequest::Snapshot { height: Some(Height::new(7)) }),
+        ("snapshot_chunk", LedgerRequest::SnapshotChunk { height: Height::new(7), index: 3 }),
     ]
 }
 
@@ -175,6 +188,10 @@ fn responses() -> Vec<(&'static str, LedgerResponse)> {
         ("index", LedgerResponse::Index { entries: vec![b"an entry".to_vec(), b"next".to_vec()] }),
         ("block", LedgerResponse::Block(Some(block()))),
         ("block_none", LedgerResponse::Block(None)),
+        ("snapshot", LedgerResponse::Snapshot(Some(Box::new(snapshot())))),
+        ("snapshot_none", LedgerResponse::Snapshot(None)),
+        ("snapshot_chunk", LedgerResponse::SnapshotChunk(Some(b"a chunk".to_vec()))),
+        ("snapshot_chunk_none", LedgerResponse::SnapshotChunk(None)),
     ]
 }
 

@@ -12,8 +12,9 @@ use floe_protocol::{
     hash::Hash,
     index::{Epoch, Height},
     ledger::{
-        AccountId, Amount, IndexEntry, Key, MAX_BLOCK_BYTES, Operation, OperationError, StateProof,
-        SystemOperation, TransactionError, TransactionId,
+        AccountId, Amount, IndexEntry, Key, MAX_BLOCK_BYTES, MAX_SNAPSHOT_CHUNK_BYTES,
+        MAX_SNAPSHOT_CHUNKS, Operation, OperationError, SnapshotManifest, SnapshotOffer,
+        StateProof, SystemOperation, TransactionError, TransactionId,
     },
     light::{CertifiedHeader, Inclusion, MAX_CERTIFIED_HEADER_BYTES},
     message::{
@@ -27,7 +28,7 @@ use floe_protocol::{
 };
 use proptest::{collection::vec, prelude::*};
 
-const KINDS: [LedgerKind; 9] = [
+const KINDS: [LedgerKind; 11] = [
     LedgerKind::Submit,
     LedgerKind::SubmitSystem,
     LedgerKind::Tip,
@@ -37,6 +38,8 @@ const KINDS: [LedgerKind; 9] = [
     LedgerKind::Transaction,
     LedgerKind::Index,
     LedgerKind::Block,
+    LedgerKind::Snapshot,
+    LedgerKind::SnapshotChunk,
 ];
 const TOPICS: [LedgerTopic; 3] =
     [LedgerTopic::Transactions, LedgerTopic::System, LedgerTopic::Headers];
@@ -104,6 +107,9 @@ fn requests() -> Vec<LedgerRequest> {
         LedgerRequest::Index { query: IndexQuery::Staked(account()), after: None, limit: 2 },
         LedgerRequest::Index { query: IndexQuery::Nodes, after: None, limit: 3 },
         LedgerRequest::Block { height: Height::new(1) },
+        LedgerRequest::Snapshot { height: None },
+        LedgerRequest::Snapshot { height: Some(Height::new(1)) },
+        LedgerRequest::SnapshotChunk { height: Height::new(1), index: 16_383 },
     ]
 }
 
@@ -151,7 +157,21 @@ fn responses() -> Vec<LedgerResponse> {
         LedgerResponse::Index { entries: vec![vec![6; 128]; 256] },
         LedgerResponse::Block(None),
         LedgerResponse::Block(Some(sent)),
+        LedgerResponse::Snapshot(None),
+        LedgerResponse::Snapshot(Some(Box::new(snapshot(&chain, MAX_SNAPSHOT_CHUNKS)))),
+        LedgerResponse::SnapshotChunk(None),
+        LedgerResponse::SnapshotChunk(Some(vec![7; MAX_SNAPSHOT_CHUNK_BYTES])),
     ]
+}
+
+fn snapshot(chain: &Chain, chunks: usize) -> SnapshotOffer {
+    let CertifiedHeader { header, certificate } = certified(chain);
+    let committee = chain.state.committee().to_bytes();
+    let chunks = vec![Hash::new([8; 32]); chunks];
+    SnapshotOffer {
+        manifest: SnapshotManifest { header, committee, entries: 1 << 20, chunks },
+        certificate,
+    }
 }
 
 static RESPONSES: LazyLock<Vec<LedgerResponse>> = LazyLock::new(responses);
@@ -233,6 +253,7 @@ fn requests_out_of_range_are_neither_written_nor_read() {
         index(None, 0),
         index(None, 257),
         index(Some(vec![0; 129]), 1),
+        LedgerRequest::SnapshotChunk { height: Height::new(1), index: 16_384 },
     ] {
         assert_eq!(request.encode(), Err(MessageError::Field), "{request:?}");
         let bytes = borsh::to_vec(&request).unwrap();
@@ -264,6 +285,9 @@ fn responses_out_of_range_are_neither_written_nor_read() {
         LedgerResponse::Block(Some(block)),
         LedgerResponse::Index { entries: vec![Vec::new(); 257] },
         LedgerResponse::Index { entries: vec![vec![0; 129]] },
+        LedgerResponse::Snapshot(Some(Box::new(snapshot(&chain, 0)))),
+        LedgerResponse::Snapshot(Some(Box::new(snapshot(&chain, MAX_SNAPSHOT_CHUNKS + 1)))),
+        LedgerResponse::SnapshotChunk(Some(vec![7; MAX_SNAPSHOT_CHUNK_BYTES + 1])),
     ] {
         let kind = response.kind();
         assert_eq!(response.encode(), Err(MessageError::Field), "{kind:?}");

@@ -19,15 +19,17 @@
 //!
 //! Invariants: heights follow one another; memory is bounded, commits wait for merges; what does
 //! not read is an error that stops the node, never a gap. Nothing is verified here, and no block
-//! is judged. `blocks.rs` has the blocks, `memory.rs` the layers, `merge.rs` the order of writes,
+//! is judged. `blocks.rs` has the blocks, `install.rs` snapshots to begin with, `memory.rs` the layers, `merge.rs` the order of writes,
 //! `runs.rs` the state on disk, `state.rs` reads and the thread.
 
 mod blocks;
+mod install;
 mod memory;
 mod merge;
 mod rows;
 mod runs;
 mod state;
+mod values;
 
 use std::{
     fs::File,
@@ -50,6 +52,10 @@ use floe_protocol::{
 };
 
 use self::{blocks::Blocks, memory::Layer, merge::Disk, rows::Kind, state::States};
+pub use self::{
+    install::{Installation, InstalledEnd, Snapshot},
+    values::StateValues,
+};
 use crate::{
     OpenError, StorageError, StoreConfig,
     opening::{self, Opened},
@@ -141,6 +147,9 @@ pub enum CommitError {
         /// The height that is next.
         expected: u64,
     },
+    /// A snapshot is installed where there are blocks already.
+    #[error("a snapshot is installed into an empty ledger only, and this one has block {0}")]
+    NotEmpty(Height),
     /// The store failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -221,7 +230,8 @@ impl LedgerStore {
         let Opened { database, lock } = opening::open(&store, &schema::LEDGER_STORE)?;
         let table = opening::table(&database, dir, schema::LEDGER)?;
         let failed = |error| opening::storage_error(dir, error);
-        let blocks = Blocks::recover(table.clone()).map_err(failed)?;
+        let first = install::recover(&table).map_err(failed)?;
+        let blocks = Blocks::recover(table.clone(), first).map_err(failed)?;
         let disk = Disk::recover(table.clone()).map_err(failed)?;
         let (checkpoint, tip) = (disk.checkpoint, blocks.height());
         if checkpoint.is_some() != tip.is_some() || checkpoint > tip {
@@ -249,7 +259,7 @@ impl LedgerStore {
         let runs = self.states.write_genesis(Layer::new(change, None, &[]))?;
         self.blocks.write_tip(0, tip)?;
         self.states.database.flush()?;
-        self.states.show_genesis(runs);
+        self.states.show_first(0, runs);
         self.blocks.publish(0, tip);
         Ok(())
     }
@@ -301,6 +311,64 @@ impl LedgerStore {
             epoch_end: ends.then_some(EpochEnd { epoch, next_committee: &next_committee }),
             tip,
         })
+    }
+
+    /// Begins to write the state of a snapshot beside what there is. Nothing of it counts before
+    /// [`Self::install`]; dropped, or after a crash, it is gone.
+    ///
+    /// # Errors
+    /// [`CommitError::NotEmpty`].
+    pub fn begin_install(&self, height: Height) -> Result<Installation, CommitError> {
+        self.check_empty()?;
+        Ok(Installation::new(Arc::clone(&self.states), height.get()))
+    }
+
+    /// Begins the ledger anew with a snapshot whose state was written: from here on it is at the
+    /// snapshot's height. Durable when this returns; a crash leaves all of it or nothing.
+    ///
+    /// # Errors
+    /// [`CommitError::NotEmpty`], [`CommitError::OutOfOrder`] if the state is another height's;
+    /// others are fatal.
+    pub fn install(
+        &self,
+        installation: Installation,
+        snapshot: &Snapshot<'_>,
+    ) -> Result<(), CommitError> {
+        let _writer = self.lock();
+        self.check_empty()?;
+        let height = snapshot.header.height.get();
+        if installation.version() != height {
+            return Err(CommitError::OutOfOrder {
+                found: installation.version(),
+                expected: height,
+            });
+        }
+        installation.finish(snapshot)?;
+        self.blocks.show_snapshot(height)?;
+        Ok(())
+    }
+
+    fn check_empty(&self) -> Result<(), CommitError> {
+        match self.blocks.height() {
+            Some(height) if height > 0 => Err(CommitError::NotEmpty(Height::new(height))),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// All values of a height whose state can be read, by the hashes of their keys. Later commits
+    /// do not touch the list.
+    ///
+    /// # Errors
+    /// [`ReadError`] if the height is not kept, or the store fails.
+    pub fn values(&self, height: Height) -> Result<StateValues, ReadError> {
+        StateValues::new(&self.states, height.get())
+    }
+
+    /// The height that the blocks of this store follow: 0, or that of the snapshot that it began
+    /// with.
+    #[must_use]
+    pub fn first(&self) -> Height {
+        Height::new(self.blocks.first())
     }
 
     /// Takes what a block above the checkpoint brings, which is on disk already.
@@ -367,7 +435,7 @@ impl LedgerStore {
         Ok(self.blocks.tip())
     }
 
-    /// The block of a height; none above the tip, and none of genesis.
+    /// The block of a height; none above the tip, and none up to [`Self::first`].
     ///
     /// # Errors
     /// [`StorageError`], always fatal.
@@ -377,7 +445,7 @@ impl LedgerStore {
         Ok(header.zip(body).map(|(header, body)| Block { header, body }))
     }
 
-    /// The header of a height. Reads no body.
+    /// The header of a height. Reads no body. Below [`Self::first`] only ends of epochs have one.
     ///
     /// # Errors
     /// [`StorageError`], always fatal.

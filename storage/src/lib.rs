@@ -84,7 +84,8 @@ use floe_protocol::{
 pub use blobs::StoredBlob;
 pub use error::{FullLimit, OpenError, StorageError};
 pub use ledger_store::{
-    CommitError, Committed, EpochEnd, LedgerStore, LedgerStoreConfig, STATE_HEIGHTS, StoredBlock,
+    CommitError, Committed, EpochEnd, Installation, InstalledEnd, LedgerStore, LedgerStoreConfig,
+    STATE_HEIGHTS, Snapshot, StateValues, StoredBlock,
 };
 pub use peers::{ADDRESS_BYTES_MAX, ADDRESSES_PER_PEER_MAX, PEERS_MAX};
 pub use pieces::{PIECE_BYTES, SLIVER_BYTES_MAX};

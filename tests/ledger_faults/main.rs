@@ -9,5 +9,6 @@ mod clock;
 mod inputs;
 mod proposer;
 mod relock;
+mod snapshots;
 mod swarm;
 mod sync;

@@ -27,6 +27,7 @@ use super::{
     interrupt::Interrupts,
     out_file::write_file,
     output::stderr_line,
+    reach::ReachArgs,
     session::Session,
     size::{parse_bytes, parse_bytes_per_second},
 };
@@ -62,6 +63,7 @@ Examples:
   kill -USR1 $(pidof floe)
   floe node run --dir /var/lib/floe --network network.json
   floe node run --dir a --network network.json --listen /ip4/127.0.0.1/tcp/5001 --quota 10GiB
+  floe node run --dir /var/lib/floe --network network.json --behind-nat
   floe node run --dir /var/lib/floe --network network.json \\
       --external /dns4/floe.example/tcp/4950 --upload-limit 5MiB/s --log-json";
 
@@ -119,6 +121,8 @@ pub(super) struct RunArgs {
     /// Addresses under which others reach the node, where they differ
     #[arg(long, value_name = "ADDR", num_args = 1..)]
     external: Vec<Multiaddr>,
+    #[command(flatten)]
+    reach: ReachArgs,
     /// Addresses to join at, beside those of the network file
     #[arg(long, visible_alias = "peer", value_name = "ADDR", num_args = 1..)]
     bootstrap: Vec<Multiaddr>,
@@ -299,6 +303,7 @@ fn config(arguments: RunArgs, mut network: NetworkFile) -> Result<NodeConfig, Fa
     });
     let mut config = NodeConfig::new(&arguments.dir, network, arguments.listen);
     config.external = arguments.external;
+    config.nat = arguments.reach.config(only_loopback);
     config.quota_bytes = arguments.quota;
     config.reserve_bytes = arguments.reserve;
     config.accept_empty = arguments.repair;

@@ -5,9 +5,10 @@
 //! scope before they are kept: whoever was met over the internet has no business naming addresses
 //! of this machine's own network.
 //!
-//! Invariant: an address that passed [`vetted`] ends without `/p2p/` and names a TCP or QUIC port.
+//! Invariant: an address that passed [`vetted`] ends without `/p2p/` and names a TCP or QUIC port,
+//! its peer's or one relay's.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use floe_protocol::keys::NodeId;
 use libp2p::{
@@ -18,6 +19,12 @@ use libp2p::{
 
 /// Code of the identity multihash, in which a peer id carries its key unhashed.
 const IDENTITY_MULTIHASH: u64 = 0;
+
+/// Circuit addresses that one peer may have.
+pub(super) const CIRCUITS_MAX: usize = 3;
+
+/// Stands for all who come through relays: where they are is not known.
+pub(super) const RELAYED: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
 /// The peer id of a node, or none where the bytes are no ed25519 key.
 pub(super) fn peer_id(node: &NodeId) -> Option<PeerId> {
@@ -84,29 +91,72 @@ const fn is_shared(octets: [u8; 4]) -> bool {
 }
 
 /// The address of a peer in the form in which it is kept, if it is worth keeping: TCP or QUIC, of
-/// at least the scope `nearest`, and not naming another peer.
+/// at least the scope `nearest`, and not naming another peer; or a circuit by one relay that has
+/// such an address.
 pub(super) fn vetted(peer: &PeerId, address: &Multiaddr, nearest: Scope) -> Option<Multiaddr> {
     let mut address = address.clone();
-    if let Some(Protocol::P2p(named)) = address.iter().last() {
-        address.pop();
-        if named != *peer {
-            return None;
-        }
+    match address.iter().last() {
+        // What a circuit address ends in before the peer is its relay.
+        Some(Protocol::P2p(named)) if named == *peer => drop(address.pop()),
+        Some(Protocol::P2p(_)) => return None,
+        _ => {}
     }
     if Scope::of(&address)? < nearest {
         return None;
     }
-    let mut transport = address.iter().skip(1);
-    let transport = (transport.next(), transport.next(), transport.next());
-    match transport {
-        (Some(Protocol::Tcp(port)), None, None)
-        | (Some(Protocol::Udp(port)), Some(Protocol::QuicV1), None)
-            if port != 0 =>
-        {
-            Some(address)
+    let mut parts = address.iter().skip(1);
+    let port = match parts.next()? {
+        Protocol::Tcp(port) => port,
+        Protocol::Udp(port) if parts.next()? == Protocol::QuicV1 => port,
+        _ => return None,
+    };
+    let end = (parts.next(), parts.next(), parts.next());
+    let ends = match end {
+        (None, None, None) => true,
+        (Some(Protocol::P2p(relay)), Some(Protocol::P2pCircuit), None) => {
+            relay != *peer && node_id(&relay).is_some()
         }
+        _ => false,
+    };
+    (ends && port != 0).then_some(address)
+}
+
+/// Whether an address leads through a relay.
+pub(super) fn is_relayed(address: &Multiaddr) -> bool {
+    address.iter().any(|part| part == Protocol::P2pCircuit)
+}
+
+/// The relay of a circuit address.
+pub(super) fn relay_of(address: &Multiaddr) -> Option<PeerId> {
+    let mut parts = address.iter().take_while(|part| *part != Protocol::P2pCircuit);
+    let relay = parts.find_map(|part| match part {
+        Protocol::P2p(relay) => Some(relay),
         _ => None,
+    });
+    relay.filter(|_| is_relayed(address))
+}
+
+/// The first `max` of a peer's addresses, each once, with at most [`CIRCUITS_MAX`] circuits among
+/// them, by different relays.
+pub(super) fn bounded(
+    addresses: impl IntoIterator<Item = Multiaddr>,
+    max: usize,
+) -> Vec<Multiaddr> {
+    let mut kept: Vec<Multiaddr> = Vec::new();
+    let mut relays = Vec::new();
+    for address in addresses {
+        if kept.len() >= max || kept.contains(&address) {
+            continue;
+        }
+        if let Some(relay) = relay_of(&address) {
+            if relays.len() >= CIRCUITS_MAX || relays.contains(&relay) {
+                continue;
+            }
+            relays.push(relay);
+        }
+        kept.push(address);
     }
+    kept
 }
 
 /// What of the addresses that a peer has published may be dialled, `max` of them at most. They are
@@ -117,16 +167,8 @@ pub(super) fn dialable(
     published: &[Multiaddr],
     (nearest, max): (Scope, usize),
 ) -> Vec<Multiaddr> {
-    let mut kept: Vec<Multiaddr> = Vec::new();
-    for address in published.iter().filter(|address| ip_of(address).is_some()) {
-        if let Some(address) = vetted(peer, address, nearest)
-            && !kept.contains(&address)
-            && kept.len() < max
-        {
-            kept.push(address);
-        }
-    }
-    kept
+    let places = published.iter().filter(|address| ip_of(address).is_some());
+    bounded(places.filter_map(|address| vetted(peer, address, nearest)), max)
 }
 
 /// From where on a peer's word about addresses is taken, given the address of the connection with
@@ -138,9 +180,10 @@ pub(super) fn nearest_told(connection: &Multiaddr) -> Option<Scope> {
     }
 }
 
-/// Whether an address is dialled over TCP.
-pub(super) fn is_tcp(address: &Multiaddr) -> bool {
-    address.iter().any(|part| matches!(part, Protocol::Tcp(_)))
+/// Addresses are dialled in this order: TCP, QUIC, and circuits if nothing else answers.
+pub(super) fn dial_order(address: &Multiaddr) -> u8 {
+    let is_tcp = |part| matches!(part, Protocol::Tcp(_));
+    if is_relayed(address) { 2 } else { u8::from(!address.iter().any(is_tcp)) }
 }
 
 /// Whether one of `told` leads to `observed`, as far as can be seen: names may.
@@ -155,6 +198,11 @@ pub(super) fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
         Protocol::Ip6(ip) => Some(IpAddr::from(ip).to_canonical()),
         _ => None,
     }
+}
+
+/// Where a connection comes from, of those that count by address: its IP address, or [`RELAYED`].
+pub(super) fn origin(local: Option<&Multiaddr>, remote: &Multiaddr) -> Option<IpAddr> {
+    if local.is_some_and(is_relayed) || is_relayed(remote) { Some(RELAYED) } else { ip_of(remote) }
 }
 
 /// Those whom an address stands for: itself alone, or of IPv6 the /64 that one party has whole.
@@ -199,6 +247,62 @@ mod tests {
         assert!(!covers(&told, "8.8.4.4".parse().unwrap()));
         let named = [address("/dns4/floe.example/tcp/1")];
         assert!(covers(&named, "8.8.4.4".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_circuit_leads_to_the_peer_by_one_relay_that_can_be_reached() {
+        let [peer, relay, other] =
+            [1, 2, 3].map(|seed| peer_id(&KeyPair::from_seed([seed; 32]).public()).unwrap());
+        let start = format!("/ip4/8.8.8.8/tcp/1/p2p/{relay}/p2p-circuit");
+        let good = start.clone();
+        let table = [
+            (start.clone(), true),
+            (format!("{start}/p2p/{peer}"), true),
+            (format!("/ip4/8.8.8.8/udp/1/quic-v1/p2p/{relay}/p2p-circuit/p2p/{peer}"), true),
+            (format!("/dns4/floe.example/tcp/1/p2p/{relay}/p2p-circuit/p2p/{peer}"), true),
+            // To another, by no relay, by the peer itself, by one that is no ed25519 key.
+            (format!("{start}/p2p/{other}"), false),
+            ("/ip4/8.8.8.8/tcp/1/p2p-circuit".to_owned(), false),
+            (format!("/p2p/{relay}/p2p-circuit/p2p/{peer}"), false),
+            (format!("/ip4/8.8.8.8/tcp/1/p2p/{peer}/p2p-circuit/p2p/{peer}"), false),
+            (format!("/ip4/8.8.8.8/tcp/1/p2p/{}/p2p-circuit", PeerId::random()), false),
+            // Through two relays, and on from the peer.
+            (format!("{start}/p2p/{other}/p2p-circuit/p2p/{peer}"), false),
+            (format!("{start}/p2p-circuit/p2p/{peer}"), false),
+            (format!("{start}/p2p/{peer}/p2p/{peer}"), false),
+            (format!("{start}/ip4/8.8.4.4/tcp/1/p2p/{peer}"), false),
+            // Relays where no peer is.
+            (format!("/ip4/127.0.0.1/tcp/1/p2p/{relay}/p2p-circuit/p2p/{peer}"), false),
+            (format!("/ip4/8.8.8.8/tcp/0/p2p/{relay}/p2p-circuit/p2p/{peer}"), false),
+        ];
+        for (text, expected) in table {
+            let address: Multiaddr = text.parse().unwrap();
+            let kept = vetted(&peer, &address, Scope::Global);
+            assert_eq!(kept.is_some(), expected, "{text}");
+            if let Some(kept) = kept {
+                assert_eq!(relay_of(&kept), Some(relay));
+                assert_eq!(dial_order(&kept), 2);
+                assert_eq!(vetted(&peer, &kept, Scope::Global), Some(kept));
+            }
+        }
+        let direct: Multiaddr = "/ip4/8.8.8.8/tcp/1".parse().unwrap();
+        assert_eq!(relay_of(&direct), None);
+        assert_eq!(origin(None, &good.parse().unwrap()), Some(RELAYED));
+        assert_eq!(origin(Some(&direct), &direct), ip_of(&direct));
+    }
+
+    #[test]
+    fn of_circuits_three_are_kept_by_different_relays() {
+        let circuit = |seed: u8, port: u16| {
+            let relay = peer_id(&KeyPair::from_seed([seed; 32]).public()).unwrap();
+            let text = format!("/ip4/8.8.8.8/tcp/{port}/p2p/{relay}/p2p-circuit");
+            text.parse::<Multiaddr>().unwrap()
+        };
+        let direct: Multiaddr = "/ip4/8.8.8.8/tcp/1".parse().unwrap();
+        let many = [circuit(1, 1), circuit(1, 2), circuit(2, 1), circuit(3, 1), circuit(4, 1)];
+        let kept = bounded(many.into_iter().chain([direct.clone(), direct.clone()]), 8);
+        assert_eq!(kept, [circuit(1, 1), circuit(2, 1), circuit(3, 1), direct]);
+        assert_eq!(bounded((1..9).map(|seed| circuit(seed, 1)), 2).len(), 2);
     }
 
     #[test]

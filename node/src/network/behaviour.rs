@@ -13,6 +13,7 @@ use libp2p::{
     swarm::NetworkBehaviour,
     tcp, yamux,
 };
+use tokio::sync::watch;
 
 use super::{
     config::{NetworkConfig, Role},
@@ -21,6 +22,7 @@ use super::{
     gossip::{self, Gossip},
     limiter::Limiter,
     metrics::Metrics,
+    nat::{Guarded, Identify, Nat},
 };
 
 /// Streams of one connection whose protocol is being agreed on.
@@ -37,7 +39,8 @@ pub(super) struct Behaviour {
     pub(super) exchange: Exchange,
     pub(super) gossip: Gossip,
     pub(super) kademlia: kad::Behaviour<MemoryStore>,
-    pub(super) identify: identify::Behaviour,
+    pub(super) identify: Identify,
+    pub(super) nat: Nat,
     ping: ping::Behaviour,
 }
 
@@ -64,10 +67,10 @@ impl ProtocolNames {
 pub(super) fn swarm(
     config: &NetworkConfig,
     key: Keypair,
-    committee: &HashSet<PeerId>,
+    (committee, reservable): (&HashSet<PeerId>, watch::Receiver<HashSet<PeerId>>),
     metrics: &Metrics,
 ) -> Result<Swarm<Behaviour>, NetworkError> {
-    let behaviour = behaviour(config, &key, committee, metrics)?;
+    let gossip = gossip::behaviour(config, &key)?;
     let streams = config.limits.streams_per_connection_max;
     let handshake_timeout = Duration::from_millis(config.limits.handshake_timeout_ms);
     let idle_timeout = Duration::from_millis(config.limits.idle_connection_timeout_ms);
@@ -89,7 +92,13 @@ pub(super) fn swarm(
         })
         .with_dns()
         .map_err(NetworkError::Dns)?
-        .with_behaviour(|_| behaviour)
+        .with_relay_client(noise::Config::new, yamux)
+        .map_err(|_| NetworkError::Transport("relays"))?
+        .with_behaviour(|key, relays| {
+            let local = key.public().to_peer_id();
+            let nat = Nat::new(config, local, relays, (committee, reservable));
+            behaviour(config, key, (committee, metrics), (gossip, nat))
+        })
         .expect("a behaviour is one")
         .with_swarm_config(|swarm| {
             swarm
@@ -104,9 +113,9 @@ pub(super) fn swarm(
 fn behaviour(
     config: &NetworkConfig,
     key: &Keypair,
-    committee: &HashSet<PeerId>,
-    metrics: &Metrics,
-) -> Result<Behaviour, NetworkError> {
+    (committee, metrics): (&HashSet<PeerId>, &Metrics),
+    (gossip, nat): (Gossip, Nat),
+) -> Behaviour {
     let names = ProtocolNames::new(config);
     let identify = identify::Config::new(names.identify.clone(), key.public())
         .with_agent_version(concat!("floe/", env!("CARGO_PKG_VERSION")).to_owned())
@@ -116,14 +125,15 @@ fn behaviour(
     let ping =
         ping::Config::new().with_interval(Duration::from_millis(config.limits.ping_interval_ms));
     let exchange = Exchange::new(config, names.request.clone(), committee.clone(), metrics.clone());
-    Ok(Behaviour {
+    Behaviour {
         limiter: Limiter::new(config, committee.clone()),
         exchange,
-        gossip: gossip::behaviour(config, key)?,
+        gossip,
         kademlia: kademlia(config, key.public().to_peer_id(), names.routing),
-        identify: identify::Behaviour::new(identify),
+        identify: Guarded::new(identify::Behaviour::new(identify)),
+        nat,
         ping: ping::Behaviour::new(ping),
-    })
+    }
 }
 
 /// A routing table and no records: who holds what follows from the committee.

@@ -45,8 +45,49 @@ pub struct NetworkConfig {
     ///
     /// [`Network::set_committee`]: super::Network::set_committee
     pub committee: Vec<NodeId>,
+    /// How this peer deals with NAT, its own and that of others.
+    pub nat: NatConfig,
     /// Every limit.
     pub limits: NetworkLimits,
+}
+
+/// Whether others can open connections to this peer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reach {
+    /// Found out by what others can reach. External addresses given by hand are believed.
+    #[default]
+    Probed,
+    /// They cannot: it is reached through relays.
+    Private,
+}
+
+/// How a peer deals with NAT. Light peers open all their connections themselves and use none of it
+/// but the relays of others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NatConfig {
+    /// Whether others can open connections to this peer. Default: found out.
+    pub reach: Reach,
+    /// Relays to use beside those of the committee, each with its `/p2p/` part. Default: none.
+    pub relays: Vec<Multiaddr>,
+    /// Whether this peer is a relay to others if it can be reached. Default true.
+    pub relays_for_others: bool,
+    /// Whether to ask the router for port mappings over `UPnP`. Default false.
+    pub map_ports: bool,
+    /// Whether addresses of this machine and of local networks count as those that others reach,
+    /// as local swarms need it. Default false.
+    pub local_addresses: bool,
+}
+
+impl Default for NatConfig {
+    fn default() -> Self {
+        Self {
+            reach: Reach::Probed,
+            relays: Vec::new(),
+            relays_for_others: true,
+            map_ports: false,
+            local_addresses: false,
+        }
+    }
 }
 
 /// The limits of the network layer. They hold against strangers by default; what a default leaves
@@ -61,7 +102,8 @@ pub struct NetworkLimits {
     pub outbound_connections_max: usize,
     /// Connections in all, the committee's not counted. Default 200.
     pub connections_max: usize,
-    /// Connections with one peer. Holds for the committee too. Default 2.
+    /// Connections with one peer. Holds for the committee too. Default 3: two that dialled each
+    /// other at once, and one to probe an address or to replace a relayed one.
     pub connections_per_peer_max: usize,
     /// Connections with one IPv4 address or IPv6 /64. Default 8.
     pub connections_per_ip_max: usize,
@@ -69,6 +111,8 @@ pub struct NetworkLimits {
     pub connections_per_subnet_max: usize,
     /// Connections with one IPv4 /16 or IPv6 /48. Default 32.
     pub connections_per_network_max: usize,
+    /// Connections with strangers by way of relays, which tell no address. Default 32.
+    pub relayed_connections_max: usize,
     /// Whether connections over loopback are exempt from the limits by address, as local swarms
     /// need it. Default false.
     pub loopback_exempt: bool,
@@ -173,6 +217,25 @@ pub struct NetworkLimits {
     /// Time between pings. A connection whose ping fails is closed. Default 15,000.
     pub ping_interval_ms: u64,
 
+    /// Relays that a peer behind NAT reserves a place with. Default 3.
+    pub relays_max: usize,
+    /// Peers for which this one is a relay; half of them are committee members at least.
+    /// Default 64.
+    pub relay_reservations_max: usize,
+    /// Connections of others that pass through this relay. Default 64.
+    pub relay_circuits_max: usize,
+    /// The same that one peer may open. Default 4.
+    pub relay_circuits_per_peer_max: usize,
+    /// Time for which a place at this relay is reserved, unless it is renewed. Default 3,600,000.
+    pub relay_reservation_ms: u64,
+    /// Time after which a connection through this relay is cut. Default 3,600,000.
+    pub relay_circuit_ms: u64,
+    /// Bytes in one direction after which a connection through this relay is cut. Default 1 GiB:
+    /// slivers pass, too.
+    pub relay_circuit_bytes: u64,
+    /// Time between probes of what others can reach, until they agree. Default 15,000.
+    pub probe_interval_ms: u64,
+
     /// Commands that wait for the network's task. Default 256.
     pub commands_max: usize,
     /// Requests that wait for the service; beyond, they are told `Busy`. Default 256.
@@ -194,6 +257,7 @@ impl NetworkConfig {
             external: Vec::new(),
             bootstrap: Vec::new(),
             committee: Vec::new(),
+            nat: NatConfig::default(),
             limits: NetworkLimits::default(),
         }
     }
@@ -233,10 +297,11 @@ impl Default for NetworkLimits {
             inbound_connections_max: 160,
             outbound_connections_max: 80,
             connections_max: 200,
-            connections_per_peer_max: 2,
+            connections_per_peer_max: 3,
             connections_per_ip_max: 8,
             connections_per_subnet_max: 16,
             connections_per_network_max: 32,
+            relayed_connections_max: 32,
             loopback_exempt: false,
             process_memory_bytes_max: 2 << 30,
             ban_ms: 600_000,
@@ -277,6 +342,14 @@ impl Default for NetworkLimits {
             published_dials_per_ip_max: 8,
             routing_refresh_ms: 300_000,
             ping_interval_ms: 15_000,
+            relays_max: 3,
+            relay_reservations_max: 64,
+            relay_circuits_max: 64,
+            relay_circuits_per_peer_max: 4,
+            relay_reservation_ms: 3_600_000,
+            relay_circuit_ms: 3_600_000,
+            relay_circuit_bytes: 1 << 30,
+            probe_interval_ms: 15_000,
             commands_max: 256,
             events_max: 256,
             shutdown_timeout_ms: 2_000,

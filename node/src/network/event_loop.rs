@@ -14,6 +14,7 @@ mod gossip;
 mod inbound;
 mod meeting;
 mod membership;
+mod nat;
 mod outbound;
 
 use std::{
@@ -36,7 +37,7 @@ use tokio::{
 };
 
 pub(super) use self::gossip::Judges;
-use self::{dialling::Dials, gossip::Judging, inbound::Reply, outbound::Requests};
+use self::{dialling::Dials, gossip::Judging, inbound::Reply, nat::Nat, outbound::Requests};
 use super::{
     address::named_peer,
     behaviour::{Behaviour, BehaviourEvent, ProtocolNames},
@@ -69,6 +70,8 @@ pub(super) struct Channels {
     pub(super) publications: mpsc::Receiver<Publication>,
     pub(super) view: watch::Sender<PeersView>,
     pub(super) listen: watch::Sender<Vec<Multiaddr>>,
+    /// The peers that may reserve a place at this relay.
+    pub(super) reservable: watch::Sender<HashSet<PeerId>>,
 }
 
 /// The state of the network's task.
@@ -83,6 +86,7 @@ pub(super) struct EventLoop {
     peers: Peers,
     requests: Requests,
     dials: Dials,
+    nat: Nat,
     /// Committee members that this peer keeps connections to.
     members: Redial<PeerId>,
     published_dials: PublishedDials,
@@ -134,6 +138,7 @@ impl EventLoop {
             peers,
             requests: Requests::default(),
             dials: Dials::default(),
+            nat: Nat::new(&config),
             members: Redial::new(members, now, pauses),
             published_dials,
             bootstrap: Redial::new(0..config.bootstrap.len(), now, pauses),
@@ -181,6 +186,7 @@ impl EventLoop {
                 other => self.on_event(other),
             }
         }
+        self.set_relay_status();
         self.publish_listen_addresses();
         Ok(())
     }
@@ -266,9 +272,16 @@ impl EventLoop {
             SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
                 self.on_connected(peer_id, connection_id, &endpoint);
             }
-            SwarmEvent::ConnectionClosed { peer_id, endpoint, num_established, cause, .. } => {
+            SwarmEvent::ConnectionClosed {
+                peer_id,
+                connection_id,
+                endpoint,
+                num_established,
+                cause,
+            } => {
                 tracing::debug!(%peer_id, ?cause, "connection closed");
                 self.on_disconnected(peer_id, &endpoint, num_established);
+                self.on_nat_disconnected(peer_id, connection_id, num_established);
             }
             SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
                 tracing::debug!(%error, "dial failed");
@@ -284,9 +297,11 @@ impl EventLoop {
                 tracing::info!(%address, "listening");
                 self.publish_listen_addresses();
             }
-            SwarmEvent::ExpiredListenAddr { .. } | SwarmEvent::ListenerClosed { .. } => {
+            SwarmEvent::ListenerClosed { listener_id, .. } => {
+                self.on_listener_closed(listener_id);
                 self.publish_listen_addresses();
             }
+            SwarmEvent::ExpiredListenAddr { .. } => self.publish_listen_addresses(),
             SwarmEvent::ListenerError { error, .. } => {
                 tracing::warn!(%error, "listener error");
             }
@@ -309,6 +324,7 @@ impl EventLoop {
                 self.on_identified(peer_id, info);
             }
             BehaviourEvent::Identify(_) => {}
+            BehaviourEvent::Nat(event) => self.on_nat(event),
             BehaviourEvent::Ping(ping::Event {
                 connection,
                 result: Err(ping::Failure::Timeout | ping::Failure::Other { .. }),
@@ -346,6 +362,9 @@ impl EventLoop {
             self.cut_offenders();
             self.forget_all_abandoned();
             self.refresh_scores();
+            self.advance_awaiting();
+            self.keep_relays(now);
+            self.retire_all_circuits();
         }
         self.start_held_lookups();
     }

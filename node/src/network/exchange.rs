@@ -23,7 +23,7 @@ use libp2p::{
 };
 
 use super::{
-    address::ip_of,
+    address::origin,
     admission::{Account, Accounts},
     codec::{Answer, Ask, Codec},
     config::{NetworkConfig, Role},
@@ -109,7 +109,7 @@ impl NetworkBehaviour for Exchange {
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
         let inner = self.inner.handle_established_inbound_connection(id, peer, local, remote)?;
-        let account = self.accounts.open(peer, ip_of(remote));
+        let account = self.accounts.open(peer, origin(Some(local), remote));
         Ok(Accounted { inner, account })
     }
 
@@ -133,7 +133,7 @@ impl NetworkBehaviour for Exchange {
     ) -> Result<THandler<Self>, ConnectionDenied> {
         let inner =
             self.inner.handle_established_outbound_connection(id, peer, remote, role, port_use)?;
-        let account = self.accounts.open(peer, ip_of(remote));
+        let account = self.accounts.open(peer, origin(None, remote));
         Ok(Accounted { inner, account })
     }
 

@@ -1,7 +1,7 @@
 //! Which connections are accepted: counts in total, by direction, peer, IP address and subnet.
 //!
 //! Every other layer trusts that there are only so many connections; this is where that becomes
-//! true. libp2p has no limits by default, its own counting behaviour keeps a record of every peer
+//! true. Connections by way of relays have no address of their own: they are counted together. libp2p has no limits by default, its own counting behaviour keeps a record of every peer
 //! ever seen, and none counts by subnet. Committee members bypass all limits but the one per
 //! peer, so that a crowd of strangers cannot cut the committee apart; connections to them are also
 //! kept alive when idle.
@@ -46,7 +46,7 @@ use self::{
     counts::{Counts, Direction},
 };
 use super::{
-    address::{ip_of, named_peer, site},
+    address::{RELAYED, ip_of, named_peer, origin, site},
     config::NetworkConfig,
 };
 
@@ -65,8 +65,8 @@ pub(super) enum Exceeded {
     /// Connections with one peer.
     #[error("too many connections with this peer")]
     Peer,
-    /// Connections with one address or subnet.
-    #[error("too many connections with this address or subnet")]
+    /// Connections with one address or subnet, or by way of relays.
+    #[error("too many connections with this address or subnet, or through relays")]
     Subnet,
     /// The peer, or another of its address, was cut off.
     #[error("peer or address was cut off")]
@@ -87,6 +87,7 @@ pub(super) struct ConnectionLimits {
     per_ip_max: usize,
     per_subnet_max: usize,
     per_network_max: usize,
+    relayed_max: usize,
     loopback_exempt: bool,
 }
 
@@ -101,6 +102,7 @@ impl From<&NetworkConfig> for ConnectionLimits {
             per_ip_max: config.limits.connections_per_ip_max,
             per_subnet_max: config.limits.connections_per_subnet_max,
             per_network_max: config.limits.connections_per_network_max,
+            relayed_max: config.limits.relayed_connections_max,
             loopback_exempt: config.limits.loopback_exempt,
         }
     }
@@ -162,6 +164,9 @@ impl Limiter {
         let its = self.counts.slots.values().filter(|slot| slot.established == Some(peer));
         // The first subnet is the address itself; exempt addresses have none.
         for (address, _) in its.filter_map(|slot| slot.subnets.first()) {
+            if *address == RELAYED {
+                continue;
+            }
             self.banned_addresses.add(*address, until);
         }
     }
@@ -177,14 +182,14 @@ impl Limiter {
         id: ConnectionId,
         direction: Direction,
         peer: PeerId,
-        remote: &Multiaddr,
+        (local, remote): (Option<&Multiaddr>, &Multiaddr),
     ) -> Result<KeepAlive, ConnectionDenied> {
         let privileged = self.privileged.contains(&peer);
         // Not before the handshake: members behind the same address are spared.
         if direction == Direction::Inbound && !privileged && self.is_banned(&peer, remote) {
             return Err(ConnectionDenied::new(Exceeded::Banned));
         }
-        let connection = (direction, ip_of(remote), peer, privileged);
+        let connection = (direction, origin(local, remote), peer, privileged);
         let counted = self.counts.establish(&self.limits, id, connection);
         counted.map_err(ConnectionDenied::new)?;
         Ok(KeepAlive(privileged))
@@ -215,10 +220,10 @@ impl NetworkBehaviour for Limiter {
         &mut self,
         id: ConnectionId,
         peer: PeerId,
-        _: &Multiaddr,
+        local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.establish(id, Direction::Inbound, peer, remote)
+        self.establish(id, Direction::Inbound, peer, (Some(local), remote))
     }
 
     fn handle_pending_outbound_connection(
@@ -249,7 +254,7 @@ impl NetworkBehaviour for Limiter {
         _: Endpoint,
         _: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.establish(id, Direction::Outbound, peer, remote)
+        self.establish(id, Direction::Outbound, peer, (None, remote))
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {

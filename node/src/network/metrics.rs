@@ -51,6 +51,8 @@ pub(super) struct Metrics {
     payload_bytes: Family<DirectionLabels, Counter>,
     connections: Family<DirectionLabels, Gauge>,
     connections_refused: Counter,
+    relayed: Family<ReasonLabels, Counter>,
+    relays: Gauge,
     gossip_messages: Family<GossipLabels, Counter>,
     gossip_bytes: Family<GossipLabels, Counter>,
     gossip_judged: Family<VerdictLabels, Counter>,
@@ -98,6 +100,10 @@ impl Metrics {
         registry.register("connections", "Connections open", m.connections.clone());
         let refused = "Connections refused by a limit";
         registry.register("connections_refused", refused, m.connections_refused.clone());
+        let relayed = "What others asked of this node as a relay";
+        registry.register("relayed", relayed, m.relayed.clone());
+        let relays = "Relays through which this node is reachable";
+        registry.register("relays", relays, m.relays.clone());
         m.register_gossip(registry);
         metrics
     }
@@ -148,6 +154,16 @@ impl Metrics {
 
     pub(super) fn connection_refused(&self) {
         self.connections_refused.inc();
+    }
+
+    /// Something was asked of this node as a relay.
+    pub(super) fn relay(&self, reason: &'static str) {
+        self.relayed.get_or_create(&ReasonLabels { reason: Word(reason) }).inc();
+    }
+
+    /// This node has so many relays.
+    pub(super) fn relays(&self, reserved: usize) {
+        self.relays.set(i64::try_from(reserved).unwrap_or(i64::MAX));
     }
 
     pub(super) fn gossip(&self, topic: Topic, direction: Word, bytes: usize) {

@@ -16,7 +16,7 @@ use floe_protocol::keys::NodeId;
 use libp2p::{Multiaddr, PeerId};
 
 use super::{
-    address::{Scope, named_peer, nearest_told, node_id, vetted},
+    address::{Scope, ip_of, is_relayed, named_peer, nearest_told, node_id, vetted},
     config::NetworkConfig,
 };
 
@@ -26,7 +26,7 @@ const AGENT_CHARS_MAX: usize = 64;
 /// A connected peer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PeerView {
-    /// The address of its first connection.
+    /// The address of its first connection, or of the first that goes through no relay.
     pub address: Multiaddr,
     /// Connections with it.
     pub connections: u32,
@@ -142,6 +142,9 @@ impl Peers {
             introduction: None,
             gossip_score: 0.0,
         });
+        if ip_of(&entry.address).is_none() || is_relayed(&entry.address) {
+            entry.address = address.clone();
+        }
         entry.connections += 1;
     }
 
@@ -153,6 +156,12 @@ impl Peers {
         } else if let Some(entry) = self.connected.get_mut(peer) {
             entry.connections = left;
         }
+    }
+
+    /// The connections with a peer.
+    pub(super) fn connections(&self, peer: &PeerId) -> usize {
+        let connections = self.connected.get(peer).map_or(0, |c| c.connections);
+        usize::try_from(connections).unwrap_or(usize::MAX)
     }
 
     /// Notes what a peer said of itself.

@@ -3,6 +3,7 @@
 mod discovery;
 mod gossip;
 mod hostile;
+mod nat;
 mod raw;
 mod requests;
 

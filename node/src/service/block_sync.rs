@@ -12,15 +12,19 @@
 //! verified here is a reason to ask. Who stalls or sends something wrong is left alone for a while,
 //! and blocks are asked of one peer after the other, so that none can hold the node back for long.
 //!
+//! A node that has no block at all, while others have many, begins with a snapshot if it can.
+//!
 //! Headers from gossip are judged beside all that. They are passed on only if a quorum signed them,
 //! one of each height and none below another: light peers live on them.
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
 use floe_protocol::{
+    genesis::Genesis,
     index::Height,
     keys::NodeId,
     ledger::{Block, State},
@@ -37,7 +41,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::ledger::{Ledger, LedgerStopped};
+use super::{
+    ledger::{Ledger, LedgerStopped},
+    snapshot::{Fetcher, Snapshots},
+};
 use crate::network::{GossipMessage, Network, PeersView, RequestError};
 
 /// How often a peer is asked for its newest block.
@@ -65,12 +72,19 @@ pub(crate) struct Args {
     pub(crate) ledger: Ledger,
     pub(crate) network: Network,
     pub(crate) headers: mpsc::Receiver<GossipMessage>,
+    pub(crate) snapshots: Snapshots,
+    pub(crate) genesis: Arc<Genesis>,
+    /// A node without blocks that is so many behind looks for a snapshot first.
+    pub(crate) snapshot_behind_blocks: u64,
     pub(crate) cancel: CancellationToken,
 }
 
 /// Runs until cancelled or until the ledger has stopped.
 pub(crate) async fn run(args: Args) {
-    let Args { ledger, network, headers, cancel } = args;
+    let Args { ledger, network, headers, cancel, .. } = args;
+    let is_new = ledger.state().borrow().tip().height == Height::new(0);
+    let fetcher =
+        is_new.then(|| Fetcher::new(ledger.clone(), network.clone(), args.snapshots, args.genesis));
     let (news, news_receiver) = mpsc::channel(NEWS_MAX);
     let sync = BlockSync {
         ledger: ledger.clone(),
@@ -79,6 +93,8 @@ pub(crate) async fn run(args: Args) {
         asked_at: None,
         ahead: None,
         penalties: BTreeMap::new(),
+        fetcher,
+        snapshot_behind_blocks: args.snapshot_behind_blocks,
     };
     tokio::select! {
         () = cancel.cancelled() => {}
@@ -210,6 +226,9 @@ struct BlockSync {
     ahead: Option<Ahead>,
     /// Until when peers are left alone.
     penalties: BTreeMap<NodeId, Instant>,
+    /// While there is no block here, until it has been tried.
+    fetcher: Option<Fetcher>,
+    snapshot_behind_blocks: u64,
 }
 
 impl BlockSync {
@@ -279,6 +298,7 @@ impl BlockSync {
     /// Fetches what others have, of one after the other, until nobody gives more.
     async fn catch_up(&mut self) -> Result<(), LedgerStopped> {
         let Some(Ahead { peer: told, height, .. }) = self.ahead.take() else { return Ok(()) };
+        self.begin_with_snapshot(height).await?;
         let first = self.tip();
         let mut candidates = self.candidates();
         if let Some(position) = candidates.iter().position(|peer| *peer == told) {
@@ -296,6 +316,20 @@ impl BlockSync {
         }
         if self.tip() > first {
             tracing::info!(from = %first, to = %self.tip(), "caught up");
+        }
+        Ok(())
+    }
+
+    /// Looks for a snapshot, once, if there is no block here and many elsewhere.
+    async fn begin_with_snapshot(&mut self, height: Height) -> Result<(), LedgerStopped> {
+        if self.tip() > Height::new(0) {
+            self.fetcher = None;
+        }
+        if height.get() >= self.snapshot_behind_blocks
+            && let Some(fetcher) = self.fetcher.take()
+            && !fetcher.run().await?
+        {
+            tracing::info!("nobody has a snapshot to begin with: executing all blocks");
         }
         Ok(())
     }

@@ -22,13 +22,14 @@ use floe_protocol::{
     consensus::Timeouts,
     index::Height,
     ledger::{
-        Account, AccountId, Block, BlockEvents, ReadError, State, SystemOperation, Timestamp,
-        TransactionId, VerifiedTransaction,
+        Account, AccountId, Block, BlockEvents, ReadError, SnapshotOffer, State, SystemOperation,
+        Timestamp, TransactionId, VerifiedTransaction,
     },
     mempool::{MempoolError, MempoolStats},
+    message::Handover,
     vote::CommitCertificate,
 };
-use floe_storage::{LedgerStore, StorageError};
+use floe_storage::{Installation, LedgerStore, StorageError};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -80,6 +81,17 @@ pub(crate) struct SyncedBlocks {
     pub(crate) reply: oneshot::Sender<bool>,
 }
 
+/// A snapshot whose state is verified and written, but does not count yet.
+#[derive(Debug)]
+pub(crate) struct Install {
+    /// The state.
+    pub(crate) installation: Installation,
+    /// Its block; a certificate that was verified.
+    pub(crate) offer: SnapshotOffer,
+    /// The ends of epochs that led to it, verified.
+    pub(crate) ends: Vec<Handover>,
+}
+
 /// What the driver is asked.
 #[derive(Debug)]
 pub(crate) enum Command {
@@ -98,6 +110,12 @@ pub(crate) enum Command {
     },
     /// Commit blocks that others have committed.
     Synced(SyncedBlocks),
+    /// Begin with a snapshot.
+    Install {
+        install: Box<Install>,
+        /// Whether it did: not if there are blocks already.
+        reply: oneshot::Sender<bool>,
+    },
     /// Tell the mempool's numbers.
     Stats(oneshot::Sender<MempoolStats>),
 }
@@ -193,6 +211,12 @@ impl Ledger {
         blocks: Vec<(Block, CommitCertificate)>,
     ) -> Result<bool, LedgerStopped> {
         self.ask(|reply| Command::Synced(SyncedBlocks { blocks, reply })).await
+    }
+
+    /// Hands over a snapshot to begin with; whether the ledger did.
+    pub(crate) async fn install(&self, install: Install) -> Result<bool, LedgerStopped> {
+        let install = Box::new(install);
+        self.ask(|reply| Command::Install { install, reply }).await
     }
 
     /// The mempool's numbers.

@@ -6,9 +6,9 @@
 //! without holding a thread.
 //!
 //! Bounded: so many answers at a time and of one peer, so many waiting; beyond that the answer is
-//! `Busy`. Four lanes keep apart what must not hold up the rest: what members of the committee ask,
+//! `Busy`. Five lanes keep apart what must not hold up the rest: what members of the committee ask,
 //! on which their catching up rests; what is submitted, which waits for the ledger's thread; what
-//! waits for a block; and all other reads.
+//! waits for a block; snapshots, which are large; and all other reads.
 
 mod answers;
 mod receipts;
@@ -37,6 +37,7 @@ use super::{
     lane::{Lane, Place},
     ledger::Ledger,
     on_ended,
+    snapshot::Snapshots,
 };
 use crate::network::ReplyHandle;
 
@@ -52,6 +53,12 @@ const SUBMITTING_MAX: usize = 1;
 const SUBMIT_QUEUE_MAX: usize = 64;
 /// Submissions of one peer that run or wait.
 const SUBMIT_PER_PEER_MAX: usize = 8;
+/// Requests for snapshots that are answered at a time: newcomers can wait.
+const SNAPSHOTS_MAX: usize = 2;
+/// Requests for snapshots that wait for their turn.
+const SNAPSHOTS_QUEUE_MAX: usize = 32;
+/// Requests of one peer for snapshots that run or wait.
+const SNAPSHOTS_PER_PEER_MAX: usize = 4;
 /// Requests for transactions on their way.
 const WAITING_MAX: usize = 4_096;
 /// Requests of one peer for transactions on their way.
@@ -73,16 +80,17 @@ pub(crate) struct Query {
 #[derive(Debug)]
 pub(crate) struct Args {
     pub(crate) ledger: Ledger,
+    pub(crate) snapshots: Snapshots,
     pub(crate) queries: mpsc::Receiver<Query>,
     pub(crate) cancel: CancellationToken,
 }
 
 /// Runs until cancelled.
 pub(crate) async fn run(args: Args) {
-    let Args { ledger, mut queries, cancel } = args;
+    let Args { ledger, snapshots, mut queries, cancel } = args;
     let mut tasks = JoinSet::new();
     let receipts = Receipts::start(&ledger, REGISTERED_MAX, cancel.clone(), &mut tasks);
-    let answers = Arc::new(Answers::new(ledger.clone()));
+    let answers = Arc::new(Answers::new(ledger.clone(), snapshots));
     let mut lanes = Lanes::new();
     loop {
         let query = tokio::select! {
@@ -130,6 +138,7 @@ struct Lanes {
     members: Lane,
     others: Lane,
     submissions: Lane,
+    snapshots: Lane,
     waiting: Lane,
 }
 
@@ -139,6 +148,7 @@ impl Lanes {
             members: Lane::new(RUNNING_MAX, QUEUE_MAX, PER_PEER_MAX),
             others: Lane::new(RUNNING_MAX, QUEUE_MAX, PER_PEER_MAX),
             submissions: Lane::new(SUBMITTING_MAX, SUBMIT_QUEUE_MAX, SUBMIT_PER_PEER_MAX),
+            snapshots: Lane::new(SNAPSHOTS_MAX, SNAPSHOTS_QUEUE_MAX, SNAPSHOTS_PER_PEER_MAX),
             waiting: Lane::new(WAITING_MAX, 0, WAITING_PER_PEER_MAX),
         }
     }
@@ -155,6 +165,10 @@ impl Lanes {
             LedgerRequest::Submit { .. } | LedgerRequest::SubmitSystem(_) => {
                 let place = self.submissions.admit(peer)?;
                 Some((place, Arc::clone(&self.submissions.running)))
+            }
+            LedgerRequest::Snapshot { .. } | LedgerRequest::SnapshotChunk { .. } => {
+                let place = self.snapshots.admit(peer)?;
+                Some((place, Arc::clone(&self.snapshots.running)))
             }
             // It waits without a turn; whenever it looks into the store, it is a read like others.
             LedgerRequest::Transaction { wait_ms, .. } if *wait_ms > 0 => {
@@ -281,14 +295,15 @@ mod tests {
         let strangers = (0..=u8::MAX).map(|seed| NodeId::new([seed; 32]));
         for stranger in strangers {
             let submit = LedgerRequest::Submit { transactions: Vec::new() };
-            for request in [LedgerRequest::Tip, submit, wait_for_transaction()] {
+            let snapshot = LedgerRequest::Snapshot { height: None };
+            for request in [LedgerRequest::Tip, submit, snapshot, wait_for_transaction()] {
                 while let Some(place) = lanes.admit(stranger, false, &request) {
                     places.push(place);
                 }
             }
         }
         let taken = RUNNING_MAX + QUEUE_MAX + SUBMITTING_MAX + SUBMIT_QUEUE_MAX + WAITING_MAX;
-        assert_eq!(places.len(), taken);
+        assert_eq!(places.len(), taken + SNAPSHOTS_MAX + SNAPSHOTS_QUEUE_MAX);
         let member = NodeId::new([1; 32]);
         assert!(lanes.admit(member, true, &LedgerRequest::Tip).is_some());
     }

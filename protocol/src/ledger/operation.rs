@@ -23,8 +23,9 @@ use crate::{
 pub const MAX_BLOB_NAME_BYTES: usize = 64;
 /// Most addresses that a node may publish.
 pub const MAX_NODE_ADDRESSES: usize = 8;
-/// Longest address of a node, in bytes.
-pub const MAX_NODE_ADDRESS_BYTES: usize = 128;
+/// Longest address of a node, in bytes: enough for one over IPv6 and through a relay, with the
+/// names of both.
+pub const MAX_NODE_ADDRESS_BYTES: usize = 192;
 /// All of a reward: commissions are counted in ten-thousandths.
 pub const COMMISSION_BPS_MAX: u16 = 10_000;
 

@@ -108,6 +108,24 @@ impl MemoryStore {
         self.stale.insert(version, (change.stale_nodes, change.stale_values));
     }
 
+    /// All that `version` holds, in the order of the key hashes.
+    pub fn values(&self, version: u64) -> impl Iterator<Item = (Hash, &[u8])> {
+        let known = self.values.iter().filter(move |((_, written), _)| *written <= version);
+        let mut known = known.peekable();
+        std::iter::from_fn(move || {
+            loop {
+                let ((key, _), value) = known.next()?;
+                // A newer one decides.
+                if known.peek().is_some_and(|((next, _), _)| next == key) {
+                    continue;
+                }
+                if let Some(value) = value {
+                    return Some((*key, value.as_slice()));
+                }
+            }
+        })
+    }
+
     /// Forgets what only versions below `version` need.
     pub fn prune(&mut self, version: u64) {
         let kept = self.stale.split_off(&version.saturating_add(1));

@@ -6,6 +6,8 @@
 //!
 //! This is the only file that names `jmt`, and `anyhow`, in which it reports errors.
 
+use std::collections::BTreeMap;
+
 use jmt::{
     JellyfishMerkleTree, KeyHash, OwnedValue, RootHash, SimpleHasher,
     proof::SparseMerkleProof,
@@ -60,8 +62,8 @@ impl TreeReader for Nodes<'_> {
 pub(super) struct TreeUpdate {
     /// The root.
     pub(super) root: Hash,
-    /// New nodes: encoded key and encoded node.
-    pub(super) nodes: Vec<(Vec<u8>, Vec<u8>)>,
+    /// New nodes.
+    pub(super) nodes: EncodedNodes,
     /// Encoded keys of nodes that this version and later ones no longer need.
     pub(super) stale: Vec<Vec<u8>>,
 }
@@ -83,6 +85,84 @@ pub(super) fn update(
         nodes: written.map(|(key, value)| (encode(key), node(value))).collect(),
         stale: batch.stale_node_index_batch.iter().map(|stale| encode(&stale.node_key)).collect(),
     })
+}
+
+/// Nodes as they are stored: encoded key and encoded node.
+type EncodedNodes = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// A tree that is made anew, from its first key to its last. Only the way to the last key so far
+/// can still change: all else leaves as soon as it is made.
+#[derive(Debug)]
+pub(super) struct TreeBuilder {
+    version: u64,
+    /// The nodes that a greater key may change: those above the last key, and its leaf.
+    edge: Edge,
+    root: Hash,
+}
+
+/// Nodes of the version in the making, and the root of none before it.
+#[derive(Debug)]
+struct Edge(BTreeMap<NodeKey, Node>);
+
+impl TreeReader for Edge {
+    fn get_node_option(&self, key: &NodeKey) -> anyhow::Result<Option<Node>> {
+        if let Some(node) = self.0.get(key) {
+            return Ok(Some(node.clone()));
+        }
+        // The tree asks for the root of the version before: it is the one made so far.
+        let root = self.0.iter().find(|(key, _)| key.nibble_path().is_empty());
+        Ok(key.nibble_path().is_empty().then(|| root.map_or(Node::Null, |(_, node)| node.clone())))
+    }
+
+    fn get_value_option(&self, _: u64, _: KeyHash) -> anyhow::Result<Option<OwnedValue>> {
+        Ok(None)
+    }
+
+    fn get_rightmost_leaf(&self) -> anyhow::Result<Option<(NodeKey, LeafNode)>> {
+        Ok(None)
+    }
+}
+
+impl TreeBuilder {
+    /// A tree of `version`, which is not that of genesis, without a key.
+    pub(super) const fn new(version: u64) -> Self {
+        Self { version, edge: Edge(BTreeMap::new()), root: Hash::ZERO }
+    }
+
+    /// Adds keys, ascending and greater than all before; the encoded nodes that are done.
+    pub(super) fn extend(
+        &mut self,
+        values: &[(Hash, Option<Vec<u8>>)],
+    ) -> Result<EncodedNodes, ReadError> {
+        let Some((last, _)) = values.last() else { return Ok(Vec::new()) };
+        let added = values.iter().map(|(key, value)| (KeyHash(*key.as_bytes()), value.clone()));
+        let tree: JellyfishMerkleTree<'_, Edge, TreeHasher> = JellyfishMerkleTree::new(&self.edge);
+        let (root, batch) = tree.put_value_set(added, self.version).map_err(read_error)?;
+        self.root = Hash::new(root.0);
+        for stale in &batch.stale_node_index_batch {
+            self.edge.0.remove(&stale.node_key);
+        }
+        let nodes = batch.node_batch.nodes().iter();
+        self.edge.0.extend(nodes.map(|(key, node)| (key.clone(), node.clone())));
+        let nibbles = last.as_bytes().iter().flat_map(|byte| [byte >> 4, byte & 15]);
+        let leads_to_last = |key: &NodeKey| {
+            key.nibble_path().nibbles().zip(nibbles.clone()).all(|(a, b)| u8::from(a) == b)
+        };
+        Ok(encode(self.edge.0.extract_if(.., |key, _| !leads_to_last(key))))
+    }
+
+    /// The root, and the nodes that were left.
+    pub(super) fn finish(self) -> (Hash, EncodedNodes) {
+        (self.root, encode(self.edge.0.into_iter()))
+    }
+}
+
+fn encode(nodes: impl Iterator<Item = (NodeKey, Node)>) -> EncodedNodes {
+    const MEMORY: &str = "writing to memory";
+    let bytes = |(key, node): (NodeKey, Node)| {
+        (borsh::to_vec(&key).expect(MEMORY), borsh::to_vec(&node).expect(MEMORY))
+    };
+    nodes.map(bytes).collect()
 }
 
 /// The root of the map at `version`.

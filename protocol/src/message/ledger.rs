@@ -28,7 +28,7 @@ pub use self::{
     submit::{RefusedOperation, SubmitError},
 };
 use crate::{
-    ledger::{MAX_BLOCK_BYTES, MAX_TRANSACTION_BYTES},
+    ledger::{MAX_BLOCK_BYTES, MAX_SNAPSHOT_CHUNK_BYTES, MAX_TRANSACTION_BYTES},
     light::MAX_CERTIFIED_HEADER_BYTES,
 };
 
@@ -55,6 +55,9 @@ pub const MAX_WAIT_MS: u32 = 30_000;
 pub const MAX_INDEX_ENTRIES: usize = 256;
 /// Longest entry of the index in bytes.
 pub const MAX_INDEX_ENTRY_BYTES: usize = 128;
+/// Longest [`LedgerResponse::Snapshot`] in bytes: the hashes of all chunks, a committee of 256
+/// members, and a full certificate.
+pub const MAX_SNAPSHOT_BYTES: usize = 1 << 20;
 
 /// Room for tags and lengths around the one big value of an answer.
 const FRAME_BYTES: usize = 64;
@@ -87,6 +90,10 @@ pub enum LedgerKind {
     Index,
     /// See [`LedgerRequest::Block`].
     Block,
+    /// See [`LedgerRequest::Snapshot`].
+    Snapshot,
+    /// See [`LedgerRequest::SnapshotChunk`].
+    SnapshotChunk,
 }
 
 impl LedgerKind {
@@ -103,6 +110,8 @@ impl LedgerKind {
             Self::Transaction => "transaction",
             Self::Index => "index",
             Self::Block => "block",
+            Self::Snapshot => "snapshot",
+            Self::SnapshotChunk => "snapshot_chunk",
         }
     }
 
@@ -114,7 +123,13 @@ impl LedgerKind {
             Self::SubmitSystem => 2 << 10,
             Self::Facts => 16 << 10,
             Self::Index => 256,
-            Self::Tip | Self::Handovers | Self::Blocks | Self::Transaction | Self::Block => 64,
+            Self::Tip
+            | Self::Handovers
+            | Self::Blocks
+            | Self::Transaction
+            | Self::Block
+            | Self::Snapshot
+            | Self::SnapshotChunk => 64,
         }
     }
 
@@ -131,6 +146,8 @@ impl LedgerKind {
             Self::Transaction => MAX_INCLUSION_BYTES + FRAME_BYTES,
             Self::Index => MAX_INDEX_ENTRIES * (MAX_INDEX_ENTRY_BYTES + 4) + FRAME_BYTES,
             Self::Block => MAX_CERTIFIED_BLOCK_BYTES + FRAME_BYTES,
+            Self::Snapshot => MAX_SNAPSHOT_BYTES,
+            Self::SnapshotChunk => MAX_SNAPSHOT_CHUNK_BYTES + FRAME_BYTES,
         }
     }
 }

@@ -16,6 +16,7 @@ mod readiness;
 mod refunds;
 mod repeats;
 mod rewards;
+mod snapshots;
 mod staking;
 mod store_plan;
 mod transactions;

@@ -20,7 +20,7 @@ use proptest::{collection::vec, prelude::*};
 
 use super::{
     N, bucket, certify, ends, extension, frost, header, id, indexed, propose, register,
-    registration,
+    registration, snapshots,
 };
 
 /// What one account tries.
@@ -243,6 +243,22 @@ impl World {
         assert_eq!(index(&self.chain.store), expected);
     }
 
+    /// A snapshot gives the same state and index to who has nothing else, and the same blocks
+    /// follow.
+    fn check_snapshot(&self, rounds_behind: usize) {
+        let (block, _) = self.chain.blocks.last().expect("at least one");
+        let (manifest, chunks) = snapshots::make(&self.chain);
+        let restored = snapshots::restore(&manifest, &chunks).unwrap();
+        assert_eq!(index(&restored), index(&self.chain.store), "after {rounds_behind} blocks");
+        let mut rules = genesis(4, N);
+        rules.ledger.capacity_units = 60;
+        let (origin, _) = State::genesis(&rules).unwrap();
+        let state = State::load(&origin, &block.header, &restored).unwrap();
+        let (next, _) = self.chain.propose(&[], &[]).unwrap();
+        let executed = state.execute(&restored, &next, &|_| false).unwrap();
+        assert_eq!(executed.next.tip().state_root, next.header.state_root);
+    }
+
     /// Who asks for an account's registrations of a blob gets these, and no others.
     fn check_owned(&self) {
         let registrations = self.living();
@@ -365,6 +381,7 @@ proptest! {
             world.check_owned();
             world.check_sums();
         }
+        world.check_snapshot(rounds.len());
         // At last everything ends, and all that was paid in advance has been earned or paid back.
         for _ in 0..40 {
             world.chain.next_epoch();

@@ -3,7 +3,11 @@
 //! A commit writes few rows under keys that follow those of the last one, then the tip: from there
 //! on the block is there. A start removes the rows above the tip, which a crash left.
 //!
-//! Invariant: a height up to the tip has header, body and certificate; nothing above it is shown.
+//! A ledger that begins with a snapshot has no blocks up to the snapshot's height: of that height
+//! it has header and certificate, and of those before only what ends an epoch.
+//!
+//! Invariant: a height up to the tip and above the first has header, body and certificate; nothing
+//! above the tip is shown.
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
@@ -38,18 +42,34 @@ pub(super) struct Blocks {
     tip: Mutex<Option<Tip>>,
     /// Its height, for readers.
     height: AtomicU64,
+    /// What the blocks begin after: 0, or the height of a snapshot.
+    first: AtomicU64,
 }
 
 impl Blocks {
     /// Reads the tip and removes what is above it.
-    pub(super) fn recover(table: Table) -> Result<Self, StorageError> {
+    pub(super) fn recover(table: Table, first: u64) -> Result<Self, StorageError> {
         let tip = read_tip(&table)?;
         match &tip {
             Some(tip) => remove_unfinished(&table, tip)?,
             None => clear(&table)?,
         }
         let height = AtomicU64::new(tip.as_ref().map_or(NO_TIP, |tip| tip.height));
-        Ok(Self { table, tip: Mutex::new(tip), height })
+        Ok(Self { table, tip: Mutex::new(tip), height, first: AtomicU64::new(first) })
+    }
+
+    /// Shows the snapshot of a height, which is on disk.
+    pub(super) fn show_snapshot(&self, height: u64) -> Result<(), StorageError> {
+        let tip = read_tip(&self.table)?;
+        self.first.store(height, Ordering::Release);
+        *self.lock() = tip;
+        self.height.store(height, Ordering::Release);
+        Ok(())
+    }
+
+    /// The height that blocks follow: 0, or that of a snapshot.
+    pub(super) fn first(&self) -> u64 {
+        self.first.load(Ordering::Acquire)
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Tip>> {
@@ -78,10 +98,8 @@ impl Blocks {
         rows::put(&self.table, &row(Kind::Header), &to_bytes(&block.header))?;
         rows::put(&self.table, &row(Kind::Body), &to_bytes(&block.body))?;
         rows::put(&self.table, &row(Kind::Certificate), &to_bytes(committed.certificate))?;
-        if let Some(EpochEnd { epoch, next_committee }) = committed.epoch_end {
-            let end = rows::numbered(Kind::EpochEnd, epoch.get());
-            rows::put(&self.table, &end, &height.to_be_bytes())?;
-            rows::put(&self.table, &committee_row(epoch.plus(1)), next_committee)?;
+        if let Some(end) = committed.epoch_end {
+            write_epoch_end(&self.table, height, end)?;
         }
         self.write_tip(height, committed.tip)
     }
@@ -114,7 +132,8 @@ impl Blocks {
         self.height.store(height, Ordering::Release);
     }
 
-    /// A row of a height's block; none above the tip, and none of genesis.
+    /// A row of a height's block; none above the tip, none of genesis, and of what a snapshot
+    /// stands for only what is kept.
     pub(super) fn bytes(
         &self,
         kind: Kind,
@@ -124,7 +143,9 @@ impl Blocks {
         if height == 0 || !self.holds(height) {
             return Ok(None);
         }
+        let first = self.first();
         match rows::get(&self.table, &rows::numbered(kind, height))? {
+            None if height < first || (height == first && kind == Kind::Body) => Ok(None),
             None => Err(self.table.corrupt()),
             bytes => Ok(bytes),
         }
@@ -165,6 +186,9 @@ impl Blocks {
         max_bytes: usize,
     ) -> Result<Vec<StoredBlock>, StorageError> {
         let mut blocks = Vec::new();
+        if self.first() > 0 && from.get() <= self.first() {
+            return Ok(blocks);
+        }
         let mut bytes = 0;
         for height in (from.get()..).map(Height::new) {
             let Some(mut block) = self.bytes(Kind::Header, height)? else {
@@ -181,6 +205,32 @@ impl Blocks {
         }
         Ok(blocks)
     }
+}
+
+/// Writes where an epoch ends. The height's header and certificate are written before.
+pub(super) fn write_epoch_end(
+    table: &Table,
+    height: u64,
+    EpochEnd { epoch, next_committee }: EpochEnd<'_>,
+) -> Result<(), StorageError> {
+    let end = rows::numbered(Kind::EpochEnd, epoch.get());
+    rows::put(table, &end, &height.to_be_bytes())?;
+    rows::put(table, &committee_row(epoch.plus(1)), next_committee)
+}
+
+/// Writes the first tip of a ledger that begins with a snapshot.
+pub(super) fn write_first_tip(
+    table: &Table,
+    height: u64,
+    bytes: &[u8],
+) -> Result<(), StorageError> {
+    rows::put(table, &rows::numbered(Kind::TipBytes, height), bytes)?;
+    table.insert(&rows::key(Kind::Tip, &[]), &height.to_be_bytes().repeat(2))
+}
+
+/// The height of the tip on disk.
+pub(super) fn tip_height(table: &Table) -> Result<Option<u64>, StorageError> {
+    Ok(read_tip(table)?.map(|tip| tip.height))
 }
 
 fn committee_row(epoch: Epoch) -> Vec<u8> {

@@ -275,6 +275,17 @@ impl Memory {
         newest.map(|(version, value)| (*version, value.as_ref().map(|value| value.to_vec())))
     }
 
+    /// What is known of the values at `version`, ascending; none where the key is removed.
+    pub(super) fn values_at(&self, version: u64) -> Vec<(Hash, Option<Shared>)> {
+        let newest = |(key, versions): (&Hash, &Versions)| {
+            let newest = versions.iter().rev().find(|(found, _)| *found <= version);
+            newest.map(|(_, value)| (*key, value.clone()))
+        };
+        let mut values: Vec<_> = self.values.iter().filter_map(newest).collect();
+        values.sort_unstable_by_key(|(key, _)| *key);
+        values
+    }
+
     /// What is known of the index in `range`, ascending, up to `limit` entries that are there:
     /// nothing behind those is among the first `limit`.
     pub(super) fn index(&self, range: &Range<&[u8]>, limit: usize) -> Vec<(Shared, bool)> {

@@ -54,6 +54,11 @@ impl Runs {
         self.names.extend_from_slice(&newer.names);
     }
 
+    /// All of them.
+    pub(super) fn into_all(self) -> impl Iterator<Item = Arc<Run>> {
+        self.state.into_iter().chain(self.names)
+    }
+
     /// Puts one run in the place of some neighbours.
     pub(super) fn replace(&mut self, old: &[Arc<Run>], new: Option<&Arc<Run>>) {
         for runs in [&mut self.state, &mut self.names] {
@@ -137,6 +142,16 @@ impl Disk {
         layers: &[Arc<Layer>],
         to: u64,
     ) -> Result<Runs, StorageError> {
+        let new = self.write(layers)?;
+        self.runs.extend(&new);
+        self.checkpoint = Some(to);
+        self.write_checkpoint(to)?;
+        database.flush()?;
+        Ok(new)
+    }
+
+    /// Writes what layers come to into runs that nothing names yet.
+    pub(super) fn write(&mut self, layers: &[Arc<Layer>]) -> Result<Runs, StorageError> {
         let mut new = Runs::default();
         let (state, names) = (state_entries(layers), name_entries(layers));
         for (entries, runs) in [(state, &mut new.state), (names, &mut new.names)] {
@@ -150,11 +165,13 @@ impl Disk {
             }
             runs.extend(writer.finish()?);
         }
-        self.runs.extend(&new);
-        self.checkpoint = Some(to);
-        self.write_checkpoint(to)?;
-        database.flush()?;
         Ok(new)
+    }
+
+    /// Goes on with other runs, which a checkpoint row names already; those before.
+    pub(super) fn install(&mut self, version: u64, runs: Runs) -> Runs {
+        self.checkpoint = Some(version);
+        std::mem::replace(&mut self.runs, runs)
     }
 
     /// The next compaction among `runs`, which are those at or below the floor.
@@ -188,11 +205,19 @@ impl Disk {
     }
 
     fn write_checkpoint(&self, version: u64) -> Result<(), StorageError> {
-        let ids = |runs: &[Arc<Run>]| runs.iter().map(|run| run.id).collect();
-        let (state, names) = (ids(&self.runs.state), ids(&self.runs.names));
-        let row = borsh::to_vec(&Checkpoint { version, state, names }).expect("writing to memory");
-        self.table.insert(&rows::key(Kind::Checkpoint, &[]), &row)
+        write_checkpoint(&self.table, &checkpoint_of(version, &self.runs))
     }
+}
+
+/// The checkpoint row of a version in these runs.
+pub(super) fn checkpoint_of(version: u64, runs: &Runs) -> Vec<u8> {
+    let ids = |runs: &[Arc<Run>]| runs.iter().map(|run| run.id).collect();
+    let (state, names) = (ids(&runs.state), ids(&runs.names));
+    borsh::to_vec(&Checkpoint { version, state, names }).expect("writing to memory")
+}
+
+pub(super) fn write_checkpoint(table: &Table, row: &[u8]) -> Result<(), StorageError> {
+    table.insert(&rows::key(Kind::Checkpoint, &[]), row)
 }
 
 /// What a key of a run holds.

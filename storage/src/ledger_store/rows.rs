@@ -61,6 +61,8 @@ pub(super) enum Kind {
     Committee = 16,
     /// What is known of a run, by its id.
     Run = 17,
+    /// The snapshot that the ledger begins with, if it does: see `install.rs`.
+    Base = 18,
 }
 
 /// The key of a row.

@@ -43,7 +43,7 @@ const COMPACTED_ENTRIES: usize = 2_000;
 pub(super) struct States {
     pub(super) table: Table,
     pub(super) database: Database,
-    limits: Limits,
+    pub(super) limits: Limits,
     memory: RwLock<Memory>,
     /// Locked by the merger while it works, and for genesis.
     disk: Mutex<Disk>,
@@ -111,7 +111,7 @@ impl States {
         }
     }
 
-    fn disk(&self) -> MutexGuard<'_, Disk> {
+    pub(super) fn disk(&self) -> MutexGuard<'_, Disk> {
         self.disk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -175,10 +175,12 @@ impl States {
         self.disk().merge(&self.database, &[Arc::new(layer)], 0)
     }
 
-    /// Shows genesis.
-    pub(super) fn show_genesis(&self, runs: Runs) {
-        *self.memory_mut() = Memory::new(Some(0), runs);
-        self.progress().checkpoint = Some(0);
+    /// Shows the first version, that of genesis or of a snapshot, which is on disk.
+    pub(super) fn show_first(&self, version: u64, runs: Runs) {
+        *self.memory_mut() = Memory::new(Some(version), runs);
+        let mut progress = self.progress();
+        progress.checkpoint = Some(version);
+        progress.tip = version;
     }
 
     pub(super) fn checkpoint(&self) -> Option<u64> {

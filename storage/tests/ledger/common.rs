@@ -347,6 +347,20 @@ impl Chain {
             }
         }
         self.check_nodes(store, version as u64);
+        self.check_values(store, version as u64);
+    }
+
+    /// Checks the list of all values of a version, unless it goes meanwhile.
+    fn check_values(&self, store: &LedgerStore, version: u64) {
+        let state = &self.states[usize::try_from(version).unwrap()];
+        let expected: Vec<_> = state.values(version).map(|(k, v)| (k, v.to_vec())).collect();
+        match store.values(Height::new(version)) {
+            Ok(values) => {
+                let found: Vec<_> = values.map(Result::unwrap).collect();
+                assert_eq!(found, expected, "values at {version}");
+            }
+            Err(_) => assert!(store.oldest_state().unwrap().get() > version),
+        }
     }
 
     /// Checks the nodes of a version, unless it goes meanwhile.

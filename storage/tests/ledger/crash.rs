@@ -48,7 +48,7 @@ fn check_image(chain: &Chain, home: &Home, what: &str) -> (Option<u64>, Option<u
 
 /// The images of a crash while `work` is done, in the order of what came to the disk. Empty where
 /// the log did not only grow: sled fills free segments first, and no prefix of that is a crash.
-fn images(home: &Home, work: impl FnOnce()) -> Vec<Home> {
+pub(crate) fn images(home: &Home, work: impl FnOnce()) -> Vec<Home> {
     let before = fs::read(home.log()).unwrap();
     let image_before = Home::new();
     copy(home.path(), image_before.path());

@@ -5,6 +5,7 @@
 
 mod common;
 mod crash;
+mod install;
 mod journal;
 mod model;
 mod replay;

@@ -8,6 +8,7 @@
 
 mod large;
 mod load;
+mod snapshot;
 mod solo;
 mod swarm;
 mod usage;
@@ -301,6 +302,15 @@ impl LargeReport {
         report::line(&format!(
             "\n  proof: {} bytes; disk: {:.0} MiB; {} blocks until all registrations are swept",
             self.proof_bytes, self.disk_mib, self.boundary_blocks
+        ));
+        let snapshot = &self.snapshot;
+        report::line(&format!(
+            "  snapshot: {} entries, {:.1} MiB in {} chunks; made in {:.0} ms, restored in {:.0} ms",
+            snapshot.entries,
+            report::mib(snapshot.bytes as u64),
+            snapshot.chunks,
+            snapshot.make_ms,
+            snapshot.restore_ms
         ));
     }
 }

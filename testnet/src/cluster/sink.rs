@@ -10,7 +10,8 @@ use floe_node::{
     NodeConfig,
     key_file::NodeKeys,
     network::{
-        self, InboundRequest, Multiaddr, Network, NetworkConfig, NetworkLimits, PeersView, Role,
+        self, InboundRequest, Multiaddr, NatConfig, Network, NetworkConfig, NetworkLimits,
+        PeersView, Role,
     },
 };
 use floe_protocol::{
@@ -73,6 +74,7 @@ pub(crate) fn network_config(
         bootstrap: bootstrap.collect::<Result<_, _>>()?,
         role,
         committee: committee.members().iter().map(|member| member.node).collect(),
+        nat: NatConfig::default(),
         limits: NetworkLimits::default(),
     })
 }

@@ -256,7 +256,10 @@ impl Swarm {
                 let entries = entries.filter(|entry| Some(entry) > after.as_ref());
                 LedgerResponse::Index { entries: entries.take(limit.into()).collect() }
             }
-            LedgerRequest::SubmitSystem(_) | LedgerRequest::Blocks { .. } => {
+            LedgerRequest::SubmitSystem(_)
+            | LedgerRequest::Blocks { .. }
+            | LedgerRequest::Snapshot { .. }
+            | LedgerRequest::SnapshotChunk { .. } => {
                 return Response::Refused(Refusal::NotFound);
             }
         };

@@ -1,8 +1,9 @@
 //! Getting connected: dial what is known, look up what is not, give up when neither helps.
 //!
-//! A peer that shall be connected goes through up to five steps: its known TCP addresses are
-//! dialled, then its QUIC addresses, then those that it has only published; if none answers, it is
-//! looked up in the routing tables of others, and what that gives beside is dialled. No address is dialled twice on the way, and one
+//! A peer that shall be connected goes through up to six steps: its known TCP addresses are
+//! dialled, then its QUIC addresses, then those by relays, then those that it has only published; if
+//! none answers, it is looked up in the routing tables of others, and what that gives beside is
+//! dialled. No address is dialled twice on the way, and one
 //! learnt on the way is. What a lookup gives is hearsay: it serves this one way and is not kept.
 //! While this peer is still joining, lookups are held back, because nobody could be asked yet.
 
@@ -23,7 +24,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::EventLoop;
 use crate::network::{
-    address::{Scope, is_tcp, named_peer, vetted},
+    address::{Scope, bounded, dial_order, is_relayed, named_peer, relay_of, vetted},
     error::{FindError, RequestError},
 };
 
@@ -38,6 +39,8 @@ type Seeker = oneshot::Sender<Result<Vec<Multiaddr>, FindError>>;
 enum Step {
     /// Some of its addresses are dialled.
     Dialling(ConnectionId),
+    /// The relays that it has are being connected first: two dials of one relay would collide.
+    AwaitingRelay,
     /// It is looked up.
     LookingUp,
 }
@@ -69,13 +72,12 @@ impl Connecting {
         Self { step: Step::LookingUp, tried: Vec::new(), published: false, found: None }
     }
 
-    /// The addresses to dial next, of those known and found: TCP before QUIC.
+    /// The addresses to dial next, of those known and found: TCP before QUIC before relays.
     fn untried(&self, mut addresses: Vec<Multiaddr>) -> Vec<Multiaddr> {
         merge(&mut addresses, self.found.iter().flatten());
         addresses.retain(|address| !self.tried.contains(address));
-        if addresses.iter().any(is_tcp) {
-            addresses.retain(is_tcp);
-        }
+        let first = addresses.iter().map(dial_order).min();
+        addresses.retain(|address| Some(dial_order(address)) == first);
         addresses
     }
 }
@@ -148,6 +150,13 @@ impl EventLoop {
                 return;
             };
             untried.retain(|address| !connecting.tried.contains(address));
+            let by_relays = untried.first().is_some_and(is_relayed);
+            if by_relays && self.await_relays(peer, &mut untried) {
+                return;
+            }
+            let Some(connecting) = self.dials.connecting.get_mut(&peer) else {
+                return;
+            };
             if untried.is_empty() {
                 if connecting.found.is_some() {
                     self.give_up(peer);
@@ -173,6 +182,43 @@ impl EventLoop {
         }
     }
 
+    /// Leaves of a peer's circuit addresses those by relays that are connected, if there are any.
+    /// Otherwise says whether to wait, because one of the relays is being connected.
+    fn await_relays(&mut self, peer: PeerId, circuits: &mut Vec<Multiaddr>) -> bool {
+        let relays: Vec<_> = circuits.iter().filter_map(relay_of).collect();
+        if relays.iter().any(|relay| self.swarm.is_connected(relay)) {
+            circuits.retain(|circuit| {
+                relay_of(circuit).is_some_and(|relay| self.swarm.is_connected(&relay))
+            });
+            return false;
+        }
+        let is_coming = relays.iter().any(|relay| self.is_dialled(relay));
+        if is_coming && let Some(connecting) = self.dials.connecting.get_mut(&peer) {
+            connecting.step = Step::AwaitingRelay;
+            // If it is what it has published, that is asked for again.
+            connecting.published = false;
+        }
+        is_coming
+    }
+
+    /// Whether a dial of the peer is under way.
+    fn is_dialled(&self, peer: &PeerId) -> bool {
+        let connecting = self.dials.connecting.get(peer);
+        let dialled = connecting.is_some_and(|c| matches!(c.step, Step::Dialling(_)));
+        let mut bootstrap = self.bootstrap_dials.values();
+        dialled || bootstrap.any(|at| named_peer(&self.config.bootstrap[*at]) == Some(*peer))
+    }
+
+    /// The next step of peers that wait for their relays, some of which came or failed.
+    pub(super) fn advance_awaiting(&mut self) {
+        let connecting = self.dials.connecting.iter();
+        let awaiting = connecting.filter(|(_, c)| c.step == Step::AwaitingRelay);
+        let awaiting: Vec<_> = awaiting.map(|(peer, _)| *peer).collect();
+        for peer in awaiting {
+            self.advance(peer);
+        }
+    }
+
     /// A dial failed: the next step for whoever it was for.
     pub(super) fn on_dial_failed(&mut self, failed: ConnectionId, error: &DialError) {
         if let Some(position) = self.bootstrap_dials.remove(&failed) {
@@ -183,6 +229,7 @@ impl EventLoop {
         if let Some((peer, _)) = its {
             self.advance(*peer);
         }
+        self.advance_awaiting();
         self.start_held_lookups();
     }
 
@@ -258,16 +305,10 @@ impl EventLoop {
         let (Ok(GetClosestPeersOk { peers, .. })
         | Err(GetClosestPeersError::Timeout { peers, .. })) = result;
         let nearest = self.peers.nearest_scope();
-        let it = peers.into_iter().filter(|info| info.peer_id == peer);
-        let mut addresses = Vec::new();
-        for address in it.flat_map(|info| info.addrs) {
-            if let Some(address) = vetted(&peer, &address, nearest)
-                && !addresses.contains(&address)
-                && addresses.len() < self.config.limits.addresses_per_peer_max
-            {
-                addresses.push(address);
-            }
-        }
+        let its = peers.into_iter().filter(|info| info.peer_id == peer);
+        let found = its.flat_map(|info| info.addrs);
+        let found = found.filter_map(|address| vetted(&peer, &address, nearest));
+        let addresses = bounded(found, self.config.limits.addresses_per_peer_max);
         self.looked_up(peer, addresses);
         self.start_held_lookups();
     }
@@ -332,7 +373,13 @@ mod tests {
         assert_eq!(connecting.untried(known.clone()), std::slice::from_ref(&quic));
         connecting.tried.push(quic);
         connecting.found = Some(vec![tcp(1), tcp(2)]);
-        let learnt = [known, vec![tcp(3)]].concat();
-        assert_eq!(connecting.untried(learnt), [tcp(3), tcp(2)]);
+        let relay = PeerId::random();
+        let circuit: Multiaddr =
+            format!("/ip4/127.0.0.1/tcp/4/p2p/{relay}/p2p-circuit").parse().unwrap();
+        let learnt = [known, vec![circuit.clone(), tcp(3)]].concat();
+        let next = connecting.untried(learnt.clone());
+        assert_eq!(next, [tcp(3), tcp(2)]);
+        connecting.tried.extend(next);
+        assert_eq!(connecting.untried(learnt), [circuit]);
     }
 }

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::EventLoop;
 use crate::network::{
-    address::{Scope, covers, ip_of, node_id, vetted},
+    address::{Scope, bounded, covers, ip_of, node_id, vetted},
     metrics::{INBOUND, OUTBOUND, Word},
     peers::Introduction,
 };
@@ -40,6 +40,8 @@ impl EventLoop {
         }
         self.members.connected(&peer);
         self.dials.connected(&peer);
+        self.on_nat_connected(peer, id, endpoint);
+        self.advance_awaiting();
         self.pump(peer);
     }
 
@@ -74,15 +76,9 @@ impl EventLoop {
         let knew_the_way = self.peers.any_routes();
         let routes = info.protocols.contains(&self.names.routing);
         let nearest = self.peers.scope_of(&peer);
-        let mut addresses = Vec::new();
-        for address in &info.listen_addrs {
-            if let Some(address) = vetted(&peer, address, nearest)
-                && !addresses.contains(&address)
-                && addresses.len() < self.config.limits.addresses_per_peer_max
-            {
-                addresses.push(address);
-            }
-        }
+        let told = info.listen_addrs.iter().filter_map(|told| vetted(&peer, told, nearest));
+        let addresses = bounded(told, self.config.limits.addresses_per_peer_max);
+        self.on_nat_identified(peer, &info);
         let trusted = self.peers.is_trusted(&peer);
         if trusted {
             self.members.confirmed(&peer);

@@ -62,6 +62,7 @@ impl EventLoop {
                 behaviour.kademlia.add_address(joined, address);
             }
         }
+        self.on_nat_committee(&before, &committee);
         let swarm = &self.swarm;
         let kept = kept(&self.config, &committee, is_member);
         self.members.set_targets(kept, now, |peer| swarm.is_connected(peer));

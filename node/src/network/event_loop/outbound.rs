@@ -95,6 +95,9 @@ impl EventLoop {
             self.connect(peer);
             return;
         }
+        if self.retires_circuits(peer) {
+            return;
+        }
         let requests = &mut self.requests;
         let load = requests.sent_to.entry(peer).or_default();
         let queue = requests.waiting.entry(peer).or_default();
@@ -125,6 +128,11 @@ impl EventLoop {
         if *load == Load::default() {
             requests.sent_to.remove(&peer);
         }
+    }
+
+    /// Whether anything is under way to a peer.
+    pub(super) fn is_under_way(&self, peer: &PeerId) -> bool {
+        self.requests.sent_to.contains_key(peer)
     }
 
     /// A request has its response, or failed.

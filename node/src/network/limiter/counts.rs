@@ -11,6 +11,7 @@ use std::{
 use libp2p::{PeerId, swarm::ConnectionId};
 
 use super::{ConnectionLimits, Exceeded};
+use crate::network::address::RELAYED;
 
 /// Who opened a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -148,7 +149,10 @@ impl Counts {
     fn check_subnets(&self, limits: &ConnectionLimits, subnets: &[Subnet]) -> Result<(), Exceeded> {
         // From the single address to the widest prefix, as `subnets` lists them.
         let maxima = [limits.per_ip_max, limits.per_subnet_max, limits.per_network_max];
-        let full = |(subnet, max): (&Subnet, usize)| count(&self.subnets, subnet) >= max;
+        let full = |(subnet, max): (&Subnet, usize)| {
+            let max = if subnet.0 == RELAYED { limits.relayed_max } else { max };
+            count(&self.subnets, subnet) >= max
+        };
         if subnets.iter().zip(maxima).any(full) {
             return Err(Exceeded::Subnet);
         }
@@ -181,6 +185,9 @@ fn subnets(limits: &ConnectionLimits, ip: Option<IpAddr>) -> Vec<Subnet> {
     let Some(ip) = ip else { return Vec::new() };
     if limits.loopback_exempt && ip.is_loopback() {
         return Vec::new();
+    }
+    if ip == RELAYED {
+        return vec![(RELAYED, 0)];
     }
     let prefixes = match ip {
         IpAddr::V4(_) => [32_u8, 24, 16],

@@ -19,6 +19,7 @@ const LIMITS: ConnectionLimits = ConnectionLimits {
     per_ip_max: 2,
     per_subnet_max: 3,
     per_network_max: 4,
+    relayed_max: 2,
     loopback_exempt: true,
 };
 
@@ -60,6 +61,8 @@ fn addresses_subnets_and_networks_are_limited() {
              2001:db8:0:500::1 2001:db8:1::1",
             "++++-+",
         ),
+        // All who come through relays are one address.
+        (":: :: :: 10.0.0.1", "++-+"),
         // Loopback is exempt, until the inbound limit.
         ("127.0.0.1 127.0.0.1 127.0.0.1 ::1 ::1 ::1 ::1", "++++++!"),
     ];

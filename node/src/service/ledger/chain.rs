@@ -7,11 +7,15 @@ use floe_protocol::{
     genesis::{Genesis, GenesisError},
     index::Height,
     ledger::{Block, BlockError, Executed, LoadError, ReadError, State},
+    message::Handover,
     vote::CommitCertificate,
 };
 use floe_storage::{
-    CommitError, JournalError, LedgerStore, LedgerStoreConfig, OpenError, StorageError, VoteJournal,
+    CommitError, InstalledEnd, JournalError, LedgerStore, LedgerStoreConfig, OpenError, Snapshot,
+    StorageError, VoteJournal,
 };
+
+use super::Install;
 
 /// Why the chain cannot be opened or gone on with. All of it stops the node.
 #[derive(Debug, thiserror::Error)]
@@ -113,6 +117,32 @@ impl Chain {
         self.store.commit_executed(block, &certificate, &executed, tip)?;
         self.state = executed.next;
         self.certificate = Some(certificate);
+        Ok(())
+    }
+
+    /// Begins with a snapshot, in place of genesis.
+    pub(super) fn install(&mut self, install: Install) -> Result<(), ChainError> {
+        let Install { installation, offer, ends } = install;
+        let header = &offer.manifest.header;
+        let ends = ends.iter().map(|Handover { last, committee }| InstalledEnd {
+            header: &last.header,
+            certificate: &last.certificate,
+            next_committee: committee,
+        });
+        let ends: Vec<_> = ends.collect();
+        let committee = &offer.manifest.committee;
+        let epoch = Committee::from_bytes(committee).map(|committee| committee.epoch());
+        let next_committee = epoch.is_ok_and(|epoch| epoch > header.epoch);
+        let snapshot = Snapshot {
+            header,
+            certificate: &offer.certificate,
+            next_committee: next_committee.then_some(committee),
+            ends: &ends,
+            tip: self.state.chain().as_bytes(),
+        };
+        self.store.install(installation, &snapshot)?;
+        self.state = State::load(&self.state, header, self.store.as_ref())?;
+        self.certificate = Some(offer.certificate);
         Ok(())
     }
 }

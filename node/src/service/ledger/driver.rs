@@ -27,7 +27,8 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Args, Command, CommittedBlock, SyncedBlocks, chain::Chain, chain::ChainError, outbox::Outbox,
+    Args, Command, CommittedBlock, Install, SyncedBlocks, chain::Chain, chain::ChainError,
+    outbox::Outbox,
 };
 use crate::{
     clock::Clock,
@@ -505,6 +506,9 @@ impl Driver {
                 let _ = reply.send(self.insert_system(*operation, spread));
             }
             Command::Synced(synced) => self.on_synced(synced)?,
+            Command::Install { install, reply } => {
+                let _ = reply.send(self.on_install(*install)?);
+            }
             Command::Stats(reply) => drop(reply.send(self.mempool.stats())),
         }
         Ok(())
@@ -544,6 +548,24 @@ impl Driver {
             self.announce(Topic::Transactions, &LedgerAnnouncement::System(operation));
         }
         Ok(())
+    }
+
+    /// Goes on from a snapshot, if there is no block yet; whether it did.
+    fn on_install(&mut self, install: Install) -> Result<bool, Fault> {
+        if self.chain.state.tip().height > Height::new(0) {
+            return Ok(false);
+        }
+        self.chain.install(install)?;
+        let tip = *self.chain.state.tip();
+        self.mempool = Mempool::new(MempoolConfig::default(), tip.time);
+        let store = self.chain.store.as_ref();
+        self.sweep = self.chain.state.sweep_pending(store).map_err(ChainError::from)?;
+        self.last_commit = self.started.elapsed();
+        // What the replica says of the first height means nothing any more.
+        self.begin_height()?;
+        self.listeners.state.send_replace(Arc::new(self.chain.state.clone()));
+        self.others_began = true;
+        Ok(true)
     }
 
     fn on_synced(&mut self, synced: SyncedBlocks) -> Result<(), Fault> {

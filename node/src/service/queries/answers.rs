@@ -19,6 +19,7 @@ use floe_storage::{LedgerStore, StorageError};
 use crate::service::{
     judging::{BlsBudget, by_newest, check_certificates},
     ledger::Ledger,
+    snapshot::Snapshots,
 };
 
 /// Bytes of blocks that one answer carries, at most; a block always fits.
@@ -28,6 +29,7 @@ const BLOCKS_BYTES: usize = 1 << 20;
 #[derive(Debug)]
 pub(super) struct Answers {
     ledger: Ledger,
+    snapshots: Snapshots,
 }
 
 /// Why there is no answer: the store failed, which stops the node elsewhere too, or the node runs
@@ -44,8 +46,8 @@ pub(super) enum ReadFailure {
 }
 
 impl Answers {
-    pub(super) const fn new(ledger: Ledger) -> Self {
-        Self { ledger }
+    pub(super) const fn new(ledger: Ledger, snapshots: Snapshots) -> Self {
+        Self { ledger, snapshots }
     }
 
     fn state(&self) -> Arc<State> {
@@ -153,6 +155,13 @@ impl Answers {
             }
             LedgerRequest::Block { height } => {
                 LedgerResponse::Block(self.blocks(*height, 1)?.into_iter().next())
+            }
+            LedgerRequest::Snapshot { height } => {
+                let offer = self.snapshots.offer(*height);
+                LedgerResponse::Snapshot(offer.map(|offer| Box::new((*offer).clone())))
+            }
+            LedgerRequest::SnapshotChunk { height, index } => {
+                LedgerResponse::SnapshotChunk(self.snapshots.chunk(*height, *index))
             }
             LedgerRequest::Submit { .. }
             | LedgerRequest::SubmitSystem(_)

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     blob::BlobId,
     index::{Epoch, Height},
-    ledger::{AccountId, IndexRange, Key, SystemOperation, TransactionId},
+    ledger::{AccountId, IndexRange, Key, MAX_SNAPSHOT_CHUNKS, SystemOperation, TransactionId},
     message::MessageError,
 };
 
@@ -77,6 +77,20 @@ pub enum LedgerRequest {
         /// Its height.
         height: Height,
     },
+    /// Asks what snapshot of the state there is.
+    /// Answered by [`LedgerResponse::Snapshot`](super::LedgerResponse::Snapshot).
+    Snapshot {
+        /// After which block; the newest one if none is named.
+        height: Option<Height>,
+    },
+    /// Asks for a part of a snapshot.
+    /// Answered by [`LedgerResponse::SnapshotChunk`](super::LedgerResponse::SnapshotChunk).
+    SnapshotChunk {
+        /// After which block the snapshot is.
+        height: Height,
+        /// The chunk's number in the manifest, below [`MAX_SNAPSHOT_CHUNKS`].
+        index: u16,
+    },
 }
 
 /// A range of the index that strangers may ask for.
@@ -122,6 +136,8 @@ impl LedgerRequest {
             Self::Transaction { .. } => LedgerKind::Transaction,
             Self::Index { .. } => LedgerKind::Index,
             Self::Block { .. } => LedgerKind::Block,
+            Self::Snapshot { .. } => LedgerKind::Snapshot,
+            Self::SnapshotChunk { .. } => LedgerKind::SnapshotChunk,
         }
     }
 
@@ -160,7 +176,12 @@ impl LedgerRequest {
                 (1..=MAX_INDEX_ENTRIES).contains(&usize::from(*limit))
                     && after.as_ref().is_none_or(entry)
             }
-            Self::SubmitSystem(_) | Self::Tip | Self::Blocks { .. } | Self::Block { .. } => true,
+            Self::SnapshotChunk { index, .. } => usize::from(*index) < MAX_SNAPSHOT_CHUNKS,
+            Self::SubmitSystem(_)
+            | Self::Tip
+            | Self::Blocks { .. }
+            | Self::Block { .. }
+            | Self::Snapshot { .. } => true,
         };
         if in_range { Ok(()) } else { Err(MessageError::Field) }
     }

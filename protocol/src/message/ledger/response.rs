@@ -8,7 +8,10 @@ use super::{
     codec::{self, list},
 };
 use crate::{
-    ledger::{MAX_BLOCK_BYTES, StateProof, TransactionId},
+    ledger::{
+        MAX_BLOCK_BYTES, MAX_SNAPSHOT_CHUNK_BYTES, MAX_SNAPSHOT_CHUNKS, SnapshotOffer, StateProof,
+        TransactionId,
+    },
     light::{CertifiedHeader, Inclusion},
     message::MessageError,
     vote::CommitCertificate,
@@ -60,6 +63,10 @@ pub enum LedgerResponse {
     },
     /// The block; none if the node does not have it.
     Block(Option<CertifiedBlock>),
+    /// What a snapshot consists of; none if the node does not have it.
+    Snapshot(Option<Box<SnapshotOffer>>),
+    /// A chunk of a snapshot; none if the node does not have it.
+    SnapshotChunk(Option<Vec<u8>>),
 }
 
 /// The end of an epoch: who decides from the next height on.
@@ -94,6 +101,8 @@ impl LedgerResponse {
             Self::Transaction(_) => LedgerKind::Transaction,
             Self::Index { .. } => LedgerKind::Index,
             Self::Block(_) => LedgerKind::Block,
+            Self::Snapshot(_) => LedgerKind::Snapshot,
+            Self::SnapshotChunk(_) => LedgerKind::SnapshotChunk,
         }
     }
 
@@ -131,6 +140,12 @@ impl LedgerResponse {
                     && entries.iter().all(|entry| entry.len() <= MAX_INDEX_ENTRY_BYTES)
             }
             Self::Block(found) => found.as_ref().is_none_or(block),
+            Self::Snapshot(offer) => offer.as_ref().is_none_or(|offer| {
+                (1..=MAX_SNAPSHOT_CHUNKS).contains(&offer.manifest.chunks.len())
+            }),
+            Self::SnapshotChunk(chunk) => {
+                chunk.as_ref().is_none_or(|chunk| chunk.len() <= MAX_SNAPSHOT_CHUNK_BYTES)
+            }
             Self::SystemSubmitted(_) | Self::Tip(_) | Self::Transaction(_) => true,
         };
         if in_range { Ok(()) } else { Err(MessageError::Field) }

@@ -18,7 +18,11 @@ use floe_protocol::{
 };
 use serde::Serialize;
 
-use super::{LedgerArgs, ms, percentile_ms, solo::Solo};
+use super::{
+    LedgerArgs, ms, percentile_ms,
+    snapshot::{self, SnapshotReport},
+    solo::Solo,
+};
 use crate::{
     cluster::extra_account_key,
     report::{self, Spinner},
@@ -51,6 +55,7 @@ pub(super) struct LargeReport {
     pub(super) prove_p50_ms: f64,
     pub(super) verify_proof_p50_ms: f64,
     pub(super) proof_bytes: usize,
+    pub(super) snapshot: SnapshotReport,
     pub(super) restart_ms: f64,
     pub(super) disk_mib: f64,
     pub(super) boundary_blocks: usize,
@@ -74,6 +79,7 @@ pub(super) fn measure(args: &LedgerArgs, work: &Path) -> anyhow::Result<LargeRep
     let transfers = TRANSFERS.min(accounts / 2);
     let [known, unknown, commit] = transfer(&mut solo, transfers)?;
     let (prove, verify, proof_bytes) = prove(&solo)?;
+    let snapshot = snapshot::measure(&solo, work)?;
     let started = Instant::now();
     let mut solo = solo.reopen()?;
     let restart_ms = ms(started.elapsed());
@@ -95,6 +101,7 @@ pub(super) fn measure(args: &LedgerArgs, work: &Path) -> anyhow::Result<LargeRep
         prove_p50_ms: percentile_ms(&prove, 50),
         verify_proof_p50_ms: percentile_ms(&verify, 50),
         proof_bytes,
+        snapshot,
         restart_ms,
         disk_mib: report::mib(disk),
         boundary_blocks,

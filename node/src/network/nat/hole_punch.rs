@@ -1,0 +1,141 @@
+//! Direct connections through two routers at once, for committee members.
+//!
+//! Two peers that meet over a relay tell each other where they are seen and dial at the same time;
+//! each router takes the other's call for an answer. So one peer has another dial where it says.
+//! Members alone may, and only where a vetted address of theirs could be. Light peers do not listen
+//! and could not be met in this way; connections with them over a relay stay as they are.
+
+use std::{
+    collections::HashSet,
+    task::{Context, Poll},
+};
+
+use libp2p::{
+    Multiaddr, PeerId,
+    core::{Endpoint, transport::PortUse},
+    dcutr,
+    swarm::{
+        ConnectionDenied, ConnectionId, DialFailure, FromSwarm, NetworkBehaviour,
+        NewExternalAddrCandidate, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
+        derive_prelude::Either, dummy,
+    },
+};
+
+use crate::network::{
+    address::{Scope, is_relayed, vetted},
+    limiter::Exceeded,
+};
+
+/// Addresses that are dialled at one attempt.
+const ADDRESSES_MAX: usize = 8;
+
+/// Hole punching with some peers only.
+pub(in crate::network) struct HolePunch {
+    inner: dcutr::Behaviour,
+    with: HashSet<PeerId>,
+    nearest: Scope,
+    /// Its dials under way.
+    dials: HashSet<ConnectionId>,
+}
+
+impl HolePunch {
+    /// Hole punching `with` these, towards addresses of the scope `nearest` at least.
+    pub(super) fn new(local: PeerId, with: HashSet<PeerId>, nearest: Scope) -> Self {
+        Self { inner: dcutr::Behaviour::new(local), with, nearest, dials: HashSet::new() }
+    }
+
+    /// Names anew with whom.
+    pub(in crate::network) fn set_partners(&mut self, with: HashSet<PeerId>) {
+        self.with = with;
+    }
+
+    /// Tells where this peer is seen. The latest few are kept.
+    pub(in crate::network) fn seen_at(&mut self, address: &Multiaddr) {
+        let candidate = NewExternalAddrCandidate { addr: address };
+        self.inner.on_swarm_event(FromSwarm::NewExternalAddrCandidate(candidate));
+    }
+}
+
+impl NetworkBehaviour for HolePunch {
+    type ConnectionHandler = THandler<dcutr::Behaviour>;
+    type ToSwarm = dcutr::Event;
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: PeerId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        if is_relayed(local) && !self.with.contains(&peer) {
+            return Ok(Either::Right(dummy::ConnectionHandler));
+        }
+        self.inner.handle_established_inbound_connection(id, peer, local, remote)
+    }
+
+    fn handle_pending_outbound_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: Option<PeerId>,
+        addresses: &[Multiaddr],
+        role: Endpoint,
+    ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
+        let is_its = |address: &Multiaddr| {
+            let found = peer.and_then(|peer| vetted(&peer, address, self.nearest));
+            found.is_some_and(|address| !is_relayed(&address))
+        };
+        if self.dials.contains(&id)
+            && (addresses.len() > ADDRESSES_MAX || !addresses.iter().all(is_its))
+        {
+            return Err(ConnectionDenied::new(Exceeded::Hearsay));
+        }
+        self.inner.handle_pending_outbound_connection(id, peer, addresses, role)
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        id: ConnectionId,
+        peer: PeerId,
+        remote: &Multiaddr,
+        role: Endpoint,
+        port_use: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        if is_relayed(remote) && !self.with.contains(&peer) {
+            return Ok(Either::Right(dummy::ConnectionHandler));
+        }
+        self.inner.handle_established_outbound_connection(id, peer, remote, role, port_use)
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        match event {
+            FromSwarm::DialFailure(DialFailure { connection_id, .. }) => {
+                self.dials.remove(&connection_id);
+            }
+            FromSwarm::ConnectionEstablished(established) => {
+                self.dials.remove(&established.connection_id);
+            }
+            _ => {}
+        }
+        self.inner.on_swarm_event(event);
+    }
+
+    fn on_connection_handler_event(
+        &mut self,
+        peer: PeerId,
+        id: ConnectionId,
+        event: THandlerOutEvent<Self>,
+    ) {
+        self.inner.on_connection_handler_event(peer, id, event);
+    }
+
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+        let action = self.inner.poll(cx);
+        if let Poll::Ready(ToSwarm::Dial { opts }) = &action {
+            self.dials.insert(opts.connection_id());
+        }
+        action
+    }
+}

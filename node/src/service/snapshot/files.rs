@@ -1,0 +1,175 @@
+//! Snapshots in files: a directory for each, named by its height, with a file for each chunk and
+//! one for the offer.
+//!
+//! A directory gets its name when it is whole. What has another name is a draft that nobody
+//! finished, and goes at the next start. Nothing here has to be durable: a snapshot that a crash
+//! took can be made or fetched again, and chunks are compared with the manifest before they are
+//! sent.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use floe_protocol::{index::Height, ledger::SnapshotOffer};
+
+const OFFER: &str = "offer";
+
+/// The directory of all snapshots.
+#[derive(Clone, Debug)]
+pub(super) struct SnapshotFiles {
+    dir: PathBuf,
+}
+
+/// A snapshot that is not whole yet.
+#[derive(Debug)]
+pub(super) struct Draft {
+    dir: PathBuf,
+}
+
+impl SnapshotFiles {
+    pub(super) fn new(dir: &Path) -> Self {
+        Self { dir: dir.to_owned() }
+    }
+
+    fn of(&self, height: Height) -> PathBuf {
+        self.dir.join(height.get().to_string())
+    }
+
+    /// The offers of all that is whole, oldest first. Removes the rest.
+    pub(super) fn recover(&self) -> io::Result<Vec<SnapshotOffer>> {
+        let mut offers = Vec::new();
+        let entries = match fs::read_dir(&self.dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(offers),
+            Err(error) => return Err(error),
+        };
+        for entry in entries {
+            let path = entry?.path();
+            match read_offer(&path) {
+                Some(offer) if path == self.of(offer.manifest.header.height) => offers.push(offer),
+                _ => fs::remove_dir_all(&path)?,
+            }
+        }
+        offers.sort_by_key(|offer| offer.manifest.header.height);
+        Ok(offers)
+    }
+
+    /// A draft with this name, empty.
+    pub(super) fn begin(&self, name: &str) -> io::Result<Draft> {
+        let dir = self.dir.join(name);
+        remove(&dir)?;
+        fs::create_dir_all(&dir)?;
+        Ok(Draft { dir })
+    }
+
+    /// Removes what an attempt has left.
+    pub(super) fn discard(&self, name: &str) {
+        if let Err(error) = remove(&self.dir.join(name)) {
+            tracing::warn!(%error, "a draft of a snapshot is not removed");
+        }
+    }
+
+    /// Makes a draft a snapshot.
+    pub(super) fn keep(&self, draft: &Draft, offer: &SnapshotOffer) -> io::Result<()> {
+        let bytes = borsh::to_vec(offer)?;
+        fs::write(draft.dir.join(OFFER), bytes)?;
+        let place = self.of(offer.manifest.header.height);
+        remove(&place)?;
+        fs::rename(&draft.dir, place)
+    }
+
+    pub(super) fn chunk(&self, height: Height, index: usize) -> io::Result<Vec<u8>> {
+        fs::read(chunk_in(&self.of(height), index))
+    }
+
+    /// Removes a snapshot that is no longer offered.
+    pub(super) fn remove(&self, height: Height) {
+        if let Err(error) = remove(&self.of(height)) {
+            tracing::warn!(%height, %error, "an old snapshot is not removed");
+        }
+    }
+}
+
+impl Draft {
+    pub(super) fn write(&self, index: usize, chunk: &[u8]) -> io::Result<()> {
+        fs::write(chunk_in(&self.dir, index), chunk)
+    }
+
+    pub(super) fn read(&self, index: usize) -> io::Result<Vec<u8>> {
+        fs::read(chunk_in(&self.dir, index))
+    }
+}
+
+fn chunk_in(dir: &Path, index: usize) -> PathBuf {
+    dir.join(format!("{index:05}"))
+}
+
+fn remove(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn read_offer(dir: &Path) -> Option<SnapshotOffer> {
+    let offer: SnapshotOffer = borsh::from_slice(&fs::read(dir.join(OFFER)).ok()?).ok()?;
+    offer.manifest.check().is_ok().then_some(offer)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use floe_protocol::{
+        ledger::SnapshotWriter,
+        test_support::{Chain, genesis},
+    };
+
+    use super::*;
+
+    /// The snapshot of a small state after so many epochs, of one chunk.
+    pub(in super::super) fn offer(epochs: usize) -> (Vec<u8>, SnapshotOffer) {
+        let mut chain = Chain::new(&genesis(4, 7));
+        (0..epochs).for_each(|_| chain.next_epoch());
+        let (block, certificate) = chain.blocks.last().unwrap().clone();
+        let mut writer = SnapshotWriter::default();
+        for (key, value) in chain.store.values(block.header.height.get()) {
+            assert_eq!(writer.push(&key, value).unwrap(), None, "a small state");
+        }
+        let committee = chain.state.committee().to_bytes();
+        let (chunk, manifest) = writer.finish(block.header, committee).unwrap();
+        (chunk, SnapshotOffer { manifest, certificate })
+    }
+
+    #[test]
+    fn what_is_whole_is_found_again_and_the_rest_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = SnapshotFiles::new(&dir.path().join("snapshots"));
+        assert_eq!(files.recover().unwrap(), []);
+        let mut expected = Vec::new();
+        for epochs in [2, 1] {
+            let (chunk, offer) = offer(epochs);
+            let draft = files.begin("making").unwrap();
+            draft.write(0, b"of an earlier attempt").unwrap();
+            let draft = files.begin("making").unwrap();
+            assert!(draft.read(0).is_err());
+            draft.write(0, &chunk).unwrap();
+            files.keep(&draft, &offer).unwrap();
+            let height = offer.manifest.header.height;
+            assert_eq!(files.chunk(height, 0).unwrap(), chunk);
+            assert!(files.chunk(height, 1).is_err());
+            expected.insert(0, offer);
+        }
+        let unfinished = dir.path().join("snapshots/incoming");
+        fs::create_dir(&unfinished).unwrap();
+        let damaged = dir.path().join("snapshots/77");
+        fs::create_dir(&damaged).unwrap();
+        fs::write(damaged.join(OFFER), b"no offer").unwrap();
+        assert_eq!(files.recover().unwrap(), expected);
+        assert!(!unfinished.exists() && !damaged.exists());
+        drop(files.begin("incoming").unwrap());
+        files.discard("incoming");
+        assert!(!unfinished.exists());
+        files.remove(expected[0].manifest.header.height);
+        assert_eq!(files.recover().unwrap(), expected[1..]);
+    }
+}
