@@ -13,8 +13,9 @@ impl Dice {
         Self(seed)
     }
 
-    /// The next number. SplitMix64: passes for random, and makes gigabytes a second.
+    /// The next number.
     pub(crate) const fn next(&mut self) -> u64 {
+        // SplitMix64: passes for random, and makes gigabytes a second.
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut word = self.0;
         word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

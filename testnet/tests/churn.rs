@@ -26,8 +26,7 @@ fn short(plan: Plan) -> Plan {
 async fn run(plan: Plan) -> Report {
     let report = timeout(DEADLINE, Box::pin(plan.run())).await.expect("it comes to its end");
     let report = report.unwrap();
-    println!("{report}");
-    assert!(report.broken.is_empty(), "seed {}: {:#?}", report.seed, report.broken);
+    assert!(report.broken.is_empty(), "{report}");
     let last = report.last.expect("the stores were opened");
     assert!(last.blobs > 0 && last.pairs == last.pairs_wanted, "{last:?}");
     report

@@ -148,7 +148,12 @@ impl ProcessNode {
         let (connected_sender, connected) = watch::channel(BTreeSet::new());
         let (committee_sender, committee) = watch::channel(None);
         let (metrics_sender, metrics) = watch::channel(String::new());
-        tokio::spawn(follow(reports, (connected_sender, committee_sender, metrics_sender)));
+        let told = Told {
+            connected: connected_sender,
+            committee: committee_sender,
+            metrics: metrics_sender,
+        };
+        tokio::spawn(follow(reports, told));
         Ok(Self { child, stdin, addresses, connected, committee, metrics })
     }
 
@@ -216,14 +221,17 @@ fn check(status: ExitStatus) -> anyhow::Result<()> {
     if status.success() { Ok(()) } else { bail!("its process ended: {status}") }
 }
 
+/// Where what the child reports is published.
+struct Told {
+    connected: watch::Sender<BTreeSet<NodeId>>,
+    committee: watch::Sender<Option<Arc<Committee>>>,
+    metrics: watch::Sender<String>,
+}
+
 /// Publishes what the child reports until it ends.
 async fn follow(
     mut reports: Lines<BufReader<ChildStdout>>,
-    (connected, committee, metrics): (
-        watch::Sender<BTreeSet<NodeId>>,
-        watch::Sender<Option<Arc<Committee>>>,
-        watch::Sender<String>,
-    ),
+    Told { connected, committee, metrics }: Told,
 ) {
     while let Ok(Some(line)) = reports.next_line().await {
         match serde_json::from_str(&line) {

@@ -49,11 +49,8 @@ pub(super) async fn keep(ledger: Ledger, dir: PathBuf) {
 
 /// Whether it was written.
 fn write(ledger: &Ledger, state: &Arc<State>, dir: &Path) -> bool {
-    let block = match ledger.block(state.tip().height) {
-        Ok(Some((block, _))) => block,
-        // The genesis needs no checkpoint; a store that fails ends the node.
-        Ok(None) | Err(_) => return false,
-    };
+    // The genesis needs no checkpoint; a store that fails ends the node.
+    let Ok(Some((block, _))) = ledger.block(state.tip().height) else { return false };
     let checkpoint = Checkpoint::new(*state.chain(), block.header, state.committee());
     let Ok(text) = serde_json::to_vec_pretty(&checkpoint) else { return false };
     if let Err(failure) = write_file(&path(dir), &text, true) {
