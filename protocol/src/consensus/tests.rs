@@ -1,6 +1,7 @@
 //! Replicas among themselves, in virtual time.
 
 mod admission;
+mod handover;
 mod network;
 mod pitfalls;
 mod safety;

@@ -8,13 +8,14 @@ use crate::{
     keys::{BlsKeyPair, ChainId, KeyPair},
     ledger::{
         AccountId, Amount, Block, BlockError, CommitRecord, Entry, Executed, Key, MemoryStore,
-        Operation, OperationError, Outcome, Proposal, Record, SignedTransaction, State,
-        StateReader, SystemOperation, Timestamp, Transaction, TransactionId, VerifiedTransaction,
+        NodeReady, Operation, OperationError, Outcome, Proposal, Record, ShardsReady,
+        SignedTransaction, State, StateReader, SystemOperation, Timestamp, Transaction,
+        TransactionId, VerifiedTransaction,
     },
     vote::{CommitCertificate, CommitSignature, Vote, VoteKind},
 };
 
-/// A ledger with all the keys of its committee.
+/// A ledger with all the keys of its committees.
 #[derive(Debug)]
 pub struct Chain {
     /// Where it stands.
@@ -40,6 +41,11 @@ impl Chain {
         store.write(change);
         let keys = node_keys(genesis.members.len());
         Self { state, store, blocks: Vec::new(), now: Timestamp::from_ms(1_700_000_000_000), keys }
+    }
+
+    /// Lets a node vote and propose once it is a member.
+    pub fn add_keys(&mut self, node: KeyPair, bls: BlsKeyPair) {
+        self.keys.push((node, bls));
     }
 
     /// The network.
@@ -86,10 +92,38 @@ impl Chain {
     }
 
     /// The member whose turn the tests make it, and its keys.
+    ///
+    /// # Panics
+    /// If the keys of no member are known.
     #[must_use]
     pub fn proposer(&self) -> &(KeyPair, BlsKeyPair) {
+        let committee = self.state.committee();
+        let has_weight = |(key, _): &&(KeyPair, BlsKeyPair)| {
+            committee.member(&key.public()).is_some_and(|member| member.weight() > 0)
+        };
+        let members: Vec<_> = self.keys.iter().filter(has_weight).collect();
         let height = self.state.next_height().get();
-        &self.keys[usize::try_from(height).expect("small") % self.keys.len()]
+        members[usize::try_from(height).expect("small") % members.len()]
+    }
+
+    /// The report of the node with `key` that it follows the ledger.
+    #[must_use]
+    pub fn node_ready(&self, key: &KeyPair) -> SystemOperation {
+        let (tip, epoch) = (self.state.tip(), self.state.summary().epoch);
+        let report = NodeReady::new(&self.id(), key, epoch, (tip.height, tip.hash));
+        SystemOperation::NodeReady { report }
+    }
+
+    /// The report of the member with `key` that all its shards are complete.
+    ///
+    /// # Panics
+    /// If it is no member.
+    #[must_use]
+    pub fn shards_ready(&self, key: &KeyPair) -> SystemOperation {
+        let committee = self.state.committee();
+        let shards = committee.member(&key.public()).expect("a member").shards.clone();
+        let report = ShardsReady::new(&self.id(), key, committee.epoch(), shards);
+        SystemOperation::ShardsReady { report }
     }
 
     /// What its proposer says of the next block, in round 0.
@@ -159,13 +193,23 @@ impl Chain {
     /// [`BlockError`]: nothing has changed.
     pub fn apply(&mut self, block: &Block) -> Result<Executed, BlockError> {
         let executed = self.state.execute(&self.store, block, &|_| false)?;
-        let members = u16::try_from(self.keys.len()).expect("small");
+        let members = u16::try_from(self.state.committee().members().len()).expect("small");
         let certificate = self.certify(block, &(0..members).collect::<Vec<_>>());
         self.store.write(executed.change.clone());
         self.state = executed.next.clone();
         self.blocks.push((block.clone(), certificate));
         self.now = self.now.plus_ms(100);
         Ok(executed)
+    }
+
+    /// Makes and applies a block of system operations that the state must take.
+    ///
+    /// # Panics
+    /// If it refuses one.
+    pub fn commit_system(&mut self, system: &[SystemOperation]) -> Executed {
+        let (block, _) = self.propose(system, &[]).expect("a block");
+        assert_eq!(block.body.system, system, "every operation is taken");
+        self.apply(&block).expect("what one proposes, all accept")
     }
 
     /// Makes and applies a block of transactions that the state must take.

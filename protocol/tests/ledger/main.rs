@@ -3,15 +3,19 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it can't go on")]
 
+mod assignment;
 mod blobs;
 mod blocks;
+mod epochs;
 #[path = "../golden/mod.rs"]
 mod golden;
 mod lives;
 mod proofs;
 mod properties;
+mod readiness;
 mod refunds;
 mod repeats;
+mod rewards;
 mod snapshots;
 mod staking;
 mod store_plan;
@@ -25,11 +29,12 @@ use floe_protocol::{
     certificate::{Certificate, ConfirmedFact},
     hash::Hash,
     index::Epoch,
-    keys::{BlsKeyPair, ChainId, KeyPair},
+    keys::{BlsKeyPair, ChainId, KeyPair, NodeId},
     ledger::{
         Account, AccountId, Amount, Blob, Block, BlockError, EndReason, Entry, Event, Executed,
-        Key, NodeSettings, Operation, OperationError, Outcome, Record, Registration,
-        SignedTransaction, StateChange, StateReader as _, SystemOperation, VerifiedTransaction,
+        Key, Node, NodeSettings, Operation, OperationError, Outcome, Record, Registration,
+        SignedTransaction, StakeWorth, StateChange, StateReader as _, SystemOperation,
+        VerifiedTransaction,
     },
     message::IndexQuery,
     registration::RegistrationId,
@@ -191,7 +196,7 @@ fn certificate_of(
     fact: ConfirmedFact,
     positions: &[usize],
 ) -> Certificate {
-    let keys = node_keys(committee.members().len());
+    let keys = node_keys(16);
     let bls = |position: usize| -> &BlsKeyPair {
         let node = committee.members()[position].node;
         &keys.iter().find(|(key, _)| key.public() == node).expect("ours").1
@@ -202,7 +207,8 @@ fn certificate_of(
 }
 
 fn certify(chain: &Chain, registration: RegistrationId, header: &BlobHeader) -> Operation {
-    let certificate = certificate(chain, registration, header, &[0, 1, 2, 3]).to_bytes();
+    let all: Vec<_> = (0..chain.state.committee().members().len()).collect();
+    let certificate = certificate(chain, registration, header, &all).to_bytes();
     Operation::CertifyBlob { registration, certificate }
 }
 
@@ -268,6 +274,68 @@ fn registration(chain: &Chain, id: RegistrationId) -> Option<Registration> {
         Some(Record::Registration(registration)) => Some(*registration),
         _ => None,
     }
+}
+
+fn node(chain: &Chain, id: &NodeId) -> Node {
+    let Some(Record::Node(node)) = chain.record(&Key::Node(*id)) else { unreachable!("a node") };
+    *node
+}
+
+/// What an account's stake with a node is now.
+fn worth(chain: &Chain, account: &KeyPair, node: &NodeId) -> StakeWorth {
+    chain.state.stake_worth(&chain.store, &id(account), node).unwrap().unwrap_or_default()
+}
+
+/// Settings of a node that takes `commission_bps` of its rewards.
+fn settings(commission_bps: u16) -> NodeSettings {
+    NodeSettings {
+        addresses: Vec::new(),
+        commission_bps,
+        storage_price: frost(STORAGE),
+        write_price: frost(WRITE),
+        capacity_units: 1 << 30,
+    }
+}
+
+/// Gives the operator of node `i` something for fees.
+fn fund(chain: &mut Chain, i: usize, amount: u128) {
+    let to = id(&operator_key(i));
+    commit(chain, &account_key(7), vec![Operation::Transfer { to, amount: frost(amount) }]);
+}
+
+/// The nodes `who` report that they follow the ledger.
+fn report_ready(chain: &mut Chain, who: &[usize]) {
+    let keys = node_keys(16);
+    let reports: Vec<_> = who.iter().map(|i| chain.node_ready(&keys[*i].0)).collect();
+    chain.commit_system(&reports);
+}
+
+/// All members report that their shards are complete, those of whom it was known left out.
+fn report_shards(chain: &mut Chain, who: &[usize]) -> Option<Executed> {
+    let keys = node_keys(16);
+    let shards = chain.state.shards(&chain.store).unwrap();
+    let missing = |i: &&usize| {
+        let member = chain.state.committee().member(&keys[**i].0.public());
+        let mut own = member.into_iter().flat_map(|member| &member.shards);
+        own.any(|shard| !shards[shard.as_usize()].ready)
+    };
+    let who: Vec<_> = who.iter().filter(missing).collect();
+    let reports: Vec<_> = who.into_iter().map(|i| chain.shards_ready(&keys[*i].0)).collect();
+    (!reports.is_empty()).then(|| chain.commit_system(&reports))
+}
+
+/// Lets ledger time pass to the next deadline, and makes the block there.
+fn to_deadline(chain: &mut Chain) -> Executed {
+    chain.now = chain.now.max(chain.state.epoch_deadline().expect("ledger time has begun"));
+    chain.commit(&[])
+}
+
+/// Positions in [`node_keys`] of the members with shards, ascending.
+fn members(chain: &Chain) -> Vec<usize> {
+    let keys = node_keys(16);
+    let committee = chain.state.committee();
+    let weight = |i: &usize| committee.member(&keys[*i].0.public()).map_or(0, |m| m.weight());
+    (0..keys.len()).filter(|i| weight(i) > 0).collect()
 }
 
 /// Registrations that a range of the index names.

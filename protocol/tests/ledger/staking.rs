@@ -5,15 +5,15 @@ use floe_protocol::{
     index::{Epoch, Height},
     keys::{BlsKeyPair, BlsPublicKey, BlsSignature, KeyPair, NodeId},
     ledger::{
-        Amount, BlockHash, IndexRange, Key, Node, NodeIdentity, NodeSettings, Operation,
-        OperationError, Record, Stake, StakeWorth, StateReader as _, SystemOperation,
+        Amount, BlockHash, IndexRange, Key, NodeIdentity, NodeSettings, Operation, OperationError,
+        Record, Stake, StateReader as _, SystemOperation,
     },
     test_support::{Chain, account_key, genesis, node_keys, operator_key},
     vote::{Equivocation, EquivocationError, Vote, VoteKind},
 };
 use proptest::prelude::*;
 
-use super::{N, chain, commit, fails, frost, id, propose, system_refused};
+use super::{N, chain, commit, fails, frost, id, node, propose, system_refused, worth};
 
 fn settings() -> NodeSettings {
     NodeSettings {
@@ -29,20 +29,11 @@ fn member(i: usize) -> NodeId {
     node_keys(4)[i].0.public()
 }
 
-fn node(chain: &Chain, id: &NodeId) -> Node {
-    let Some(Record::Node(node)) = chain.record(&Key::Node(*id)) else { unreachable!("a node") };
-    *node
-}
-
 fn stake_of(chain: &Chain, account: &KeyPair, node: &NodeId) -> Stake {
     match chain.record(&Key::Stake(id(account), *node)) {
         Some(Record::Stake(stake)) => stake,
         _ => Stake::default(),
     }
-}
-
-fn worth(chain: &Chain, account: &KeyPair, node: &NodeId) -> StakeWorth {
-    chain.state.stake_worth(&chain.store, &id(account), node).unwrap().unwrap_or_default()
 }
 
 /// Stakes, and lets the epoch come in which it is in the pool; all shares of the account.
@@ -67,8 +58,8 @@ fn report(chain: &Chain, votes: [Vote; 2], key: &KeyPair) -> SystemOperation {
 }
 
 /// Both precommits of node `i` at `height`.
-fn offence(chain: &Chain, i: usize, height: u64) -> SystemOperation {
-    let key = &node_keys(4)[i].0;
+pub(super) fn offence(chain: &Chain, i: usize, height: u64) -> SystemOperation {
+    let key = &node_keys(16)[i].0;
     let vote = |block| Vote { voter: key.public(), ..vote(height, 0, VoteKind::Precommit, block) };
     report(chain, [vote(Some(1)), vote(None)], key)
 }

@@ -117,6 +117,8 @@ pub(crate) struct World {
     pub(crate) random: Random,
     pub(crate) chain: ChainId,
     pub(crate) committee: Arc<Committee>,
+    /// The committee that takes over, and its first height.
+    pub(crate) successor: Option<(Height, Arc<Committee>)>,
     pub(crate) nodes: Vec<Node>,
     pub(crate) weather: Weather,
     pub(crate) now_ms: u64,
@@ -140,6 +142,11 @@ impl World {
 
     pub(crate) fn with(seed: u64, committee: Arc<Committee>) -> Self {
         let n = committee.members().len();
+        Self::of_nodes(seed, committee, n)
+    }
+
+    /// A world of `n` nodes, of which some may not be members.
+    pub(crate) fn of_nodes(seed: u64, committee: Arc<Committee>, n: usize) -> Self {
         let mut keys: Vec<_> = test_support::node_keys(n).into_iter().map(|keys| keys.0).collect();
         keys.sort_by_key(KeyPair::public);
         let nodes = keys.into_iter().map(|key| Node {
@@ -165,6 +172,7 @@ impl World {
             random: Random(seed),
             chain: ChainId::new(Hash::new([7; 32])),
             committee,
+            successor: None,
             nodes: nodes.collect(),
             weather: Weather::FAIR,
             now_ms: 0,
@@ -203,12 +211,17 @@ impl World {
     fn start_height(&mut self, i: usize) {
         let start = Start {
             height: self.next_height(i),
-            committee: Arc::clone(&self.committee),
+            committee: Arc::clone(self.committee_at(self.next_height(i))),
             parent_time: self.parent_time(i),
             journal: self.nodes[i].journal.clone(),
             abstain: self.nodes[i].abstain,
         };
         self.input(i, Input::Start(start));
+    }
+
+    fn committee_at(&self, height: Height) -> &Arc<Committee> {
+        let successor = self.successor.as_ref().filter(|(first, _)| *first <= height);
+        successor.map_or(&self.committee, |(_, committee)| committee)
     }
 
     pub(crate) fn next_height(&self, i: usize) -> Height {
@@ -475,7 +488,7 @@ impl World {
     ) {
         let (seed, height) = (self.seed, block.header.height);
         assert_eq!(height, self.next_height(i), "seed {seed}: node {i} skips a height");
-        certificate.verify(&self.committee, &self.chain).unwrap();
+        certificate.verify(self.committee_at(height), &self.chain).unwrap();
         assert_eq!(certificate.block, block.header.hash(), "seed {seed}");
         let decided = *self.decided.entry(height).or_insert(certificate.block);
         assert_eq!(decided, certificate.block, "seed {seed}: two blocks at height {height}");
@@ -569,8 +582,8 @@ impl World {
     /// The node whose turn it is.
     pub(crate) fn proposer(&self, height: u64, round: u32) -> usize {
         let height = Height::new(height);
-        let node = super::super::proposer(&self.chain, height, round, &self.committee);
-        self.committee.position(&node).unwrap()
+        let node = super::super::proposer(&self.chain, height, round, self.committee_at(height));
+        self.nodes.iter().position(|candidate| candidate.key.public() == node).unwrap()
     }
 
     /// Members that were reported by anybody.
