@@ -248,7 +248,7 @@ fn a_node_behind_a_router_stores_and_serves_its_slivers_through_a_relay() {
         assert!(address.contains("/p2p-circuit"), "{address}");
     });
 
-    let bytes: Vec<u8> = (0..BLOB_BYTES).map(|i| (i * i / 7 % 251) as u8).collect();
+    let bytes: Vec<u8> = (0..BLOB_BYTES).map(|i| u8::try_from(i * i / 7 % 251).unwrap()).collect();
     fs::write(swarm.file("blob"), &bytes).unwrap();
     let blob = store(&swarm, &swarm.file("blob"));
     swarm.floe(&["read", &blob.to_string(), "--output", "copy"]).expect(0);

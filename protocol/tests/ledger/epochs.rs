@@ -79,6 +79,7 @@ fn unstake_to(chain: &mut Chain, i: usize, left: u128) {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn who_is_selected() {
     type Before = fn(&mut Chain);
     let cases: [(&str, Before, &[usize]); 8] = [
