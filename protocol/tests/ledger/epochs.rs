@@ -78,11 +78,12 @@ fn unstake_to(chain: &mut Chain, i: usize, left: u128) {
     commit(chain, &operator_key(i), vec![unstake]);
 }
 
-#[test]
-#[expect(clippy::too_many_lines, reason = "a table")]
-fn who_is_selected() {
-    type Before = fn(&mut Chain);
-    let cases: [(&str, Before, &[usize]); 8] = [
+/// What happens before the selection of an epoch.
+type Before = fn(&mut Chain);
+
+/// What happens, and who is selected then.
+fn selections() -> [(&'static str, Before, &'static [usize]); 8] {
+    [
         (
             "all that are ready",
             |chain| report_ready(chain, &[0, 1, 2, 3, 4, 5]),
@@ -132,8 +133,12 @@ fn who_is_selected() {
             &[0, 1, 2, 3, 4, 5, 6],
         ),
         ("all stay if too few stand", |chain| report_ready(chain, &[0, 1, 2]), &[0, 1, 2, 3, 4, 5]),
-    ];
-    for (what, before, expected) in cases {
+    ]
+}
+
+#[test]
+fn who_is_selected() {
+    for (what, before, expected) in selections() {
         let mut chain = six();
         before(&mut chain);
         let stays = chain.state.committee().in_epoch(Epoch::new(1));

@@ -160,31 +160,33 @@ fn stake_earn_over_three_epochs_unstake_and_withdraw_to_the_frost() {
         assert_eq!(waits, if epoch == 0 { vec![expected] } else { vec![] });
     }
     assert_eq!(burned(&chain), 0);
-    // Who comes first takes its part of what entered at once, who comes last what is left.
+    let claims = [(early, early_shares), (same, same_shares), (late, late_shares), (operator, own)];
+    leave(&mut chain, &target, model, &claims);
+}
+
+/// All stakers of a node leave with the shares that they have by the model, and are paid.
+fn leave(chain: &mut Chain, target: &NodeId, mut model: Pool, stakers: &[(KeyPair, u128)]) {
+    let unstake = |shares| Operation::Unstake { node: *target, shares };
+    assert_eq!(fails(chain, &account_key(5), unstake(1)), OperationError::Shares);
     let mut unbonding = Pool::default();
     let mut claims = Vec::new();
-    for (key, shares) in
-        [(&early, early_shares), (&same, same_shares), (&late, late_shares), (&operator, own)]
-    {
-        assert_eq!(worth(&chain, key, &target).shares, shares);
-        let unstake = |shares| Operation::Unstake { node: target, shares };
-        assert_eq!(fails(&chain, &account_key(5), unstake(1)), OperationError::Shares);
-        if key.public() != operator.public() {
-            assert_eq!(fails(&chain, key, unstake(shares + 1)), OperationError::Shares);
-        }
-        commit(&mut chain, key, vec![unstake(shares)]);
-        let amount = model.take(shares);
+    for (key, shares) in stakers {
+        assert_eq!(worth(chain, key, target).shares, *shares);
+        let more = chain.sign(key, vec![unstake(shares + 1)]);
+        assert_eq!(super::refused(chain, &more), OperationError::Shares);
+        commit(chain, key, vec![unstake(*shares)]);
+        let amount = model.take(*shares);
         claims.push((key, unbonding.put(amount)));
-        assert_eq!(pool(&chain, &target), model);
+        assert_eq!(pool(chain, target), model);
     }
     assert_eq!(model.shares, 0, "all have left");
     assert!(model.stake < 100, "but for what rounding left: {}", model.stake);
     for _ in 0..3 {
-        end(&mut chain);
+        end(chain);
     }
     for (key, shares) in claims {
         let before = chain.balance(&id(key)).frost();
-        commit(&mut chain, key, vec![Operation::Withdraw { node: target }]);
+        commit(chain, key, vec![Operation::Withdraw { node: *target }]);
         let amount = unbonding.take(shares);
         assert_eq!(chain.balance(&id(key)).frost(), before + amount - FEE);
     }

@@ -185,7 +185,6 @@ fn blocks_are_those_of_the_golden_vectors() {
 }
 
 /// Each kind of key with a record of its kind.
-#[expect(clippy::too_many_lines, reason = "a table")]
 fn records() -> Vec<(&'static str, Key, Record)> {
     let (account, node) = (id(&account_key(0)), node_keys(4)[0].0.public());
     let (blob, registration) = (header(1), RegistrationId::new([5; 32]));
@@ -237,12 +236,6 @@ fn records() -> Vec<(&'static str, Key, Record)> {
     let bucket = EpochRecord { bucket: frost(1), units: 2, first_height: Some(height) };
     let block = BlockHash::new(Hash::new([4; 32]));
     let presence = Presence { block, time, epoch, recorded: vec![true, false] };
-    let attendance = Attendance { epoch, heights: 5, recorded: vec![5, 2] };
-    let terms = vec![Terms { commission_bps: 250, paid_shards: 2 }];
-    let shards = vec![
-        ShardRecord { ready: true, last_ready: node },
-        ShardRecord { ready: false, last_ready: node },
-    ];
     let name = Name { blob: Some(blob.id()), version: 2 };
     let committee = genesis(4, N).committee().unwrap().to_bytes();
     vec![
@@ -262,14 +255,24 @@ fn records() -> Vec<(&'static str, Key, Record)> {
         ("committee", Key::Committee(epoch), Record::Committee(committee)),
         ("presence", Key::Presence(height), Record::Presence(presence)),
         ("offence", Key::Offence(node, epoch), Record::Offence(height)),
+    ]
+}
+
+/// The records of epochs and their committees.
+fn epoch_records() -> Vec<(&'static str, Key, Record)> {
+    let (node, epoch) = (node_keys(4)[0].0.public(), Epoch::new(3));
+    let attendance = Attendance { epoch, heights: 5, recorded: vec![5, 2] };
+    let terms = vec![Terms { commission_bps: 250, paid_shards: 2 }];
+    let shards = vec![
+        ShardRecord { ready: true, last_ready: node },
+        ShardRecord { ready: false, last_ready: node },
+    ];
+    let rate = Rate { amount: frost(1), shares: 1_000_000 };
+    vec![
         ("shards", Key::Shards, Record::Shards(shards)),
         ("attendance", Key::Attendance, Record::Attendance(attendance)),
         ("terms", Key::Terms(epoch), Record::Terms(terms)),
-        (
-            "rate",
-            Key::Rate(node, epoch),
-            Record::Rate(Rate { amount: frost(1), shares: 1_000_000 }),
-        ),
+        ("rate", Key::Rate(node, epoch), Record::Rate(rate)),
     ]
 }
 
@@ -279,7 +282,7 @@ fn records_are_those_of_the_golden_vectors() {
         "# Golden vectors of the state: key hashes and records, and the state at genesis. Written\n\
          # by tests/ledger/vectors.rs; changed only on purpose.\n",
     );
-    for (name, key, record) in records() {
+    for (name, key, record) in records().into_iter().chain(epoch_records()) {
         let key_hash = key.hash();
         let entry = Entry { key, record };
         let bytes = entry.to_bytes();

@@ -305,7 +305,7 @@ fn one_outage_counts_once_however_long_its_failures_take() {
 
 #[test]
 fn refusals_that_repetition_cannot_mend_end_a_member_at_once() {
-    for refusal in [Refusal::TooLarge, Refusal::StorageFull, Refusal::WrongShard] {
+    for refusal in [Refusal::TooLarge, Refusal::StorageFull] {
         let mut world = World::new(7, 64, UploadConfig::default());
         world.input(UploadInput::Tick);
         let failure = MemberFailure::Refused(refusal);
