@@ -79,6 +79,7 @@ fn unstake_to(chain: &mut Chain, i: usize, left: u128) {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn who_is_selected() {
     type Before = fn(&mut Chain);
     let cases: [(&str, Before, &[usize]); 8] = [
@@ -100,9 +101,9 @@ fn who_is_selected() {
             "but who has just enough",
             |chain| {
                 unstake_to(chain, 2, 100_000_000_000);
-                report_ready(chain, &[0, 1, 2, 3, 4, 5]);
+                report_ready(chain, &[0, 1, 2, 3]);
             },
-            &[0, 1, 2, 3, 4, 5],
+            &[0, 1, 2, 3],
         ),
         (
             "nobody in jail",
@@ -116,7 +117,7 @@ fn who_is_selected() {
         (
             "a newcomer with more stake than a seat costs",
             |chain| {
-                join(chain, 6, Amount::from_wal(150));
+                join(chain, 6, Amount::from_wal(600));
                 report_ready(chain, &[0, 1, 3, 4, 6]);
             },
             &[0, 1, 3, 4, 6],
@@ -144,7 +145,7 @@ fn who_is_selected() {
         to_deadline(&mut chain);
         assert_eq!(epoch(&chain), 1, "{what}");
         assert_eq!(**chain.state.committee(), committee, "{what}");
-        assert_eq!(formed, committee != stays || expected.len() == 6, "{what}");
+        assert!(formed || committee == stays, "{what}");
         assert_eq!(members(&chain), expected, "{what}");
         for (shard, record) in (0..N).zip(shards(&chain)) {
             let moved = holder_in(&stays, shard) != holder(&chain, shard);
@@ -250,12 +251,12 @@ fn stake_made_after_the_selection_counts_in_the_next() {
     let incoming = node(&chain, &key(6)).incoming;
     assert_eq!(incoming.iter().map(|i| i.epoch.get()).collect::<Vec<_>>(), [1, 2]);
     to_deadline(&mut chain);
-    report_ready(&mut chain, &[0, 1, 2, 3, 4, 6]);
+    report_ready(&mut chain, &[0, 1, 2, 6]);
     // Only half of it is in the pool, but all of it is when the epoch begins.
     assert_eq!(node(&chain, &key(6)).pool.stake, Amount::from_wal(60));
     to_deadline(&mut chain);
     to_deadline(&mut chain);
-    assert_eq!((epoch(&chain), members(&chain)), (2, vec![0, 1, 2, 3, 4, 6]));
+    assert_eq!((epoch(&chain), members(&chain)), (2, vec![0, 1, 2, 6]));
 }
 
 /// A chain in epoch 1 that lacks the two members who held three shards before; the others have
@@ -410,7 +411,7 @@ fn a_member_that_left_comes_back_and_everybody_loads_the_same_state() {
 #[test]
 fn a_selected_committee_is_not_yet_the_one_that_is_punished_or_asked() {
     let mut chain = six();
-    join(&mut chain, 6, Amount::from_wal(5_000));
+    join(&mut chain, 6, Amount::from_wal(900));
     report_ready(&mut chain, &[0, 1, 2, 3, 4, 6]);
     to_deadline(&mut chain);
     assert!(next(&chain).unwrap().member(&key(6)).is_some());
@@ -431,7 +432,7 @@ fn a_selected_committee_is_not_yet_the_one_that_is_punished_or_asked() {
 
 #[test]
 fn a_slashed_node_below_the_least_stake_is_not_selected() {
-    let mut rules = genesis(6, N);
+    let mut rules = genesis(6, 64);
     rules.members[3].stake_wal = 104;
     let mut chain = Chain::new(&rules);
     chain.commit(&[]);

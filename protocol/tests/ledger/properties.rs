@@ -39,14 +39,22 @@ struct Round {
     /// Whether ledger time first passes to the next deadline.
     deadline: bool,
     offender: Option<usize>,
+    /// Which nodes report that they follow the ledger, and which that their shards are ready.
+    reports: (u8, u8),
 }
+
+/// Nodes here: four of them can hold all shards, so committees change.
+const NODES: usize = 6;
 
 fn rounds() -> impl Strategy<Value = Vec<Round>> {
     let step = (0..14_u8, 0..4_u8, 0..8_usize, 1..12_u32)
         .prop_map(|(kind, who, which, size)| Step { kind, who, which, size });
     let offender = proptest::option::weighted(0.1, 0..4_usize);
-    let round = (vec(step, 0..6), proptest::bool::weighted(0.3), offender)
-        .prop_map(|(steps, deadline, offender)| Round { steps, deadline, offender });
+    let few = || prop_oneof![2 => Just(0_u8), 2 => Just(0x3f), 1 => any::<u8>()];
+    let round =
+        (vec(step, 0..6), proptest::bool::weighted(0.3), offender, (few(), few())).prop_map(
+            |(steps, deadline, offender, reports)| Round { steps, deadline, offender, reports },
+        );
     vec(round, 1..30)
 }
 
@@ -60,7 +68,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let mut genesis = genesis(4, N);
+        let mut genesis = genesis(NODES, N);
         genesis.ledger.capacity_units = 60;
         let (_, change) = State::genesis(&genesis).unwrap();
         let mut world = Self {
@@ -90,7 +98,7 @@ impl World {
         let known = self.registrations.len().max(1);
         let known = self.registrations.get((known - 1).saturating_sub(which) % known);
         let (registration, blob) = known.copied().unwrap_or((RegistrationId::new([0; 32]), 0));
-        let target = node_keys(4)[which % 4].0.public();
+        let target = node_keys(NODES)[which % NODES].0.public();
         let stake = self.stake(who, &target);
         match kind {
             0 => super::transfer((who + 1) % 5, u128::from(size) * 1_000_000_007),
@@ -152,13 +160,26 @@ impl World {
         SystemOperation::ReportEquivocation { equivocation: Equivocation { first, second } }
     }
 
+    /// What nodes say of themselves, true or not: the state takes what it may.
+    fn reports(&self, (nodes, shards): (u8, u8)) -> Vec<SystemOperation> {
+        let keys = node_keys(NODES);
+        let chosen = |mask: u8| keys.iter().enumerate().filter(move |(i, _)| mask >> i & 1 == 1);
+        let member = |key: &floe_protocol::keys::KeyPair| {
+            self.chain.state.committee().member(&key.public()).is_some()
+        };
+        let ready = chosen(nodes).map(|(_, (key, _))| self.chain.node_ready(key));
+        let complete = chosen(shards).filter(|(_, (key, _))| member(key));
+        ready.chain(complete.map(|(_, (key, _))| self.chain.shards_ready(key))).collect()
+    }
+
     fn play(&mut self, round: &Round) -> Executed {
         let before: BTreeMap<_, _> = self.living().into_iter().collect();
         if round.deadline {
             let deadline = self.chain.state.epoch_deadline().unwrap_or(self.chain.now);
             self.chain.now = self.chain.now.max(deadline);
         }
-        let system: Vec<_> = round.offender.map(|i| self.offence(i)).into_iter().collect();
+        let mut system: Vec<_> = round.offender.map(|i| self.offence(i)).into_iter().collect();
+        system.extend(self.reports(round.reports));
         let transactions = self.transactions(&round.steps);
         let (block, proposed, _) = propose(&self.chain, &system, &transactions);
         let executed = self.chain.apply(&block).expect("what one proposes, all accept");
@@ -214,7 +235,7 @@ impl World {
         records.filter_map(|(id, _)| Some((*id, registration(&self.chain, *id)?))).collect()
     }
 
-    /// The index, without the history, is what the records say.
+    /// The index, without the history and past candidates, is what the records say.
     fn check_index(&self) {
         let mut expected = BTreeSet::new();
         let registrations = self.living();
@@ -229,10 +250,16 @@ impl World {
                 expected.insert(IndexEntry::Certified(record.blob, place, id).to_bytes());
             }
         }
-        for (i, (node, _)) in node_keys(4).iter().enumerate() {
+        for (i, (node, _)) in node_keys(NODES).iter().enumerate() {
             let operator = id(&floe_protocol::test_support::operator_key(i));
             expected.insert(IndexEntry::Registered(node.public()).to_bytes());
             expected.insert(IndexEntry::Staked(operator, node.public()).to_bytes());
+            let record = super::node(&self.chain, &node.public());
+            let epoch = self.chain.state.summary().epoch;
+            if record.ready == Some(epoch) {
+                let entry = IndexEntry::Ready(epoch, record.ready_stake, node.public());
+                expected.insert(entry.to_bytes());
+            }
         }
         for (who, node) in &self.stakes {
             let account = id(&account_key(*who));
@@ -240,7 +267,11 @@ impl World {
                 expected.insert(IndexEntry::Staked(account, *node).to_bytes());
             }
         }
-        assert_eq!(index(&self.chain.store), expected);
+        let past =
+            floe_protocol::ledger::IndexRange::ready_before(self.chain.state.summary().epoch);
+        let mut found = index(&self.chain.store);
+        found.retain(|entry| *entry < past.start || *entry >= past.end);
+        assert_eq!(found, expected);
     }
 
     /// A snapshot gives the same state and index to who has nothing else, and the same blocks
@@ -384,6 +415,8 @@ proptest! {
         world.check_snapshot(rounds.len());
         // At last everything ends, and all that was paid in advance has been earned or paid back.
         for _ in 0..40 {
+            // Whoever holds shards completes them, or the epoch would not end.
+            super::report_shards(&mut world.chain, &[0, 1, 2, 3, 4, 5]);
             world.chain.next_epoch();
         }
         world.chain.commit(&[]);
@@ -401,7 +434,7 @@ proptest! {
         for round in &rounds {
             changes.push(world.play(round).change);
         }
-        let mut rules = genesis(4, N);
+        let mut rules = genesis(NODES, N);
         rules.ledger.capacity_units = 60;
         let (start, change) = State::genesis(&rules).unwrap();
         let mut store = MemoryStore::default();

@@ -363,10 +363,8 @@ fn only_two_contradicting_votes_of_a_recent_member_are_punished() {
         chain.next_epoch();
     }
     let operation = report(&chain, good, key);
-    assert_eq!(
-        propose(&chain, std::slice::from_ref(&operation), &[]).0.body.system,
-        [operation.clone()]
-    );
+    let reported = propose(&chain, std::slice::from_ref(&operation), &[]).0.body.system;
+    assert_eq!(reported, std::slice::from_ref(&operation));
     chain.next_epoch();
     assert_eq!(system_refused(&chain, operation), error, "too old");
 }

@@ -185,6 +185,7 @@ fn blocks_are_those_of_the_golden_vectors() {
 }
 
 /// Each kind of key with a record of its kind.
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn records() -> Vec<(&'static str, Key, Record)> {
     let (account, node) = (id(&account_key(0)), node_keys(4)[0].0.public());
     let (blob, registration) = (header(1), RegistrationId::new([5; 32]));
