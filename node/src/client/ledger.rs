@@ -151,6 +151,9 @@ impl LedgerClient {
     pub(super) async fn tell_committees(self) {
         let mut view = self.asker.keeper().watch();
         let mut running = view.borrow_and_update().committee.clone();
+        // With a checkpoint the client begins with a later committee than that of the genesis.
+        let first = running.members().iter().map(|member| member.node).collect();
+        self.asker.network().set_committee(first).await;
         loop {
             let epoch = running.epoch();
             let changed = view.wait_for(|view| view.committee.epoch() != epoch).await;

@@ -65,7 +65,7 @@ pub(in crate::cli) struct JoinArgs {
     /// The genesis of the network, instead of --network; needs --peer
     #[arg(long, value_name = "FILE")]
     genesis: Option<PathBuf>,
-    /// What the node's pool is to hold: what is missing is staked
+    /// What the node's pool is to hold: what is missing is staked, once
     #[arg(long, value_name = "WAL")]
     stake: Option<Amount>,
     /// The operator's part of rewards, in hundredths of a per cent
@@ -197,6 +197,10 @@ impl Joining<'_> {
         facts.pairs = node.usage().pairs;
         facts.missing_pairs = node.repair().borrow().missing_pairs;
 
+        if step::has_staked(&facts, &self.volunteer.wanted) {
+            // Who takes it out later, to leave, does not want it back.
+            self.volunteer.wanted.stake = None;
+        }
         let step = step::next(&facts, &self.volunteer.wanted);
         self.line.show(self.session, &step.waiting);
         let under_way = |sent: Sent| sent.nonce >= nonce && state.tip().time <= sent.expires;

@@ -119,6 +119,12 @@ pub(super) fn next(facts: &Facts, wanted: &Wanted) -> Step {
     Step { action: Some(action), waiting }
 }
 
+/// Whether the node has the stake that was wished for.
+pub(super) fn has_staked(facts: &Facts, wanted: &Wanted) -> bool {
+    let has = facts.node.as_ref().map(|node| with_incoming(facts, node));
+    wanted.stake.is_some_and(|stake| has.is_some_and(|has| has >= stake))
+}
+
 /// What is missing on the ledger, and what the wallet needs for all of it.
 fn to_do(facts: &Facts, wanted: &Wanted) -> (Option<Action>, Option<Amount>) {
     let pool = facts.node.as_ref().map_or(Amount::ZERO, |node| with_incoming(facts, node));

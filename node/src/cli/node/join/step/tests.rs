@@ -94,8 +94,11 @@ fn only_what_is_missing_is_asked_for() {
     check(&facts, None, "registered, waiting for the selection in 20 s");
     facts.node = Some(node(Amount::from_wal(500)));
     check(&facts, None, "registered, waiting for the selection in 20 s");
+    assert!(has_staked(&facts, &wanted()));
     let alone = Wanted { stake: None, ..wanted() };
+    assert!(!has_staked(&facts, &alone), "nothing was wished for");
     facts.node = Some(node(Amount::from_wal(60)));
+    assert!(!has_staked(&facts, &wanted()));
     let step = next(&facts, &alone);
     assert_eq!(step.action, None);
     let text =
