@@ -223,7 +223,7 @@ pub(super) fn named_peer(address: &Multiaddr) -> Option<PeerId> {
 
 #[cfg(test)]
 mod tests {
-    use floe_protocol::keys::KeyPair;
+    use floe_protocol::{keys::KeyPair, ledger::MAX_NODE_ADDRESS_BYTES};
 
     use super::*;
 
@@ -289,6 +289,16 @@ mod tests {
         assert_eq!(relay_of(&direct), None);
         assert_eq!(origin(None, &good.parse().unwrap()), Some(RELAYED));
         assert_eq!(origin(Some(&direct), &direct), ip_of(&direct));
+    }
+
+    #[test]
+    fn the_longest_circuit_can_be_published() {
+        let [peer, relay] =
+            [1, 2].map(|seed| peer_id(&KeyPair::from_seed([seed; 32]).public()).unwrap());
+        let ip = "2001:1db8:1234:5678:9abc:def1:2345:6789";
+        let text = format!("/ip6/{ip}/udp/65535/quic-v1/p2p/{relay}/p2p-circuit/p2p/{peer}");
+        assert!(text.len() <= MAX_NODE_ADDRESS_BYTES, "{}", text.len());
+        assert!(vetted(&peer, &text.parse().unwrap(), Scope::Global).is_some());
     }
 
     #[test]

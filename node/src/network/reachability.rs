@@ -3,9 +3,10 @@
 //! Pure: the event loop asks members to dial this peer and passes on what they report. A single
 //! report decides nothing, so one member that lies changes nothing. Taken for reachable by mistake,
 //! a peer would give up its relays; taken for unreachable, it only reserves some that it does not
-//! need. Bounded by the number of members that are asked and by [`ADDRESSES_MAX`].
+//! need. Of each address no more reports are kept than are needed, and of addresses the
+//! [`ADDRESSES_MAX`] that were reported last.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use libp2p::{Multiaddr, PeerId};
 
@@ -39,19 +40,15 @@ pub(super) enum Change {
 pub(super) struct Reachability {
     fixed: Option<Verdict>,
     verdict: Verdict,
-    reached: BTreeMap<Multiaddr, BTreeSet<PeerId>>,
+    /// The address that was reported last is the last.
+    reached: Vec<(Multiaddr, BTreeSet<PeerId>)>,
     not_reached: BTreeSet<PeerId>,
 }
 
 impl Reachability {
     /// Reports decide, unless the verdict is `fixed`.
     pub(super) const fn new(fixed: Option<Verdict>) -> Self {
-        Self {
-            fixed,
-            verdict: Verdict::Unknown,
-            reached: BTreeMap::new(),
-            not_reached: BTreeSet::new(),
-        }
+        Self { fixed, verdict: Verdict::Unknown, reached: Vec::new(), not_reached: BTreeSet::new() }
     }
 
     pub(super) fn verdict(&self) -> Verdict {
@@ -64,32 +61,44 @@ impl Reachability {
     }
 
     /// A member has reached this peer at one of its addresses.
-    pub(super) fn reached(&mut self, by: PeerId, address: Multiaddr) -> Option<Change> {
+    pub(super) fn reached(&mut self, by: PeerId, address: Multiaddr) -> Vec<Change> {
         self.not_reached.remove(&by);
-        if self.reached.len() >= ADDRESSES_MAX && !self.reached.contains_key(&address) {
-            return None;
+        let known = self.reached.iter().position(|(known, _)| *known == address);
+        let mut members = known.map(|at| self.reached.remove(at).1).unwrap_or_default();
+        let believed = members.len() >= AGREEING;
+        if !believed {
+            members.insert(by);
         }
-        let members = self.reached.entry(address.clone()).or_default();
-        let is_news = members.insert(by) && members.len() == AGREEING;
+        let mut changes = Vec::new();
         if members.len() >= AGREEING {
             self.verdict = Verdict::Public;
             self.not_reached.clear();
+            if !believed {
+                changes.push(Change::Confirmed(address.clone()));
+            }
         }
-        is_news.then_some(Change::Confirmed(address))
+        if self.reached.len() >= ADDRESSES_MAX {
+            let (oldest, _) = self.reached.remove(0);
+            changes.push(Change::Lost(vec![oldest]));
+        }
+        self.reached.push((address, members));
+        changes
     }
 
     /// A member has tried all addresses of this peer in vain.
-    pub(super) fn not_reached(&mut self, by: PeerId) -> Option<Change> {
-        self.not_reached.insert(by);
-        for members in self.reached.values_mut() {
+    pub(super) fn not_reached(&mut self, by: PeerId) -> Vec<Change> {
+        if self.not_reached.len() < AGREEING {
+            self.not_reached.insert(by);
+        }
+        for (_, members) in &mut self.reached {
             members.remove(&by);
         }
         if self.not_reached.len() < AGREEING {
-            return None;
+            return Vec::new();
         }
         self.verdict = Verdict::Private;
-        let lost: Vec<_> = std::mem::take(&mut self.reached).into_keys().collect();
-        (!lost.is_empty()).then_some(Change::Lost(lost))
+        let lost: Vec<_> = self.reached.drain(..).map(|(address, _)| address).collect();
+        if lost.is_empty() { Vec::new() } else { vec![Change::Lost(lost)] }
     }
 }
 
@@ -105,29 +114,47 @@ mod tests {
     fn one_member_decides_nothing_and_two_overrule_what_was_believed() {
         let [a, b, c] = [(); 3].map(|()| PeerId::random());
         let mut reach = Reachability::new(None);
-        assert_eq!(reach.not_reached(a), None);
-        assert_eq!(reach.not_reached(a), None);
+        assert_eq!(reach.not_reached(a), []);
+        assert_eq!(reach.not_reached(a), []);
         assert_eq!(reach.verdict(), Verdict::Unknown);
-        assert_eq!(reach.reached(b, address(1)), None);
-        assert_eq!(reach.reached(b, address(1)), None);
+        assert_eq!(reach.reached(b, address(1)), []);
+        assert_eq!(reach.reached(b, address(1)), []);
         assert_eq!(reach.verdict(), Verdict::Unknown);
-        assert_eq!(reach.reached(c, address(1)), Some(Change::Confirmed(address(1))));
+        assert_eq!(reach.reached(c, address(1)), [Change::Confirmed(address(1))]);
+        assert_eq!(reach.reached(a, address(1)), []);
         assert_eq!(reach.verdict(), Verdict::Public);
-        assert_eq!(reach.not_reached(a), None);
+        assert_eq!(reach.not_reached(a), []);
         assert_eq!(reach.verdict(), Verdict::Public);
-        assert_eq!(reach.not_reached(b), Some(Change::Lost(vec![address(1)])));
+        assert_eq!(reach.not_reached(b), [Change::Lost(vec![address(1)])]);
         assert_eq!(reach.verdict(), Verdict::Private);
     }
 
     #[test]
-    fn reports_of_many_addresses_are_bounded_and_a_fixed_verdict_stays() {
-        let mut reach = Reachability::new(Some(Verdict::Private));
+    fn a_node_that_moves_is_believed_anew_and_its_oldest_address_is_dropped() {
+        let [a, b] = [(); 2].map(|()| PeerId::random());
+        let mut reach = Reachability::new(None);
         for port in 1..100 {
-            for by in [PeerId::random(), PeerId::random()] {
-                reach.reached(by, address(port));
-            }
+            let first = reach.reached(a, address(port));
+            let second = reach.reached(b, address(port));
+            assert_eq!(second, [Change::Confirmed(address(port))]);
+            let dropped = port.checked_sub(ADDRESSES_MAX).filter(|dropped| *dropped > 0);
+            let dropped = dropped.map(|port| Change::Lost(vec![address(port)]));
+            assert_eq!(first, dropped.into_iter().collect::<Vec<_>>());
         }
         assert_eq!(reach.reached.len(), ADDRESSES_MAX);
+    }
+
+    #[test]
+    fn a_fixed_verdict_stays_and_many_reports_take_no_room() {
+        let mut reach = Reachability::new(Some(Verdict::Private));
+        for _ in 0..100 {
+            reach.reached(PeerId::random(), address(1));
+        }
+        assert_eq!(reach.reached[0].1.len(), AGREEING);
         assert_eq!(reach.verdict(), Verdict::Private);
+        for _ in 0..100 {
+            reach.not_reached(PeerId::random());
+        }
+        assert_eq!(reach.not_reached.len(), AGREEING);
     }
 }

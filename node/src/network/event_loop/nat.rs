@@ -168,6 +168,7 @@ impl EventLoop {
             }
             if !self.nat.is_named(left) {
                 self.nat.offers.remove(left);
+                self.nat.pauses.remove(left);
             }
         }
     }
@@ -239,13 +240,13 @@ impl EventLoop {
 
     fn on_probed(&mut self, event: autonat::Event) {
         let autonat::Event::OutboundProbe(event) = event else { return };
-        let change = match event {
+        let changes = match event {
             autonat::OutboundProbeEvent::Response { peer, address, .. } => {
                 let local = *self.swarm.local_peer_id();
                 let own = vetted(&local, &address, self.nearest_own());
                 // Where it is not listening nobody can have reached it.
                 let own = own.filter(|own| self.own_addresses_at(own).contains(own));
-                own.and_then(|own| self.nat.reachability.reached(peer, own))
+                own.map(|own| self.nat.reachability.reached(peer, own)).unwrap_or_default()
             }
             autonat::OutboundProbeEvent::Error {
                 peer: Some(peer),
@@ -253,25 +254,26 @@ impl EventLoop {
                 ..
             } => {
                 let before = self.nat.reachability.verdict();
-                let change = self.nat.reachability.not_reached(peer);
+                let changes = self.nat.reachability.not_reached(peer);
                 if before != self.nat.reachability.verdict() {
                     tracing::info!("others cannot open connections to this node: it needs relays");
                 }
-                change
+                changes
             }
-            _ => None,
+            _ => Vec::new(),
         };
-        match change {
-            Some(Change::Confirmed(address)) => {
-                tracing::info!(%address, "others reach this node");
-                self.swarm.add_external_address(address);
-            }
-            Some(Change::Lost(addresses)) => {
-                for address in &addresses {
-                    self.swarm.remove_external_address(address);
+        for change in changes {
+            match change {
+                Change::Confirmed(address) => {
+                    tracing::info!(%address, "others reach this node");
+                    self.swarm.add_external_address(address);
+                }
+                Change::Lost(addresses) => {
+                    for address in &addresses {
+                        self.swarm.remove_external_address(address);
+                    }
                 }
             }
-            None => {}
         }
         self.set_relay_status();
         self.keep_relays(Instant::now());

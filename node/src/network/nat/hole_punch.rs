@@ -139,3 +139,40 @@ impl NetworkBehaviour for HolePunch {
         action
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use floe_protocol::keys::KeyPair;
+
+    use super::*;
+    use crate::network::address::peer_id;
+
+    #[test]
+    fn members_are_dialled_where_they_could_be_and_others_dials_are_none_of_its_business() {
+        let [local, member, other] =
+            [1, 2, 3].map(|seed| peer_id(&KeyPair::from_seed([seed; 32]).public()).unwrap());
+        let mut punch = HolePunch::new(local, HashSet::from([member]), Scope::Global);
+        let (own, foreign) = (ConnectionId::new_unchecked(1), ConnectionId::new_unchecked(2));
+        punch.dials.insert(own);
+        let mut dials = |id, addresses: &[String]| {
+            let addresses: Vec<Multiaddr> =
+                addresses.iter().map(|address| address.parse().unwrap()).collect();
+            let role = Endpoint::Listener;
+            punch.handle_pending_outbound_connection(id, Some(member), &addresses, role).is_ok()
+        };
+        let good = format!("/ip4/8.8.8.8/tcp/1/p2p/{member}");
+        assert!(dials(own, std::slice::from_ref(&good)));
+        let bad = [
+            "/ip4/192.168.0.1/tcp/22".to_owned(),
+            "/ip4/127.0.0.1/tcp/22".to_owned(),
+            format!("/ip4/8.8.8.8/tcp/1/p2p/{other}"),
+            format!("/ip4/8.8.8.8/tcp/1/p2p/{other}/p2p-circuit/p2p/{member}"),
+            "/ip4/8.8.8.8/udp/53".to_owned(),
+        ];
+        for bad in bad {
+            assert!(!dials(own, &[good.clone(), bad.clone()]), "{bad}");
+            assert!(dials(foreign, &[bad]));
+        }
+        assert!(!dials(own, &vec![good; ADDRESSES_MAX + 1]));
+    }
+}
