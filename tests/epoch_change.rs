@@ -1,7 +1,6 @@
 //! From one committee to the next on the real network: clients notice nothing but new addresses.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
-#![expect(clippy::print_stdout, reason = "shown of a test that fails: how far it came")]
 
 use std::{
     sync::{
@@ -165,8 +164,7 @@ impl Load {
         while let Some(ended) = self.tasks.join_next().await {
             ended.unwrap();
         }
-        let blobs = self.blobs.borrow().clone();
-        blobs
+        self.blobs.borrow().clone()
     }
 }
 
