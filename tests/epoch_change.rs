@@ -235,3 +235,51 @@ async fn a_ledger_whose_power_is_gone_says_so_and_reads_go_on() {
     client.shutdown().await;
     cluster.shutdown().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_long_after_the_genesis_needs_none_of_its_members() {
+    let mut cluster = swarm(4, 6_000).await;
+    let client = cluster.client().await.unwrap();
+    let blob = store(&client, cluster.wallet(), 1).await;
+    // With twice the stake of the founders each of them gets a shard.
+    for _ in 0..4 {
+        cluster.join(Amount::from_wal(2_000)).await.unwrap();
+    }
+    for node in 4..8 {
+        let epoch = joins(&client, cluster.node_id(node)).await;
+        println!("node {node} serves from epoch {epoch}");
+    }
+    for founder in 0..4 {
+        cluster.leave(founder).await.unwrap();
+    }
+    let founders: Vec<_> = (0..4).map(|node| cluster.node_id(node)).collect();
+    let gone = wait_for_epoch(&client, |running| {
+        let serves = |founder: &NodeId| {
+            running.committee.member(founder).is_some()
+                || running.shards.iter().any(|shard| shard.last_ready == *founder)
+        };
+        running.shards.iter().all(|shard| shard.ready) && !founders.iter().any(serves)
+    });
+    let gone = timeout(DEADLINE, gone).await.expect("the founders are replaced").unwrap();
+    println!("epoch {} is without founders", gone.summary.epoch);
+    for founder in 0..4 {
+        cluster.stop(founder).await.unwrap();
+    }
+    // The one that was there all the time goes on, one that comes now finds everything.
+    read(&client, blob, 1).await;
+    let late = client_of(&cluster, 7).await;
+    read(&late, blob, 1).await;
+    let second = store(&late, cluster.wallet(), 2).await;
+    read(&late, second, 2).await;
+    // The other one sees it as soon as it has heard of that block.
+    let height = late.ledger().known_header().unwrap().header().height;
+    timeout(DEADLINE, client.ledger().reached(height)).await.expect("in time").unwrap();
+    read(&client, second, 2).await;
+    // So does a node: it follows to the newest block, and serves in time.
+    let newcomer = cluster.join(Amount::from_wal(2_000)).await.unwrap();
+    let epoch = joins(&late, cluster.node_id(newcomer)).await;
+    println!("a node that knows no founder serves from epoch {epoch}");
+    late.shutdown().await;
+    client.shutdown().await;
+    cluster.shutdown().await.unwrap();
+}
