@@ -27,7 +27,8 @@ use crate::{
 
 const STATUS_HELP: &str = "\
 Shards, stake and jail are proven by the ledger. What is stored, and how far repair has come, is what
-the node says of itself; without an answer from it the rest is shown, and the exit code is 5.
+the node says of itself; without an answer from it the rest is shown, and the exit code is 5. A node
+that is in no committee may not be found.
 
 Examples:
   floe node status --dir ~/floe
