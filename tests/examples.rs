@@ -2,10 +2,14 @@
 
 #![expect(dead_code, unreachable_pub, reason = "examples have a main of their own")]
 
+#[path = "../examples/join_swarm.rs"]
+mod join_swarm;
 #[path = "../examples/light_client.rs"]
 mod light_client;
 #[path = "../examples/recover_sliver.rs"]
 mod recover_sliver;
+#[path = "../examples/repair_node.rs"]
+mod repair_node;
 #[path = "../examples/run_node.rs"]
 mod run_node;
 #[path = "../examples/store_and_read.rs"]
@@ -16,6 +20,11 @@ mod transfer;
 mod verify_certificate;
 
 #[tokio::test(flavor = "multi_thread")]
+async fn join_swarm() {
+    join_swarm::run().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn light_client() {
     light_client::run().await.unwrap();
 }
@@ -23,6 +32,11 @@ async fn light_client() {
 #[test]
 fn recover_sliver() {
     recover_sliver::run().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn repair_node() {
+    repair_node::run().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

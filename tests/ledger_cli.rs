@@ -219,14 +219,16 @@ async fn stake_goes_in_and_comes_out_by_shares() {
     let before = frost(&stake_of(&home)["worth_frost"]);
     home.rich(["stake", &"0".repeat(64), "5"]).expect_error(3, "not_found", false);
     home.rich(["stake", &node, "50", "WAL"]).expect(0);
-    let staked = frost(&stake_of(&home)["worth_frost"]);
-    // Shares round down.
-    assert!((before + 50 * FROST - 2..=before + 50 * FROST).contains(&staked), "{before} {staked}");
+    // It enters the pool with the next epoch.
+    let staked = stake_of(&home);
+    assert_eq!(frost(&staked["worth_frost"]), before, "{staked}");
+    assert_eq!(frost(&staked["incoming"][0]["worth_frost"]), 50 * FROST, "{staked}");
+    assert_eq!(staked["incoming"][0]["from_epoch"], 1, "{staked}");
     home.rich(["unstake", &node, "99999999"]).expect_error(6, "stake", false);
     let out = home.rich(["unstake", &node, "20"]).expect(0).json();
     assert!((20 * FROST..=20 * FROST + 2).contains(&frost(&out["worth_frost"])), "{out}");
     let after = stake_of(&home);
-    assert_eq!(after["unbonding_until"].as_array().unwrap().len(), 1);
+    assert_eq!(after["unbonding"].as_array().unwrap().len(), 1);
     home.rich(["withdraw", &node]).expect_error(6, "unbonding", false);
     home.rich(["unstake", &node]).expect(2);
     home.rich(["unstake", &node, "--shares", "1000"]).expect_error(6, "stake", false);

@@ -16,7 +16,7 @@ use floe_protocol::{
     keys::{ChainId, KeyPair, NodeId},
     ledger::{
         AccountId, Amount, Block, BlockHash, CommitRecord, Header, MemoryStore, Operation,
-        Proposal, SignedTransaction, State, Transaction, TransactionId,
+        Proposal, SignedTransaction, State, SystemOperation, Transaction, TransactionId,
     },
     merkle::MerkleTree,
     message::{LedgerRequest, LedgerResponse, Limits, Request, Response, SubmitError},
@@ -34,6 +34,14 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
 
 pub(crate) fn ledger(cluster: &Cluster, node: usize) -> Ledger {
     cluster.node(node).expect("a running node").ledger().clone()
+}
+
+/// Whether a block reports that a member voted twice.
+pub(crate) fn reports_anybody(block: &Block) -> bool {
+    let is_report = |operation: &SystemOperation| {
+        matches!(operation, SystemOperation::ReportEquivocation { .. })
+    };
+    block.body.system.iter().any(is_report)
 }
 
 pub(crate) fn keys(cluster: &Cluster, node: usize) -> NodeKeys {
