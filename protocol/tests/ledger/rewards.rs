@@ -94,7 +94,6 @@ fn business(chain: &mut Chain, i: u8) {
 }
 
 #[test]
-#[expect(clippy::too_many_lines, reason = "one story, told in the order of its epochs")]
 fn stake_earn_over_three_epochs_unstake_and_withdraw_to_the_frost() {
     let mut chain = Chain::new(&genesis(5, N));
     let (operator, target) = (operator_key(0), member(0));
