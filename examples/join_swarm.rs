@@ -53,7 +53,7 @@ pub async fn run() -> anyhow::Result<()> {
         !own.is_empty() && own.iter().all(|shard| running.shards[shard.as_usize()].ready)
     });
     println!("epoch {}: all of its shards are ready", ready.await?.summary.epoch);
-    let repair = cluster.node(newcomer).context("it runs")?.repair().borrow().clone();
+    let repair = *cluster.node(newcomer).context("it runs")?.repair().borrow();
     println!("{} pairs copied, {} recovered", repair.moved_pairs, repair.recovered_pairs);
 
     let reader = client.read(stored.blob, ReadOptions::default()).await?;
