@@ -39,8 +39,12 @@ use self::{
     remembered::Remembered,
     system::SystemPool,
 };
-use crate::ledger::{
-    AccountId, Amount, SystemOperation, Timestamp, Transaction, TransactionId, VerifiedTransaction,
+use crate::{
+    index::Epoch,
+    ledger::{
+        AccountId, Amount, SystemOperation, Timestamp, Transaction, TransactionId,
+        VerifiedTransaction,
+    },
 };
 
 pub use self::{candidates::Candidates, config::MempoolConfig};
@@ -319,11 +323,13 @@ impl Mempool {
         self.system.iter()
     }
 
-    /// System operations were committed: drops and remembers them.
-    pub fn committed_system(&mut self, operations: &[SystemOperation]) {
+    /// System operations were committed: drops and remembers them, and drops what was for another
+    /// epoch than `epoch`, which runs now. A node that never makes blocks would keep it for ever.
+    pub fn committed_system(&mut self, operations: &[SystemOperation], epoch: Epoch) {
         for operation in operations {
             self.system.committed(operation);
         }
+        self.system.keep_epoch(epoch);
     }
 
     /// A system operation failed against the state: drops it.

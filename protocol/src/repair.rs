@@ -369,8 +369,11 @@ impl Recovery {
         let Some(lines) = self.groups.iter_mut().find(|lines| lines.takes(place, &answer)) else {
             return;
         };
-        let at_ms = lines.answered(place.0, peer, answer);
+        let (at_ms, other) = lines.answered(place.0, peer, answer);
         self.peers.answered(peer, at_ms.map(|at_ms| self.now_ms.saturating_sub(at_ms)));
+        if let Some(other) = other {
+            self.peers.released(other);
+        }
     }
 
     fn on_failed(

@@ -303,7 +303,8 @@ impl Repair {
             let (first_epoch, time) = lack.first;
             let age_ms = ledger_now.ms_since(time);
             let grace_ms = self.context.limits.grace_ms.saturating_sub(age_ms);
-            let fresh = first_epoch >= self.epoch && grace_ms > 0;
+            // Earlier holders have nothing of it, so nobody waits for it to be here.
+            let fresh = first_epoch >= self.epoch;
             let due = if fresh { after(now, grace_ms) } else { now };
             self.list.found(lack.blob, lack.shards, (due, fresh));
         }
@@ -353,12 +354,13 @@ impl Repair {
             Err(RecvError::Closed) => return Err(Failed::Stopping),
         };
         let own = !scan::own_shards(&self.context.state(), &self.context.node()).is_empty();
-        let settled = self.is_settled();
+        // What was certified in an earlier epoch may be new to this node, but not to its shards.
+        let current = block.block.header.epoch == self.epoch && self.is_settled();
         for event in block.events.iter() {
             match event {
                 Event::BlobCertified { blob, .. } if own => {
                     let due = after(now, self.context.limits.grace_ms);
-                    if !settled || !self.list.certified(*blob, due) {
+                    if !current || !self.list.certified(*blob, due) {
                         self.scan.want(due);
                     }
                 }

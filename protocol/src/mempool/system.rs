@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use super::{MempoolError, remembered::Remembered};
 use crate::{
     blob::BlobId,
+    index::Epoch,
     invalidity::{InvalidityCertificate, InvalidityFact},
     keys::NodeId,
     ledger::SystemOperation,
@@ -125,6 +126,16 @@ impl SystemPool {
         if let Some(key) = Key::of(operation) {
             self.operations.remove(&key);
         }
+    }
+
+    /// Drops what was for another epoch than `epoch`: it can't be executed any more.
+    pub(super) fn keep_epoch(&mut self, epoch: Epoch) {
+        self.operations.retain(|key, operation| match operation {
+            SystemOperation::ReportEquivocation { .. } => true,
+            SystemOperation::NodeReady { report } => report.epoch == epoch,
+            SystemOperation::ShardsReady { report } => report.epoch == epoch,
+            SystemOperation::InvalidateBlob { .. } => key.number == epoch.get(),
+        });
     }
 
     pub(super) fn len(&self) -> usize {

@@ -176,26 +176,30 @@ impl Lines {
         axis == self.axis && whole == self.is_whole() && pair.as_usize() < self.lines.len()
     }
 
-    /// Takes an answer, unless there are enough. When it was asked for, if it was still waited for.
+    /// Takes an answer, unless there are enough. When it was asked for, if it was still waited for;
+    /// and who else had been asked meanwhile and is waited for no more.
     pub(super) fn answered(
         &mut self,
         pair: SliverPairIndex,
         peer: usize,
         answer: Answer,
-    ) -> Option<u64> {
+    ) -> (Option<u64>, Option<usize>) {
         let complete = self.is_complete();
         let line = &mut self.lines[pair.as_usize()];
         let at_ms = match line.state {
             State::Asked(asked) if asked.peer == peer => Some(asked.at_ms),
             State::Asked(_) | State::Idle | State::Held(_) => None,
         };
-        // One that is asked of another by now stays so: its answer will be dropped.
+        let other = match line.state {
+            State::Asked(asked) if asked.peer != peer && !complete => Some(asked.peer),
+            State::Asked(_) | State::Idle | State::Held(_) => None,
+        };
         match line.state {
             State::Idle | State::Asked(_) if !complete => line.state = State::Held(answer),
             State::Asked(_) if at_ms.is_some() => line.state = State::Idle,
             State::Idle | State::Asked(_) | State::Held(_) => {}
         }
-        at_ms
+        (at_ms, other)
     }
 
     /// A request came to nothing. Whether it was waited for.

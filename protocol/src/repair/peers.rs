@@ -138,6 +138,12 @@ impl Peers {
         }
     }
 
+    /// What it was asked for came from another: nothing is waited for.
+    pub(super) fn released(&mut self, peer: usize) {
+        let state = &mut self.peers[peer];
+        state.in_flight = state.in_flight.saturating_sub(1);
+    }
+
     pub(super) fn late(&mut self, peer: usize) {
         self.peers[peer].unreliable = true;
     }

@@ -40,6 +40,30 @@ fn deleted(chain: &mut Chain, key: &KeyPair, name: RegistrationId) -> u128 {
     })
 }
 
+/// The sweep takes 250 a block. What it reaches only after the next epoch has begun, and the ended
+/// one was paid out, must not stop the chain.
+#[test]
+fn what_is_swept_late_gets_back_what_has_not_been_paid_out() {
+    let mut chain = chain();
+    for (who, some) in (0..4).flat_map(|who| (0..4_u8).map(move |some| (who, some))) {
+        let operations = (50 * some..50 * some + 50).map(|i| register(header(i), 5, true));
+        commit(&mut chain, &account_key(who), operations.collect());
+    }
+    let mut refunds = Vec::new();
+    while chain.state.summary().epoch < Epoch::new(4) {
+        let deadline = chain.state.epoch_deadline().unwrap();
+        chain.now = chain.now.max(deadline);
+        let epoch = chain.state.summary().epoch.get();
+        let executed = chain.commit(&[]);
+        refunds.extend(ends(&executed).into_iter().map(|(_, refund, _)| (epoch, refund)));
+    }
+    assert_eq!(refunds.len(), 800);
+    assert!(refunds.iter().any(|(epoch, _)| *epoch == 3), "some were late");
+    for (epoch, refund) in refunds {
+        assert_eq!(refund, u128::from(5 - epoch) * STORAGE, "swept in epoch {epoch}");
+    }
+}
+
 #[test]
 fn deleted_at_once_all_but_the_write_and_the_running_epoch_comes_back() {
     let mut chain = chain();

@@ -465,7 +465,7 @@ impl Driver {
             senders.push((sender, facts));
         }
         self.mempool.committed(block.header.time, &committed.transactions, &senders);
-        self.mempool.committed_system(&block.body.system);
+        self.mempool.committed_system(&block.body.system, state.summary().epoch);
         tracing::debug!(%height, transactions = committed.transactions.len(), "block committed");
         if block.header.proposer == self.keys.node.public() && self.source == Source::Votes {
             let certificate = committed.certificate.clone();

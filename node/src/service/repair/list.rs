@@ -67,7 +67,7 @@ impl WorkList {
     }
 
     /// A scan has found that these pairs of a blob are missing. If it is fresh, its writer may be
-    /// at it until `due`.
+    /// at it until `due`; what a scan knows not to be fresh is not, whatever a block said.
     pub(super) fn found(
         &mut self,
         blob: BlobId,
@@ -77,6 +77,7 @@ impl WorkList {
         if let Some(entry) = self.entries.get_mut(&blob) {
             entry.missing = missing;
             entry.again |= entry.busy;
+            entry.fresh &= fresh;
             return;
         }
         if self.entries.len() >= self.limits.blobs_max {
@@ -113,7 +114,11 @@ impl WorkList {
     /// All pairs of a blob are here, or it is over.
     pub(super) fn done(&mut self, blob: &BlobId, now: Instant) {
         match self.entries.get_mut(blob) {
-            Some(entry) if entry.again => *entry = Entry::new(now),
+            // A scan has found them since.
+            Some(entry) if entry.again => {
+                let (missing, fresh) = (std::mem::take(&mut entry.missing), entry.fresh);
+                *entry = Entry { missing, fresh, ..Entry::new(now) };
+            }
             Some(_) => drop(self.entries.remove(blob)),
             None => {}
         }
@@ -122,7 +127,13 @@ impl WorkList {
     /// These pairs of a blob could not be had, or nobody knows which.
     pub(super) fn failed(&mut self, blob: &BlobId, missing: Option<Vec<ShardIndex>>, now: Instant) {
         let Some(entry) = self.entries.get_mut(blob) else { return };
-        let missing = missing.unwrap_or_else(|| std::mem::take(&mut entry.missing));
+        let known = std::mem::take(&mut entry.missing);
+        let missing = match missing {
+            Some(missing) if entry.again => {
+                missing.into_iter().chain(known).collect::<BTreeSet<_>>().into_iter().collect()
+            }
+            missing => missing.unwrap_or(known),
+        };
         let wait = self.limits.retry_min.saturating_mul(1 << entry.failures.min(16));
         let failures = entry.failures.saturating_add(1);
         let due = now + wait.min(self.limits.retry_max);
@@ -227,7 +238,12 @@ mod tests {
         assert_eq!(list.take(now, 9), [blob(1)]);
         list.found(blob(1), shards(&[4]), (now, false));
         list.done(&blob(1), now);
+        assert_eq!(incomplete(&list), [4], "what the scan has found is not forgotten");
         assert_eq!(list.take(now, 9), [blob(1)]);
+        list.found(blob(1), shards(&[5]), (now, false));
+        list.failed(&blob(1), Some(shards(&[4])), now);
+        assert_eq!(incomplete(&list), [4, 5]);
+        list.take(now + SECOND, 9);
         list.done(&blob(1), now);
         assert!(list.entries.is_empty());
     }
@@ -238,7 +254,7 @@ mod tests {
         assert!(list.certified(blob(1), now + SECOND));
         assert!(list.take(now, 9).is_empty());
         assert_eq!((list.missing_pairs(), list.pressing(now)), (0, 0));
-        list.found(blob(1), shards(&[2]), (now, false));
+        list.found(blob(1), shards(&[2]), (now, true));
         assert_eq!(list.missing_pairs(), 1);
         assert!(incomplete(&list).is_empty() && list.take(now, 9).is_empty());
         assert_eq!(list.take(now + SECOND, 9), [blob(1)]);
@@ -246,6 +262,8 @@ mod tests {
         list.failed(&blob(1), Some(shards(&[2])), now);
         assert!(incomplete(&list).is_empty(), "it moved with nothing");
         assert_eq!(list.incomplete_shards(true), shards(&[2]).into_iter().collect());
+        list.found(blob(1), shards(&[2]), (now, false));
+        assert_eq!(incomplete(&list), [2], "a scan knows better: an earlier holder has it");
     }
 
     #[test]

@@ -90,6 +90,11 @@ async fn batch(
     }
     let config = context.state().committee().config();
     let received: usize = pairs.iter().map(bytes_of).sum();
+    // Who stops early has no room for the next: else it could make each answer last, and be empty.
+    let next = asked.get(looked_up).map_or(u64::MAX, pair_bytes);
+    if (received as u64).saturating_add(next) <= Limits::new(config).max_payload_bytes() {
+        return Ok(Err(Fault::Lied));
+    }
     context.received(received as u64).await;
     let kept = context.blocking(move |context| {
         keep(context, verify(config, shard, (&blobs[..looked_up], pairs)))
@@ -100,14 +105,17 @@ async fn batch(
 
 /// What an answer may hold: all pairs, or as many as fit.
 fn answer_bytes(lacks: &[Lack]) -> u64 {
-    let pair_bytes = |lack: &Lack| {
-        let layout = lack.header.layout().ok()?;
-        let proof = PairProof::layout_bytes(layout.config());
-        Some((layout.primary_bytes() + layout.secondary_bytes() + proof) as u64)
-    };
-    let bytes: u64 = lacks.iter().filter_map(pair_bytes).sum();
+    let bytes: u64 = lacks.iter().map(pair_bytes).sum();
     let config = lacks.first().and_then(|lack| EncodingConfig::new(lack.header.n_shards).ok());
     config.map_or(bytes, |config| bytes.min(Limits::new(config).max_payload_bytes()))
+}
+
+/// What a pair of a blob takes in an answer.
+fn pair_bytes(lack: &Lack) -> u64 {
+    lack.header.layout().map_or(0, |layout| {
+        let proof = PairProof::layout_bytes(layout.config());
+        (layout.primary_bytes() + layout.secondary_bytes() + proof) as u64
+    })
 }
 
 fn bytes_of(pair: &StoredPair) -> usize {

@@ -31,6 +31,9 @@ use super::{
 };
 use crate::service::{blocking, on_ended};
 
+/// A recovery that waits for nothing that it knows of looks again after so long.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
 /// What came of a recovery.
 #[derive(Debug)]
 pub(super) struct Recovered {
@@ -168,8 +171,10 @@ impl Run {
     }
 
     async fn next_input(&mut self) -> Result<RecoveryInput, Failed> {
+        let look_again = Instant::now() + LOOK_AGAIN;
         let wake_at = self.recovery.wake_at_ms();
         let wake_at = wake_at.map(|ms| self.started + Duration::from_millis(ms));
+        let wake_at = wake_at.map_or(look_again, |at| at.min(look_again));
         loop {
             tokio::select! {
                 () = self.context.cancel.cancelled() => return Err(Failed::Stopping),
@@ -180,10 +185,7 @@ impl Run {
                     }
                     Err(error) => on_ended(Err(error)),
                 },
-                () = sleep_until(wake_at.unwrap_or_else(Instant::now)), if wake_at.is_some() => {
-                    return Ok(RecoveryInput::Tick);
-                }
-                else => return Ok(RecoveryInput::Tick),
+                () = sleep_until(wake_at) => return Ok(RecoveryInput::Tick),
             }
         }
     }

@@ -251,7 +251,8 @@ impl Executor<'_> {
     ) -> Result<(), Failure> {
         let refund_from = match reason {
             EndReason::Deleted => self.epoch().plus(1),
-            EndReason::Lapsed | EndReason::Expired => registration.deadline(),
+            // Swept late, after a flood of others: what ended epochs had got has been paid out.
+            EndReason::Lapsed | EndReason::Expired => registration.deadline().max(self.epoch()),
         };
         let refund = self.give_back(registration, refund_from)?;
         if !refund.is_zero() {

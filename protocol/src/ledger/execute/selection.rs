@@ -62,7 +62,10 @@ impl Executor<'_> {
         for entry in self.overlay.index(&IndexRange::ready(self.epoch()), CANDIDATES_MAX)? {
             let Some(id) = entry.last_chunk().map(|id| NodeId::new(*id)) else { continue };
             let node = self.registered(&id)?;
-            let absent = self.committee.position(&id).is_some_and(|position| {
+            // Who holds no shard has no vote that could be recorded.
+            let voter = self.committee.position(&id);
+            let voter = voter.filter(|position| self.committee.members()[*position].weight() > 0);
+            let absent = voter.is_some_and(|position| {
                 let recorded = attendance.recorded.get(position).copied().unwrap_or(0);
                 recorded.saturating_mul(2) < attendance.heights
             });

@@ -23,6 +23,8 @@ use crate::{
 const PROPOSED_TRANSACTIONS_MAX: usize = 1_500;
 /// Most transactions that a proposer tries in vain for a block: they pay nothing.
 const REFUSED_MAX: usize = 256;
+/// Bytes of a list's length in the layout.
+const LENGTH_BYTES: usize = 4;
 /// Room that a proposer leaves for header and commit record, in bytes.
 const RECORD_BYTES: usize = 64 << 10;
 
@@ -125,7 +127,7 @@ impl State {
         let time = proposal.now.max(self.tip.time.plus_ms(1));
         let mut body = Body { commit_record: proposal.commit_record, ..Body::default() };
         let mut run = self.begin(reader, time, &body.commit_record)?;
-        let mut room = SYSTEM_BYTES;
+        let mut room = SYSTEM_BYTES - LENGTH_BYTES;
         for operation in system {
             let bytes = borsh::to_vec(operation).expect("writing to memory").len();
             let Some(rest) = room.checked_sub(bytes) else { break };
