@@ -178,7 +178,7 @@ async fn joins(client: &Client, node: NodeId) -> Epoch {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reads_and_writes_go_on_while_a_node_joins_and_shards_move() {
-    let mut cluster = swarm(4, 8_000).await;
+    let mut cluster = swarm(4, 12_000).await;
     let client = cluster.client().await.unwrap();
     let mut before = Vec::new();
     for seed in 0..5 {
