@@ -14,12 +14,16 @@ use floe_protocol::{
     index::Epoch,
     ledger::{AccountId, Amount, NodeIdentity, NodeSettings, Operation},
 };
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::{Cluster, Slot};
 
 /// How long a block may take before the ledger is asked for its newest one.
 const BLOCK_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a client that has just started may take to find the members.
+const FINDING: Duration = Duration::from_secs(60);
+/// Between two questions of such a client: nothing tells it that a member can be reached now.
+const ASKING: Duration = Duration::from_millis(200);
 
 impl Cluster {
     /// Adds a node, starts it, and enters it in the ledger with a stake from the swarm's wallet.
@@ -84,6 +88,13 @@ impl Cluster {
 
     async fn submit(&self, operations: Vec<Operation>) -> anyhow::Result<()> {
         let client = self.client().await?;
+        let found = async {
+            while client.ledger().running_epoch().await.is_err() {
+                sleep(ASKING).await;
+            }
+        };
+        // If it takes longer, the submission says what is wrong.
+        drop(timeout(FINDING, found).await);
         let submitted = client.ledger().submit(operations, &self.wallet).await;
         client.shutdown().await;
         Ok(submitted.map(drop)?)
