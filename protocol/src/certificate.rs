@@ -81,6 +81,15 @@ pub enum CertificateError {
     Signature,
 }
 
+impl From<AggregateError> for CertificateError {
+    fn from(error: AggregateError) -> Self {
+        match error {
+            AggregateError::Malformed => Self::Malformed,
+            AggregateError::Signature => Self::Signature,
+        }
+    }
+}
+
 /// A quorum's word that a blob is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
@@ -100,10 +109,7 @@ impl Certificate {
         fact: ConfirmedFact,
         confirmations: &[(usize, BlsSignature)],
     ) -> Result<Self, CertificateError> {
-        let signers = Aggregate::new(committee, confirmations).map_err(|error| match error {
-            AggregateError::Malformed => CertificateError::Malformed,
-            AggregateError::Signature => CertificateError::Signature,
-        })?;
+        let signers = Aggregate::new(committee, confirmations)?;
         let certificate = Self { fact, signers };
         certificate.check_weight(committee)?;
         Ok(certificate)

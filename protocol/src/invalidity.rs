@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     blob::BlobId,
     certificate::CertificateError,
-    committee::{Aggregate, AggregateError, Committee},
+    committee::{Aggregate, Committee},
     index::Epoch,
     keys::{BlsKeyPair, BlsPublicKey, BlsSignature, ChainId, SigningDomain},
 };
@@ -70,10 +70,7 @@ impl InvalidityCertificate {
         fact: InvalidityFact,
         attestations: &[(usize, BlsSignature)],
     ) -> Result<Self, CertificateError> {
-        let signers = Aggregate::new(committee, attestations).map_err(|error| match error {
-            AggregateError::Malformed => CertificateError::Malformed,
-            AggregateError::Signature => CertificateError::Signature,
-        })?;
+        let signers = Aggregate::new(committee, attestations)?;
         let certificate = Self { fact, signers };
         certificate.check_weight(committee)?;
         Ok(certificate)

@@ -144,7 +144,7 @@ impl Lines {
         self.held() + self.asked().count() + idle
     }
 
-    /// The best pair to ask for now, and whom: none while enough is expected, or so much on its
+    /// The best pair to ask for next, and whom: none while enough is expected, or so much on its
     /// way that more would break the bound of memory.
     pub(super) fn next_ask(
         &self,

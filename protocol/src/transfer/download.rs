@@ -504,7 +504,7 @@ impl Download {
         }
     }
 
-    /// The best row to ask for now, and whom: a wanted one in order while all goes well, any other
+    /// The best row to ask for next, and whom: a wanted one in order while all goes well, any other
     /// when wanted ones are not to be expected and must be decoded.
     fn next_ask(&self, now_ms: u64, expected: usize) -> Option<(usize, usize)> {
         let askable = |row: usize| {
