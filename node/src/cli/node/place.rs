@@ -2,18 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use floe_protocol::{
-    genesis::{Genesis, NetworkFile},
-    keys::KeyPair,
-    ledger::AccountId,
-};
+use floe_protocol::{genesis::NetworkFile, keys::KeyPair, ledger::AccountId};
 
 use super::wallet_at;
 use crate::{
     cli::{
         exit::{Exit, Failure},
+        network::join_at,
         out_file::write_file,
-        session::{Session, read_network},
+        session::{Session, read_genesis, read_network},
         settings::Origin,
     },
     config::NodePaths,
@@ -73,15 +70,6 @@ pub(super) fn network_to_join(
     text.push('\n');
     write_file(&kept, text.as_bytes(), true)?;
     Ok(file)
-}
-
-/// Reads a genesis, bare or within a network file.
-fn read_genesis(path: &Path) -> Result<NetworkFile, Failure> {
-    read_network(path).or_else(|failure| {
-        let bare = std::fs::read_to_string(path).ok();
-        let bare = bare.and_then(|text| serde_json::from_str::<Genesis>(&text).ok());
-        bare.map(|genesis| NetworkFile { genesis, bootstrap: Vec::new() }).ok_or(failure)
-    })
 }
 
 /// The keys of a node.
