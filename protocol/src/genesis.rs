@@ -16,7 +16,7 @@ use crate::{
     encoding::{ConfigError, EncodingConfig},
     hash::{Domain, Hash},
     keys::{BlsKeyPair, BlsPublicKey, BlsSignature, ChainId, KeyPair, NodeId},
-    ledger::{AccountId, Amount, LedgerParameters, Parameters},
+    ledger::{AccountId, Amount, LedgerParameters, OutOfRange, Parameters},
 };
 
 /// Longest name of a network in bytes.
@@ -64,8 +64,8 @@ pub enum GenesisError {
     #[error("accounts and stakes exceed {} in all", MAX_SUPPLY)]
     Supply,
     /// A rule of the ledger is out of range.
-    #[error("{0} of the ledger's parameters is out of range")]
-    Parameters(&'static str),
+    #[error(transparent)]
+    Parameters(#[from] OutOfRange),
 }
 
 /// A storage node as it introduces itself to the maker of a genesis.
@@ -219,8 +219,8 @@ impl Genesis {
             return Err(GenesisError::Accounts);
         }
         self.supply()?;
-        if let Some(name) = self.ledger.out_of_range() {
-            return Err(GenesisError::Parameters(name));
+        if let Some(rule) = self.ledger.out_of_range() {
+            return Err(rule.into());
         }
         let max_bytes = config.max_blob_bytes_possible();
         if self.max_blob_bytes == 0 || self.max_blob_bytes > max_bytes {
@@ -301,6 +301,13 @@ mod tests {
         let mut smallest = test_support::genesis(5, 7);
         smallest.max_blob_bytes = 1;
         assert!(smallest.committee().is_ok());
+    }
+
+    #[test]
+    fn rules_of_the_ledger_are_possible() {
+        let (name, value) = ("heartbeat_ms", 30_000);
+        let error = OutOfRange { name, value, min: 1, max: 20_000 };
+        check(|genesis| genesis.ledger.heartbeat_ms = value, &GenesisError::Parameters(error));
     }
 
     #[test]

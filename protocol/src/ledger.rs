@@ -52,14 +52,14 @@ pub use self::{
         COMMISSION_BPS_MAX, MAX_BLOB_NAME_BYTES, MAX_NODE_ADDRESS_BYTES, MAX_NODE_ADDRESSES,
         NodeIdentity, NodeSettings, Operation, SystemOperation,
     },
-    parameters::LedgerParameters,
+    parameters::{LedgerParameters, OutOfRange},
     pool::StakeWorth,
     pricing::{UNIT_BYTES, billed_units},
-    readiness::{NodeReady, ShardsReady},
+    readiness::{NODE_READY_AGE_MAX_MS, NodeReady, ShardsReady},
     record::{
         Account, Attendance, Blob, BlobState, Certified, EpochRecord, Incoming, Name, Node,
-        Payment, Pool, Presence, Prices, Rate, Record, Registration, ShardRecord, Stake, Summary,
-        Supply, Terms, Unbonding,
+        Payment, Pool, Presence, Prices, Rate, Record, Registration, Settlement, ShardRecord,
+        Stake, Summary, Supply, Terms, Unbonding,
     },
     snapshot::{
         MAX_SNAPSHOT_CHUNK_BYTES, MAX_SNAPSHOT_CHUNKS, SNAPSHOT_CHUNK_BYTES, SnapshotError,

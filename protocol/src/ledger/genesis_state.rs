@@ -64,6 +64,8 @@ fn records(genesis: &Genesis, committee: &Committee) -> (Summary, Vec<(Key, Reco
         prices,
         next_prices: None,
         selections: 0,
+        selection_failed: None,
+        resumed: None,
         certifications: 0,
         supply,
     };

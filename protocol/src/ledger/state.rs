@@ -181,15 +181,16 @@ impl State {
         Some(Duration::from_millis(deadline.ms_since(self.tip.time)))
     }
 
-    /// When the running epoch's next deadline is: its next half duration. A block at or after it
-    /// changes the epoch's state: it selects the next committee, again if the epoch stretches, or
-    /// ends the epoch. Past the second one the epoch ends with the block in which enough shards are
-    /// reported ready, which has a reason of its own. None before the first block.
+    /// When the running epoch's next deadline is: its next half duration, or, past that, when a
+    /// selection need no longer wait for reports. A block at or after it changes the epoch's state:
+    /// it selects the next committee, again if the epoch stretches, or ends the epoch. Past the
+    /// second half the epoch ends with the block in which enough shards are reported ready, which
+    /// has a reason of its own. None before the first block.
     #[must_use]
     pub fn epoch_deadline(&self) -> Option<Timestamp> {
-        let halves = u64::from(self.summary.selections).saturating_add(1);
-        let wait = self.parameters.ledger.epoch_ms.saturating_mul(halves).div_ceil(2);
-        (self.tip.height > Height::new(0)).then(|| self.summary.epoch_start.plus_ms(wait))
+        let epoch_ms = self.parameters.ledger.epoch_ms;
+        let begun = self.tip.height > Height::new(0);
+        begun.then(|| self.summary.deadline(self.tip.time, epoch_ms))
     }
 
     /// Whether dead registrations wait to be swept.

@@ -12,8 +12,8 @@ use floe_protocol::{
         Account, Attendance, Blob, Block, BlockEvents, BlockHash, Body, Certified, CommitRecord,
         Entry, EpochRecord, Event, Header, Incoming, Key, LatePrecommit, Name, Node, NodeIdentity,
         NodeSettings, Operation, Payment, Pool, Presence, Prices, Rate, Record, Registration,
-        ShardRecord, SignedTransaction, Stake, Summary, Supply, SystemOperation, Terms, Timestamp,
-        Transaction, Unbonding, beacon_message, genesis_beacon, next_beacon,
+        Settlement, ShardRecord, SignedTransaction, Stake, Summary, Supply, SystemOperation, Terms,
+        Timestamp, Transaction, Unbonding, beacon_message, genesis_beacon, next_beacon,
     },
     registration::RegistrationId,
     test_support::{account_key, genesis, node_keys},
@@ -198,10 +198,13 @@ fn records() -> Vec<(&'static str, Key, Record)> {
         prices,
         next_prices: Some(prices),
         selections: 3,
+        selection_failed: Some(epoch),
+        resumed: Some(time),
         certifications: 6,
         supply,
     };
     let pool = Pool { stake: frost(8), shares: 9 };
+    let settled = Settlement { epoch, reward: frost(3), commission: frost(2), forfeited: frost(1) };
     let (bls_key, invalid) = (node_keys(4)[0].1.public(), false);
     let registered = Node {
         operator: account,
@@ -214,6 +217,7 @@ fn records() -> Vec<(&'static str, Key, Record)> {
         jailed: Some(epoch),
         ready: Some(epoch),
         ready_stake: frost(6),
+        settled: Some(settled),
     };
     let certified = Some(Certified { number: 1, end: epoch, first_epoch: epoch, first_time: time });
     let stored =

@@ -152,8 +152,8 @@ impl RunningEpoch {
     /// In how many milliseconds a committee is first selected; none if that is over.
     #[must_use]
     pub fn selection_in_ms(&self) -> Option<u64> {
-        let half = self.summary.epoch_start.plus_ms(self.epoch_ms / 2);
-        let wait = self.time.map_or(0, |_| half.ms_since(wall_clock()));
+        let due = self.time.map(|time| self.summary.deadline(time, self.epoch_ms));
+        let wait = due.map_or(0, |due| due.ms_since(wall_clock()));
         (self.summary.selections == 0).then_some(wait)
     }
 
