@@ -33,7 +33,7 @@ pub(super) fn network(session: &Session, dir: &Path) -> Result<NetworkFile, Fail
     session.network()
 }
 
-/// The network that a node joins, which its directory keeps from now on.
+/// The network that a node is to join.
 pub(super) fn network_to_join(
     session: &Session,
     dir: &Path,
@@ -47,6 +47,7 @@ pub(super) fn network_to_join(
         Some(path) => read_genesis(path)?,
         None => network(session, dir)?,
     };
+    file.genesis.committee()?;
     let kept = kept(dir);
     if kept.exists() {
         let before = read_network(&kept)?;
@@ -56,20 +57,15 @@ pub(super) fn network_to_join(
                 .hint("name another directory with --dir"));
         }
     }
-    for peer in peers.iter().map(ToString::to_string) {
-        if !file.bootstrap.contains(&peer) {
-            file.bootstrap.push(peer);
-        }
-    }
-    if file.bootstrap.is_empty() {
-        let message = "there is no address to join at";
-        return Err(Failure::usage("no_peer", message)
-            .hint("name one with --peer /dns4/floe.example/tcp/4950/p2p/12D3KooW…"));
-    }
-    let mut text = serde_json::to_string_pretty(&file).expect("strings and numbers serialise");
-    text.push('\n');
-    write_file(&kept, text.as_bytes(), true)?;
+    join_at(&mut file, peers)?;
     Ok(file)
+}
+
+/// Has the directory keep the network file from now on.
+pub(super) fn keep_network(dir: &Path, file: &NetworkFile) -> Result<(), Failure> {
+    let mut text = serde_json::to_string_pretty(file).expect("strings and numbers serialise");
+    text.push('\n');
+    write_file(&kept(dir), text.as_bytes(), true)
 }
 
 /// The keys of a node.
@@ -89,11 +85,8 @@ pub(super) fn wallet(session: &Session, dir: &Path) -> Result<Option<KeyPair>, F
     })
 }
 
-/// The same; one is made beside the node's key if there is none.
-pub(super) fn wallet_or_new(session: &Session, dir: &Path) -> Result<KeyPair, Failure> {
-    if let Some(wallet) = wallet(session, dir)? {
-        return Ok(wallet);
-    }
+/// A wallet that is made beside the node's key.
+pub(super) fn new_wallet(dir: &Path) -> Result<KeyPair, Failure> {
     let operator = NodePaths::below(dir).operator;
     wallet_at(&operator)?;
     Ok(key_file::open_wallet(&operator)?)
