@@ -232,6 +232,18 @@ async fn a_volunteer_without_wal_says_whom_to_send_it_and_goes_on_when_it_comes(
         std::fs::write(&other, network.to_string()).unwrap();
         let arguments = ["node", "join", "--dir", "new", "--genesis", "other.json"];
         home.floe(&arguments).expect_error(2, "no_peer", false);
+        // What can be said of flags is said before anything is written.
+        let wrong: [(&[&str], &str); 4] = [
+            (&["--commission-bps", "10001"], "usage"),
+            (&["--external", "/dns4/floe.example"], "bad_address"),
+            (&["--stake", "0"], "bad_amount"),
+            (&["--wallet", "absent.key"], "no_wallet"),
+        ];
+        for (flags, code) in wrong {
+            let arguments = [&["node", "join", "--dir", "new"], flags].concat();
+            home.floe(&arguments).expect_error(2, code, false);
+        }
+        assert!(!home.dir.join("new").exists());
     })
     .await;
     cluster.shutdown().await.unwrap();

@@ -14,16 +14,14 @@ use floe_protocol::{
     index::Epoch,
     ledger::{AccountId, Amount, NodeIdentity, NodeSettings, Operation},
 };
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use super::{Cluster, Slot};
 
 /// How long a block may take before the ledger is asked for its newest one.
 const BLOCK_PATIENCE: Duration = Duration::from_secs(2);
-/// How long a client that has just started may take to find the members.
-const FINDING: Duration = Duration::from_secs(60);
-/// Between two questions of such a client: nothing tells it that a member can be reached now.
-const ASKING: Duration = Duration::from_millis(200);
+/// How long a client that has just started may take to find the members of a busy machine's swarm.
+const FINDING_MS: u64 = 60_000;
 
 impl Cluster {
     /// Adds a node, starts it, and enters it in the ledger with a stake from the swarm's wallet.
@@ -87,14 +85,7 @@ impl Cluster {
     }
 
     async fn submit(&self, operations: Vec<Operation>) -> anyhow::Result<()> {
-        let client = self.client().await?;
-        let found = async {
-            while client.ledger().running_epoch().await.is_err() {
-                sleep(ASKING).await;
-            }
-        };
-        // If it takes longer, the submission says what is wrong.
-        drop(timeout(FINDING, found).await);
+        let client = self.client_with(|config| config.connect_timeout_ms = FINDING_MS).await?;
         let submitted = client.ledger().submit(operations, &self.wallet).await;
         client.shutdown().await;
         Ok(submitted.map(drop)?)

@@ -30,7 +30,7 @@ pub struct RunningEpoch {
     pub height: Height,
     /// The ledger's time; none before the first block.
     pub time: Option<Timestamp>,
-    epoch_ms: u64,
+    pub(in crate::client) epoch_ms: u64,
 }
 
 impl LedgerClient {
@@ -39,13 +39,21 @@ impl LedgerClient {
     /// # Errors
     /// [`LedgerError`].
     pub async fn running_epoch(&self) -> Result<RunningEpoch, LedgerError> {
+        self.running_epoch_for(Purpose::Decide).await
+    }
+
+    /// The running epoch, by the newest header that will do for a purpose.
+    pub(in crate::client) async fn running_epoch_for(
+        &self,
+        purpose: Purpose,
+    ) -> Result<RunningEpoch, LedgerError> {
         let mut epoch = self.committee().epoch();
         // Every state has these: a quorum has executed it.
         let absent = || LedgerError::Trust(LightError::OtherAnswer);
         for _ in 0..ATTEMPTS_MAX {
             let next = epoch.plus(1);
             let keys = [Key::Summary, Key::Shards, Key::Committee(epoch), Key::Committee(next)];
-            let proven = self.facts(&keys, Purpose::Decide).await?;
+            let proven = self.facts(&keys, purpose).await?;
             let (height, time) = (proven.height(), proven.time());
             let mut records = proven.value.into_iter();
             let mut next = || records.next().flatten();
