@@ -265,7 +265,7 @@ fn spawn_services(
             cancel: cancel.clone(),
         },
     )?;
-    let (snapshots, maker) = snapshot::open(&config.paths.snapshots);
+    let (snapshots, maker) = snapshot::open(&config.paths.snapshots, config.reserve_bytes);
     services.spawn(snapshot::run(snapshot::Args {
         ledger: ledger.clone(),
         maker,
