@@ -2,6 +2,7 @@
 //! channels; what is hashed, verified or written runs on blocking threads.
 
 pub(crate) mod address_book;
+mod background;
 pub(crate) mod block_sync;
 mod judging;
 mod lane;

@@ -14,7 +14,7 @@ use floe_node::{
 use serde::Serialize;
 
 use crate::{
-    bench::{self, BenchCommand},
+    bench::{self, BenchCommand, repair::StrangersArgs},
     cluster::{ProcessArgs, SwarmStatus, run_node_process},
     control::{self, Command},
     current,
@@ -64,6 +64,9 @@ enum Subcommands {
     /// Run one node of a swarm
     #[command(hide = true)]
     NodeProcess(ProcessArgs),
+    /// Flood a swarm with requests
+    #[command(hide = true)]
+    StrangersProcess(StrangersArgs),
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -179,7 +182,7 @@ impl Subcommands {
             Self::Bench(BenchCommand::Repair(args)) => args.json,
             Self::Bench(BenchCommand::Migrate(args)) => args.json,
             Self::Scenario(command) => command.json(),
-            Self::Up(_) | Self::NodeProcess(_) => false,
+            Self::Up(_) | Self::NodeProcess(_) | Self::StrangersProcess(_) => false,
         }
     }
 }
@@ -221,6 +224,7 @@ async fn run(command: Subcommands) -> anyhow::Result<End> {
             return until_interrupted(Box::pin(scenario::run(&command))).await;
         }
         Subcommands::NodeProcess(args) => run_node_process(args).await?,
+        Subcommands::StrangersProcess(args) => bench::repair::run_strangers(&args).await?,
     }
     Ok(End::Done)
 }
