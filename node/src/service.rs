@@ -3,6 +3,7 @@
 
 pub(crate) mod address_book;
 pub(crate) mod block_sync;
+pub(crate) mod handovers;
 mod judging;
 mod lane;
 pub(crate) mod ledger;

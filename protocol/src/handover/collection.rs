@@ -280,8 +280,11 @@ impl HandoverCollection {
                 break;
             }
             self.queue.pop_front();
-            self.asked.insert(question);
-            questions.push(question);
+            let (Question::Certificate(node) | Question::Signature(node)) = question;
+            if !self.liars.contains(&node) {
+                self.asked.insert(question);
+                questions.push(question);
+            }
         }
         questions
     }

@@ -3,8 +3,8 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use super::{
-    CertifiedHeader, Checkpoint, FinalHeader, Fork, Inclusion, LightError, OldRoot, Start, VerifiedHeader,
-    verified::Point,
+    CertifiedHeader, Checkpoint, FinalHeader, Fork, Inclusion, LightError, OldRoot, Start,
+    VerifiedHeader, verified::Point,
 };
 use crate::{
     committee::Committee,
