@@ -30,7 +30,7 @@ use crate::{
         Role,
     },
     service::{
-        address_book, block_sync,
+        address_book, block_sync, handovers,
         ledger::{self, Chain, ChainError, Ledger, LedgerThread, Started},
         membership,
         queries::{self, Query},
@@ -271,10 +271,21 @@ fn spawn_services(
         maker,
         cancel: cancel.clone(),
     }));
+    let genesis = Arc::new(config.network.genesis.clone());
+    let (signatures, handovers_signed) = watch::channel(handovers::Signatures::new());
+    services.spawn(handovers::run(handovers::Args {
+        ledger: ledger.clone(),
+        network: network.clone(),
+        keys: keys.clone(),
+        genesis: Arc::clone(&genesis),
+        signatures,
+        cancel: cancel.clone(),
+    }));
     let (queries, queries_receiver) = mpsc::channel(QUERIES_MAX);
     services.spawn(queries::run(queries::Args {
         ledger: ledger.clone(),
         snapshots: snapshots.clone(),
+        handovers_signed,
         queries: queries_receiver,
         cancel: cancel.clone(),
     }));
@@ -289,7 +300,7 @@ fn spawn_services(
         network: network.clone(),
         headers,
         snapshots,
-        genesis: Arc::new(config.network.genesis.clone()),
+        genesis,
         snapshot_behind_blocks: config.snapshot_behind_blocks,
         cancel: cancel.clone(),
     }));

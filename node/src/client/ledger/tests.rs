@@ -267,7 +267,8 @@ impl Swarm {
             LedgerRequest::SubmitSystem(_)
             | LedgerRequest::Blocks { .. }
             | LedgerRequest::Snapshot { .. }
-            | LedgerRequest::SnapshotChunk { .. } => {
+            | LedgerRequest::SnapshotChunk { .. }
+            | LedgerRequest::SignHandover { .. } => {
                 return Response::Refused(Refusal::NotFound);
             }
         };
@@ -352,7 +353,7 @@ impl Swarm {
             let Some(Record::Committee(committee)) = entry.map(|entry| entry.record) else {
                 panic!("the committee of epoch {epoch}")
             };
-            Handover { last: self.certified(index + 1), committee }
+            Handover { last: self.certified(index + 1).into(), committee }
         });
         LedgerResponse::Handovers { handovers: handovers.collect() }
     }
