@@ -17,6 +17,7 @@ mod builder;
 mod connections;
 mod files;
 mod in_process;
+pub mod link;
 mod process;
 mod running;
 mod sink;
@@ -46,7 +47,11 @@ pub use self::{
     volunteers::{reach_epoch, wait_for_epoch},
 };
 use self::{
-    builder::Options, files::SwarmFiles, in_process::InProcessNode, process::ProcessNode,
+    builder::Options,
+    files::SwarmFiles,
+    in_process::InProcessNode,
+    link::{Host, LinkError, Links},
+    process::ProcessNode,
     running::Running,
 };
 pub(crate) use self::{
@@ -80,13 +85,24 @@ struct Slot {
     addresses: Vec<String>,
     /// Whether its disk was emptied, so that it must be told to start all the same.
     emptied: bool,
+    /// Bytes of disk that its store may use; none: as many as nodes have by default.
+    quota_bytes: Option<u64>,
+    /// Where it runs, if it has links of its own.
+    host: Option<Host>,
 }
 
 impl Slot {
     /// A place for a node that does not run yet.
-    const fn new(id: NodeId) -> Self {
-        let state = NodeState::Stopped;
-        Self { id, state, running: None, addresses: Vec::new(), emptied: false }
+    const fn new(id: NodeId, host: Option<Host>) -> Self {
+        Self {
+            id,
+            state: NodeState::Stopped,
+            running: None,
+            addresses: Vec::new(),
+            emptied: false,
+            quota_bytes: None,
+            host,
+        }
     }
 }
 
@@ -182,6 +198,15 @@ impl Cluster {
     pub fn weight(&self, node: usize) -> u16 {
         let committee = self.running_committee();
         committee.member(&self.nodes[node].id).map_or(0, |member| member.weight())
+    }
+
+    /// The host of a node that has links of its own.
+    ///
+    /// # Panics
+    /// If there is no such node.
+    #[must_use]
+    pub fn host(&self, node: usize) -> Option<&Host> {
+        self.nodes[node].host.as_ref()
     }
 
     /// Whether a node runs.
@@ -320,19 +345,33 @@ impl Cluster {
         self.wait_connected().await
     }
 
+    /// Makes a place for one more node.
+    fn add_slot(&mut self, id: NodeId) -> Result<(), LinkError> {
+        let host = self.options.links.as_ref().map(Links::host).transpose()?;
+        self.nodes.push(Slot::new(id, host));
+        Ok(())
+    }
+
     async fn launch(&self, node: usize, bootstrap: Vec<String>) -> anyhow::Result<Running> {
         let network = NetworkFile { genesis: self.network.genesis.clone(), bootstrap };
-        let listen = self.files.listen(node, self.options.quic);
+        let slot = &self.nodes[node];
+        let listen = match &slot.host {
+            Some(host) => files::listen_at(host.address(), self.options.quic),
+            None => self.files.listen(node, self.options.quic),
+        };
         let launched = if self.options.processes {
             let network = self.files.write_node_network(node, &network)?;
             let dir = self.files.node(node);
             let mut arguments = ProcessArgs::new(&self.options, dir, network, listen);
-            arguments.repair = self.nodes[node].emptied;
-            ProcessNode::start(&self.options, &arguments).await.map(Running::Process)
+            arguments.repair = slot.emptied;
+            arguments.quota_bytes = slot.quota_bytes;
+            let host = slot.host.as_ref();
+            ProcessNode::start(&self.options, &arguments, host).await.map(Running::Process)
         } else {
             let dir = self.files.node(node);
             let mut config = self.options.node_config(node, &dir, network, &listen)?;
-            config.accept_empty |= self.nodes[node].emptied;
+            config.accept_empty |= slot.emptied;
+            config.quota_bytes = slot.quota_bytes.unwrap_or(config.quota_bytes);
             InProcessNode::start(node, config, self.options.sinks).await.map(Running::InProcess)
         };
         launched.with_context(|| format!("node {node} did not start"))
@@ -342,8 +381,8 @@ impl Cluster {
         let addresses = running.addresses();
         self.files.remember_ports(node, &addresses)?;
         let slot = &mut self.nodes[node];
-        let (id, state, emptied) = (slot.id, NodeState::Running, false);
-        *slot = Slot { id, state, running: Some(running), addresses, emptied };
+        (slot.state, slot.emptied) = (NodeState::Running, false);
+        (slot.running, slot.addresses) = (Some(running), addresses);
         Ok(())
     }
 

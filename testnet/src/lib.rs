@@ -40,6 +40,8 @@ mod up;
 mod workload;
 
 pub use self::{
-    cluster::{Cluster, ClusterBuilder, NodeState, NodeSummary, SwarmStatus, extra_account_key},
+    cluster::{
+        Cluster, ClusterBuilder, NodeState, NodeSummary, SwarmStatus, extra_account_key, link,
+    },
     workload::content,
 };

@@ -16,7 +16,7 @@ use floe_protocol::{
 };
 use tokio::time::timeout;
 
-use super::{Cluster, Slot};
+use super::Cluster;
 
 /// How long a block may take before the ledger is asked for its newest one.
 const BLOCK_PATIENCE: Duration = Duration::from_secs(2);
@@ -30,9 +30,22 @@ impl Cluster {
     /// # Errors
     /// If it does not start, or the ledger refuses it.
     pub async fn join(&mut self, stake: Amount) -> anyhow::Result<usize> {
+        self.join_with(stake, None).await
+    }
+
+    /// As [`Self::join`], with a node whose store may use so many bytes of disk.
+    ///
+    /// # Errors
+    /// As of [`Self::join`].
+    pub async fn join_with(
+        &mut self,
+        stake: Amount,
+        quota_bytes: Option<u64>,
+    ) -> anyhow::Result<usize> {
         let node = self.nodes.len();
         let keys = self.files.create_node(node)?;
-        self.nodes.push(Slot::new(keys.node.public()));
+        self.add_slot(keys.node.public())?;
+        self.nodes[node].quota_bytes = quota_bytes;
         self.start(node).await?;
         let chain = self.network.genesis.chain_id();
         let operator = AccountId::new(self.wallet.public());
