@@ -7,6 +7,7 @@ mod assignment;
 mod blobs;
 mod blocks;
 mod epochs;
+mod gaps;
 #[path = "../golden/mod.rs"]
 mod golden;
 mod lives;
