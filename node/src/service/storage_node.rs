@@ -149,7 +149,17 @@ impl Service {
         spawn_keepers(&args, (&pairs, &locks, &faults), &mut tasks, broken);
 
         let Args {
-            ledger, keys, store, network, requests, queries, limits, scrubbed, repair, ..
+            ledger,
+            keys,
+            store,
+            network,
+            requests,
+            queries,
+            limits,
+            scrubbed,
+            repair,
+            clock,
+            ..
         } = args;
         let responder = Responder::new(responder::Args {
             ledger,
@@ -160,6 +170,7 @@ impl Service {
             pairs,
             scrubbed,
             repair,
+            clock,
             faults,
         });
         let service = Self {
