@@ -9,6 +9,7 @@ mod judging;
 mod lane;
 pub(crate) mod ledger;
 pub(crate) mod membership;
+mod pace;
 pub(crate) mod queries;
 pub(crate) mod readiness;
 pub(crate) mod repair;

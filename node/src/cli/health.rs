@@ -15,13 +15,19 @@ use serde::Serialize;
 use self::ledger::LedgerShown;
 use super::{
     exit::{Exit, Failure},
+    receipt::later_by_ms,
     session::Session,
     size::human_bytes,
 };
-use crate::client::{LedgerHealth, LedgerVerdict, MemberStatus};
+use crate::{
+    client::{LedgerHealth, LedgerVerdict, MemberStatus},
+    service::ledger::wall_clock,
+};
 
 /// Digits of a node id in the table: enough to tell nodes apart.
 const SHORT_ID_DIGITS: usize = 12;
+/// Clocks that are further apart cannot all be right.
+const CLOCK_MAX_MS: u64 = 20_000;
 
 const AFTER_HELP: &str = "\
 The members of the running committee are asked directly. What the ledger is doing is proven by their
@@ -96,6 +102,9 @@ struct SwarmHealth {
     shards_needed_for_reads: u16,
     shards_needed_for_writes: u16,
     nodes_up: usize,
+    /// By how much this machine's clock is ahead of the nodes' (their median), below 0 if it is
+    /// behind; null if no node answered.
+    clock_ahead_ms: Option<i64>,
     nodes: Vec<NodeHealth>,
 }
 
@@ -123,6 +132,11 @@ struct StatusOfNode {
     peers: u32,
     damaged_pieces: u64,
     uptime_ms: u64,
+    /// What its clock showed.
+    time_ms: u64,
+    /// By how much that was ahead of this machine's.
+    #[serde(skip)]
+    ahead_ms: i64,
 }
 
 impl From<NodeStatus> for StatusOfNode {
@@ -140,6 +154,8 @@ impl From<NodeStatus> for StatusOfNode {
             peers: status.peers,
             damaged_pieces: status.damaged_pieces,
             uptime_ms: status.uptime_ms,
+            time_ms: status.time.ms(),
+            ahead_ms: later_by_ms(status.time, wall_clock()),
         }
     }
 }
@@ -182,11 +198,16 @@ impl SwarmHealth {
             shards_needed_for_reads: k1,
             shards_needed_for_writes: bft::min_quorum(n_shards),
             nodes_up: up.len(),
+            clock_ahead_ms: median_ahead(&nodes).map(i64::saturating_neg),
             nodes,
         }
     }
 
     fn verdict(&self) -> Option<LedgerVerdict> {
+        // By a wrong clock a ledger that goes on may look as if it had stopped.
+        if self.clock_ahead_ms.is_some_and(|ms| ms.unsigned_abs() > CLOCK_MAX_MS) {
+            return Some(LedgerVerdict::Clock);
+        }
         self.ledger.as_ref().map(LedgerShown::verdict)
     }
 
@@ -230,6 +251,14 @@ impl SwarmHealth {
     }
 }
 
+/// The median of the nodes' clocks, by this machine's.
+fn median_ahead(nodes: &[NodeHealth]) -> Option<i64> {
+    let answers = nodes.iter().filter_map(|node| node.status.as_ref());
+    let mut ahead: Vec<_> = answers.map(|status| status.ahead_ms).collect();
+    ahead.sort_unstable();
+    ahead.get(ahead.len() / 2).copied()
+}
+
 /// The shards that can be read: a node that answers has them whole; none if it is not known who
 /// does.
 fn readable(ledger: &LedgerHealth, up: &BTreeSet<NodeId>) -> Option<u16> {
@@ -264,6 +293,11 @@ impl fmt::Display for SwarmHealth {
         writeln!(f, "nodes   {} of {nodes} are up", self.nodes_up)?;
         if let Some(ledger) = &self.ledger {
             writeln!(f, "{ledger}")?;
+        }
+        if let Some(ahead) = self.clock_ahead_ms.filter(|ms| ms.unsigned_abs() > CLOCK_MAX_MS) {
+            let way = if ahead > 0 { "ahead of" } else { "behind" };
+            let s = ahead.unsigned_abs() / 1_000;
+            writeln!(f, "clock   this machine's clock is {s} s {way} those of the nodes")?;
         }
         let possible = |possible| if possible { "possible" } else { "NOT possible" };
         let (reads, up) = (possible(self.reads_possible), self.shards_up);
@@ -300,6 +334,11 @@ impl fmt::Display for NodeHealth {
         }
         if status.damaged_pieces > 0 {
             write!(f, "; {} damaged pieces", status.damaged_pieces)?;
+        }
+        if status.ahead_ms.unsigned_abs() > CLOCK_MAX_MS {
+            let way = if status.ahead_ms > 0 { "ahead of" } else { "behind" };
+            let s = status.ahead_ms.unsigned_abs() / 1_000;
+            write!(f, "; its clock is {s} s {way} this machine's")?;
         }
         Ok(())
     }
