@@ -251,7 +251,6 @@ impl Symbols {
             }
         }
         for (asked, wait) in waiting.into_iter().zip(waits) {
-            self.class(asked.is_member).told(asked.peer, wait);
             self.refuse_busy(asked.reply, wait);
         }
     }
@@ -293,7 +292,6 @@ impl Symbols {
         let bytes = (targets.len() * tree.symbol_bytes()) as u64;
         let class = self.class(is_member);
         if !has_paid && let Err(wait) = class.spend(peer, bytes) {
-            class.told(peer, wait);
             return self.refuse_busy(reply, wait);
         }
         let (running, background) = (class.running(), class.background.clone());

@@ -93,22 +93,29 @@ impl Class {
         }
         let place = self.lane.admit(peer).ok_or(self.busy);
         let bytes = REQUEST_BYTES.saturating_add(more_bytes);
-        let place = place.and_then(|place| self.spend(peer, bytes).map(|()| place));
-        place.map_err(|wait| {
-            self.told(peer, wait);
-            Turned::Busy(wait)
-        })
+        let place = place.and_then(|place| {
+            self.budgets.spend(peer, bytes, now)?;
+            Ok(place)
+        });
+        place.map_err(|wait| Turned::Busy(self.turned_away(peer, wait)))
     }
 
     /// Takes the price of some work from the peer's budget, or says how long to wait.
     pub(super) fn spend(&mut self, peer: NodeId, bytes: u64) -> Result<(), Duration> {
-        self.budgets.spend(peer, bytes, Instant::now())
+        if let Err(wait) = self.budgets.spend(peer, bytes, Instant::now()) {
+            return Err(self.turned_away(peer, wait));
+        }
+        if let Some(patience) = &mut self.patience {
+            patience.let_in(&peer);
+        }
+        Ok(())
     }
 
-    /// The peer is told to wait so long.
-    pub(super) fn told(&mut self, peer: NodeId, wait: Duration) {
-        if let Some(patience) = &mut self.patience {
-            patience.told(peer, wait, Instant::now());
+    /// There will be nothing to spend for so long: what the peer is to be told.
+    fn turned_away(&mut self, peer: NodeId, wait: Duration) -> Duration {
+        match &mut self.patience {
+            Some(patience) => patience.turned_away(peer, wait, Instant::now()),
+            None => wait,
         }
     }
 

@@ -2,10 +2,10 @@
 //! look at the store, and after many times are left to cool down, unheard.
 //!
 //! A `Busy` costs the node a request that is read, decoded and answered; whoever ignores it
-//! costs that as often as they can send. An honest peer may have a few dozen requests under
-//! way when it is first told to wait, so it takes many more than that before anything happens, and
-//! waiting once is enough to begin anew. What does not begin anew soon is how long the next
-//! cool-down lasts: it doubles each time.
+//! costs that as often as they can send. An honest peer has a few requests under way when it is
+//! told to wait, and then waits: each time twice as long, until there is room for it. So many
+//! requests too early in a short time are no honest peer's. Each cool-down lasts twice as long as
+//! the one before.
 //!
 //! Pure: the time is handed in. Invariant: the number of peers that are remembered is bounded;
 //! beyond it nobody new is blamed.
@@ -19,12 +19,18 @@ use floe_protocol::keys::NodeId;
 
 /// Peers that are remembered.
 const PEERS_MAX: usize = 1024;
-/// Requests too early, one after the other, that are answered.
-const IGNORED_MAX: u32 = 64;
+/// What a peer is told to wait at least, and at most.
+const WAIT_MIN: Duration = Duration::from_millis(100);
+const WAIT_MAX: Duration = Duration::from_secs(10);
+/// Requests too early that are answered at once, and how many more in a second.
+const EARLY_MAX: u64 = 64;
+const EARLY_PER_SECOND: u64 = 16;
 /// The first cool-down, and the longest.
 const COOL_DOWN_MIN: Duration = Duration::from_secs(2);
 const COOL_DOWN_MAX: Duration = Duration::from_secs(64);
-/// After so long without another, earlier cool-downs are forgotten.
+/// After so long without being told to wait, a peer is forgotten: those that never cooled down, and
+/// the others.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(10);
 const FORGIVEN_AFTER: Duration = Duration::from_secs(600);
 
 /// What to do with a request.
@@ -42,19 +48,53 @@ pub(super) enum Heed {
 struct Told {
     /// Until when the peer was told to wait, or is left to cool down.
     until: Instant,
-    ignored: u32,
+    /// What it was told last; nothing since it was let in.
+    wait: Duration,
+    /// Requests too early, less those forgiven since.
+    early: u64,
+    early_at: Instant,
     is_cooling: bool,
     cool_downs: u32,
 }
 
 impl Told {
-    const fn until(until: Instant) -> Self {
-        Self { until, ignored: 0, is_cooling: false, cool_downs: 0 }
+    const fn new(now: Instant) -> Self {
+        Self {
+            until: now,
+            wait: Duration::ZERO,
+            early: 0,
+            early_at: now,
+            is_cooling: false,
+            cool_downs: 0,
+        }
     }
 
     fn is_forgiven(&self, now: Instant) -> bool {
-        let pause = if self.cool_downs == 0 { Duration::ZERO } else { FORGIVEN_AFTER };
-        now >= self.until + pause
+        now >= self.until + if self.cool_downs == 0 { FORGOTTEN_AFTER } else { FORGIVEN_AFTER }
+    }
+
+    fn asked(&mut self, now: Instant) -> Heed {
+        if now >= self.until {
+            self.is_cooling = false;
+            return Heed::Welcome;
+        }
+        if self.is_cooling {
+            return Heed::CoolDown(self.until - now);
+        }
+        let forgiven = now.saturating_duration_since(self.early_at).as_secs();
+        if forgiven > 0 {
+            self.early = self.early.saturating_sub(forgiven.saturating_mul(EARLY_PER_SECOND));
+            self.early_at = now;
+        }
+        self.early += 1;
+        if self.early <= EARLY_MAX {
+            return Heed::Early(self.until - now);
+        }
+        let length = COOL_DOWN_MIN * 2_u32.pow(self.cool_downs.min(8));
+        let length = length.min(COOL_DOWN_MAX);
+        self.cool_downs = self.cool_downs.saturating_add(1);
+        (self.until, self.is_cooling, self.early) = (now + length, true, 0);
+        Heed::CoolDown(length)
     }
 }
 
@@ -72,45 +112,35 @@ impl Patience {
             self.peers.remove(peer);
             return Heed::Welcome;
         }
-        if now >= told.until {
-            (told.ignored, told.is_cooling) = (0, false);
-            return Heed::Welcome;
-        }
-        if told.is_cooling {
-            return Heed::CoolDown(told.until - now);
-        }
-        told.ignored += 1;
-        if told.ignored <= IGNORED_MAX {
-            return Heed::Early(told.until - now);
-        }
-        let length = COOL_DOWN_MIN * 2_u32.pow(told.cool_downs.min(8));
-        let length = length.min(COOL_DOWN_MAX);
-        told.cool_downs = told.cool_downs.saturating_add(1);
-        (told.until, told.is_cooling) = (now + length, true);
-        Heed::CoolDown(length)
+        told.asked(now)
     }
 
-    /// The peer is told to wait so long.
-    pub(super) fn told(&mut self, peer: NodeId, wait: Duration, now: Instant) {
-        let until = now + wait;
-        if let Some(told) = self.peers.get_mut(&peer) {
-            told.until = told.until.max(until);
-            return;
+    /// There was room for the peer.
+    pub(super) fn let_in(&mut self, peer: &NodeId) {
+        if let Some(told) = self.peers.get_mut(peer) {
+            told.wait = Duration::ZERO;
         }
-        if self.peers.len() >= PEERS_MAX {
+    }
+
+    /// There was none, nor will be for so long. What the peer is to be told.
+    pub(super) fn turned_away(&mut self, peer: NodeId, wait: Duration, now: Instant) -> Duration {
+        let wait = wait.clamp(WAIT_MIN, WAIT_MAX);
+        if !self.peers.contains_key(&peer) && self.peers.len() >= PEERS_MAX {
             self.peers.retain(|_, told| !told.is_forgiven(now));
+            if self.peers.len() >= PEERS_MAX {
+                return wait;
+            }
         }
-        if self.peers.len() < PEERS_MAX {
-            self.peers.insert(peer, Told::until(until));
-        }
+        let told = self.peers.entry(peer).or_insert_with(|| Told::new(now));
+        told.wait = wait.max((told.wait * 2).min(WAIT_MAX));
+        told.until = told.until.max(now + told.wait);
+        told.until - now
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const WAIT: Duration = Duration::from_millis(500);
 
     fn peer(number: u16) -> NodeId {
         let mut id = [0; 32];
@@ -119,8 +149,8 @@ mod tests {
     }
 
     /// Asks without a pause until it is left to cool down: after how many answers, how long.
-    fn flood(patience: &mut Patience, now: Instant) -> (u32, Duration) {
-        patience.told(peer(1), WAIT, now);
+    fn flood(patience: &mut Patience, now: Instant) -> (u64, Duration) {
+        patience.turned_away(peer(1), WAIT_MIN, now);
         for answers in 0.. {
             match patience.asked(&peer(1), now) {
                 Heed::Early(_) => {}
@@ -132,17 +162,23 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_is_welcome_however_often_it_is_told_to() {
+    fn who_waits_is_never_left_to_cool_down_and_waits_longer_until_there_is_room() {
         let (mut patience, mut now) = (Patience::default(), Instant::now());
-        for _ in 0..1_000 {
+        let mut waits = Vec::new();
+        for _ in 0..100 {
             assert_eq!(patience.asked(&peer(1), now), Heed::Welcome);
-            patience.told(peer(1), WAIT, now);
+            let wait = patience.turned_away(peer(1), Duration::ZERO, now);
             // What was under way already.
-            for _ in 0..32 {
-                assert_eq!(patience.asked(&peer(1), now), Heed::Early(WAIT));
+            for _ in 0..3 {
+                assert_eq!(patience.asked(&peer(1), now), Heed::Early(wait));
             }
-            now += WAIT;
+            waits.push(wait.as_millis());
+            now += wait;
         }
+        assert_eq!(waits[..9], [100, 200, 400, 800, 1_600, 3_200, 6_400, 10_000, 10_000]);
+        assert_eq!(patience.asked(&peer(1), now), Heed::Welcome);
+        patience.let_in(&peer(1));
+        assert_eq!(patience.turned_away(peer(1), Duration::ZERO, now), WAIT_MIN);
     }
 
     #[test]
@@ -150,27 +186,28 @@ mod tests {
         let (mut patience, mut now) = (Patience::default(), Instant::now());
         for seconds in [2, 4, 8, 16, 32, 64, 64] {
             let length = Duration::from_secs(seconds);
-            assert_eq!(flood(&mut patience, now), (IGNORED_MAX, length));
+            assert_eq!(flood(&mut patience, now), (EARLY_MAX, length));
             let later = now + length / 2;
             assert_eq!(patience.asked(&peer(1), later), Heed::CoolDown(length / 2));
             assert_eq!(patience.asked(&peer(2), later), Heed::Welcome, "others are heard");
             now += length;
             assert_eq!(patience.asked(&peer(1), now), Heed::Welcome);
+            patience.let_in(&peer(1));
         }
         now += FORGIVEN_AFTER;
         assert_eq!(patience.asked(&peer(1), now), Heed::Welcome);
-        assert_eq!(flood(&mut patience, now), (IGNORED_MAX, COOL_DOWN_MIN));
+        assert_eq!(flood(&mut patience, now), (EARLY_MAX, COOL_DOWN_MIN));
     }
 
     #[test]
-    fn the_number_of_peers_is_bounded_and_the_forgiven_make_room() {
+    fn the_number_of_peers_is_bounded_and_the_forgotten_make_room() {
         let (mut patience, now) = (Patience::default(), Instant::now());
         for number in 0..3_000 {
-            patience.told(peer(number), WAIT, now);
+            patience.turned_away(peer(number), WAIT_MIN, now);
         }
         assert_eq!(patience.peers.len(), PEERS_MAX);
         assert_eq!(patience.asked(&peer(2_999), now), Heed::Welcome);
-        patience.told(peer(2_999), WAIT, now + WAIT);
+        patience.turned_away(peer(2_999), WAIT_MIN, now + WAIT_MIN + FORGOTTEN_AFTER);
         assert_eq!(patience.peers.len(), 1);
     }
 }
