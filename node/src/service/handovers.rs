@@ -11,7 +11,11 @@
 //! many questions for each, and each once more at the next boundary if nothing came of it. Without a
 //! certificate nothing is lost: the commit certificate is told instead.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use floe_protocol::{
     committee::Committee,
@@ -53,6 +57,8 @@ pub(crate) struct Args {
     pub(crate) keys: NodeKeys,
     pub(crate) genesis: Arc<Genesis>,
     pub(crate) signatures: watch::Sender<Signatures>,
+    /// Of which of the last epochs there is a certificate.
+    pub(crate) certified: watch::Sender<BTreeSet<Epoch>>,
     pub(crate) cancel: CancellationToken,
 }
 
@@ -92,6 +98,8 @@ impl Args {
             let epoch = state.committee().epoch();
             let ends = self.ends(epoch).await?;
             self.sign(&ends, *state.chain()).await?;
+            let certified = ends.iter().filter(|end| end.certified).map(|end| end.fact.epoch);
+            self.certified.send_replace(certified.collect());
             let missing = ends.into_iter().filter(|end| !end.certified);
             let collections = async {
                 join_all(missing.map(|end| self.collect(&state, end))).await;
@@ -195,7 +203,12 @@ impl Args {
         let ledger = self.ledger.clone();
         let epoch = certificate.fact.epoch;
         match blocking(move || ledger.store().put_handover_certificate(&certificate)).await? {
-            Ok(_) => tracing::debug!(%epoch, "hand-over certificate"),
+            Ok(_) => {
+                tracing::debug!(%epoch, "the hand-over is certified");
+                self.certified.send_modify(|certified| {
+                    certified.insert(epoch);
+                });
+            }
             Err(error) => tracing::error!(%error, "a hand-over certificate cannot be kept"),
         }
         Some(())
