@@ -55,6 +55,7 @@ use self::{
     running::Running,
 };
 pub(crate) use self::{
+    files::HOST_PORT,
     process::{ProcessArgs, run as run_node_process},
     sink::network_config,
 };

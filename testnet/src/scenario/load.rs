@@ -46,6 +46,8 @@ pub(super) struct Stored {
 pub(super) struct Done {
     pub(super) blobs: Vec<Stored>,
     pub(super) store_failures: u64,
+    /// Stores that failed while holders with room were no quorum.
+    pub(super) stores_impossible: u64,
     pub(super) reads: u64,
     pub(super) read_failures: u64,
     /// Of reads since the last time they were taken.
@@ -128,11 +130,16 @@ impl Worker {
         let mut due = interval(plan.store_every);
         due.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while self.next(&mut due).await {
+            let mut impossible = plan.full > 0 && lacks_quorum(&self.client).await;
             let (seed, bytes) = (self.dice.next(), 1 + self.dice.below(plan.blob_bytes_max));
             let epochs = if self.dice.below(4) == 0 { SHORT_LIFE } else { long };
             let wanted = Wanted { epochs, deletable: true };
             let stored = self.client.store(content(seed, bytes), wanted, &wallet, &progress).await;
+            if stored.is_err() && plan.full > 0 {
+                impossible |= lacks_quorum(&self.client).await;
+            }
             self.done.send_modify(|done| match stored {
+                Err(_) if impossible => done.stores_impossible += 1,
                 Ok(stored) => {
                     done.blobs.push(Stored { id: stored.blob, seed, bytes, end: stored.end });
                 }
@@ -196,6 +203,13 @@ pub(super) async fn read_back(client: &Client, blob: &Stored) -> Result<bool, St
             false => Err(format!("read of {}: {error}", blob.id)),
         },
     }
+}
+
+/// Whether the shards that are ready are no quorum: if the others have no room, nothing can be
+/// certified.
+async fn lacks_quorum(client: &Client) -> bool {
+    let running = client.ledger().running_epoch().await;
+    running.is_ok_and(|running| running.ready() < running.ready_needed())
 }
 
 async fn has_ended(client: &Client, blob: &Stored) -> bool {

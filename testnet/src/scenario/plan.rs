@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use crate::workload::Dice;
+use crate::{cluster::link::Links, workload::Dice};
+
+/// A store without anything in it takes most of this.
+const FULL_QUOTA_BYTES: u64 = 1 << 20;
 
 /// One change of the swarm, at the beginning of an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +14,8 @@ pub enum Change {
     Leave(usize),
     /// A new node joins with as much stake as the others have.
     Join,
+    /// The same, with a node that has no room for the shards that it will gain.
+    JoinFull,
     /// A node is killed.
     Kill(usize),
     /// A killed node returns with an empty disk.
@@ -22,10 +27,20 @@ impl std::fmt::Display for Change {
         match self {
             Self::Leave(node) => write!(f, "{node} leaves"),
             Self::Join => write!(f, "one joins"),
+            Self::JoinFull => write!(f, "one joins without room"),
             Self::Kill(node) => write!(f, "{node} dies"),
             Self::Return(node) => write!(f, "{node} returns empty"),
         }
     }
+}
+
+/// The link of a slow member.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Slow {
+    /// What each packet takes that it sends or receives.
+    pub delay: Duration,
+    /// How many of a thousand of them are lost.
+    pub lost_permille: u16,
 }
 
 /// A scenario.
@@ -55,6 +70,14 @@ pub struct Plan {
     pub returns: usize,
     /// Nodes that die for good, one in each epoch.
     pub deaths: usize,
+    /// Nodes that join without room.
+    pub full: usize,
+    /// Bytes of disk that the store of each of them may use.
+    pub full_quota_bytes: u64,
+    /// The last node's link, if it is a slow one.
+    pub slow: Option<Slow>,
+    /// Where nodes have links of their own.
+    pub links: Option<Links>,
     /// Where the swarm lives; a temporary directory if none.
     pub dir: Option<PathBuf>,
     /// The program that runs a node; the one beside the running program if none.
@@ -87,9 +110,27 @@ impl Plan {
             joins: 0,
             returns: 0,
             deaths: usize::try_from(epochs).unwrap_or(usize::MAX),
+            full: 0,
+            full_quota_bytes: FULL_QUOTA_BYTES,
+            slow: None,
+            links: None,
             dir: None,
             executable: None,
         }
+    }
+
+    /// So many nodes join without room that the shards that they gain can stop an epoch.
+    #[must_use]
+    pub fn full(nodes: usize, epochs: u64) -> Self {
+        let base = Self::attrition(nodes, epochs);
+        Self { name: "full", deaths: 0, full: nodes / 2 + 1, ..base }
+    }
+
+    /// The last node has a slow link.
+    #[must_use]
+    pub fn slow(nodes: usize, epochs: u64, slow: Slow, links: Links) -> Self {
+        let base = Self::attrition(nodes, epochs);
+        Self { name: "slow", deaths: 0, slow: Some(slow), links: Some(links), ..base }
     }
 
     /// What happens at the beginning of each epoch, counted from the first one as 0. Nothing
@@ -113,6 +154,10 @@ impl Plan {
         }
         for i in 0..self.joins {
             changes.entry(turn(i)).or_default().push(Change::Join);
+        }
+        if self.full > 0 {
+            let all = std::iter::repeat_n(Change::JoinFull, self.full);
+            changes.entry(0).or_default().extend(all);
         }
         for (i, node) in victims.by_ref().take(self.returns).enumerate() {
             // Every second one is back at once, still a member; the others come back in the next
@@ -151,7 +196,7 @@ mod tests {
                 .iter()
                 .filter_map(|(_, change)| match change {
                     Change::Leave(node) | Change::Kill(node) => Some(*node),
-                    Change::Join | Change::Return(_) => None,
+                    Change::Join | Change::JoinFull | Change::Return(_) => None,
                 })
                 .collect();
             gone.sort_unstable();
