@@ -268,11 +268,15 @@ impl Cluster {
         if self.is_running(node) {
             bail!("node {node} is running already");
         }
-        let bootstrap = self.nodes.iter().find(|slot| slot.running.is_some());
-        let bootstrap = bootstrap.map_or_else(Vec::new, |slot| slot.addresses.clone());
-        let running = self.launch(node, bootstrap).await?;
+        let running = self.launch(node, self.bootstrap()).await?;
         self.on_started(node, running)?;
         self.publish_network()
+    }
+
+    /// The addresses that a node is told to join through.
+    fn bootstrap(&self) -> Vec<String> {
+        let first = self.nodes.iter().find(|slot| slot.running.is_some());
+        first.map_or_else(Vec::new, |slot| slot.addresses.clone())
     }
 
     /// Stops a node in order: it answers what it was asked, flushes and closes its store.

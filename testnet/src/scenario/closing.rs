@@ -150,8 +150,8 @@ impl Run<'_> {
             }
             self.report.slow = Some(slow);
         }
-        if !self.full.is_empty() && history.epochs.iter().all(|row| row.unready == 0) {
-            self.broken("those without room have gained nothing: nothing was shown".into());
+        if !self.full.is_empty() && history.epochs.iter().all(|row| row.returned == 0) {
+            self.broken("nothing had to return from those without room: nothing was shown".into());
         }
         history.broken.into_iter().for_each(|wrong| self.broken(wrong));
     }

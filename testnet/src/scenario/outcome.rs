@@ -283,7 +283,7 @@ impl fmt::Display for Report {
 
 impl fmt::Display for SlowMember {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let trip = |us| seconds(Duration::from_micros(us));
+        let trip = |us: u64| format!("{}.{:03} ms", us / 1_000, us % 1_000);
         let Self { node, delay_ms, lost_permille, round_trip_us, others_round_trip_us, .. } = self;
         writeln!(
             f,

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use crate::{cluster::link::Links, workload::Dice};
 
-/// A store without anything in it takes most of this.
-const FULL_QUOTA_BYTES: u64 = 1 << 20;
+/// An empty store takes more.
+const FULL_QUOTA_BYTES: u64 = 64 << 10;
 
 /// One change of the swarm, at the beginning of an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,8 +14,9 @@ pub enum Change {
     Leave(usize),
     /// A new node joins with as much stake as the others have.
     Join,
-    /// The same, with a node that has no room for the shards that it will gain.
-    JoinFull,
+    /// So many new nodes join with as much stake as the others have, and no room for the shards
+    /// that they will gain.
+    JoinFull(usize),
     /// A node is killed.
     Kill(usize),
     /// A killed node returns with an empty disk.
@@ -27,7 +28,7 @@ impl std::fmt::Display for Change {
         match self {
             Self::Leave(node) => write!(f, "{node} leaves"),
             Self::Join => write!(f, "one joins"),
-            Self::JoinFull => write!(f, "one joins without room"),
+            Self::JoinFull(count) => write!(f, "{count} join without room"),
             Self::Kill(node) => write!(f, "{node} dies"),
             Self::Return(node) => write!(f, "{node} returns empty"),
         }
@@ -156,8 +157,7 @@ impl Plan {
             changes.entry(turn(i)).or_default().push(Change::Join);
         }
         if self.full > 0 {
-            let all = std::iter::repeat_n(Change::JoinFull, self.full);
-            changes.entry(0).or_default().extend(all);
+            changes.entry(0).or_default().push(Change::JoinFull(self.full));
         }
         for (i, node) in victims.by_ref().take(self.returns).enumerate() {
             // Every second one is back at once, still a member; the others come back in the next
@@ -196,7 +196,7 @@ mod tests {
                 .iter()
                 .filter_map(|(_, change)| match change {
                     Change::Leave(node) | Change::Kill(node) => Some(*node),
-                    Change::Join | Change::JoinFull | Change::Return(_) => None,
+                    Change::Join | Change::JoinFull(_) | Change::Return(_) => None,
                 })
                 .collect();
             gone.sort_unstable();

@@ -8,7 +8,10 @@ use std::{
 
 use anyhow::Context;
 use floe_node::{Client, client::ledger::RunningEpoch};
-use floe_protocol::ledger::{Amount, LedgerParameters};
+use floe_protocol::{
+    bft,
+    ledger::{Amount, LedgerParameters},
+};
 use tokio::time::timeout;
 
 use super::{
@@ -30,6 +33,8 @@ const STAKE: Amount = Amount::from_wal(1_000);
 const FIRST_BLOBS: usize = 3;
 /// How many durations of an epoch the next one may take to come, and what is given on top.
 const PATIENCE: (u32, Duration) = (6, Duration::from_secs(180));
+/// Epochs that are given on top to nodes that have yet to gain shards.
+const EPOCHS_MORE: u64 = 2;
 /// How often a round trip is measured: the middle one counts.
 const ROUND_TRIPS: usize = 5;
 
@@ -72,6 +77,8 @@ pub(super) struct Run<'a> {
     pub(super) leaving: Vec<usize>,
     /// Nodes without room for what they gain.
     pub(super) full: Vec<usize>,
+    /// The first boundary at which they had more shards than an epoch can end without.
+    gained: Option<u64>,
     pub(super) report: Report,
 }
 
@@ -102,8 +109,18 @@ impl<'a> Run<'a> {
             slow,
             ..Report::default()
         };
-        let (changes, leaving, full) = (plan.changes(), Vec::new(), Vec::new());
-        Ok(Self { plan, cluster, client, load, gaps, changes, leaving, full, report })
+        Ok(Self {
+            plan,
+            cluster,
+            client,
+            load,
+            gaps,
+            changes: plan.changes(),
+            leaving: Vec::new(),
+            full: Vec::new(),
+            gained: None,
+            report,
+        })
     }
 
     pub(super) fn broken(&mut self, promise: String) {
@@ -116,14 +133,22 @@ impl<'a> Run<'a> {
         let stored = timeout(self.plan.patience(), self.load.stored(FIRST_BLOBS)).await;
         stored.context("nothing can be stored at the start")?;
         let first = self.client.ledger().running_epoch().await?.summary.epoch;
-        for step in 0..=self.plan.epochs {
+        let mut step = 0;
+        while step <= self.plan.epochs || self.waits_for_gainers(step) {
             let epoch = first.plus(step);
             let what = format!("epoch {epoch}");
             let begun = |running: &RunningEpoch| running.summary.epoch >= epoch;
             let running = self.wait_until(&what, begun).await?;
             self.boundary(&running, step).await?;
+            step += 1;
         }
         self.settle().await
+    }
+
+    /// Whether an epoch in which nodes without room hold too many shards has still to end.
+    fn waits_for_gainers(&self, step: u64) -> bool {
+        let shown = self.plan.full == 0 || self.gained.is_some_and(|gained| gained + 1 < step);
+        !shown && step <= self.plan.epochs + EPOCHS_MORE
     }
 
     /// Waits until the running epoch is as wanted, and hears of nodes that end meanwhile.
@@ -156,6 +181,11 @@ impl<'a> Run<'a> {
         let epoch = running.summary.epoch;
         for wrong in wrong.into_iter().chain(wrong_ledger) {
             self.broken(format!("epoch {epoch}: {wrong}"));
+        }
+        let of_full =
+            self.full.iter().map(|node| running.shards_of(&self.cluster.node_id(*node)).0);
+        if self.gained.is_none() && of_full.sum::<u16>() > bft::max_faulty(self.plan.shards) {
+            self.gained = Some(step);
         }
         let mut row = self.row(running, read_back);
         self.stop_those_who_left(running, &mut row.changes).await?;
@@ -194,9 +224,9 @@ impl<'a> Run<'a> {
                 self.leaving.push(node);
             }
             Change::Join => drop(self.cluster.join(STAKE).await?),
-            Change::JoinFull => {
+            Change::JoinFull(count) => {
                 let quota = Some(self.plan.full_quota_bytes);
-                self.full.push(self.cluster.join_with(STAKE, quota).await?);
+                self.full.extend(self.cluster.join_many(count, STAKE, quota).await?);
             }
             Change::Kill(node) => self.cluster.kill(node).await?,
             Change::Return(node) => {
