@@ -88,6 +88,8 @@ impl Run<'_> {
             stores_impossible: done.stores_impossible,
             reads: done.reads,
             read_failures: done.read_failures,
+            transfers: done.transfers,
+            transfer_failures: done.transfer_failures,
         };
         self.judge_load(&done);
         let numbers: Vec<_> = (0..self.cluster.nodes()).collect();
@@ -157,7 +159,7 @@ impl Run<'_> {
     }
 
     fn judge_load(&mut self, done: &Done) {
-        if done.read_failures > 0 || done.store_failures > 0 {
+        if done.read_failures + done.store_failures + done.transfer_failures > 0 {
             for failure in &done.failures {
                 self.broken(format!("the load met an error: {failure}"));
             }

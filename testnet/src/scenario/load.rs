@@ -1,4 +1,5 @@
-//! The load of a scenario: a writer and two readers that never rest.
+//! The load of a scenario: a writer and two readers that never rest, and where blocks are to follow
+//! each other without a pause, payers.
 //!
 //! What has been stored is published, so that readers and audits can compare it. A read of a blob
 //! that ended meanwhile proves nothing and is not counted.
@@ -12,7 +13,13 @@ use floe_node::{
     Client,
     client::{ReadOptions, StoreProgress},
 };
-use floe_protocol::{blob::BlobId, index::Epoch, keys::KeyPair, transfer::Wanted};
+use floe_protocol::{
+    blob::BlobId,
+    index::Epoch,
+    keys::KeyPair,
+    ledger::{AccountId, Amount, Operation},
+    transfer::Wanted,
+};
 use tokio::{
     sync::watch,
     task::JoinSet,
@@ -20,12 +27,19 @@ use tokio::{
 };
 
 use super::plan::Plan;
-use crate::workload::{Dice, content};
+use crate::{
+    cluster::extra_account_key,
+    workload::{Dice, content},
+};
 
 /// Readers that read at the same time.
 const READERS: u64 = 2;
 /// How soon after a read the next one begins.
 const READ_PACE: Duration = Duration::from_millis(100);
+/// How soon after a transfer the next one of the same account begins.
+const PAY_PACE: Duration = Duration::from_millis(20);
+/// Accounts that pay in one transaction after the other.
+pub(super) const PAYERS: u32 = 4;
 /// Failures that are kept in words.
 const FAILURES_MAX: usize = 20;
 /// For how many epochs every fourth blob is paid: it ends while the scenario runs.
@@ -50,6 +64,8 @@ pub(super) struct Done {
     pub(super) stores_impossible: u64,
     pub(super) reads: u64,
     pub(super) read_failures: u64,
+    pub(super) transfers: u64,
+    pub(super) transfer_failures: u64,
     /// Of reads since the last time they were taken.
     pub(super) read_times: Vec<Duration>,
     /// The first failures, in words.
@@ -86,6 +102,11 @@ impl Load {
         tasks.spawn(worker(0).store(wallet.clone(), plan.clone()));
         for reader in 1..=READERS {
             tasks.spawn(worker(reader).read());
+        }
+        if plan.payers {
+            for payer in 0..PAYERS {
+                tasks.spawn(worker(0).pay(extra_account_key(payer)));
+            }
         }
         Self { done, tasks, stop }
     }
@@ -174,6 +195,24 @@ impl Worker {
                 Err(error) => {
                     done.read_failures += 1;
                     done.fail(error);
+                }
+            });
+        }
+    }
+
+    /// Pays itself, again and again.
+    async fn pay(mut self, key: KeyPair) {
+        let mut due = interval(PAY_PACE);
+        due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (to, amount) = (AccountId::new(key.public()), Amount::from_frost(1));
+        while self.next(&mut due).await {
+            let transfer = vec![Operation::Transfer { to, amount }];
+            let paid = self.client.ledger().submit(transfer, &key).await;
+            self.done.send_modify(|done| match paid {
+                Ok(_) => done.transfers += 1,
+                Err(error) => {
+                    done.transfer_failures += 1;
+                    done.fail(format!("transfer: {error}"));
                 }
             });
         }

@@ -155,6 +155,10 @@ pub struct LoadCounts {
     pub reads: u64,
     /// Reads that failed.
     pub read_failures: u64,
+    /// Transfers.
+    pub transfers: u64,
+    /// Transfers that failed.
+    pub transfer_failures: u64,
 }
 
 /// What nodes moved and recovered.
@@ -236,12 +240,15 @@ impl fmt::Display for Report {
             table.row(cells.each_ref().map(String::as_str));
         }
         writeln!(f, "{}", table.render())?;
-        let LoadCounts { stores, store_failures, stores_impossible, reads, read_failures } =
-            self.load;
+        let LoadCounts { stores, store_failures, reads, read_failures, .. } = self.load;
+        let LoadCounts { stores_impossible, transfers, transfer_failures, .. } = self.load;
         writeln!(
             f,
             "load     {stores} stores, {store_failures} failed; {reads} reads, {read_failures} failed"
         )?;
+        if transfers + transfer_failures > 0 {
+            writeln!(f, "         {transfers} transfers, {transfer_failures} failed")?;
+        }
         if stores_impossible > 0 {
             writeln!(f, "         {stores_impossible} stores found no quorum with room")?;
         }

@@ -4,8 +4,10 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use crate::{cluster::link::Links, workload::Dice};
 
-/// An empty store takes more.
-const FULL_QUOTA_BYTES: u64 = 64 << 10;
+/// So many epochs are enough to see the swarm with few nodes without room, and with many.
+const BOTH_EPOCHS: u64 = 4;
+/// Less than a pair with its proof takes: even an empty store has no room.
+const FULL_QUOTA_BYTES: u64 = 1 << 10;
 
 /// One change of the swarm, at the beginning of an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +65,8 @@ pub struct Plan {
     pub blob_bytes_max: usize,
     /// Time between the beginnings of two stores.
     pub store_every: Duration,
+    /// Whether accounts pay all the time, so that block follows block.
+    pub payers: bool,
     /// Nodes that leave.
     pub leaves: usize,
     /// Nodes that join.
@@ -107,6 +111,7 @@ impl Plan {
             seed: 1,
             blob_bytes_max: 256 << 10,
             store_every: Duration::from_secs(1),
+            payers: false,
             leaves: 0,
             joins: 0,
             returns: 0,
@@ -131,7 +136,8 @@ impl Plan {
     #[must_use]
     pub fn slow(nodes: usize, epochs: u64, slow: Slow, links: Links) -> Self {
         let base = Self::attrition(nodes, epochs);
-        Self { name: "slow", deaths: 0, slow: Some(slow), links: Some(links), ..base }
+        let (slow, links) = (Some(slow), Some(links));
+        Self { name: "slow", deaths: 0, payers: true, slow, links, ..base }
     }
 
     /// What happens at the beginning of each epoch, counted from the first one as 0. Nothing
@@ -157,7 +163,13 @@ impl Plan {
             changes.entry(turn(i)).or_default().push(Change::Join);
         }
         if self.full > 0 {
-            changes.entry(0).or_default().push(Change::JoinFull(self.full));
+            // First so few that the swarm has enough without them, where there is time for both.
+            let few = if self.epochs < BOTH_EPOCHS { 0 } else { self.full / 3 };
+            for (at, count) in [(0, few), (if few > 0 { 2 } else { 0 }, self.full - few)] {
+                if count > 0 {
+                    changes.entry(at).or_default().push(Change::JoinFull(count));
+                }
+            }
         }
         for (i, node) in victims.by_ref().take(self.returns).enumerate() {
             // Every second one is back at once, still a member; the others come back in the next

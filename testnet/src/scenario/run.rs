@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use super::{
     audit,
     gaps::Gaps,
-    load::Load,
+    load::{Load, PAYERS},
     outcome::{EpochRow, Report, SlowMember},
     plan::{Change, Plan, Slow},
 };
@@ -91,6 +91,9 @@ impl<'a> Run<'a> {
         }
         if let Some(program) = &plan.executable {
             builder = builder.executable(program);
+        }
+        if plan.payers {
+            builder = builder.extra_accounts(PAYERS);
         }
         if let Some(links) = &plan.links {
             builder = builder.links(links);
