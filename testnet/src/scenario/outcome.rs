@@ -127,12 +127,14 @@ impl SlowMember {
             wrong.push(format!("the slow link is not slow: {} us", self.round_trip_us));
         }
         let first = self.epochs.first().map_or(0, |epoch| epoch.shards);
-        for SlowEpoch { epoch, shards, recorded, heights } in &self.epochs {
+        for (row, told) in self.epochs.iter().zip(epochs) {
+            let SlowEpoch { epoch, shards, recorded, heights } = row;
             if *shards == 0 || *shards < first {
                 wrong
                     .push(format!("epoch {epoch}: the slow member has {shards} of {first} shards"));
             }
-            if 2 * recorded < *heights {
+            // What comes late to the last heights of all is recorded by no block.
+            if told.took_ms.is_some() && 2 * recorded < *heights {
                 wrong.push(format!(
                     "epoch {epoch}: the slow member is recorded for {recorded} of {heights} heights"
                 ));
@@ -206,61 +208,9 @@ impl fmt::Display for Report {
             "{scenario}: {nodes} nodes, {n_shards} shards, epochs of {} s, seed {seed}\n",
             epoch_ms / 1_000
         )?;
-        let mut table = Table::default();
-        table.row([
-            "epoch",
-            "height",
-            "members",
-            "run",
-            "ready",
-            "stored",
-            "read back",
-            "reads",
-            "p50",
-            "took",
-            "returned",
-            "at its beginning",
-        ]);
-        for row in &self.epochs {
-            let p50 = row.read_p50_ms.map_or_else(|| "-".into(), |ms| format!("{ms} ms"));
-            let cells = [
-                row.epoch.to_string(),
-                row.height.to_string(),
-                row.members.to_string(),
-                row.running.to_string(),
-                row.ready.to_string(),
-                row.stored.to_string(),
-                row.read_back.to_string(),
-                row.reads.to_string(),
-                p50,
-                row.took_ms.map_or_else(|| "-".into(), |ms| seconds(Duration::from_millis(ms))),
-                row.returned.to_string(),
-                row.changes.join(", "),
-            ];
-            table.row(cells.each_ref().map(String::as_str));
-        }
-        writeln!(f, "{}", table.render())?;
-        let LoadCounts { stores, store_failures, reads, read_failures, .. } = self.load;
-        let LoadCounts { stores_impossible, transfers, transfer_failures, .. } = self.load;
-        writeln!(
-            f,
-            "load     {stores} stores, {store_failures} failed; {reads} reads, {read_failures} failed"
-        )?;
-        if transfers + transfer_failures > 0 {
-            writeln!(f, "         {transfers} transfers, {transfer_failures} failed")?;
-        }
-        if stores_impossible > 0 {
-            writeln!(f, "         {stores_impossible} stores found no quorum with room")?;
-        }
-        let RepairCounts { moved_pairs, recovered_pairs, gained_bytes, fetched_bytes } =
-            self.repair;
-        writeln!(
-            f,
-            "repair   {moved_pairs} pairs copied, {recovered_pairs} recovered: {:.1} MiB from \
-             {:.1} MiB fetched",
-            mib(gained_bytes),
-            mib(fetched_bytes)
-        )?;
+        writeln!(f, "{}", self.table().render())?;
+        write!(f, "{}", self.load)?;
+        write!(f, "{}", self.repair)?;
         if let Some(LastCommittee { epoch, members, blobs, pairs, pairs_wanted }) = self.last {
             writeln!(
                 f,
@@ -277,7 +227,7 @@ impl fmt::Display for Report {
             gap(longest_gap_ms),
             gap(self.longest_block_gap_ms)
         )?;
-        writeln!(f, "supply   the same after each block; {burned} burned, as it was not earned")?;
+        writeln!(f, "supply   looked at after each block; {burned} burned for want of service")?;
         match self.broken.as_slice() {
             [] => write!(f, "promises all kept"),
             broken => {
@@ -285,6 +235,77 @@ impl fmt::Display for Report {
                 broken.iter().try_for_each(|promise| write!(f, "\n  {promise}"))
             }
         }
+    }
+}
+
+impl Report {
+    fn table(&self) -> Table {
+        let mut table = Table::default();
+        table.row([
+            "epoch",
+            "height",
+            "members",
+            "run",
+            "ready",
+            "stored",
+            "read back",
+            "reads",
+            "p50",
+            "took",
+            "returned",
+            "then",
+        ]);
+        for row in &self.epochs {
+            let p50 = row.read_p50_ms.map_or_else(|| "-".into(), |ms| format!("{ms} ms"));
+            let took = row.took_ms.map(|ms| seconds(Duration::from_millis(ms)));
+            let cells = [
+                row.epoch.to_string(),
+                row.height.to_string(),
+                row.members.to_string(),
+                row.running.to_string(),
+                row.ready.to_string(),
+                row.stored.to_string(),
+                row.read_back.to_string(),
+                row.reads.to_string(),
+                p50,
+                took.unwrap_or_else(|| "-".into()),
+                row.returned.to_string(),
+                row.changes.join(", "),
+            ];
+            table.row(cells.each_ref().map(String::as_str));
+        }
+        table
+    }
+}
+
+impl fmt::Display for LoadCounts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { stores, store_failures, stores_impossible, reads, read_failures, .. } = self;
+        writeln!(
+            f,
+            "load     {stores} stores, {store_failures} failed; {reads} reads, {read_failures} failed"
+        )?;
+        let Self { transfers, transfer_failures, .. } = self;
+        if transfers + transfer_failures > 0 {
+            writeln!(f, "         {transfers} transfers, {transfer_failures} failed")?;
+        }
+        if *stores_impossible > 0 {
+            writeln!(f, "         {stores_impossible} stores found no quorum with room")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for RepairCounts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { moved_pairs, recovered_pairs, gained_bytes, fetched_bytes } = self;
+        writeln!(
+            f,
+            "repair   {moved_pairs} pairs copied, {recovered_pairs} recovered: {:.1} MiB from \
+             {:.1} MiB fetched",
+            mib(*gained_bytes),
+            mib(*fetched_bytes)
+        )
     }
 }
 
