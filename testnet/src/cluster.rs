@@ -3,7 +3,8 @@
 //! [`Cluster::builder`] creates a swarm or starts an existing one from its directory. Each node
 //! can be stopped in order, killed, and started again; the swarm tells how it is doing. `in_process`
 //! and `process` run one node each way, both behind `running`, `volunteers` has nodes join and leave, `files` knows the
-//! directory, `status` sums up.
+//! directory, `slot` the places of nodes, `status` sums up. With [`link`] nodes are on hosts of their own, with slow or lossy
+//! ways to each other.
 //!
 //! Nodes are told one address to join through, that of node 0 (of another running one if it is
 //! down), and find each other through Kademlia, as they would anywhere. Clients are given all
@@ -18,9 +19,11 @@ mod connections;
 mod files;
 mod in_process;
 pub mod link;
+mod peer;
 mod process;
 mod running;
 mod sink;
+mod slot;
 mod status;
 mod volunteers;
 
@@ -46,15 +49,9 @@ pub use self::{
     status::{NodeState, NodeSummary, SwarmStatus},
     volunteers::{reach_epoch, wait_for_epoch},
 };
-use self::{
-    builder::Options,
-    files::SwarmFiles,
-    in_process::InProcessNode,
-    link::{Host, LinkError, Links},
-    process::ProcessNode,
-    running::Running,
-};
+use self::{builder::Options, files::SwarmFiles, link::Host, running::Running, slot::Slot};
 pub(crate) use self::{
+    files::HOST_PORT,
     process::{ProcessArgs, run as run_node_process},
     sink::network_config,
 };
@@ -73,37 +70,6 @@ pub struct Cluster {
     // Last, so that they outlive the nodes.
     _lock: File,
     _temporary: Option<TempDir>,
-}
-
-/// A place for a node, running or not.
-#[derive(Debug)]
-struct Slot {
-    id: NodeId,
-    state: NodeState,
-    running: Option<Running>,
-    /// Where it listens, or did last.
-    addresses: Vec<String>,
-    /// Whether its disk was emptied, so that it must be told to start all the same.
-    emptied: bool,
-    /// Bytes of disk that its store may use; none: as many as nodes have by default.
-    quota_bytes: Option<u64>,
-    /// Where it runs, if it has links of its own.
-    host: Option<Host>,
-}
-
-impl Slot {
-    /// A place for a node that does not run yet.
-    const fn new(id: NodeId, host: Option<Host>) -> Self {
-        Self {
-            id,
-            state: NodeState::Stopped,
-            running: None,
-            addresses: Vec::new(),
-            emptied: false,
-            quota_bytes: None,
-            host,
-        }
-    }
 }
 
 impl Cluster {
@@ -267,11 +233,15 @@ impl Cluster {
         if self.is_running(node) {
             bail!("node {node} is running already");
         }
-        let bootstrap = self.nodes.iter().find(|slot| slot.running.is_some());
-        let bootstrap = bootstrap.map_or_else(Vec::new, |slot| slot.addresses.clone());
-        let running = self.launch(node, bootstrap).await?;
+        let running = self.launch(node, self.bootstrap()).await?;
         self.on_started(node, running)?;
         self.publish_network()
+    }
+
+    /// The addresses that a node is told to join through.
+    fn bootstrap(&self) -> Vec<String> {
+        let first = self.nodes.iter().find(|slot| slot.running.is_some());
+        first.map_or_else(Vec::new, |slot| slot.addresses.clone())
     }
 
     /// Stops a node in order: it answers what it was asked, flushes and closes its store.
@@ -343,47 +313,6 @@ impl Cluster {
         }
         self.publish_network()?;
         self.wait_connected().await
-    }
-
-    /// Makes a place for one more node.
-    fn add_slot(&mut self, id: NodeId) -> Result<(), LinkError> {
-        let host = self.options.links.as_ref().map(Links::host).transpose()?;
-        self.nodes.push(Slot::new(id, host));
-        Ok(())
-    }
-
-    async fn launch(&self, node: usize, bootstrap: Vec<String>) -> anyhow::Result<Running> {
-        let network = NetworkFile { genesis: self.network.genesis.clone(), bootstrap };
-        let slot = &self.nodes[node];
-        let listen = match &slot.host {
-            Some(host) => files::listen_at(host.address(), self.options.quic),
-            None => self.files.listen(node, self.options.quic),
-        };
-        let launched = if self.options.processes {
-            let network = self.files.write_node_network(node, &network)?;
-            let dir = self.files.node(node);
-            let mut arguments = ProcessArgs::new(&self.options, dir, network, listen);
-            arguments.repair = slot.emptied;
-            arguments.quota_bytes = slot.quota_bytes;
-            let host = slot.host.as_ref();
-            ProcessNode::start(&self.options, &arguments, host).await.map(Running::Process)
-        } else {
-            let dir = self.files.node(node);
-            let mut config = self.options.node_config(node, &dir, network, &listen)?;
-            config.accept_empty |= slot.emptied;
-            config.quota_bytes = slot.quota_bytes.unwrap_or(config.quota_bytes);
-            InProcessNode::start(node, config, self.options.sinks).await.map(Running::InProcess)
-        };
-        launched.with_context(|| format!("node {node} did not start"))
-    }
-
-    fn on_started(&mut self, node: usize, running: Running) -> anyhow::Result<()> {
-        let addresses = running.addresses();
-        self.files.remember_ports(node, &addresses)?;
-        let slot = &mut self.nodes[node];
-        (slot.state, slot.emptied) = (NodeState::Running, false);
-        (slot.running, slot.addresses) = (Some(running), addresses);
-        Ok(())
     }
 
     /// Gives clients the addresses of all nodes.

@@ -42,7 +42,7 @@ const WALLET_BALANCE: Amount = Amount::from_wal(1_000_000);
 const FAUCET_BALANCE: Amount = Amount::from_wal(1_000_000);
 
 /// The port of a node that has all ports of its host to choose from.
-pub(super) const HOST_PORT: u16 = 4_950;
+pub(crate) const HOST_PORT: u16 = 4_950;
 
 /// What each extra account of a local swarm starts with.
 const EXTRA_BALANCE: Amount = Amount::from_wal(1_000);

@@ -18,7 +18,7 @@ use std::{
 };
 
 use anyhow::{Context, anyhow, bail};
-use floe_node::{Node, NodeConfig, NodeHandle};
+use floe_node::{Node, NodeConfig};
 use floe_protocol::{committee::Committee, genesis::NetworkFile, keys::NodeId, ledger::State};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
@@ -34,9 +34,9 @@ use tokio::{
 use super::{
     builder::{Options, node_config},
     link::Host,
+    peer::Peer,
     sink::Sink,
 };
-use floe_node::network::PeersView;
 
 const START_DEADLINE: Duration = Duration::from_secs(60);
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
@@ -335,60 +335,6 @@ async fn changed(state: &mut Option<watch::Receiver<Arc<State>>>) -> Result<(), 
     match state {
         Some(state) => state.changed().await,
         None => std::future::pending().await,
-    }
-}
-
-enum Peer {
-    Storage(NodeHandle),
-    Sink(Sink),
-}
-
-impl Peer {
-    fn addresses(&self) -> Vec<String> {
-        let addresses = match self {
-            Self::Storage(handle) => handle.addresses(),
-            Self::Sink(sink) => sink.addresses(),
-        };
-        addresses.iter().map(ToString::to_string).collect()
-    }
-
-    fn peers(&self) -> watch::Receiver<PeersView> {
-        match self {
-            Self::Storage(handle) => handle.peers(),
-            Self::Sink(sink) => sink.peers(),
-        }
-    }
-
-    /// Where its ledger stands; a sink has none.
-    fn state(&self) -> Option<watch::Receiver<Arc<State>>> {
-        match self {
-            Self::Storage(handle) => Some(handle.ledger().state()),
-            Self::Sink(_) => None,
-        }
-    }
-
-    fn metrics(&self) -> String {
-        match self {
-            Self::Storage(handle) => handle.metrics(),
-            Self::Sink(_) => String::new(),
-        }
-    }
-
-    async fn failed(&mut self) -> anyhow::Error {
-        match self {
-            Self::Storage(handle) => match handle.failed().await {
-                Err(error) => anyhow!(error),
-                Ok(()) => anyhow!("the node has ended"),
-            },
-            Self::Sink(_) => std::future::pending().await,
-        }
-    }
-
-    async fn shutdown(self) {
-        match self {
-            Self::Storage(handle) => handle.shutdown().await,
-            Self::Sink(sink) => sink.shutdown().await,
-        }
     }
 }
 
