@@ -99,8 +99,8 @@ struct Shown {
     shards_ready: u16,
     /// Shards in the next committee; null while that is not selected.
     next_shards: Option<u16>,
-    /// Shards that nobody else is known to have whole.
-    shards_last_ready: u16,
+    /// Shards that it keeps because nobody else is known to have them whole, or not for long.
+    shards_kept: u16,
     /// What the node says of itself; null if it did not answer.
     says: Option<Says>,
     /// Why it did not answer.
@@ -152,7 +152,7 @@ impl Shown {
             shards,
             shards_ready,
             next_shards: facts.next_shards_of(&node),
-            shards_last_ready: facts.last_ready_of(&node),
+            shards_kept: facts.kept_by(&node),
             says,
             reason,
         }
@@ -206,8 +206,8 @@ impl fmt::Display for Shown {
             Some(next) => write!(f, "; {next} in the next epoch")?,
             None => write!(f, "; the next committee is not selected yet")?,
         }
-        if *shards == 0 && self.shards_last_ready > 0 {
-            write!(f, "\nneeded for  {} shards that others still copy", self.shards_last_ready)?;
+        if *shards == 0 && self.shards_kept > 0 {
+            write!(f, "\nneeded for  {} shards that it had and others may lack", self.shards_kept)?;
         }
         match &self.registered {
             Some(registered) => write!(f, "\n{registered}")?,

@@ -16,7 +16,7 @@ use crate::{
     bft,
     committee::Committee,
     index::{Epoch, Height, ShardIndex},
-    ledger::{Event, Key, Record, Summary, error::Failure},
+    ledger::{Event, Key, Record, ShardRecord, Summary, error::Failure},
 };
 
 /// Half durations after which shards that are not ready return to who had them.
@@ -75,7 +75,7 @@ impl Executor<'_> {
         let committee = self.next_committee()?;
         let next = committee.epoch();
         self.pay_rewards()?;
-        self.clear_moved(&committee)?;
+        self.move_shards(&committee)?;
         // What the rewards burned is in the stored one.
         summary.supply = self.overlay.summary()?.supply;
         summary.prices = summary.next_prices.take().unwrap_or(summary.prices);
@@ -96,14 +96,9 @@ impl Executor<'_> {
         Ok(committee)
     }
 
-    /// A shard that changes its holder is not ready with the new one, be it one that had it before:
-    /// that one lacks at least what was certified meanwhile.
-    fn clear_moved(&mut self, next: &Committee) -> Result<(), Failure> {
+    fn move_shards(&mut self, next: &Committee) -> Result<(), Failure> {
         let mut shards = self.overlay.shards()?;
-        for (index, shard) in (0_u16..).map(ShardIndex::new).zip(&mut shards) {
-            let node = |committee: &Committee| committee.members()[committee.holder(index)].node;
-            shard.ready &= node(self.committee) == node(next);
-        }
+        ShardRecord::change_epoch(&mut shards, self.committee, next);
         Ok(self.overlay.put(Key::Shards, Record::Shards(shards))?)
     }
 }
