@@ -32,6 +32,7 @@ mod record;
 mod snapshot;
 mod state;
 mod store;
+mod succession;
 mod time;
 mod transaction;
 mod tree;
@@ -67,6 +68,7 @@ pub use self::{
     },
     state::{Executed, LoadError, Outcome, Proposal, State, Tip},
     store::{MemoryStore, ReadError, StateChange, StateReader, VersionedValue},
+    succession::{Succession, SuccessionError, SuccessionWriter},
     time::Timestamp,
     transaction::{
         MAX_OPERATIONS, MAX_TRANSACTION_BYTES, SignedTransaction, Transaction, TransactionError,

@@ -16,7 +16,7 @@ mod certified;
 mod client;
 mod freshness;
 mod inclusion;
-mod root;
+pub(crate) mod root;
 mod verified;
 
 use crate::{

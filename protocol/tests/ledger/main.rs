@@ -19,6 +19,7 @@ mod rewards;
 mod snapshots;
 mod staking;
 mod store_plan;
+mod succession;
 mod transactions;
 mod vectors;
 

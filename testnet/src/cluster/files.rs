@@ -155,6 +155,7 @@ impl SwarmFiles {
             accounts,
             faucet: Some(faucet),
             ledger: options.ledger,
+            predecessor: None,
         };
         genesis.committee()?;
         for (node, keys) in keys.iter().enumerate() {
