@@ -33,6 +33,7 @@ mod shard_record;
 mod snapshot;
 mod state;
 mod store;
+mod succession;
 mod time;
 mod transaction;
 mod tree;
@@ -69,6 +70,7 @@ pub use self::{
     },
     state::{Executed, LoadError, Outcome, Proposal, State, Tip},
     store::{MemoryStore, ReadError, StateChange, StateReader, VersionedValue},
+    succession::{Succession, SuccessionError, SuccessionWriter},
     time::Timestamp,
     transaction::{
         MAX_OPERATIONS, MAX_TRANSACTION_BYTES, SignedTransaction, Transaction, TransactionError,

@@ -18,7 +18,7 @@ mod client;
 mod final_header;
 mod freshness;
 mod inclusion;
-mod root;
+pub(crate) mod root;
 mod verified;
 
 use crate::{

@@ -103,6 +103,7 @@ pub(super) fn run(session: &Session, arguments: GenesisArgs) -> Result<Exit, Fai
             min_stake: arguments.min_stake,
             ..LedgerParameters::default()
         },
+        predecessor: None,
     };
     let committee = genesis.committee()?;
     let network = NetworkFile { genesis, bootstrap };

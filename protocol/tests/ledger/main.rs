@@ -20,6 +20,7 @@ mod rewards;
 mod snapshots;
 mod staking;
 mod store_plan;
+mod succession;
 mod transactions;
 mod vectors;
 
