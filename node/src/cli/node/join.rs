@@ -103,7 +103,10 @@ pub(super) fn prepare(
     let addresses = run.external.iter().map(ToString::to_string).collect();
     let wanted = Wanted { account, stake, addresses };
     let volunteer = Volunteer { keys, wallet, wanted, commission_bps };
-    Ok((config(run, network)?, volunteer))
+    let first_state = place::first_state(session, &run.dir, genesis.as_deref());
+    let mut config = config(run, network)?;
+    config.first_state = first_state;
+    Ok((config, volunteer))
 }
 
 /// Writes the node's public entry, as `floe node init` does.
