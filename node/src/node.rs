@@ -1,6 +1,8 @@
 //! A storage node: opens the store, joins the network, starts the services. Wiring only.
 //!
-//! Start order: key lock, store, network, services. Shutdown is the reverse: services finish what
+//! Start order: key lock, store, ledger, network, services. In a network that goes on from a stopped one
+//! the files of that one are put aside first, and the first state comes from others if it is not
+//! there, over a network that is open for that long only. Shutdown is the reverse: services finish what
 //! they are answering, the network closes its connections, ledger and store are written and closed.
 
 use std::{
@@ -16,7 +18,7 @@ use floe_protocol::{
     keys::NodeId,
     message::{Limits, RepairStatus},
 };
-use floe_storage::{LedgerStoreConfig, OpenError, Store, StoreConfig, Usage};
+use floe_storage::{LedgerStoreConfig, NetworkFiles, OpenError, Store, StoreConfig, Usage};
 use prometheus_client::registry::Registry;
 use tokio::{
     sync::{Notify, mpsc, watch},
@@ -33,10 +35,11 @@ use crate::{
     },
     service::{
         address_book, block_sync, handovers,
-        ledger::{self, Chain, ChainError, Ledger, LedgerThread, Started},
+        ledger::{self, AdoptError, Adoption, Chain, ChainError, Ledger, LedgerThread, Started},
         membership,
         queries::{self, Query},
-        readiness, repair, snapshot,
+        readiness, repair,
+        snapshot::{self, FirstState, FirstStateError},
         storage_node::{self, BlobLocks},
         transactions,
     },
@@ -63,6 +66,9 @@ pub enum NodeError {
     /// The ledger cannot be opened.
     #[error(transparent)]
     Ledger(#[from] ChainError),
+    /// The node cannot go on in a network that follows its own.
+    #[error(transparent)]
+    Adopt(#[from] AdoptError),
     /// The system gives no thread.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
@@ -110,7 +116,9 @@ impl Node {
         let key_lock = KeyLock::take(&key_path)?;
         let id = keys.node.public();
         let store = open_store(&config, id).await?;
-        let chain = open_chain(&config, id).await?;
+        adopt(&config, id, &store).await?;
+        let first = first_state(&config, &keys).await?;
+        let chain = open_chain(&config, id, first).await?;
 
         let mut registry = Registry::default();
         let members = membership::members(&chain.state, chain.store.as_ref());
@@ -277,7 +285,8 @@ fn spawn_services(
             cancel: cancel.clone(),
         },
     )?;
-    let (snapshots, maker) = snapshot::open(&config.paths.snapshots, config.reserve_bytes);
+    let (snapshots, maker) =
+        snapshot::open(&config.paths.snapshots, config.reserve_bytes, &config.network.genesis);
     services.spawn(snapshot::run(snapshot::Args {
         ledger: ledger.clone(),
         maker,
@@ -387,7 +396,63 @@ fn start_ledger(
     Ok((ledger, thread))
 }
 
-async fn open_chain(config: &NodeConfig, node: NodeId) -> Result<Chain, NodeError> {
+/// Makes the node's files those of its network, if it has served that network's predecessor.
+async fn adopt(config: &NodeConfig, node: NodeId, slivers: &Store) -> Result<(), NodeError> {
+    let paths = &config.paths;
+    let files = NetworkFiles {
+        ledger: paths.ledger.clone(),
+        ledger_marker: paths.ledger_marker.clone(),
+        snapshots: paths.snapshots.clone(),
+        journal_dir: journal_dir(&paths.key).to_owned(),
+    };
+    let (genesis, slivers) = (config.network.genesis.clone(), slivers.clone());
+    let abandon_blocks = config.abandon_blocks;
+    let adopted = spawn_blocking(move || {
+        Adoption { node, files, slivers: &slivers, abandon_blocks }.adopt(&genesis)
+    });
+    Ok(adopted.await.map_err(|_| NodeError::Interrupted)??)
+}
+
+/// The first state of a network that goes on from another, in the node's files: from the file beside
+/// the network's, or from others.
+async fn first_state(
+    config: &NodeConfig,
+    keys: &NodeKeys,
+) -> Result<Option<FirstState>, NodeError> {
+    let genesis = &config.network.genesis;
+    let first = FirstState::of(genesis, &config.paths.snapshots, config.reserve_bytes);
+    let Some(first) = first else { return Ok(None) };
+    let failed = |error: FirstStateError| NodeError::Ledger(error.into());
+    let (taken, file) = (first.clone(), config.first_state.clone());
+    let is_there = spawn_blocking(move || {
+        file.map_or(Ok(()), |file| taken.take(&file)).map(|()| taken.offer().is_some())
+    });
+    if is_there.await.map_err(|_| NodeError::Interrupted)?.map_err(failed)? {
+        return Ok(Some(first));
+    }
+    let committee = genesis.committee()?;
+    let members = committee.members().iter().map(|member| member.node).collect();
+    let network = network_config(config, keys, (committee.config(), members))?;
+    let network = NetworkConfig {
+        role: Role::LightPeer,
+        listen: Vec::new(),
+        external: Vec::new(),
+        ..network
+    };
+    let (network, _inbound, task) = network::start(network, &mut Registry::default()).await?;
+    let fetched = snapshot::fetch_first_state(&first, genesis, &network).await;
+    network.shutdown().await;
+    // It ends with the handle.
+    drop(task.await);
+    fetched.map_err(failed)?;
+    Ok(Some(first))
+}
+
+async fn open_chain(
+    config: &NodeConfig,
+    node: NodeId,
+    first: Option<FirstState>,
+) -> Result<Chain, NodeError> {
     let paths = &config.paths;
     let store = LedgerStoreConfig {
         accept_empty: config.accept_empty,
@@ -396,8 +461,10 @@ async fn open_chain(config: &NodeConfig, node: NodeId) -> Result<Chain, NodeErro
     let journal_dir = journal_dir(&paths.key).to_owned();
     let genesis = config.network.genesis.clone();
     let vote_now = config.vote_now;
-    let opened =
-        spawn_blocking(move || Chain::open(&genesis, &store, (&journal_dir, vote_now))).await;
+    let opened = spawn_blocking(move || {
+        Chain::open(&genesis, &store, first.as_ref(), (&journal_dir, vote_now))
+    })
+    .await;
     Ok(opened.map_err(|_| NodeError::Interrupted)??)
 }
 

@@ -9,6 +9,7 @@ use super::{
 use crate::{
     committee::Committee,
     genesis::{Genesis, GenesisError, GenesisMember},
+    hash::Hash,
     index::{Epoch, Height, ShardIndex},
     ledger::Amount,
 };
@@ -66,6 +67,32 @@ impl State {
             return Err(other());
         }
         let first = (predecessor.time, predecessor.first_state, summary);
+        Ok(Self::at_genesis(genesis.chain_id(), parameters, committee, first))
+    }
+}
+
+impl State {
+    /// What all states of a network that goes on from a stopped one have in common, to load a later
+    /// one with. It says nothing of accounts, prices or the supply.
+    ///
+    /// # Errors
+    /// [`GenesisError`] if the genesis is no valid one.
+    pub fn outline(genesis: &Genesis) -> Result<Self, GenesisError> {
+        let committee = genesis.committee()?;
+        let parameters = genesis.parameters()?;
+        let none = Prices { storage: Amount::ZERO, write: Amount::ZERO, capacity_units: 0 };
+        let summary = Summary {
+            epoch: committee.epoch(),
+            epoch_start: Timestamp::from_ms(0),
+            prices: none,
+            next_prices: None,
+            selections: 0,
+            selection_failed: None,
+            resumed: None,
+            certifications: 0,
+            supply: Supply::default(),
+        };
+        let first = (Timestamp::from_ms(0), Hash::ZERO, summary);
         Ok(Self::at_genesis(genesis.chain_id(), parameters, committee, first))
     }
 }
