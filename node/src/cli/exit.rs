@@ -503,8 +503,10 @@ impl From<AdoptError> for Failure {
                 "make the genesis anew from this node with `floe genesis --from-state latest`; if \
                  people have decided to go on from the earlier state, run with --abandon-blocks",
             ),
-            AdoptError::OtherBlock(_) => Self::new(Exit::Refused, "other_network", text)
-                .hint("check the network file; nothing of this node has been changed"),
+            AdoptError::OtherBlock(_) | AdoptError::NotPredecessor { .. } => {
+                Self::new(Exit::Refused, "other_network", text)
+                    .hint("check the network file; nothing of this node has been changed")
+            }
             _ => Self::new(Exit::Failed, "adopt", text),
         }
     }

@@ -146,7 +146,7 @@ fn warn(session: &Session, network: &NetworkFile, (succession, all): (&Successio
              are gone the new ledger stops as the old one did",
         );
     }
-    if succession.ready_shards() < usize::from(config.n_shards() - 2 * config.max_faulty()) {
+    if succession.ready_shards() < config.k1() {
         session.output.warning(
             "fewer shards are with nodes that are left than a blob needs: what is stored cannot \
              be read unless some of the others come back",

@@ -40,6 +40,16 @@ pub enum AdoptError {
          does not have: it is of another network, or the ledger has forked"
     )]
     OtherBlock(Height),
+    /// It has served yet another network.
+    #[error(
+        "this node has served network {served}, and the network file's goes on from {predecessor}"
+    )]
+    NotPredecessor {
+        /// The node's network.
+        served: ChainId,
+        /// The one that the genesis names.
+        predecessor: ChainId,
+    },
     /// The ledger cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -93,8 +103,11 @@ impl Adoption<'_> {
                 }
             }
             _ if self.files.has_aside(&chain) => {}
+            Some(before) => {
+                return Err(AdoptError::NotPredecessor { served, predecessor: before.chain });
+            }
             // Its files are another network's: opening them says so.
-            _ => return Ok(()),
+            None => return Ok(()),
         }
         drop(found);
         self.slivers.forget_heights()?;

@@ -10,8 +10,13 @@ use std::{
     time::Duration,
 };
 
-use floe_protocol::message::LedgerResponse;
-use floe_protocol::{genesis::Genesis, index::Height, keys::NodeId, message::LedgerRequest};
+use floe_protocol::{
+    committee::Committee,
+    genesis::Genesis,
+    index::Height,
+    keys::NodeId,
+    message::{LedgerRequest, LedgerResponse},
+};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{FirstState, FirstStateError, TAKING, offered};
@@ -42,12 +47,10 @@ pub(crate) async fn fetch(
 ) -> Result<(), FirstStateError> {
     let committee = genesis.committee().map_err(|_| FirstStateError::Missing)?;
     let chance = RandomState::new();
-    let known =
-        Known { committee: &committee, proven: &|_| false, draw: &|bytes| chance.hash_one(bytes) };
     let end = Instant::now() + LOOK_FOR;
     while Instant::now() < end {
         let connected = timeout_at(end, connected(network)).await.unwrap_or_default();
-        for peer in known.order(connected) {
+        for peer in in_order(&committee, &chance, connected) {
             if fetch_from(first, network, peer).await? {
                 return Ok(());
             }
@@ -55,6 +58,12 @@ pub(crate) async fn fetch(
         sleep(PAUSE).await;
     }
     Err(FirstStateError::NobodyHasIt)
+}
+
+/// Members first, others by lot.
+fn in_order(committee: &Committee, chance: &RandomState, peers: Vec<NodeId>) -> Vec<NodeId> {
+    let known = Known { committee, proven: &|_| false, draw: &|bytes| chance.hash_one(bytes) };
+    known.order(peers)
 }
 
 /// Whoever answers requests, once there is somebody.
