@@ -4,6 +4,7 @@
 //! they are answering, the network closes its connections, ledger and store are written and closed.
 
 use std::{
+    collections::BTreeSet,
     io,
     sync::{Arc, atomic::AtomicU64},
 };
@@ -11,6 +12,7 @@ use std::{
 use floe_protocol::{
     encoding::EncodingConfig,
     genesis::GenesisError,
+    index::Epoch,
     keys::NodeId,
     message::{Limits, RepairStatus},
 };
@@ -30,7 +32,7 @@ use crate::{
         Role,
     },
     service::{
-        address_book, block_sync,
+        address_book, block_sync, handovers,
         ledger::{self, Chain, ChainError, Ledger, LedgerThread, Started},
         membership,
         queries::{self, Query},
@@ -88,6 +90,7 @@ pub struct NodeHandle {
     ledger: Ledger,
     ledger_thread: LedgerThread,
     repair: watch::Receiver<RepairStatus>,
+    handovers: watch::Receiver<BTreeSet<Epoch>>,
     _key_lock: KeyLock,
 }
 
@@ -130,6 +133,8 @@ impl Node {
             metrics,
             progress,
         };
+        let (certified, handovers) = watch::channel(BTreeSet::new());
+        let inbound = (inbound, certified);
         let (services, ledger, ledger_thread) = spawn_services(parts, chain, inbound, &cancel)?;
         tracing::info!(node = %id, addresses = ?network.listen_addresses(), "node is up");
         Ok(NodeHandle {
@@ -143,6 +148,7 @@ impl Node {
             ledger,
             ledger_thread,
             repair,
+            handovers,
             _key_lock: key_lock,
         })
     }
@@ -182,6 +188,12 @@ impl NodeHandle {
     #[must_use]
     pub fn repair(&self) -> watch::Receiver<RepairStatus> {
         self.repair.clone()
+    }
+
+    /// The last epochs whose ends it can prove by one signature, now and after every change.
+    #[must_use]
+    pub fn certified_handovers(&self) -> watch::Receiver<BTreeSet<Epoch>> {
+        self.handovers.clone()
     }
 
     /// What its store holds.
@@ -247,7 +259,7 @@ struct Parts {
 fn spawn_services(
     parts: Parts,
     chain: Chain,
-    inbound: Inbound,
+    (inbound, certified): (Inbound, watch::Sender<BTreeSet<Epoch>>),
     cancel: &CancellationToken,
 ) -> Result<(JoinSet<()>, Ledger, LedgerThread), NodeError> {
     let Parts { config, keys, store, network, .. } = &parts;
@@ -265,16 +277,28 @@ fn spawn_services(
             cancel: cancel.clone(),
         },
     )?;
-    let (snapshots, maker) = snapshot::open(&config.paths.snapshots);
+    let (snapshots, maker) = snapshot::open(&config.paths.snapshots, config.reserve_bytes);
     services.spawn(snapshot::run(snapshot::Args {
         ledger: ledger.clone(),
         maker,
+        cancel: cancel.clone(),
+    }));
+    let genesis = Arc::new(config.network.genesis.clone());
+    let (signatures, handovers_signed) = watch::channel(handovers::Signatures::new());
+    services.spawn(handovers::run(handovers::Args {
+        ledger: ledger.clone(),
+        network: network.clone(),
+        keys: keys.clone(),
+        genesis: Arc::clone(&genesis),
+        signatures,
+        certified,
         cancel: cancel.clone(),
     }));
     let (queries, queries_receiver) = mpsc::channel(QUERIES_MAX);
     services.spawn(queries::run(queries::Args {
         ledger: ledger.clone(),
         snapshots: snapshots.clone(),
+        handovers_signed,
         queries: queries_receiver,
         cancel: cancel.clone(),
     }));
@@ -289,7 +313,7 @@ fn spawn_services(
         network: network.clone(),
         headers,
         snapshots,
-        genesis: Arc::new(config.network.genesis.clone()),
+        genesis,
         snapshot_behind_blocks: config.snapshot_behind_blocks,
         cancel: cancel.clone(),
     }));

@@ -41,6 +41,7 @@ use std::{
 };
 
 use floe_protocol::{
+    handover::HandoverCertificate,
     hash::Hash,
     index::{Epoch, Height},
     keys::NodeId,
@@ -453,7 +454,8 @@ impl LedgerStore {
         self.blocks.parsed(Kind::Header, height)
     }
 
-    /// Why the block of a height is final.
+    /// Why the block of a height is final. Below [`Self::first`] an end of an epoch may have a
+    /// hand-over certificate alone.
     ///
     /// # Errors
     /// [`StorageError`], always fatal.
@@ -491,6 +493,29 @@ impl LedgerStore {
     /// [`StorageError`], always fatal.
     pub fn committee(&self, epoch: Epoch) -> Result<Option<Vec<u8>>, StorageError> {
         self.blocks.committee(epoch)
+    }
+
+    /// The hand-over certificate of an epoch that has ended, if there is one.
+    ///
+    /// # Errors
+    /// [`StorageError`], always fatal.
+    pub fn handover_certificate(
+        &self,
+        epoch: Epoch,
+    ) -> Result<Option<HandoverCertificate>, StorageError> {
+        self.blocks.handover_certificate(epoch)
+    }
+
+    /// Keeps a hand-over certificate, which the caller has verified, beside the end of its epoch;
+    /// whether that end is here. Not flushed: one that a crash loses is collected again.
+    ///
+    /// # Errors
+    /// [`StorageError`], always fatal.
+    pub fn put_handover_certificate(
+        &self,
+        certificate: &HandoverCertificate,
+    ) -> Result<bool, StorageError> {
+        self.blocks.put_handover_certificate(certificate)
     }
 
     /// Blocks from a height on, as many as `max_bytes` hold, but one at least if it is there.

@@ -269,12 +269,16 @@ async fn serve(
     announce(session, &node, volunteer.is_some());
     let mut joining = volunteer.map(|volunteer| volunteer.begin(session, &node));
     let roots = tokio::spawn(root::keep(node.ledger().clone(), dir));
-    let failed = loop {
+    let ended = loop {
         tokio::select! {
-            () = interrupts.next() => break None,
-            result = node.failed() => break result.err(),
+            () = interrupts.next() => break Ok(Exit::Done),
+            result = node.failed() => break result.map(|()| Exit::Done).map_err(service_failed),
             _ = metrics_wanted.recv() => stderr_line(node.metrics().trim_end()),
-            () = join::due(&mut joining) => join::step(&mut joining, &node).await,
+            () = join::due(&mut joining) => {
+                if let Err(refused) = join::step(&mut joining, &node).await {
+                    break Err(refused);
+                }
+            }
         }
     };
     drop(joining);
@@ -286,11 +290,12 @@ async fn serve(
         () = interrupts.next() => return Ok(Exit::Interrupted),
         () = node.shutdown() => {}
     }
-    match failed {
-        None => Ok(Exit::Done),
-        Some(error) => Err(Failure::new(Exit::Failed, "service_failed", error)
-            .hint("the log above says why; start the node again")),
-    }
+    ended
+}
+
+fn service_failed(error: impl fmt::Display) -> Failure {
+    Failure::new(Exit::Failed, "service_failed", error)
+        .hint("the log above says why; start the node again")
 }
 
 fn config(arguments: RunArgs, mut network: NetworkFile) -> Result<NodeConfig, Failure> {

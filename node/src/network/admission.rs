@@ -10,7 +10,8 @@
 //! Invariants: payloads are read only after room was taken, so strangers hold at most
 //! `inbound_bytes_max` whatever they announce; committee members draw on a pool of their own, so
 //! strangers cannot keep them waiting; and strangers of one IP address hold at most a quarter of
-//! theirs, however many names they have. A stranger's streams are counted from the moment they are
+//! theirs, however many names they have. A stranger that a service has left to cool down is not
+//! heard: its streams are neither read nor answered. A stranger's streams are counted from the moment they are
 //! open, because each may fill a window before anything is read. Who finds no slot, or no room in time, is told `Busy`.
 
 use std::{
@@ -18,9 +19,9 @@ use std::{
     net::IpAddr,
     sync::{
         Arc, Weak,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use libp2p::PeerId;
@@ -84,6 +85,9 @@ pub(super) struct Account {
     neighbours: Option<Arc<Semaphore>>,
     streams: Streams,
     violations: AtomicU32,
+    born: Instant,
+    /// In milliseconds after `born`.
+    cool_until_ms: AtomicU64,
 }
 
 /// Streams that strangers may have open.
@@ -129,7 +133,13 @@ impl Account {
         if self.is_member() {
             return Some(OpenStream { _permits: None });
         }
-        let own = Arc::clone(&self.streams.own).try_acquire_owned().ok()?;
+        let Ok(own) = Arc::clone(&self.streams.own).try_acquire_owned() else {
+            // All that it may have open wait already, and it goes on.
+            if self.cooling().is_some() {
+                self.violation();
+            }
+            return None;
+        };
         let class = Arc::clone(&self.streams.class).try_acquire_owned().ok()?;
         Some(OpenStream { _permits: Some((own, class)) })
     }
@@ -168,6 +178,19 @@ impl Account {
         Ok(Admission { _slot: slot, bytes: taken, account: Arc::clone(self) })
     }
 
+    /// For how long nothing of this peer is read or answered, if it was left to cool down.
+    pub(super) fn cooling(&self) -> Option<Duration> {
+        let until = Duration::from_millis(self.cool_until_ms.load(Ordering::Relaxed));
+        let rest = until.saturating_sub(self.born.elapsed());
+        (!rest.is_zero() && !self.is_member()).then_some(rest)
+    }
+
+    fn cool_down(&self, length: Duration) {
+        let until = self.born.elapsed().saturating_add(length).as_millis();
+        let until = u64::try_from(until).unwrap_or(u64::MAX);
+        self.cool_until_ms.fetch_max(until, Ordering::Relaxed);
+    }
+
     /// Counts a message that no honest peer sends.
     pub(super) fn violation(&self) {
         self.violations.fetch_add(1, Ordering::Relaxed);
@@ -181,6 +204,16 @@ impl Admission {
             let excess = permit.num_permits().saturating_sub(bytes);
             drop(permit.split(excess));
         }
+    }
+
+    /// Leaves its peer unheard for so long.
+    pub(super) fn cool_down(&self, length: Duration) {
+        self.account.cool_down(length);
+    }
+
+    /// Whether its peer is of the committee.
+    pub(super) fn is_member(&self) -> bool {
+        self.account.is_member()
     }
 
     /// Counts the request against its peer: what it sent is not valid.
@@ -255,6 +288,8 @@ impl Accounts {
             neighbours: ip.map(|ip| self.neighbours_at(ip)),
             streams,
             violations: AtomicU32::new(0),
+            born: Instant::now(),
+            cool_until_ms: AtomicU64::new(0),
         });
         self.accounts.insert(peer, Arc::downgrade(&account));
         account

@@ -2,8 +2,9 @@
 //!
 //! Who is a member bypasses limits and is kept connected, so the network must follow the ledger.
 //! The next epoch's members count from their selection on, half an epoch before they vote, so that
-//! they are connected by then; those of the epoch before count to the end of this one, because they
-//! hold shards that are on their way. Where members are is published on the ledger with their
+//! they are connected by then; those of the epoch before count to the end of this one, and those of
+//! any epoch as long as the ledger names them as keepers of a shard, because they hold what others
+//! may lack. Where members are is published on the ledger with their
 //! registrations; the network tries that when nothing better is known.
 
 use std::{
@@ -28,7 +29,7 @@ use crate::network::{Multiaddr, Network};
 /// How often members' addresses are looked up again: they may publish others.
 const ADDRESSES_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Members of the epochs around a state's.
+/// Members of the epochs around a state's, and who keeps shards from earlier ones.
 pub(crate) fn members(
     state: &State,
     reader: &dyn StateReader,
@@ -44,6 +45,10 @@ pub(crate) fn members(
         if let Some(committee) = state.committee_of(reader, epoch)? {
             members.extend(nodes(&committee));
         }
+    }
+    for shard in state.shards(reader)? {
+        members.insert(shard.last_ready);
+        members.extend(shard.keepers.iter().map(|keeper| keeper.node));
     }
     Ok(members)
 }

@@ -61,6 +61,7 @@ use self::{
 };
 use super::{
     ledger::{CommittedBlock, Ledger},
+    pace::Pace,
     readiness::is_current,
     storage_node::BlobLocks,
 };
@@ -135,6 +136,8 @@ struct Repair {
     room: Room,
     /// When the last block came.
     block_at: Instant,
+    /// Whether they are of now, whatever the wall clock shows.
+    pace: Pace,
     episode: Episode,
 }
 
@@ -171,6 +174,7 @@ impl Repair {
             faults: Faults::default(),
             room: Room::new(list.retry_min, list.retry_max),
             block_at: Instant::now(),
+            pace: Pace::new(Instant::now()),
             episode: Episode::default(),
         }
     }
@@ -216,7 +220,9 @@ impl Repair {
     /// Whether the state is the one to work by.
     fn is_settled(&self) -> bool {
         let missing = *self.context.ledger.missing().borrow();
-        is_current(&self.context.state(), missing, self.context.clock.now())
+        let state = self.context.state();
+        is_current(&state, missing, self.context.clock.now())
+            || missing <= state.tip().height && self.pace.is_steady(Instant::now())
             || self.block_at.elapsed() >= QUIET
     }
 
@@ -353,6 +359,7 @@ impl Repair {
             }
             Err(RecvError::Closed) => return Err(Failed::Stopping),
         };
+        self.pace.block(block.block.header.time, now);
         let own = !scan::own_shards(&self.context.state(), &self.context.node()).is_empty();
         // What was certified in an earlier epoch may be new to this node, but not to its shards.
         let current = block.block.header.epoch == self.epoch && self.is_settled();

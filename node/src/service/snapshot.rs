@@ -94,9 +94,10 @@ pub(crate) struct Maker {
     fetched: mpsc::Receiver<Finished>,
 }
 
-/// What is in a directory: what can be offered, and who adds to it. Blocks.
-pub(crate) fn open(dir: &std::path::Path) -> (Snapshots, Maker) {
-    let files = SnapshotFiles::new(dir);
+/// What is in a directory: what can be offered, and who adds to it, as long as so much stays free on
+/// the disk. Blocks.
+pub(crate) fn open(dir: &std::path::Path, reserve_bytes: u64) -> (Snapshots, Maker) {
+    let files = SnapshotFiles::new(dir, reserve_bytes);
     let kept = files.recover().unwrap_or_else(|error| {
         tracing::warn!(%error, dir = %dir.display(), "snapshots cannot be read");
         Vec::new()
@@ -256,14 +257,14 @@ mod tests {
     #[tokio::test]
     async fn the_last_two_are_offered_and_no_damaged_chunk_is_sent() {
         let dir = tempfile::tempdir().unwrap();
-        let (snapshots, maker) = open(dir.path());
+        let (snapshots, maker) = open(dir.path(), 0);
         assert!(snapshots.offer(None).is_none());
         let (first, _) = keep(&maker, 1).await;
         let (third, chunk) = keep(&maker, 3).await;
         // One that was fetched, and is older.
         let (second, _) = keep(&maker, 2).await;
         assert!(first < second && second < third);
-        for snapshots in [&snapshots, &open(dir.path()).0] {
+        for snapshots in [&snapshots, &open(dir.path(), 0).0] {
             assert!(snapshots.offer(Some(first)).is_none(), "two are kept");
             assert_eq!(snapshots.chunk(first, 0), None);
             assert!(snapshots.offer(Some(second)).is_some());

@@ -75,11 +75,9 @@ fn records(genesis: &Genesis, committee: &Committee) -> (Summary, Vec<(Key, Reco
     let terms = committee.members().iter();
     let terms = terms.map(|member| Terms { commission_bps: 0, paid_shards: member.weight() });
     records.push((Key::Terms(epoch), Record::Terms(terms.collect())));
-    let ready = |shard| ShardRecord {
-        ready: true,
-        last_ready: committee.members()[committee.holder(ShardIndex::new(shard))].node,
-    };
-    let shards = (0..committee.n_shards()).map(ready).collect();
+    let holder = |shard| committee.members()[committee.holder(ShardIndex::new(shard))].node;
+    let shards = (0..committee.n_shards()).map(|shard| ShardRecord::settled(holder(shard)));
+    let shards = shards.collect();
     records.push((Key::Shards, Record::Shards(shards)));
     records.push((Key::Summary, Record::Summary(summary)));
     (summary, records)

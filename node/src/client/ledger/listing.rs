@@ -24,7 +24,7 @@ use floe_protocol::{
         AccountId, Block, BlockHash, Header, IndexEntry, Key, Node, Operation, Record,
         Registration, SignedTransaction, Stake, TransactionId,
     },
-    light::{LightError, VerifiedHeader},
+    light::{CertifiedHeader, Finality, LightError, VerifiedHeader},
     message::{CertifiedBlock, IndexQuery, LedgerRequest, LedgerResponse},
     registration::RegistrationId,
 };
@@ -286,10 +286,7 @@ impl LedgerClient {
         height: Height,
     ) -> Result<Result<VerifiedBlock, ()>, NodeFault> {
         let (block, told) = self.told_block(node, height).await?;
-        let certified = floe_protocol::light::CertifiedHeader {
-            header: block.header,
-            certificate: told.certificate,
-        };
+        let certified = CertifiedHeader { header: block.header, certificate: told.certificate };
         let header = match self.asker.accept(node, certified).await {
             Ok(header) => header,
             Err(NodeFault::Behind) => return Ok(Err(())),
@@ -305,8 +302,9 @@ impl LedgerClient {
         if committee.epoch() != header.header().epoch {
             return None;
         }
+        let Finality::Commit(certificate) = &header.told().finality else { return None };
         let mut weight = QuorumTracker::new(&committee);
-        for signature in &header.certified().certificate.signatures {
+        for signature in &certificate.signatures {
             weight.add(&committee, signature.position.into());
         }
         Some(weight.weight())

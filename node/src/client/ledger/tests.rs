@@ -51,6 +51,8 @@ enum Lie {
     /// Invents entries of indexes, as many as are asked for.
     Invents,
     Busy,
+    /// Is busy for the next so many questions, as if it were still to be found.
+    BusyFor(u8),
 }
 
 /// What the test tells the swarm.
@@ -214,7 +216,13 @@ impl Swarm {
     fn answer(&mut self, node: usize, request: Request) -> Response {
         let Request::Ledger(request) = request else { return Response::Refused(Refusal::NotFound) };
         let lie = self.lies[node];
-        if lie == Lie::Busy {
+        if let Lie::BusyFor(questions) = lie {
+            self.lies[node] = match questions.checked_sub(1) {
+                None | Some(0) => Lie::None,
+                Some(left) => Lie::BusyFor(left),
+            };
+        }
+        if matches!(lie, Lie::Busy | Lie::BusyFor(1..)) {
             return Response::Refused(Refusal::Busy { retry_after_ms: 1 });
         }
         let tip = self.chain.blocks.len();
@@ -259,7 +267,8 @@ impl Swarm {
             LedgerRequest::SubmitSystem(_)
             | LedgerRequest::Blocks { .. }
             | LedgerRequest::Snapshot { .. }
-            | LedgerRequest::SnapshotChunk { .. } => {
+            | LedgerRequest::SnapshotChunk { .. }
+            | LedgerRequest::SignHandover { .. } => {
                 return Response::Refused(Refusal::NotFound);
             }
         };
@@ -344,7 +353,7 @@ impl Swarm {
             let Some(Record::Committee(committee)) = entry.map(|entry| entry.record) else {
                 panic!("the committee of epoch {epoch}")
             };
-            Handover { last: self.certified(index + 1), committee }
+            Handover { last: self.certified(index + 1).into(), committee }
         });
         LedgerResponse::Handovers { handovers: handovers.collect() }
     }
@@ -461,6 +470,19 @@ async fn a_lie_costs_an_answer_nothing_but_its_node() {
         assert_eq!(balance.value, Amount::from_wal(1_000));
     }
     assert_eq!(ledger.liars(), BTreeSet::from([node(1)]));
+    client.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_submission_waits_until_enough_members_answer() {
+    let genesis = genesis();
+    let (client, orders) = swarm(&genesis, young_chain(&genesis)).await;
+    for i in 0..NODES {
+        orders.send(Order::Lie(i, Lie::BusyFor(3))).await.unwrap();
+    }
+    client.ledger().submit(vec![pay(1)], &account_key(0)).await.unwrap();
+    assert_eq!(client.ledger().balance(account(1)).await.unwrap().value, Amount::from_wal(1_001));
+    assert_eq!(seen(&orders).await.bytes.len(), 1, "paid once");
     client.shutdown().await;
 }
 

@@ -218,6 +218,8 @@ fn stream_error(error: &io::Error) -> RequestError {
         }
         Some(StreamError::Timeout) => RequestError::Timeout,
         Some(StreamError::Own(_)) => RequestError::TooLarge,
-        Some(StreamError::Truncated | StreamError::Io(_)) | None => RequestError::Closed,
+        Some(StreamError::Unheard | StreamError::Truncated | StreamError::Io(_)) | None => {
+            RequestError::Closed
+        }
     }
 }

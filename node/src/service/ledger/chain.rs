@@ -126,7 +126,7 @@ impl Chain {
         let header = &offer.manifest.header;
         let ends = ends.iter().map(|Handover { last, committee }| InstalledEnd {
             header: &last.header,
-            certificate: &last.certificate,
+            finality: &last.finality,
             next_committee: committee,
         });
         let ends: Vec<_> = ends.collect();

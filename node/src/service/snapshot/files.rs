@@ -5,6 +5,9 @@
 //! finished, and goes at the next start. Nothing here has to be durable: a snapshot that a crash
 //! took can be made or fetched again, and chunks are compared with the manifest before they are
 //! sent.
+//!
+//! Invariant: nothing is written that leaves less free on the disk than its reserve: snapshots are
+//! for others, and what the node itself needs to go on comes first.
 
 use std::{
     fs, io,
@@ -19,17 +22,20 @@ const OFFER: &str = "offer";
 #[derive(Clone, Debug)]
 pub(super) struct SnapshotFiles {
     dir: PathBuf,
+    /// What is to stay free on the disk.
+    reserve_bytes: u64,
 }
 
 /// A snapshot that is not whole yet.
 #[derive(Debug)]
 pub(super) struct Draft {
     dir: PathBuf,
+    reserve_bytes: u64,
 }
 
 impl SnapshotFiles {
-    pub(super) fn new(dir: &Path) -> Self {
-        Self { dir: dir.to_owned() }
+    pub(super) fn new(dir: &Path, reserve_bytes: u64) -> Self {
+        Self { dir: dir.to_owned(), reserve_bytes }
     }
 
     fn of(&self, height: Height) -> PathBuf {
@@ -60,7 +66,7 @@ impl SnapshotFiles {
         let dir = self.dir.join(name);
         remove(&dir)?;
         fs::create_dir_all(&dir)?;
-        Ok(Draft { dir })
+        Ok(Draft { dir, reserve_bytes: self.reserve_bytes })
     }
 
     /// Removes what an attempt has left.
@@ -92,13 +98,39 @@ impl SnapshotFiles {
 }
 
 impl Draft {
+    /// Whether the disk has room for so many bytes beside its reserve.
+    pub(super) fn has_room_for(&self, bytes: u64) -> io::Result<()> {
+        let disk = rustix::fs::statvfs(&self.dir)?;
+        let free_bytes = disk.f_bavail.saturating_mul(disk.f_frsize);
+        if free_bytes < self.reserve_bytes.saturating_add(bytes) {
+            return Err(io::Error::new(
+                io::ErrorKind::StorageFull,
+                NoRoom { bytes, free_bytes, reserve_bytes: self.reserve_bytes },
+            ));
+        }
+        Ok(())
+    }
+
+    /// Writes a chunk, if there is room for it.
     pub(super) fn write(&self, index: usize, chunk: &[u8]) -> io::Result<()> {
+        self.has_room_for(u64::try_from(chunk.len()).unwrap_or(u64::MAX))?;
         fs::write(chunk_in(&self.dir, index), chunk)
     }
 
     pub(super) fn read(&self, index: usize) -> io::Result<Vec<u8>> {
         fs::read(chunk_in(&self.dir, index))
     }
+}
+
+/// The disk is too full for a snapshot.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{bytes} bytes are to be written, {free_bytes} are free on the disk, {reserve_bytes} reserved"
+)]
+struct NoRoom {
+    bytes: u64,
+    free_bytes: u64,
+    reserve_bytes: u64,
 }
 
 fn chunk_in(dir: &Path, index: usize) -> PathBuf {
@@ -143,7 +175,7 @@ pub(super) mod tests {
     #[test]
     fn what_is_whole_is_found_again_and_the_rest_is_removed() {
         let dir = tempfile::tempdir().unwrap();
-        let files = SnapshotFiles::new(&dir.path().join("snapshots"));
+        let files = SnapshotFiles::new(&dir.path().join("snapshots"), 0);
         assert_eq!(files.recover().unwrap(), []);
         let mut expected = Vec::new();
         for epochs in [2, 1] {
@@ -171,5 +203,19 @@ pub(super) mod tests {
         assert!(!unfinished.exists());
         files.remove(expected[0].manifest.header.height);
         assert_eq!(files.recover().unwrap(), expected[1..]);
+    }
+
+    #[test]
+    fn the_reserve_of_the_disk_stays_free() {
+        let dir = tempfile::tempdir().unwrap();
+        let draft = |reserve_bytes| SnapshotFiles::new(dir.path(), reserve_bytes).begin("incoming");
+        let full = draft(u64::MAX).unwrap();
+        let refused = full.write(0, b"a chunk").unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::StorageFull);
+        assert!(refused.to_string().contains("7 bytes are to be written"), "{refused}");
+        assert!(full.read(0).is_err(), "nothing was written");
+        let free = draft(0).unwrap();
+        free.write(0, b"a chunk").unwrap();
+        assert!(free.has_room_for(u64::MAX).is_err(), "more than there is");
     }
 }
