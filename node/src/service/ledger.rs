@@ -112,6 +112,8 @@ pub(crate) enum Command {
         spread: bool,
         reply: oneshot::Sender<Result<(), MempoolError>>,
     },
+    /// Tell which operations the mempool has, or has seen committed.
+    KnowsSystem { operations: Vec<SystemOperation>, reply: oneshot::Sender<Vec<bool>> },
     /// Commit blocks that others have committed.
     Synced(SyncedBlocks),
     /// Begin with a snapshot.
@@ -207,6 +209,15 @@ impl Ledger {
     ) -> Result<Result<(), MempoolError>, LedgerStopped> {
         let operation = Box::new(operation);
         self.ask(|reply| Command::InsertSystem { operation, spread, reply }).await
+    }
+
+    /// Whether an operation like each of these waits in the mempool or was committed lately: such
+    /// ones need not be verified.
+    pub(crate) async fn knows_system(
+        &self,
+        operations: Vec<SystemOperation>,
+    ) -> Result<Vec<bool>, LedgerStopped> {
+        self.ask(|reply| Command::KnowsSystem { operations, reply }).await
     }
 
     /// Hands over blocks from another node; whether all were taken.

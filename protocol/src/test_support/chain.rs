@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// A ledger with all the keys of its committees.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Chain {
     /// Where it stands.
     pub state: State,
