@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use floe_protocol::{genesis::NetworkFile, keys::KeyPair, ledger::AccountId};
 
-use super::wallet_at;
+use super::init::wallet_at;
 use crate::{
     cli::{
         exit::{Exit, Failure},
