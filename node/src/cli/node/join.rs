@@ -31,7 +31,11 @@ use self::{
     send::Sending,
     step::{Facts, Wanted},
 };
-use super::{RunArgs, config, place};
+use super::{
+    RunArgs, config,
+    init::{DEFAULT_STAKE_WAL, make_dir},
+    place,
+};
 use crate::{
     NodeConfig, NodeHandle,
     cli::{exit::Failure, out_file::write_file, session::Session, status_line::StatusLine},
@@ -105,7 +109,7 @@ pub(super) fn prepare(
     check_stake(session, stake, network.genesis.ledger.min_stake)?;
     let wallet = place::wallet(session, &run.dir)?;
 
-    super::make_dir(&run.dir)?;
+    make_dir(&run.dir)?;
     let path = NodePaths::below(&run.dir).key;
     if !path.exists() {
         NodeKeys::generate()?.create(&path)?;
@@ -168,7 +172,7 @@ fn write_entry(dir: &std::path::Path, keys: &NodeKeys, operator: AccountId) -> R
     if path.exists() {
         return Ok(());
     }
-    let member = GenesisMember::new(&keys.node, &keys.bls, operator, super::DEFAULT_STAKE_WAL);
+    let member = GenesisMember::new(&keys.node, &keys.bls, operator, DEFAULT_STAKE_WAL);
     let mut text = serde_json::to_string_pretty(&member).expect("strings and numbers serialise");
     text.push('\n');
     write_file(&path, text.as_bytes(), false)

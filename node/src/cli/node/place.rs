@@ -8,7 +8,7 @@ use floe_protocol::{
     ledger::AccountId,
 };
 
-use super::wallet_at;
+use super::init::wallet_at;
 use crate::{
     cli::{
         exit::{Exit, Failure},
