@@ -86,6 +86,7 @@ impl Run<'_> {
             stores: done.blobs.len(),
             store_failures: done.store_failures,
             stores_impossible: done.stores_impossible,
+            stores_late: done.stores_late,
             reads: done.reads,
             read_failures: done.read_failures,
             transfers: done.transfers,
