@@ -17,7 +17,7 @@ const NOT_POSSIBLE: i32 = 3;
 fn a_slow_member_stays_in_the_committee() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_floe-testnet"));
     command.args(["scenario", "slow", "--json", "--seed", "7", "--nodes", "5", "--shards", "16"]);
-    command.args(["--epochs", "2", "--epoch", "6s", "--delay", "100ms", "--blob-size", "64KiB"]);
+    command.args(["--epochs", "2", "--epoch", "8s", "--delay", "100ms", "--blob-size", "64KiB"]);
     let output = command.output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     // If it fails, an error comes behind the report.
