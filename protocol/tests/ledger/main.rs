@@ -9,6 +9,7 @@ mod blocks;
 mod epochs;
 #[path = "../golden/mod.rs"]
 mod golden;
+mod keepers;
 mod lives;
 mod proofs;
 mod properties;
