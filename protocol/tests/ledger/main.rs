@@ -10,6 +10,7 @@ mod epochs;
 mod gaps;
 #[path = "../golden/mod.rs"]
 mod golden;
+mod keepers;
 mod lives;
 mod proofs;
 mod properties;
