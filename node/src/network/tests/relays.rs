@@ -127,7 +127,7 @@ async fn a_circuit_lasts_beside_a_direct_connection_while_the_other_side_uses_it
     let view = |view: &PeersView| view.connected.get(&node(2)).map(|peer| peer.address.clone());
     other.sees(|peers| view(peers).is_some_and(|address| !is_relayed(&address))).await;
     // For some looks at what can be closed.
-    let cut = timeout(Duration::from_millis(3_500), &mut asked).await;
+    let cut = timeout(Duration::from_millis(2_500), &mut asked).await;
     assert!(cut.is_err(), "the circuit was closed under a request: {cut:?}");
     reply.reply(stored());
     assert_eq!(timeout(DEADLINE, asked).await.unwrap(), Ok(stored()));
@@ -160,11 +160,14 @@ async fn slow_door(to: Multiaddr) -> Multiaddr {
 
 #[tokio::test]
 async fn waiting_for_a_relay_uses_up_no_dials_of_what_is_published() {
-    // The relay knows nothing of the hidden node that could be looked up.
+    // The relay knows nothing of the hidden node that could be looked up, nor does that one look
+    // for the other.
     let mut config = public(1);
     config.committee = vec![node(1), node(3)];
     let relay = Peer::start(config).await;
-    let hidden = Peer::start(private(2, &[&relay])).await;
+    let mut config = private(2, &[&relay]);
+    config.committee = vec![node(1), node(2)];
+    let hidden = Peer::start(config).await;
     hidden.is_relayed_by(&[&relay]).await;
 
     let door = slow_door(relay.address()).await;
