@@ -14,7 +14,7 @@ use libp2p::{
 use futures::StreamExt;
 
 use super::{
-    nat::{freeloader, local, named, private, public},
+    nat::{freeloader, light, local, named, private, public},
     raw::{Raw, RawCodec, protocol},
     *,
 };
@@ -160,23 +160,22 @@ async fn slow_door(to: Multiaddr) -> Multiaddr {
 
 #[tokio::test]
 async fn waiting_for_a_relay_uses_up_no_dials_of_what_is_published() {
-    // The relay knows nothing of the hidden node that could be looked up, nor does that one look
-    // for the other.
+    // The relay knows nothing of the hidden node that could be looked up.
     let mut config = public(1);
-    config.committee = vec![node(1), node(3)];
+    config.committee = vec![node(1)];
     let relay = Peer::start(config).await;
-    let mut config = private(2, &[&relay]);
-    config.committee = vec![node(1), node(2)];
-    let hidden = Peer::start(config).await;
+    let mut hidden = Peer::start(private(2, &[&relay])).await;
     hidden.is_relayed_by(&[&relay]).await;
 
     let door = slow_door(relay.address()).await;
-    let mut config = local(3);
+    let mut config = light(9, &[]);
+    // So that what is published of this machine counts.
+    config.listen = vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()];
     config.limits.loopback_exempt = false;
     config.limits.published_dials_per_ip_max = 1;
     config.bootstrap = vec![address_of(&node(1), door).unwrap()];
-    let other = Peer::start(config).await;
+    let client = Peer::start(config).await;
     let circuit = named(&relay).with(Protocol::P2pCircuit);
-    other.network.set_published(node(2), vec![circuit]).await;
-    other.meets(node(2)).await;
+    client.network.set_published(node(2), vec![circuit]).await;
+    client.exchanges_with(&mut hidden).await;
 }
