@@ -2,6 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails as the test does")]
 
+#[path = "ledger_client/model.rs"]
+mod model;
+#[path = "ledger_client/staking.rs"]
+mod staking;
+
 use std::{collections::BTreeSet, time::Duration};
 
 use floe_node::client::{LedgerClient, LedgerError};
