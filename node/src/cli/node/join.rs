@@ -48,7 +48,8 @@ use crate::{
 pub(super) const JOIN_HELP: &str = "\
 Makes the node's keys if there are none, starts the node, and enters it in the network's ledger. A
 status line says what it waits for until it serves; then it goes on as `floe node run` does. Repeat the
-command after an interruption: it goes on where it was, and nothing is paid twice.
+command after an interruption: it goes on where it was, and nothing is paid twice. A node that was
+jailed is unjailed once its term is over, if the wallet is its operator's.
 
 The account that pays and becomes the node's operator is that of --wallet, or else one that is made
 in DIR/operator.key. DIR keeps the network file: `floe node run --dir DIR` is enough later on.
@@ -305,6 +306,7 @@ impl Joining<'_> {
                 balance: account.balance,
                 fee: parameters.fee_per_operation,
                 min_stake: parameters.min_stake,
+                jail_epochs: parameters.jail_epochs,
                 node: record,
                 shards: u16::try_from(own.len()).unwrap_or(u16::MAX),
                 ready: u16::try_from(ready.count()).unwrap_or(u16::MAX),

@@ -125,7 +125,14 @@ fn what_stands_in_the_way_is_named() {
     let mut jailed = node(Amount::from_wal(100));
     jailed.jailed = Some(Epoch::new(4));
     facts.node = Some(jailed);
-    check(&facts, None, "jailed since epoch 4: it can't be selected until unjailed");
+    facts.jail_epochs = 3;
+    let told = "jailed since epoch 4 for voting twice: its operator may unjail it in epoch 7";
+    check(&facts, None, told);
+    facts.epoch = 7;
+    check(&facts, Some(Action::Unjail), told);
+    facts.node.as_mut().unwrap().operator = AccountId::new(test_support::account_key(2).public());
+    check(&facts, None, told);
+    facts.epoch = 6;
     let mut closed = node(Amount::ZERO);
     closed.closed = true;
     facts.node = Some(closed);
