@@ -68,6 +68,25 @@ pub(super) fn keep_network(dir: &Path, file: &NetworkFile) -> Result<(), Failure
     write_file(&kept(dir), text.as_bytes(), true)
 }
 
+/// Where a running node keeps the addresses under which it listens, for commands that ask it.
+fn addresses_kept(dir: &Path) -> PathBuf {
+    dir.join("addresses.json")
+}
+
+/// Has the directory keep the addresses of its node.
+pub(super) fn keep_addresses(dir: &Path, addresses: &[String]) -> Result<(), Failure> {
+    let text = serde_json::to_vec(addresses).expect("strings serialise");
+    write_file(&addresses_kept(dir), &text, true)
+}
+
+/// The addresses under which the directory's node listened when it was started last.
+pub(super) fn addresses(dir: &Path) -> Vec<String> {
+    let text = std::fs::read(addresses_kept(dir)).unwrap_or_default();
+    let mut addresses: Vec<String> = serde_json::from_slice(&text).unwrap_or_default();
+    addresses.retain(|address| address.parse::<Multiaddr>().is_ok());
+    addresses
+}
+
 /// The keys of a node.
 pub(super) fn keys(dir: &Path) -> Result<NodeKeys, Failure> {
     Ok(NodeKeys::open(&NodePaths::below(dir).key)?)

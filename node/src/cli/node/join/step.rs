@@ -108,6 +108,11 @@ pub(super) fn next(facts: &Facts, wanted: &Wanted) -> Step {
         if facts.shards > 0 {
             return wait(serving(facts));
         }
+        // What comes into the wallet may be in a block that has not been seen.
+        if facts.newest.is_some_and(|newest| newest > facts.height.saturating_add(1)) {
+            let Facts { height, newest, age_ms, .. } = *facts;
+            return wait(Waiting::Following { height, newest, age_ms });
+        }
         return wait(Waiting::Wal {
             account: wanted.account,
             needed_frost: cost.unwrap_or(Amount::ZERO),

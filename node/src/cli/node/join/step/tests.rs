@@ -65,6 +65,10 @@ fn a_volunteer_comes_from_nothing_to_serving() {
     let account = wanted().account;
     let send = format!("waiting for WAL: send at least 100.00002 WAL to {account}");
     check(&facts, None, &send);
+    facts.newest = Some(15);
+    check(&facts, None, "following the ledger: block 12 of 15");
+    facts.newest = Some(13);
+    check(&facts, None, &send);
     facts.balance = Amount::from_wal(101);
     check(&facts, Some(Action::Register), "registering the node");
     facts.node = Some(node(Amount::ZERO));
