@@ -109,6 +109,15 @@ pub(super) fn prepare(
     let network = place::network_to_join(session, &run.dir, (genesis.as_deref(), &run.bootstrap))?;
     check_stake(session, stake, network.genesis.ledger.min_stake)?;
     let wallet = place::wallet(session, &run.dir)?;
+    if wallet.is_none()
+        && let Some(operator) = place::operator(&run.dir)
+    {
+        let message = format!("account {operator} runs this node, and its wallet is not named");
+        return Err(Failure::usage("no_wallet", message).hint(format!(
+            "name it with --wallet, or serve without it: floe node run --dir {}",
+            run.dir.display()
+        )));
+    }
 
     make_dir(&run.dir)?;
     let path = NodePaths::below(&run.dir).key;

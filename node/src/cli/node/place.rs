@@ -2,7 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use floe_protocol::{genesis::NetworkFile, keys::KeyPair, ledger::AccountId};
+use floe_protocol::{
+    genesis::{GenesisMember, NetworkFile},
+    keys::KeyPair,
+    ledger::AccountId,
+};
 
 use super::init::wallet_at;
 use crate::{
@@ -109,6 +113,13 @@ pub(super) fn new_wallet(dir: &Path) -> Result<KeyPair, Failure> {
     let operator = NodePaths::below(dir).operator;
     wallet_at(&operator)?;
     Ok(key_file::open_wallet(&operator)?)
+}
+
+/// The account that the node's public entry names as its operator; none if there is no entry yet.
+pub(super) fn operator(dir: &Path) -> Option<AccountId> {
+    let text = std::fs::read(dir.join("member.json")).ok()?;
+    let entry: GenesisMember = serde_json::from_slice(&text).ok()?;
+    Some(entry.operator)
 }
 
 /// The account of a wallet.
