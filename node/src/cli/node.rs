@@ -187,7 +187,7 @@ async fn serve(
         () = interrupts.next() => return Ok(Exit::Interrupted),
         node = Box::pin(Node::start(config)) => node?,
     };
-    announce(session, &node, volunteer.is_some());
+    announce(session, &node, &dir, volunteer.is_some());
     let mut joining = volunteer.map(|volunteer| volunteer.begin(session, &node));
     let roots = tokio::spawn(root::keep(node.ledger().clone(), dir));
     let ended = loop {
@@ -254,7 +254,7 @@ fn require_dir(dir: &Path) -> Result<(), Failure> {
 }
 
 /// Tells that the node is up, and where.
-fn announce(session: &Session, node: &NodeHandle, joins: bool) {
+fn announce(session: &Session, node: &NodeHandle, dir: &Path, joins: bool) {
     let state = node.ledger().state().borrow().clone();
     let shards = state.committee().member(&node.id()).map_or(0, |member| member.weight());
     if shards == 0 && !joins {
@@ -263,11 +263,15 @@ fn announce(session: &Session, node: &NodeHandle, joins: bool) {
     // With the node's name, so that a line can be copied into a network file as it is.
     let addresses = node.addresses().into_iter();
     let addresses = addresses.filter_map(|address| address_of(&node.id(), address));
+    let addresses: Vec<_> = addresses.map(|address| address.to_string()).collect();
+    if let Err(failure) = place::keep_addresses(dir, &addresses) {
+        session.output.warning(failure.message());
+    }
     let result = RunningNode {
         node: node.id().to_string(),
         chain_id: state.chain().to_string(),
         shards,
-        addresses: addresses.map(|address| address.to_string()).collect(),
+        addresses,
     };
     // A node serves on although nobody reads what it prints.
     drop(session.output.result(&result, result.addresses.join("\n")));

@@ -48,7 +48,8 @@ use crate::{
 pub(super) const JOIN_HELP: &str = "\
 Makes the node's keys if there are none, starts the node, and enters it in the network's ledger. A
 status line says what it waits for until it serves; then it goes on as `floe node run` does. Repeat the
-command after an interruption: it goes on where it was, and nothing is paid twice.
+command after an interruption: it goes on where it was, and nothing is paid twice. A node that was
+jailed is unjailed once its term is over, if the wallet is its operator's.
 
 The account that pays and becomes the node's operator is that of --wallet, or else one that is made
 in DIR/operator.key. DIR keeps the network file: `floe node run --dir DIR` is enough later on.
@@ -108,6 +109,15 @@ pub(super) fn prepare(
     let network = place::network_to_join(session, &run.dir, (genesis.as_deref(), &run.bootstrap))?;
     check_stake(session, stake, network.genesis.ledger.min_stake)?;
     let wallet = place::wallet(session, &run.dir)?;
+    if wallet.is_none()
+        && let Some(operator) = place::operator(&run.dir)
+    {
+        let message = format!("account {operator} runs this node, and its wallet is not named");
+        return Err(Failure::usage("no_wallet", message).hint(format!(
+            "name it with --wallet, or serve without it: floe node run --dir {}",
+            run.dir.display()
+        )));
+    }
 
     make_dir(&run.dir)?;
     let path = NodePaths::below(&run.dir).key;
@@ -308,6 +318,7 @@ impl Joining<'_> {
                 balance: account.balance,
                 fee: parameters.fee_per_operation,
                 min_stake: parameters.min_stake,
+                jail_epochs: parameters.jail_epochs,
                 node: record,
                 shards: u16::try_from(own.len()).unwrap_or(u16::MAX),
                 ready: u16::try_from(ready.count()).unwrap_or(u16::MAX),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use floe_protocol::{
-    genesis::{Genesis, NetworkFile},
+    genesis::{Genesis, GenesisMember, NetworkFile},
     keys::KeyPair,
     ledger::AccountId,
 };
@@ -93,6 +93,25 @@ pub(super) fn first_state(
     snapshot::first_beside(genesis.into_iter().chain(named).chain([kept.as_path()]))
 }
 
+/// Where a running node keeps the addresses under which it listens, for commands that ask it.
+fn addresses_kept(dir: &Path) -> PathBuf {
+    dir.join("addresses.json")
+}
+
+/// Has the directory keep the addresses of its node.
+pub(super) fn keep_addresses(dir: &Path, addresses: &[String]) -> Result<(), Failure> {
+    let text = serde_json::to_vec(addresses).expect("strings serialise");
+    write_file(&addresses_kept(dir), &text, true)
+}
+
+/// The addresses under which the directory's node listened when it was started last.
+pub(super) fn addresses(dir: &Path) -> Vec<String> {
+    let text = std::fs::read(addresses_kept(dir)).unwrap_or_default();
+    let mut addresses: Vec<String> = serde_json::from_slice(&text).unwrap_or_default();
+    addresses.retain(|address| address.parse::<Multiaddr>().is_ok());
+    addresses
+}
+
 /// The keys of a node.
 pub(super) fn keys(dir: &Path) -> Result<NodeKeys, Failure> {
     Ok(NodeKeys::open(&NodePaths::below(dir).key)?)
@@ -115,6 +134,13 @@ pub(super) fn new_wallet(dir: &Path) -> Result<KeyPair, Failure> {
     let operator = NodePaths::below(dir).operator;
     wallet_at(&operator)?;
     Ok(key_file::open_wallet(&operator)?)
+}
+
+/// The account that the node's public entry names as its operator; none if there is no entry yet.
+pub(super) fn operator(dir: &Path) -> Option<AccountId> {
+    let text = std::fs::read(dir.join("member.json")).ok()?;
+    let entry: GenesisMember = serde_json::from_slice(&text).ok()?;
+    Some(entry.operator)
 }
 
 /// The account of a wallet.
