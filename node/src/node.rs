@@ -114,7 +114,7 @@ impl Node {
         let id = keys.node.public();
         let store = open_store(&config, id).await?;
         adopt(&config, id, &store).await?;
-        let first = first_state(&config, &keys).await?;
+        let first = first_state(&config, &keys, &store).await?;
         let chain = open_chain(&config, id, first).await?;
 
         let mut registry = Registry::default();
@@ -374,6 +374,12 @@ fn start_ledger(
 
 /// Makes the node's files those of its network, if it has served that network's predecessor.
 async fn adopt(config: &NodeConfig, node: NodeId, slivers: &Store) -> Result<(), NodeError> {
+    let (genesis, adoption) = (config.network.genesis.clone(), adoption(config, node, slivers));
+    let adopted = spawn_blocking(move || adoption.adopt(&genesis));
+    Ok(adopted.await.map_err(|_| NodeError::Interrupted)??)
+}
+
+fn adoption(config: &NodeConfig, node: NodeId, slivers: &Store) -> Adoption {
     let paths = &config.paths;
     let files = NetworkFiles {
         ledger: paths.ledger.clone(),
@@ -381,12 +387,8 @@ async fn adopt(config: &NodeConfig, node: NodeId, slivers: &Store) -> Result<(),
         snapshots: paths.snapshots.clone(),
         journal_dir: journal_dir(&paths.key).to_owned(),
     };
-    let (genesis, slivers) = (config.network.genesis.clone(), slivers.clone());
     let abandon_blocks = config.abandon_blocks;
-    let adopted = spawn_blocking(move || {
-        Adoption { node, files, slivers: &slivers, abandon_blocks }.adopt(&genesis)
-    });
-    Ok(adopted.await.map_err(|_| NodeError::Interrupted)??)
+    Adoption { node, files, slivers: slivers.clone(), abandon_blocks }
 }
 
 /// The first state of a network that goes on from another, in the node's files: from the file beside
@@ -394,6 +396,7 @@ async fn adopt(config: &NodeConfig, node: NodeId, slivers: &Store) -> Result<(),
 async fn first_state(
     config: &NodeConfig,
     keys: &NodeKeys,
+    slivers: &Store,
 ) -> Result<Option<FirstState>, NodeError> {
     let genesis = &config.network.genesis;
     let first = FirstState::of(genesis, &config.paths.snapshots, config.reserve_bytes);
@@ -404,6 +407,11 @@ async fn first_state(
         file.map_or(Ok(()), |file| taken.take(&file)).map(|()| taken.offer().is_some())
     });
     if is_there.await.map_err(|_| NodeError::Interrupted)?.map_err(failed)? {
+        return Ok(Some(first));
+    }
+    let adoption = adoption(config, keys.node.public(), slivers);
+    let has_begun = spawn_blocking(move || adoption.has_begun());
+    if has_begun.await.map_err(|_| NodeError::Interrupted)?? {
         return Ok(Some(first));
     }
     let committee = genesis.committee()?;
