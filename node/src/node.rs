@@ -5,6 +5,8 @@
 //! there, over a network that is open for that long only. Shutdown is the reverse: services finish what
 //! they are answering, the network closes its connections, ledger and store are written and closed.
 
+mod beginning;
+
 use std::{
     collections::BTreeSet,
     io,
@@ -18,7 +20,7 @@ use floe_protocol::{
     keys::NodeId,
     message::{Limits, RepairStatus},
 };
-use floe_storage::{LedgerStoreConfig, NetworkFiles, OpenError, Store, StoreConfig, Usage};
+use floe_storage::{LedgerStoreConfig, OpenError, Store, StoreConfig, Usage};
 use prometheus_client::registry::Registry;
 use tokio::{
     sync::{Notify, mpsc, watch},
@@ -26,6 +28,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use self::beginning::{adopt, first_state};
 use crate::{
     config::NodeConfig,
     key_file::{KeyFileError, KeyLock, NodeKeys, journal_dir},
@@ -35,11 +38,11 @@ use crate::{
     },
     service::{
         address_book, block_sync, handovers,
-        ledger::{self, AdoptError, Adoption, Chain, ChainError, Ledger, LedgerThread, Started},
+        ledger::{self, AdoptError, Chain, ChainError, Ledger, LedgerThread, Started},
         membership,
         queries::{self, Query},
         readiness, repair,
-        snapshot::{self, FirstState, FirstStateError},
+        snapshot::{self, FirstState},
         storage_node::{self, BlobLocks},
         transactions,
     },
@@ -117,7 +120,7 @@ impl Node {
         let id = keys.node.public();
         let store = open_store(&config, id).await?;
         adopt(&config, id, &store).await?;
-        let first = first_state(&config, &keys).await?;
+        let first = first_state(&config, &keys, &store).await?;
         let chain = open_chain(&config, id, first).await?;
 
         let mut registry = Registry::default();
@@ -394,58 +397,6 @@ fn start_ledger(
         }
     });
     Ok((ledger, thread))
-}
-
-/// Makes the node's files those of its network, if it has served that network's predecessor.
-async fn adopt(config: &NodeConfig, node: NodeId, slivers: &Store) -> Result<(), NodeError> {
-    let paths = &config.paths;
-    let files = NetworkFiles {
-        ledger: paths.ledger.clone(),
-        ledger_marker: paths.ledger_marker.clone(),
-        snapshots: paths.snapshots.clone(),
-        journal_dir: journal_dir(&paths.key).to_owned(),
-    };
-    let (genesis, slivers) = (config.network.genesis.clone(), slivers.clone());
-    let abandon_blocks = config.abandon_blocks;
-    let adopted = spawn_blocking(move || {
-        Adoption { node, files, slivers: &slivers, abandon_blocks }.adopt(&genesis)
-    });
-    Ok(adopted.await.map_err(|_| NodeError::Interrupted)??)
-}
-
-/// The first state of a network that goes on from another, in the node's files: from the file beside
-/// the network's, or from others.
-async fn first_state(
-    config: &NodeConfig,
-    keys: &NodeKeys,
-) -> Result<Option<FirstState>, NodeError> {
-    let genesis = &config.network.genesis;
-    let first = FirstState::of(genesis, &config.paths.snapshots, config.reserve_bytes);
-    let Some(first) = first else { return Ok(None) };
-    let failed = |error: FirstStateError| NodeError::Ledger(error.into());
-    let (taken, file) = (first.clone(), config.first_state.clone());
-    let is_there = spawn_blocking(move || {
-        file.map_or(Ok(()), |file| taken.take(&file)).map(|()| taken.offer().is_some())
-    });
-    if is_there.await.map_err(|_| NodeError::Interrupted)?.map_err(failed)? {
-        return Ok(Some(first));
-    }
-    let committee = genesis.committee()?;
-    let members = committee.members().iter().map(|member| member.node).collect();
-    let network = network_config(config, keys, (committee.config(), members))?;
-    let network = NetworkConfig {
-        role: Role::LightPeer,
-        listen: Vec::new(),
-        external: Vec::new(),
-        ..network
-    };
-    let (network, _inbound, task) = network::start(network, &mut Registry::default()).await?;
-    let fetched = snapshot::fetch_first_state(&first, genesis, &network).await;
-    network.shutdown().await;
-    // It ends with the handle.
-    drop(task.await);
-    fetched.map_err(failed)?;
-    Ok(Some(first))
 }
 
 async fn open_chain(

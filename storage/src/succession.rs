@@ -6,9 +6,9 @@
 //! and come back if the node ever serves that chain again. Nothing is removed, and no vote that was
 //! ever cast is forgotten: who had a journal of a chain gets that one back, never an empty one.
 //!
-//! Crashes: each step is a rename that is skipped where it is done. The ledger goes last, since it
-//! tells which network is served; [`NetworkFiles::resume`] does what was left to do behind it. The
-//! caller holds the lock on the node's key.
+//! Crashes: each step is a rename that is skipped where it is done. The vote journal goes last: it tells
+//! which network is served, and [`NetworkFiles::resume`] does what was left to do behind it. The caller
+//! holds the lock on the node's key.
 //!
 //! Deliberately not here: whether a change is right. The caller has compared the genesis with the
 //! ledger.
@@ -90,31 +90,30 @@ impl NetworkFiles {
         (from, to): (&ChainId, &ChainId),
         node: NodeId,
     ) -> Result<(), SuccessionError> {
-        for path in [&self.ledger, &self.snapshots] {
+        let journal = self.journal();
+        let voted_in = self.voted_in(node)?;
+        if voted_in.as_ref().is_some_and(|chain| chain != from && chain != to) {
+            return Err(JournalError::Foreign { path: journal, whose: "network" }.into());
+        }
+        let is_last_done = voted_in.as_ref() == Some(to);
+        let kept = [&self.ledger, &self.ledger_marker, &self.snapshots];
+        for path in kept.into_iter().chain((!is_last_done).then_some(&journal)) {
             let aside = aside(path, from);
             if path.exists() && aside.exists() {
                 return Err(SuccessionError::InTheWay(aside));
             }
         }
-        let journal = self.journal();
-        let voted_in = self.voted_in(node)?;
-        if voted_in.as_ref() != Some(to) {
-            if voted_in.as_ref().is_some_and(|chain| chain != from) {
-                return Err(JournalError::Foreign { path: journal, whose: "network" }.into());
-            }
-            let (before, next) = (aside(&journal, from), aside(&journal, to));
-            if journal.exists() && before.exists() {
-                return Err(SuccessionError::InTheWay(before));
-            }
-            // Where it never had a ledger it has said nothing. Where it had one, a journal that is
-            // lost stays lost: then it abstains.
-            if !next.exists() && !self.has_aside(to) {
-                self.make_journal(to, node, &next)?;
-            }
-            rename(&journal, &before)?;
+        // Where it never had a ledger it has said nothing. Where it had one, a journal that is lost
+        // stays lost: then it abstains.
+        let next = aside(&journal, to);
+        if !is_last_done && !next.exists() && !self.has_aside(to) {
+            self.make_journal(to, node, &next)?;
         }
-        for path in [&self.snapshots, &self.ledger_marker, &self.ledger] {
+        for path in kept {
             rename(path, &aside(path, from))?;
+        }
+        if !is_last_done {
+            rename(&journal, &aside(&journal, from))?;
         }
         self.resume(to)
     }
@@ -250,14 +249,13 @@ mod tests {
             if done > 0 {
                 files.make_journal(&chain(2), NODE, &aside(&journal, &chain(2))).unwrap();
             }
-            let steps = [&journal, &files.snapshots, &files.ledger_marker, &files.ledger];
+            let steps = [&files.ledger, &files.ledger_marker, &files.snapshots, &journal];
             for path in steps.into_iter().take(usize::saturating_sub(done, 1)) {
                 rename(path, &aside(path, &chain(1))).unwrap();
             }
-            if files.ledger.exists() {
+            files.resume(&chain(2)).unwrap();
+            if files.voted_in(NODE).unwrap() != Some(chain(2)) {
                 files.change((&chain(1), &chain(2)), NODE).unwrap();
-            } else {
-                files.resume(&chain(2)).unwrap();
             }
             assert_eq!(files.voted_in(NODE).unwrap(), Some(chain(2)), "{done} steps");
             assert!(!files.ledger.exists() && files.has_aside(&chain(1)));

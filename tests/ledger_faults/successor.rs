@@ -14,11 +14,11 @@ use floe_node::{
 use floe_protocol::{
     blob::BlobId,
     consensus::Timeouts,
-    genesis::NetworkFile,
+    genesis::{NetworkFile, Predecessor},
     hash::Hash,
     index::{Epoch, Height},
     keys::{ChainId, KeyPair},
-    ledger::LedgerParameters,
+    ledger::{BlockHash, LedgerParameters},
     test_support,
     transfer::Wanted,
 };
@@ -92,14 +92,6 @@ async fn at_height(node: &NodeHandle, height: u64) {
     timeout(DEADLINE, reached).await.expect("in time").unwrap();
 }
 
-/// Starts a node with a genesis that it must refuse.
-async fn refused(config: NodeConfig) -> NodeError {
-    match Node::start(config).await {
-        Err(error) => error,
-        Ok(_) => panic!("it was started"),
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_ledger_goes_on_in_a_successor_and_its_blobs_with_it() {
     let rules = LedgerParameters { heartbeat_ms: 200, ..LedgerParameters::default() };
@@ -139,20 +131,8 @@ async fn a_stopped_ledger_goes_on_in_a_successor_and_its_blobs_with_it() {
     assert_eq!(successor.bootstrap.len() % LEFT.len(), 0, "{:?}", successor.bootstrap);
     let stopped_at = made["height"].as_u64().unwrap();
 
-    // A genesis that goes on from another network, or another block of this one, changes nothing.
-    let mut other = successor.clone();
-    other.genesis.predecessor.as_mut().unwrap().chain = ChainId::new(Hash::ZERO);
-    let error = refused(config(&data_dir, &other, None)).await;
-    assert!(matches!(error, NodeError::Adopt(_)), "{error}");
-    let mut other = successor.clone();
-    let predecessor = other.genesis.predecessor.as_mut().unwrap();
-    predecessor.block = floe_protocol::ledger::BlockHash::new(Hash::ZERO);
-    let error = refused(config(&data_dir, &other, None)).await;
-    assert!(matches!(error, NodeError::Adopt(_)), "{error}");
     let old = config(&data_dir, &read_network(&network), None);
-    let node = Node::start(old.clone()).await.unwrap();
-    assert_eq!(node.ledger().state().borrow().tip().height, Height::new(stopped_at));
-    node.shutdown().await;
+    refuses_others((&data_dir, &successor), (&old, stopped_at)).await;
 
     // Those who are left start with it; the last of them has no state file and gets it from others.
     let mut nodes: Vec<NodeHandle> = Vec::new();
@@ -184,12 +164,36 @@ async fn a_stopped_ledger_goes_on_in_a_successor_and_its_blobs_with_it() {
     }
 
     // With the old genesis a node is where it was, and with the new one again where it came to.
-    let node = Node::start(old).await.unwrap();
-    assert_eq!(node.ledger().state().borrow().tip().height, Height::new(stopped_at));
+    assert_eq!(tip(old).await, Height::new(stopped_at));
+    assert!(tip(config(&data_dir, &successor, None)).await >= Height::new(3));
+}
+
+/// Where a node stands that is started and stopped again.
+async fn tip(config: NodeConfig) -> Height {
+    let node = Node::start(config).await.unwrap();
+    let tip = node.ledger().state().borrow().tip().height;
     node.shutdown().await;
-    let node = Node::start(config(&data_dir, &successor, None)).await.unwrap();
-    assert!(node.ledger().state().borrow().tip().height >= Height::new(3));
-    node.shutdown().await;
+    tip
+}
+
+/// A genesis that goes on from another network, or from another block of this one, changes nothing.
+async fn refuses_others(
+    (data_dir, successor): (&Path, &NetworkFile),
+    (old, stopped_at): (&NodeConfig, u64),
+) {
+    let changes: [fn(&mut Predecessor); 2] = [
+        |predecessor| predecessor.chain = ChainId::new(Hash::ZERO),
+        |predecessor| predecessor.block = BlockHash::new(Hash::ZERO),
+    ];
+    for change in changes {
+        let mut other = successor.clone();
+        change(other.genesis.predecessor.as_mut().unwrap());
+        match Node::start(config(data_dir, &other, None)).await {
+            Err(NodeError::Adopt(error)) => println!("{error}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(tip(old.clone()).await, Height::new(stopped_at));
 }
 
 /// A node's addresses as a network file has them.

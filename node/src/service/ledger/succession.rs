@@ -66,10 +66,10 @@ pub enum AdoptError {
 
 /// A node's files, and what it is told to do with them.
 #[derive(Debug)]
-pub(crate) struct Adoption<'a> {
+pub(crate) struct Adoption {
     pub(crate) node: NodeId,
     pub(crate) files: NetworkFiles,
-    pub(crate) slivers: &'a Store,
+    pub(crate) slivers: Store,
     /// Blocks above the one that the successor goes on from may be abandoned.
     pub(crate) abandon_blocks: bool,
 }
@@ -81,7 +81,7 @@ struct Found {
     store: LedgerStore,
 }
 
-impl Adoption<'_> {
+impl Adoption {
     /// Makes the files those of a network, if the node has served its predecessor, or has been in
     /// both; leaves them as they are if not. Blocks.
     ///
@@ -90,11 +90,12 @@ impl Adoption<'_> {
     pub(crate) fn adopt(&self, genesis: &Genesis) -> Result<(), AdoptError> {
         let chain = genesis.chain_id();
         self.files.resume(&chain)?;
+        let voted_in = self.files.voted_in(self.node)?;
+        if voted_in == Some(chain) {
+            return Ok(());
+        }
         let found = self.found()?;
-        let served = match &found {
-            Some(found) => Some(found.chain),
-            None => self.files.voted_in(self.node)?,
-        };
+        let served = found.as_ref().map(|found| found.chain).or(voted_in);
         let Some(served) = served.filter(|served| *served != chain) else { return Ok(()) };
         match &genesis.predecessor {
             Some(before) if before.chain == served => {
@@ -125,17 +126,26 @@ impl Adoption<'_> {
         if !ledger.exists() {
             return Ok(None);
         }
-        let config = LedgerStoreConfig {
-            accept_empty: true,
-            ..LedgerStoreConfig::new(ledger.clone(), ledger_marker.clone(), self.node)
+        let config = LedgerStoreConfig::new(ledger.clone(), ledger_marker.clone(), self.node);
+        let store = match LedgerStore::open(&config) {
+            // It is lost: there is nothing to compare with.
+            Err(OpenError::Emptied { .. }) => return Ok(None),
+            opened => opened?,
         };
-        let store = LedgerStore::open(&config)?;
         let tip = store.tip()?;
         let chain = tip.and_then(|(tip, chain)| {
             let chain = <[u8; 32]>::try_from(chain).ok()?;
             Some((tip, ChainId::new(Hash::new(chain))))
         });
         Ok(chain.map(|(tip, chain)| Found { chain, tip, store }))
+    }
+
+    /// Whether there is a ledger that has begun: then its first state is not needed any more. Blocks.
+    ///
+    /// # Errors
+    /// [`AdoptError`].
+    pub(crate) fn has_begun(&self) -> Result<bool, AdoptError> {
+        Ok(self.found()?.is_some())
     }
 
     fn compare(
