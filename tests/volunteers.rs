@@ -185,7 +185,7 @@ async fn a_volunteer_joins_serves_leaves_and_is_told_when_to_stop() {
         let status = there.floe(&["node", "status", "--dir", "node"]);
         assert!(matches!(status.code, 0 | 5), "{}", status.describe());
         let status = status.json();
-        assert_eq!((&status["shards"], &status["shards_last_ready"]), (&0.into(), &0.into()));
+        assert_eq!((&status["shards"], &status["shards_kept"]), (&0.into(), &0.into()));
     })
     .await;
     // It goes on as a node until it is told to stop.
@@ -232,6 +232,18 @@ async fn a_volunteer_without_wal_says_whom_to_send_it_and_goes_on_when_it_comes(
         std::fs::write(&other, network.to_string()).unwrap();
         let arguments = ["node", "join", "--dir", "new", "--genesis", "other.json"];
         home.floe(&arguments).expect_error(2, "no_peer", false);
+        // What can be said of flags is said before anything is written.
+        let wrong: [(&[&str], &str); 4] = [
+            (&["--commission-bps", "10001"], "usage"),
+            (&["--external", "/dns4/floe.example"], "bad_address"),
+            (&["--stake", "0"], "bad_amount"),
+            (&["--wallet", "absent.key"], "no_wallet"),
+        ];
+        for (flags, code) in wrong {
+            let arguments = [&["node", "join", "--dir", "new"], flags].concat();
+            home.floe(&arguments).expect_error(2, code, false);
+        }
+        assert!(!home.dir.join("new").exists());
     })
     .await;
     cluster.shutdown().await.unwrap();

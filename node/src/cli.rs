@@ -29,6 +29,7 @@ mod ledger;
 mod list_blobs;
 mod manual;
 mod name;
+mod network;
 mod node;
 mod operation;
 mod out_file;
@@ -74,6 +75,7 @@ Exit codes:
 
 Environment (flags win over it, and it over the configuration file: see floe config show --help):
   FLOE_NETWORK        as --network
+  FLOE_NETWORKS_DIR   where known networks are kept [default: floe/networks below ~/.config]
   FLOE_WALLET         as --wallet
   FLOE_TRUST_GENESIS  as --trust-genesis, if it is not empty: for local swarms with short epochs
   FLOE_PROGRESS       as --progress
@@ -99,8 +101,8 @@ struct Cli {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
 struct Globals {
-    /// The network file (network.json) of the network to use
-    #[arg(long, global = true, value_name = "FILE")]
+    /// The network to use: its file (network.json), or its name in `floe network list`
+    #[arg(long, global = true, value_name = "FILE|NAME")]
     network: Option<PathBuf>,
     /// The key file of the account that pays [default: floe/wallet.key below ~/.config]
     #[arg(long, global = true, value_name = "FILE")]
@@ -174,6 +176,9 @@ enum Command {
     Key(key::KeyCommand),
     /// Make the network file of a new network
     Genesis(genesis::GenesisArgs),
+    /// Give networks names, for --network NAME
+    #[command(subcommand)]
+    Network(network::NetworkCommand),
     /// Show the configuration
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -306,6 +311,7 @@ impl Command {
             }
             Self::Epoch(arguments) => interruptible(session, epoch::run(session, arguments)),
             Self::Ledger(command) => interruptible(session, ledger::run(session, command)),
+            Self::Network(command) => network::run(session, command),
             Self::Config(command) => config::run(session, &command),
             Self::Completions(arguments) => manual::completions(&session.output, &arguments),
             Self::Man(arguments) => manual::man(&session.output, &arguments),

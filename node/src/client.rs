@@ -42,7 +42,7 @@ use self::holders::HoldersCache;
 pub use self::{
     download::{BlobReader, ReadOptions},
     error::{ConnectError, LifetimeError, ReadError, StatusError, StoreError},
-    health::{LedgerHealth, LedgerVerdict},
+    health::{LedgerHealth, LedgerVerdict, ShardsWaiting},
     ledger::{LedgerClient, LedgerError},
     lifetime::{Deletion, Extension},
     status::{BlobStatus, MemberStatus},
@@ -63,7 +63,8 @@ use crate::{
 pub struct ClientConfig {
     /// The network.
     pub network: NetworkFile,
-    /// How long to knock at the bootstrap addresses.
+    /// How long to knock at the bootstrap addresses, and then, with the first question, to find
+    /// enough members that answer.
     pub connect_timeout_ms: u64,
     /// Limits of uploads.
     pub upload: UploadConfig,
@@ -165,8 +166,9 @@ impl Client {
         let mut requests = inbound.requests;
         let drain = tokio::spawn(async move { while requests.recv().await.is_some() {} });
         let genesis = Arc::new(config.network.genesis.clone());
+        let patience = Duration::from_millis(config.connect_timeout_ms);
         let (ledger, follow) =
-            LedgerClient::start(network.clone(), inbound.headers, genesis, *light)?;
+            LedgerClient::start(network.clone(), inbound.headers, genesis, *light, patience)?;
         let committees = tokio::spawn(ledger.clone().tell_committees());
         let tasks = [drain.abort_handle(), follow, committees.abort_handle()];
         let events = Arc::new(AbortOnDrop(tasks));

@@ -4,10 +4,12 @@
 pub(crate) mod address_book;
 mod background;
 pub(crate) mod block_sync;
+pub(crate) mod handovers;
 mod judging;
 mod lane;
 pub(crate) mod ledger;
 pub(crate) mod membership;
+mod pace;
 pub(crate) mod queries;
 pub(crate) mod readiness;
 pub(crate) mod repair;

@@ -43,7 +43,7 @@ impl Heard {
 /// A swarm in which no height begins without a payment, and not many of them in a second.
 async fn quiet_cluster() -> Cluster {
     let parameters = LedgerParameters {
-        heartbeat_ms: 60_000,
+        heartbeat_ms: 20_000,
         block_interval_min_ms: 200,
         ..LedgerParameters::default()
     };

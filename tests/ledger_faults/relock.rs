@@ -44,7 +44,7 @@ async fn vote_all(
 
 /// A swarm in which no height begins without a payment, and rounds that are lost are lost soon.
 async fn quiet_cluster() -> Cluster {
-    let parameters = LedgerParameters { heartbeat_ms: 60_000, ..LedgerParameters::default() };
+    let parameters = LedgerParameters { heartbeat_ms: 20_000, ..LedgerParameters::default() };
     let builder = Cluster::builder().nodes(4).shards(4).ledger(parameters);
     let builder = builder.configure(|_, config| {
         config.accept_empty = true;

@@ -59,7 +59,7 @@ const GARBAGE: [(&str, Lie); 4] = [
 /// Starts a newcomer among liars only, who have the keys of these members; once each of the lies
 /// was told, an honest node comes.
 async fn syncs_from_others(liars: &[usize], lies: &[(&str, Lie)]) {
-    let parameters = LedgerParameters { heartbeat_ms: 60_000, ..LedgerParameters::default() };
+    let parameters = LedgerParameters { heartbeat_ms: 20_000, ..LedgerParameters::default() };
     let builder = Cluster::builder().nodes(4).shards(7).ledger(parameters);
     let builder = builder.configure(|_, config| config.accept_empty = true);
     let mut cluster = builder.start().await.unwrap();

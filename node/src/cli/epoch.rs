@@ -16,7 +16,8 @@ use crate::client::ledger::RunningEpoch;
 
 const AFTER_HELP: &str = "\
 An epoch ends when its time is over and the shards of a quorum are complete with their holders; until
-then it stretches. The next committee is selected at half of it.
+then it stretches. The next committee is selected at half of it. If too few nodes could be selected,
+the running committee stays for the next epoch, too.
 
 Examples:
   floe epoch
@@ -50,6 +51,9 @@ struct Shown {
     selected: bool,
     selection_in_ms: Option<u64>,
     next_members: Option<usize>,
+    /// The epoch for which the last selection could form no committee, so that the one before it
+    /// stays: the next one or the running one; null if it could.
+    selection_failed_epoch: Option<u64>,
     shards_ready: u16,
     shards_needed: u16,
     n_shards: u16,
@@ -71,6 +75,7 @@ impl Shown {
             selected: facts.next.is_some(),
             selection_in_ms: facts.selection_in_ms(),
             next_members: facts.next.as_ref().map(holding),
+            selection_failed_epoch: facts.summary.selection_failed.map(|epoch| epoch.get()),
             shards_ready: facts.ready(),
             shards_needed: facts.ready_needed(),
             n_shards: facts.committee.n_shards(),
@@ -100,11 +105,22 @@ impl fmt::Display for Shown {
             )?,
         }
         match (self.next_members, self.selection_in_ms) {
+            (Some(members), _) if self.selection_failed_epoch > Some(*epoch) => writeln!(
+                f,
+                "selection  FAILED: too few nodes could be selected, so the {members} of this \
+                 epoch stay"
+            )?,
             (Some(members), _) => writeln!(f, "selection  made: {members} nodes serve next")?,
             (None, Some(0)) => writeln!(f, "selection  due, not made yet")?,
             (None, wait) => {
                 writeln!(f, "selection  in {}", human_wait(wait.unwrap_or_default()))?;
             }
+        }
+        if self.selection_failed_epoch == Some(*epoch) {
+            writeln!(
+                f,
+                "committee  of the epoch before: too few nodes could be selected for this one"
+            )?;
         }
         write!(f, "shards     {shards_ready} of {n_shards} ready, {shards_needed} needed to end")
     }

@@ -103,6 +103,8 @@ mod tests {
             prices,
             next_prices: None,
             selections: 0,
+            selection_failed: None,
+            resumed: None,
             certifications: 0,
             supply: Supply::default(),
         };

@@ -86,6 +86,12 @@ pub(super) fn age_ms(time: Timestamp) -> u64 {
     crate::service::ledger::wall_clock().ms_since(time)
 }
 
+/// By how many milliseconds a time is later than another; below 0 if it is earlier.
+pub(super) fn later_by_ms(time: Timestamp, than: Timestamp) -> i64 {
+    let ms = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
+    ms(time.ms_since(than)).saturating_sub(ms(than.ms_since(time)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,10 +6,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use floe_protocol::{genesis::NetworkFile, keys::KeyPair, ledger::AccountId, light::Checkpoint};
+use floe_protocol::{
+    genesis::{Genesis, NetworkFile},
+    keys::KeyPair,
+    ledger::AccountId,
+    light::Checkpoint,
+};
 
 use super::{
     exit::{Exit, Failure},
+    network::known::NetworkName,
     output::Output,
     progress::ProgressMode,
     settings::Settings,
@@ -21,8 +27,8 @@ use crate::{
 };
 
 /// What to do without a network file.
-const NETWORK_HINT: &str = "name the network's file with --network FILE, FLOE_NETWORK or in the \
-                            configuration file; a new network is made with `floe genesis`, a local one with `floe-testnet up`";
+const NETWORK_HINT: &str = "name the network, by its file or as `floe network list` does, with \
+                            --network, FLOE_NETWORK or in the configuration file; a new network is made with `floe genesis`, a local one with `floe-testnet up`";
 
 /// What trust in the ledger starts from, as far as the user says.
 #[derive(Debug, Default)]
@@ -52,10 +58,13 @@ impl Session {
     pub(super) fn network(&self) -> Result<NetworkFile, Failure> {
         let Some(path) = &self.settings.network.value else {
             return Err(
-                Failure::usage("no_network_file", "no network file was named").hint(NETWORK_HINT)
+                Failure::usage("no_network_file", "no network was named").hint(NETWORK_HINT)
             );
         };
-        read_network(path)
+        match NetworkName::of(path) {
+            Some(name) if !path.exists() => Err(self.settings.networks.unknown(&name, Exit::Usage)),
+            _ => read_network(path),
+        }
     }
 
     /// Where the wallet's key is or would be.
@@ -141,6 +150,15 @@ pub(super) fn read_network(path: &Path) -> Result<NetworkFile, Failure> {
         let message = format!("{} is no network file: {error}", path.display());
         Failure::new(Exit::Failed, "bad_network_file", message)
             .hint("network files are made by `floe genesis`")
+    })
+}
+
+/// Reads a genesis, bare or within a network file.
+pub(super) fn read_genesis(path: &Path) -> Result<NetworkFile, Failure> {
+    read_network(path).or_else(|failure| {
+        let bare = fs::read_to_string(path).ok();
+        let bare = bare.and_then(|text| serde_json::from_str::<Genesis>(&text).ok());
+        bare.map(|genesis| NetworkFile { genesis, bootstrap: Vec::new() }).ok_or(failure)
     })
 }
 

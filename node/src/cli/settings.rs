@@ -2,7 +2,8 @@
 //! default.
 //!
 //! The file is `floe/config.toml` below `$XDG_CONFIG_HOME`, or else below `~/.config`. It need not
-//! be there. What is in it is either understood or an error: a misspelt key is not passed over.
+//! be there. What is in it is either understood or an error: a misspelt key is not passed over. A
+//! network may be named in each of them by a name that it was given (`network/known.rs`).
 //! Invariant: an empty environment variable counts as unset.
 
 use std::{
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
     exit::{Exit, Failure},
+    network::known::KnownNetworks,
     progress::ProgressMode,
 };
 
@@ -69,7 +71,9 @@ pub(super) struct Settings {
     pub(super) file: Option<PathBuf>,
     /// Whether it is there.
     pub(super) file_exists: bool,
+    /// The file; the name as it was given, if no network is called so.
     pub(super) network: Setting<Option<PathBuf>>,
+    pub(super) networks: KnownNetworks,
     /// None only if there is no home directory.
     pub(super) wallet: Setting<Option<PathBuf>>,
     pub(super) progress: Setting<ProgressMode>,
@@ -105,7 +109,11 @@ impl Settings {
         let config_home = variable("XDG_CONFIG_HOME").map(PathBuf::from);
         let config_home = config_home.filter(|dir| dir.is_absolute());
         let config_home = config_home.or_else(|| Some(home.as_ref()?.join(".config")));
-        let file = config_home.map(|dir| dir.join("floe").join("config.toml"));
+        let dir = config_home.map(|dir| dir.join("floe"));
+        let networks = variable("FLOE_NETWORKS_DIR").map(PathBuf::from);
+        let networks = networks.or_else(|| Some(dir.as_ref()?.join("networks")));
+        let networks = KnownNetworks::at(networks);
+        let file = dir.map(|dir| dir.join("config.toml"));
         let found = match &file {
             Some(path) => read_file(path)?,
             None => None,
@@ -116,15 +124,20 @@ impl Settings {
             let dir = file.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
             value.map(|value| path_in_file(&value, dir, home.as_deref()))
         };
-        let network = path_of(network);
-        let mut wallet =
-            strongest(flags.wallet, variable("FLOE_WALLET").map(PathBuf::from), path_of(wallet))
-                .optional();
+        let path = |name| variable(name).map(PathBuf::from);
+        let given = |value: PathBuf| networks.resolve(&value, value.clone());
+        let in_file =
+            |value: PathBuf| Some(networks.resolve(&value, path_of(Some(value.clone()))?));
+        let network = strongest(
+            flags.network.map(given),
+            path("FLOE_NETWORK").map(given),
+            network.and_then(in_file),
+        );
+        let mut wallet = strongest(flags.wallet, path("FLOE_WALLET"), path_of(wallet)).optional();
         if wallet.value.is_none() {
             let dir = file.as_deref().and_then(Path::parent);
             wallet.value = dir.map(|dir| dir.join(WALLET_FILE));
         }
-        let path = |name| variable(name).map(PathBuf::from);
         let progress_variable = match variable("FLOE_PROGRESS") {
             Some(value) => Some(parse_progress(&value)?),
             None => None,
@@ -134,7 +147,8 @@ impl Settings {
             None => None,
         };
         Ok(Self {
-            network: strongest(flags.network, path("FLOE_NETWORK"), network).optional(),
+            network: network.optional(),
+            networks,
             wallet,
             progress: strongest(flags.progress, progress_variable, progress)
                 .or(ProgressMode::default()),
@@ -185,7 +199,7 @@ fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, Failure> {
         let line = before.map_or(1, |before| before.matches('\n').count() + 1);
         let message = format!("{}, line {line}: {}", path.display(), error.message().trim());
         Failure::new(Exit::Failed, "bad_config", message).hint(
-            "the file may set network = \"FILE\", wallet = \"FILE\", progress = \"WHEN\" and epochs = N",
+            "the file may set network = \"FILE or NAME\", wallet = \"FILE\", progress = \"WHEN\" and epochs = N",
         )
     })
 }
@@ -284,6 +298,31 @@ mod tests {
         let relative = ("XDG_CONFIG_HOME", Path::new("here"));
         assert_eq!(resolve(Flags::default(), &[home, relative]).unwrap().file, expected);
         assert_eq!(resolve(Flags::default(), &[]).unwrap().file, None);
+    }
+
+    #[test]
+    fn a_network_may_be_named_wherever_its_file_may() {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = dir.path().join("floe/networks/friends.json");
+        fs::create_dir_all(kept.parent().unwrap()).unwrap();
+        fs::write(&kept, "").unwrap();
+        let config = ("XDG_CONFIG_HOME", dir.path());
+        let name = || PathBuf::from("friends");
+        let flags = || Flags { network: Some(name()), ..Flags::default() };
+        let kept = kept.to_str().unwrap();
+        assert_eq!(resolve(flags(), &[config]).unwrap().network, from(kept, Origin::Flag));
+        let variable = ("FLOE_NETWORK", Path::new("friends"));
+        let settings = resolve(Flags::default(), &[config, variable]).unwrap();
+        assert_eq!(settings.network, from(kept, Origin::Environment));
+        fs::write(dir.path().join("floe/config.toml"), "network = \"friends\"\n").unwrap();
+        let settings = resolve(Flags::default(), &[config]).unwrap();
+        assert_eq!(settings.network, from(kept, Origin::File));
+        // Another list, in which it is not.
+        let elsewhere = ("FLOE_NETWORKS_DIR", Path::new("/nowhere"));
+        let settings = resolve(flags(), &[config, elsewhere]).unwrap();
+        assert_eq!(settings.network, from("friends", Origin::Flag));
+        let settings = resolve(Flags::default(), &[config, elsewhere]).unwrap();
+        assert_eq!(settings.network, from("friends", Origin::File));
     }
 
     #[test]

@@ -17,9 +17,11 @@
 //! twice; after a receipt every fact is of its height or later.
 
 mod asker;
+mod blocks;
 mod epoch;
 mod error;
 mod facts;
+mod history;
 mod keeper;
 mod listing;
 mod rounds;
@@ -28,7 +30,14 @@ mod submit;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use floe_protocol::{
     committee::Committee,
@@ -36,12 +45,12 @@ use floe_protocol::{
     index::{Epoch, Height},
     keys::{ChainId, NodeId},
     ledger::LedgerParameters,
-    light::{Checkpoint, Fitness, LightClient, Newest, VerifiedHeader},
+    light::{Checkpoint, Fitness, LightClient, Newest, Unfit, VerifiedHeader},
 };
 use tokio::{
     sync::mpsc,
     task::AbortHandle,
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use self::{
@@ -50,10 +59,11 @@ use self::{
     rounds::{Found, Rounds},
 };
 pub use self::{
+    blocks::VerifiedBlock,
     epoch::RunningEpoch,
     error::{LedgerError, NodeFault},
     facts::{Proven, Quote},
-    listing::{HistoryItem, VerifiedBlock},
+    history::HistoryItem,
     staked::Staked,
     submit::Receipt,
 };
@@ -65,6 +75,9 @@ use crate::{
 /// How long to wait for headers that others seem to have. Longer than the time within which the
 /// newest header is not asked for again.
 const HEADERS_WAIT: Duration = Duration::from_secs(3);
+/// Between two questions of a client that has not found enough members yet: nothing tells it that
+/// one can be reached now.
+const FIND_AGAIN: Duration = Duration::from_millis(200);
 
 /// The ledger, as a light peer knows it. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -73,6 +86,15 @@ pub struct LedgerClient {
     parameters: LedgerParameters,
     asker: Asker,
     rounds: Rounds,
+    finding: Finding,
+}
+
+/// Whether the client has come: members that weigh more than all faulty ones have once answered.
+#[derive(Clone, Debug)]
+struct Finding {
+    /// How long a question waits for that.
+    patience: Duration,
+    done: Arc<AtomicBool>,
 }
 
 /// What a fact is wanted for.
@@ -86,17 +108,19 @@ pub enum Purpose {
 
 impl LedgerClient {
     /// Starts the thread that verifies and the task that looks for headers. The task ends when it
-    /// is aborted.
+    /// is aborted. First questions wait `patience` for members to be found.
     pub(super) fn start(
         network: Network,
         headers: mpsc::Receiver<GossipMessage>,
         genesis: Arc<Genesis>,
         light: LightClient,
+        patience: Duration,
     ) -> Result<(Self, AbortHandle), LedgerError> {
         let (chain, parameters) = (*light.chain(), genesis.ledger);
         let asker = Asker::new(network, Keeper::start(light, genesis)?);
         let (rounds, task) = Rounds::start(asker.clone(), headers);
-        Ok((Self { chain, parameters, asker, rounds }, task))
+        let finding = Finding { patience, done: Arc::new(AtomicBool::new(false)) };
+        Ok((Self { chain, parameters, asker, rounds, finding }, task))
     }
 
     /// The network.
@@ -121,6 +145,15 @@ impl LedgerClient {
     #[must_use]
     pub fn known_header(&self) -> Option<VerifiedHeader> {
         self.asker.keeper().view().newest
+    }
+
+    /// The last headers of the epochs whose ends were followed, oldest first, with what proved each:
+    /// a commit certificate, or a hand-over certificate. Those of long ago are forgotten.
+    ///
+    /// # Errors
+    /// [`LedgerError::Stopped`].
+    pub async fn handovers(&self) -> Result<Vec<VerifiedHeader>, LedgerError> {
+        self.asker.keeper().handovers().await
     }
 
     /// Nodes that were caught lying, which are not asked again.
@@ -214,7 +247,7 @@ impl LedgerClient {
         &self,
         purpose: Purpose,
     ) -> Result<(Option<VerifiedHeader>, Fitness), LedgerError> {
-        let Found { newest, answered, faults, .. } = self.rounds.newest().await?;
+        let Found { newest, answered, faults, .. } = self.found(purpose).await?;
         let now = wall_clock();
         let fitness = newest.for_read(now);
         match (fitness, purpose) {
@@ -228,6 +261,28 @@ impl LedgerClient {
                 Err(LedgerError::Unfit { unfit, answered, nodes, faults })
             }
             _ => Ok((newest.header, fitness)),
+        }
+    }
+
+    /// What a round has found. A client that has just come may know too few members: until enough
+    /// have once answered, it asks again rather than giving up.
+    async fn found(&self, purpose: Purpose) -> Result<Found, LedgerError> {
+        let end = Instant::now() + self.finding.patience;
+        loop {
+            let found = self.rounds.newest().await?;
+            if found.newest.validity {
+                self.finding.done.store(true, Ordering::Relaxed);
+            }
+            let will_do = match (found.newest.for_read(wall_clock()), purpose) {
+                (Fitness::Fresh | Fitness::Old(Unfit::Clock { .. }), _) => true,
+                (Fitness::Old(_), Purpose::Read) => found.newest.header.is_some(),
+                (Fitness::Old(_), Purpose::Decide) => false,
+            };
+            let done = self.finding.done.load(Ordering::Relaxed);
+            if will_do || done || Instant::now() + FIND_AGAIN >= end {
+                return Ok(found);
+            }
+            sleep(FIND_AGAIN).await;
         }
     }
 }

@@ -97,10 +97,14 @@ struct Streams {
     class: Arc<Semaphore>,
 }
 
-/// A stream's place among those that are open. Members' streams need none.
+/// Counts the streams that a peer has open on one connection: each holds a copy.
+pub(super) type Running = Arc<()>;
+
+/// A stream's place among those that are open. Members' streams need no permits.
 #[derive(Debug)]
 pub(super) struct OpenStream {
     _permits: Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)>,
+    _running: Running,
 }
 
 /// A place among the requests under way.
@@ -129,9 +133,10 @@ impl Account {
     }
 
     /// Takes a place for a stream, if there is one.
-    pub(super) fn stream(&self) -> Option<OpenStream> {
+    pub(super) fn stream(&self, running: &Running) -> Option<OpenStream> {
+        let running = Running::clone(running);
         if self.is_member() {
-            return Some(OpenStream { _permits: None });
+            return Some(OpenStream { _permits: None, _running: running });
         }
         let Ok(own) = Arc::clone(&self.streams.own).try_acquire_owned() else {
             // All that it may have open wait already, and it goes on.
@@ -141,7 +146,7 @@ impl Account {
             return None;
         };
         let class = Arc::clone(&self.streams.class).try_acquire_owned().ok()?;
-        Some(OpenStream { _permits: Some((own, class)) })
+        Some(OpenStream { _permits: Some((own, class)), _running: running })
     }
 
     /// Takes a slot, if one is free.
@@ -423,12 +428,12 @@ mod tests {
         drop(held);
         assert!(b.admit(b.slot().unwrap(), room, NOW).await.is_ok());
 
-        let streams: Vec<_> = (0..64).map_while(|_| a.stream()).collect();
+        let streams: Vec<_> = (0..64).map_while(|_| a.stream(&Running::default())).collect();
         assert_eq!(streams.len(), 64);
-        assert!(a.stream().is_none());
-        assert!(b.stream().is_some());
+        assert!(a.stream(&Running::default()).is_none());
+        assert!(b.stream(&Running::default()).is_some());
         drop(streams);
-        assert!(a.stream().is_some());
+        assert!(a.stream(&Running::default()).is_some());
     }
 
     #[test]

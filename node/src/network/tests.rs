@@ -5,6 +5,7 @@ mod gossip;
 mod hostile;
 mod nat;
 mod raw;
+mod relays;
 mod requests;
 
 use std::time::Duration;
@@ -180,6 +181,7 @@ fn response_to(request: &Request) -> Response {
             peers: 6,
             damaged_pieces: 0,
             uptime_ms: 7,
+            time: floe_protocol::ledger::Timestamp::from_ms(8),
             repair: RepairStatus::default(),
         }),
     }

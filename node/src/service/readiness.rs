@@ -5,18 +5,19 @@
 //! is where the others are, and made anew with a newer block if it was not committed: the first one
 //! may have reached nobody, or have been too old when it did.
 //! Every registered node reports, member or not. One that is jailed does not: it can't be selected.
+//! Nor does one whose clock is wrong, which cannot know where it is; that is told in the log.
 
 use std::{sync::Arc, time::Duration};
 
 use floe_protocol::{
     index::{Epoch, Height},
     keys::KeyPair,
-    ledger::{Node, NodeReady, ReadError, State, SystemOperation, Timestamp},
+    ledger::{Node, NodeReady, ReadError, State, SystemOperation, Timestamp, Tip},
 };
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::{blocking, judging::by_newest, ledger::Ledger};
+use super::{blocking, judging::by_newest, ledger::Ledger, pace::Pace};
 use crate::{clock::Clock, network::Network};
 
 /// How often the node looks whether a report is due.
@@ -25,6 +26,10 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_secs(4);
 /// How old the last block may be, by this node's clock, for it to be where the others are.
 const TIP_AGE_MAX_MS: u64 = 20_000;
+/// For how long blocks must come live, and look as if they did not, before the clock is to blame.
+const WRONG_MIN: Duration = Duration::from_secs(30);
+/// How often that is told.
+const WARNING_INTERVAL: Duration = Duration::from_secs(600);
 
 /// What the service needs.
 #[derive(Debug)]
@@ -55,6 +60,7 @@ pub(crate) async fn run(args: Args) {
 async fn report(args: Args) {
     let Args { ledger, network, key, clock, .. } = args;
     let mut sent: Option<(Epoch, Height, Instant)> = None;
+    let mut watch = ClockWatch::new(Instant::now());
     let mut looks = interval(LOOK_INTERVAL);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -62,6 +68,10 @@ async fn report(args: Args) {
         let state = ledger.state().borrow().clone();
         let connected = !network.peers().borrow().connected.is_empty();
         let missing = *ledger.missing().borrow();
+        let follows = missing <= state.tip().height;
+        if let Some(wrong) = watch.look(state.tip(), (follows, clock.now()), Instant::now()) {
+            tracing::warn!("{wrong}: set it, or the node is not selected again");
+        }
         let waits = sent.is_some_and(|(epoch, height, at)| {
             epoch == state.summary().epoch && (at.elapsed() < RETRY || height >= state.tip().height)
         });
@@ -87,6 +97,61 @@ async fn report(args: Args) {
             Err(_) => return,
         }
         sent = Some((epoch, height, Instant::now()));
+    }
+}
+
+/// How wrong the node's clock is, by the ledger's time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+enum WrongClock {
+    #[error("this machine's clock is {} s ahead of the network's", ms / 1_000)]
+    Ahead { ms: u64 },
+    #[error("this machine's clock is {} s behind the network's", ms / 1_000)]
+    Behind { ms: u64 },
+}
+
+/// Holds the clock against blocks that come as they are made.
+#[derive(Debug)]
+struct ClockWatch {
+    pace: Pace,
+    height: Height,
+    /// Since when every block that came was too old or too young.
+    wrong: Option<Instant>,
+    told: Option<Instant>,
+}
+
+impl ClockWatch {
+    const fn new(now: Instant) -> Self {
+        Self { pace: Pace::new(now), height: Height::new(0), wrong: None, told: None }
+    }
+
+    /// What is wrong, if it is to be told now. The node follows the ledger, as far as it knows, and
+    /// its clock shows a time.
+    fn look(
+        &mut self,
+        tip: &Tip,
+        (follows, shown): (bool, Timestamp),
+        now: Instant,
+    ) -> Option<WrongClock> {
+        if tip.height == self.height {
+            return None;
+        }
+        self.height = tip.height;
+        self.pace.block(tip.time, now);
+        let (ahead, behind) = (shown.ms_since(tip.time), tip.time.ms_since(shown));
+        let wrong = if ahead > TIP_AGE_MAX_MS {
+            Some(WrongClock::Ahead { ms: ahead })
+        } else if behind > TIP_AGE_MAX_MS {
+            Some(WrongClock::Behind { ms: behind })
+        } else {
+            None
+        };
+        let wrong = wrong.filter(|_| follows && self.pace.is_steady(now));
+        self.wrong = wrong.map(|_| self.wrong.unwrap_or(now));
+        let long = self.wrong.is_some_and(|since| now - since >= WRONG_MIN);
+        let silent = self.told.is_none_or(|told| now - told >= WARNING_INTERVAL);
+        let wrong = wrong.filter(|_| long && silent)?;
+        self.told = Some(now);
+        Some(wrong)
     }
 }
 
@@ -118,4 +183,51 @@ fn operation(ledger: &Ledger, key: &KeyPair) -> Result<Option<NodeReady>, ReadEr
 /// Whether the ledger lacks the report of a registered node.
 fn is_due(node: &Node, epoch: Epoch) -> bool {
     node.jailed.is_none() && node.ready != Some(epoch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is told of a clock that is so far ahead while so many blocks come, one a second.
+    fn told(
+        watch: &mut ClockWatch,
+        (tip, now): (&mut Tip, &mut Instant),
+        ahead_ms: i64,
+    ) -> Vec<WrongClock> {
+        let mut told = Vec::new();
+        for _ in 0..60 {
+            tip.height = tip.height.next();
+            tip.time = tip.time.plus_ms(1_000);
+            *now += Duration::from_secs(1);
+            let shown = Timestamp::from_ms(tip.time.ms().saturating_add_signed(ahead_ms));
+            told.extend(watch.look(tip, (true, shown), *now));
+        }
+        told
+    }
+
+    #[tokio::test]
+    async fn a_clock_is_to_blame_only_for_blocks_that_come_live() {
+        let genesis = floe_protocol::test_support::genesis(4, 7);
+        let mut tip = *floe_protocol::test_support::Chain::new(&genesis).state.tip();
+        tip.time = Timestamp::from_ms(1_700_000_000_000);
+        let mut now = Instant::now();
+        let mut watch = ClockWatch::new(now);
+        assert_eq!(told(&mut watch, (&mut tip, &mut now), 19_000), []);
+        let ahead = told(&mut watch, (&mut tip, &mut now), 25_000);
+        assert_eq!(ahead, [WrongClock::Ahead { ms: 25_000 }], "once");
+        assert_eq!(ahead[0].to_string(), "this machine's clock is 25 s ahead of the network's");
+        let mut other = ClockWatch::new(now);
+        let behind = told(&mut other, (&mut tip, &mut now), -3_600_000);
+        assert_eq!(behind, [WrongClock::Behind { ms: 3_600_000 }]);
+        // A node that catches up: blocks are old, and ten of them come in a second.
+        let mut late = ClockWatch::new(now);
+        let shown = tip.time.plus_ms(3_600_000);
+        for _ in 0..600 {
+            tip.height = tip.height.next();
+            tip.time = tip.time.plus_ms(1_000);
+            now += Duration::from_millis(100);
+            assert_eq!(late.look(&tip, (true, shown), now), None);
+        }
+    }
 }

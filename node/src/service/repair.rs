@@ -59,7 +59,7 @@ use self::{
     scan::{Page, Scan},
     work::Outcome,
 };
-use super::{ledger::CommittedBlock, readiness::is_current};
+use super::{ledger::CommittedBlock, pace::Pace, readiness::is_current};
 
 /// Blobs that one task works on.
 const TASK_BLOBS: usize = 64;
@@ -118,6 +118,8 @@ struct Repair {
     room: Room,
     /// When the last block came.
     block_at: Instant,
+    /// Whether they are of now, whatever the wall clock shows.
+    pace: Pace,
     episode: Episode,
 }
 
@@ -144,6 +146,7 @@ impl Repair {
             started: Instant::now(),
             room: Room::new(list.retry_min, list.retry_max),
             block_at: Instant::now(),
+            pace: Pace::new(Instant::now()),
             episode: Episode::default(),
         }
     }
@@ -193,7 +196,9 @@ impl Repair {
     /// Whether the state is the one to work by.
     fn is_settled(&self) -> bool {
         let missing = *self.context.ledger.missing().borrow();
-        is_current(&self.context.state(), missing, self.context.clock.now())
+        let state = self.context.state();
+        is_current(&state, missing, self.context.clock.now())
+            || missing <= state.tip().height && self.pace.is_steady(Instant::now())
             || self.block_at.elapsed() >= QUIET
     }
 
@@ -333,6 +338,7 @@ impl Repair {
             }
             Err(RecvError::Closed) => return Err(Failed::Stopping),
         };
+        self.pace.block(block.block.header.time, now);
         let own = !scan::own_shards(&self.context.state(), &self.context.node()).is_empty();
         // What was certified in an earlier epoch may be new to this node, but not to its shards.
         let current = block.block.header.epoch == self.epoch && self.is_settled();

@@ -158,7 +158,17 @@ impl Service {
         spawn_keepers(&args, (&pairs, &locks, &faults), &mut tasks, broken);
 
         let Args {
-            ledger, keys, store, network, requests, queries, limits, scrubbed, repair, ..
+            ledger,
+            keys,
+            store,
+            network,
+            requests,
+            queries,
+            limits,
+            scrubbed,
+            repair,
+            clock,
+            ..
         } = args;
         let responder = Responder::new(responder::Args {
             ledger,
@@ -169,6 +179,7 @@ impl Service {
             pairs,
             scrubbed,
             repair,
+            clock,
             faults,
         });
         let service = Self {

@@ -9,6 +9,10 @@ use super::Amount;
 const EPOCH_MS_MAX: u64 = 365 * 24 * 3_600_000;
 /// Shortest epoch in milliseconds: anything less is shorter than its own blocks.
 const EPOCH_MS_MIN: u64 = 1_000;
+/// Longest time without a block in milliseconds. A node reports that it is there by naming the
+/// block before the last, and [`NODE_READY_AGE_MAX_MS`](super::NODE_READY_AGE_MAX_MS) later it is
+/// too late: at this pace a report has still ten seconds to get into a block.
+const IDLE_MS_MAX: u64 = 20_000;
 
 /// The rules of a ledger, fixed at genesis.
 #[derive(
@@ -20,7 +24,8 @@ pub struct LedgerParameters {
     pub epoch_ms: u64,
     /// Blocks are at least so many milliseconds apart.
     pub block_interval_min_ms: u64,
-    /// Without anything to do, a block is made after so many milliseconds.
+    /// Without anything to do, a block is made after so many milliseconds: at most 20 s, or reports
+    /// of nodes grow too old between two blocks.
     pub heartbeat_ms: u64,
     /// For how many epochs, the running one included, a blob can be paid in advance.
     pub max_epochs_ahead: u32,
@@ -61,19 +66,82 @@ impl Default for LedgerParameters {
     }
 }
 
+/// A rule that no ledger can work with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{name} of the ledger is {value}: it has to be {min} to {max}")]
+pub struct OutOfRange {
+    /// Its name in the genesis.
+    pub name: &'static str,
+    /// What the genesis says.
+    pub value: u64,
+    /// The least that is possible.
+    pub min: u64,
+    /// The most.
+    pub max: u64,
+}
+
 impl LedgerParameters {
-    /// The name of the first value that no ledger can work with.
+    /// The first value that no ledger can work with.
     #[must_use]
-    pub fn out_of_range(&self) -> Option<&'static str> {
-        let checks = [
-            ("epoch_ms", (EPOCH_MS_MIN..=EPOCH_MS_MAX).contains(&self.epoch_ms)),
-            ("block_interval_min_ms", self.block_interval_min_ms <= self.epoch_ms),
-            ("heartbeat_ms", (1..=self.epoch_ms.max(10_000)).contains(&self.heartbeat_ms)),
-            ("max_epochs_ahead", (1..=1_024).contains(&self.max_epochs_ahead)),
-            ("unbonding_epochs", (2..=1_024).contains(&self.unbonding_epochs)),
-            ("jail_epochs", self.jail_epochs <= 1_024),
-            ("equivocation_slash_bps", self.equivocation_slash_bps <= 10_000),
+    pub fn out_of_range(&self) -> Option<OutOfRange> {
+        let interval_max = self.epoch_ms.min(IDLE_MS_MAX);
+        let rules = [
+            ("epoch_ms", self.epoch_ms, EPOCH_MS_MIN, EPOCH_MS_MAX),
+            ("block_interval_min_ms", self.block_interval_min_ms, 0, interval_max),
+            ("heartbeat_ms", self.heartbeat_ms, 1, IDLE_MS_MAX),
+            ("max_epochs_ahead", self.max_epochs_ahead.into(), 1, 1_024),
+            ("unbonding_epochs", self.unbonding_epochs.into(), 2, 1_024),
+            ("jail_epochs", self.jail_epochs.into(), 0, 1_024),
+            ("equivocation_slash_bps", self.equivocation_slash_bps.into(), 0, 10_000),
         ];
-        checks.into_iter().find(|(_, holds)| !holds).map(|(name, _)| name)
+        let out = |(_, value, min, max): &(_, u64, u64, u64)| !(min..=max).contains(&value);
+        let (name, value, min, max) = rules.into_iter().find(out)?;
+        Some(OutOfRange { name, value, min, max })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(change: impl Fn(&mut LedgerParameters, u64), name: &str, (min, max): (u64, u64)) {
+        let out = |value| {
+            let mut rules = LedgerParameters::default();
+            change(&mut rules, value);
+            rules.out_of_range()
+        };
+        assert_eq!((out(min), out(max)), (None, None), "{name}");
+        for value in [min.checked_sub(1), max.checked_add(1)].into_iter().flatten() {
+            let error = out(value).expect(name);
+            assert_eq!((error.name, error.value), (name, value));
+            assert_eq!((error.min, error.max), (min, max), "{name}");
+        }
+    }
+
+    #[test]
+    fn rules_have_bounds() {
+        let day = LedgerParameters::default().epoch_ms;
+        check(|rules, ms| rules.epoch_ms = ms, "epoch_ms", (1_000, 365 * day));
+        // Half a minute or more, and nobody could report in time that it is there.
+        check(|rules, ms| rules.heartbeat_ms = ms, "heartbeat_ms", (1, 20_000));
+        check(|rules, ms| rules.block_interval_min_ms = ms, "block_interval_min_ms", (0, 20_000));
+        check(
+            |rules, ms| (rules.epoch_ms, rules.block_interval_min_ms) = (1_000, ms),
+            "block_interval_min_ms",
+            (0, 1_000),
+        );
+        let small = |value| u32::try_from(value).unwrap();
+        let slash = |rules: &mut LedgerParameters, bps| {
+            rules.equivocation_slash_bps = u16::try_from(bps).unwrap();
+        };
+        check(|rules, n| rules.max_epochs_ahead = small(n), "max_epochs_ahead", (1, 1_024));
+        check(|rules, n| rules.unbonding_epochs = small(n), "unbonding_epochs", (2, 1_024));
+        check(|rules, n| rules.jail_epochs = small(n), "jail_epochs", (0, 1_024));
+        check(slash, "equivocation_slash_bps", (0, 10_000));
+        let heartbeat = LedgerParameters { heartbeat_ms: 30_000, ..LedgerParameters::default() };
+        assert_eq!(
+            heartbeat.out_of_range().expect("too long").to_string(),
+            "heartbeat_ms of the ledger is 30000: it has to be 1 to 20000"
+        );
     }
 }

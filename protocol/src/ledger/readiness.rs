@@ -17,6 +17,11 @@ use crate::{
     keys::{ChainId, KeyPair, NodeId, Signature, SigningDomain},
 };
 
+/// How much older than its block the block may be in milliseconds that a [`NodeReady`] names. So
+/// long after a gap between blocks that was longer nobody is selected: before it, nobody could
+/// report who was not there already.
+pub const NODE_READY_AGE_MAX_MS: u64 = 30_000;
+
 /// A node's word that it follows the ledger and would serve in the next epoch.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize,

@@ -7,7 +7,9 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
 
-use super::{AccountId, Amount, BlockHash, NodeSettings, Timestamp};
+use super::{
+    AccountId, Amount, BlockHash, NODE_READY_AGE_MAX_MS, NodeSettings, ShardRecord, Timestamp,
+};
 use crate::{
     blob::{BlobHeader, BlobId},
     index::{Epoch, Height},
@@ -101,6 +103,23 @@ pub struct Node {
     pub ready: Option<Epoch>,
     /// Its stake when it did: if too many stand for a committee, those with most are looked at.
     pub ready_stake: Amount,
+    /// What the last epoch brought in which it had shards and there was something to earn.
+    pub settled: Option<Settlement>,
+}
+
+/// What an ended epoch brought one of its members.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize,
+)]
+pub struct Settlement {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// What its pool got: its stakers' part.
+    pub reward: Amount,
+    /// What its operator's account got.
+    pub commission: Amount,
+    /// What its shards were worth but it did not earn: burned.
+    pub forfeited: Amount,
 }
 
 /// Stake that will be paid.
@@ -375,22 +394,38 @@ pub struct Summary {
     /// How many half durations of the running epoch were over when the next one was last
     /// selected; 0 before the first selection.
     pub selections: u32,
+    /// The epoch for which the last selection could form no committee, if so it was: the running
+    /// one stays for it.
+    pub selection_failed: Option<Epoch>,
+    /// When blocks last came again after a gap in which reports of nodes grew too old; none if
+    /// there was none. Nodes get time to report before the next selection.
+    pub resumed: Option<Timestamp>,
     /// Certifications so far: the number of the next.
     pub certifications: u64,
     /// Where the supply is.
     pub supply: Supply,
 }
 
-/// Whether a shard is complete, and who last had it so.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize,
-)]
-pub struct ShardRecord {
-    /// Whether its holder of the running epoch holds every pair of it. Set at genesis, cleared
-    /// when the shard moves, set again by the holder's report.
-    pub ready: bool,
-    /// The last holder of whom that was true.
-    pub last_ready: NodeId,
+impl Summary {
+    /// Whether nodes had the time to report since the last gap between blocks, so that a block of
+    /// this time may select a committee.
+    #[must_use]
+    pub fn may_select(&self, time: Timestamp) -> bool {
+        self.resumed.is_none_or(|resumed| time.ms_since(resumed) >= NODE_READY_AGE_MAX_MS)
+    }
+
+    /// The next deadline of the running epoch after a block of time `now`, in a ledger whose epochs
+    /// last `epoch_ms`.
+    #[must_use]
+    pub fn deadline(&self, now: Timestamp, epoch_ms: u64) -> Timestamp {
+        let halves = u64::from(self.selections).saturating_add(1);
+        let due = self.epoch_start.plus_ms(epoch_ms.saturating_mul(halves).div_ceil(2));
+        match self.resumed {
+            // It was due, and waits for reports.
+            Some(resumed) if now >= due => due.max(resumed.plus_ms(NODE_READY_AGE_MAX_MS)),
+            Some(_) | None => due,
+        }
+    }
 }
 
 /// Whose precommits for a recent block have been recorded.

@@ -38,7 +38,7 @@ pub struct Tip {
     pub height: Height,
     /// Its hash; the chain id at genesis.
     pub hash: BlockHash,
-    /// Its time; 0 at genesis.
+    /// Its time; at genesis 0, or that of the state that a stopped network has left.
     pub time: Timestamp,
     /// The beacon after it.
     pub beacon: Hash,
@@ -62,6 +62,9 @@ pub struct State {
 /// A genesis or a store from which no state can be made.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
+    /// The genesis is no valid one.
+    #[error("invalid genesis: {0}")]
+    Genesis(#[from] crate::genesis::GenesisError),
     /// The store failed.
     #[error(transparent)]
     Read(#[from] ReadError),
@@ -77,12 +80,12 @@ impl State {
         chain: ChainId,
         parameters: Parameters,
         committee: Committee,
-        (root, summary): (Hash, Summary),
+        (time, root, summary): (Timestamp, Hash, Summary),
     ) -> Self {
         let tip = Tip {
             height: Height::new(0),
             hash: BlockHash::genesis(&chain),
-            time: Timestamp::from_ms(0),
+            time,
             beacon: genesis_beacon(&chain),
             state_root: root,
         };
@@ -181,15 +184,16 @@ impl State {
         Some(Duration::from_millis(deadline.ms_since(self.tip.time)))
     }
 
-    /// When the running epoch's next deadline is: its next half duration. A block at or after it
-    /// changes the epoch's state: it selects the next committee, again if the epoch stretches, or
-    /// ends the epoch. Past the second one the epoch ends with the block in which enough shards are
-    /// reported ready, which has a reason of its own. None before the first block.
+    /// When the running epoch's next deadline is: its next half duration, or, past that, when a
+    /// selection need no longer wait for reports. A block at or after it changes the epoch's state:
+    /// it selects the next committee, again if the epoch stretches, or ends the epoch. Past the
+    /// second half the epoch ends with the block in which enough shards are reported ready, which
+    /// has a reason of its own. None before the first block.
     #[must_use]
     pub fn epoch_deadline(&self) -> Option<Timestamp> {
-        let halves = u64::from(self.summary.selections).saturating_add(1);
-        let wait = self.parameters.ledger.epoch_ms.saturating_mul(halves).div_ceil(2);
-        (self.tip.height > Height::new(0)).then(|| self.summary.epoch_start.plus_ms(wait))
+        let epoch_ms = self.parameters.ledger.epoch_ms;
+        let begun = self.tip.height > Height::new(0);
+        begun.then(|| self.summary.deadline(self.tip.time, epoch_ms))
     }
 
     /// Whether dead registrations wait to be swept.

@@ -11,6 +11,7 @@ use crate::{
     codec,
     index::{Epoch, SliverPairIndex},
     keys::{BlsSignature, ChainId},
+    ledger::Timestamp,
 };
 
 /// What a node answers when it does not do as asked.
@@ -97,6 +98,8 @@ pub struct NodeStatus {
     pub damaged_pieces: u64,
     /// Milliseconds since the start.
     pub uptime_ms: u64,
+    /// What its clock shows.
+    pub time: Timestamp,
     /// How far it has come with what it is to hold.
     pub repair: RepairStatus,
 }

@@ -8,15 +8,15 @@ use crate::{
     keys::{BlsKeyPair, ChainId, KeyPair},
     ledger::{
         AccountId, Amount, Block, BlockError, CommitRecord, Entry, Executed, Key, MemoryStore,
-        NodeReady, Operation, OperationError, Outcome, Proposal, Record, ShardsReady,
-        SignedTransaction, State, StateReader, SystemOperation, Timestamp, Transaction,
-        TransactionId, VerifiedTransaction,
+        NODE_READY_AGE_MAX_MS, NodeReady, Operation, OperationError, Outcome, Proposal, Record,
+        ShardsReady, SignedTransaction, State, StateReader, SystemOperation, Timestamp,
+        Transaction, TransactionId, VerifiedTransaction,
     },
     vote::{CommitCertificate, CommitSignature, Vote, VoteKind},
 };
 
 /// A ledger with all the keys of its committees.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Chain {
     /// Where it stands.
     pub state: State,
@@ -41,6 +41,16 @@ impl Chain {
         store.write(change);
         let keys = node_keys(genesis.members.len());
         Self { state, store, blocks: Vec::new(), now: Timestamp::from_ms(1_700_000_000_000), keys }
+    }
+
+    /// The chain of a network that goes on from this one, whose first state `store` holds.
+    ///
+    /// # Panics
+    /// If it does not.
+    #[must_use]
+    pub fn successor(&self, genesis: &Genesis, store: MemoryStore) -> Self {
+        let state = State::first_of_successor(genesis, &store).expect("the first state");
+        Self { state, store, blocks: Vec::new(), now: self.now, keys: self.keys.clone() }
     }
 
     /// Lets a node vote and propose once it is a member.
@@ -226,9 +236,27 @@ impl Chain {
     pub fn next_epoch(&mut self) {
         let epoch = self.state.committee().epoch();
         while self.state.committee().epoch() == epoch {
-            let deadline = self.state.epoch_deadline().unwrap_or(self.now);
-            self.now = self.now.max(deadline);
+            self.to_deadline();
+        }
+    }
+
+    /// Lets ledger time pass to the next deadline, and makes the block there.
+    pub fn to_deadline(&mut self) -> Executed {
+        if let Some(eve) = self.eve() {
+            self.now = eve;
             self.commit(&[]);
         }
+        self.now = self.state.epoch_deadline().unwrap_or(self.now).max(self.now);
+        self.commit(&[])
+    }
+
+    /// When a block has to be made before the one at the next deadline, if that is far off: as
+    /// there would be many, and a selection waits after a gap between blocks.
+    #[must_use]
+    pub fn eve(&self) -> Option<Timestamp> {
+        let deadline = self.state.epoch_deadline()?;
+        let wait = deadline.ms_since(self.state.tip().time.max(self.now));
+        let before = wait.checked_sub(NODE_READY_AGE_MAX_MS)?;
+        (before > 0).then(|| self.now.max(self.state.tip().time).plus_ms(before))
     }
 }

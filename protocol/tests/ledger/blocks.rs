@@ -415,6 +415,8 @@ fn the_wait_for_an_epochs_deadline_is_counted_from_the_tip() {
     chain.now = chain.state.tip().time.plus_ms(1_000);
     chain.commit(&[]);
     assert_eq!(chain.state.epoch_wait(), Some(wait - Duration::from_secs(1)));
+    chain.now = chain.eve().unwrap().plus_ms(1);
+    chain.commit(&[]);
     chain.now = chain.state.epoch_deadline().unwrap().plus_ms(1);
     chain.commit(&[]);
     let rest = epoch / 2 - Duration::from_millis(1);

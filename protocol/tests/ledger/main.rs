@@ -7,8 +7,10 @@ mod assignment;
 mod blobs;
 mod blocks;
 mod epochs;
+mod gaps;
 #[path = "../golden/mod.rs"]
 mod golden;
+mod keepers;
 mod lives;
 mod proofs;
 mod properties;
@@ -19,6 +21,7 @@ mod rewards;
 mod snapshots;
 mod staking;
 mod store_plan;
+mod succession;
 mod transactions;
 mod vectors;
 
@@ -326,8 +329,8 @@ fn report_shards(chain: &mut Chain, who: &[usize]) -> Option<Executed> {
 
 /// Lets ledger time pass to the next deadline, and makes the block there.
 fn to_deadline(chain: &mut Chain) -> Executed {
-    chain.now = chain.now.max(chain.state.epoch_deadline().expect("ledger time has begun"));
-    chain.commit(&[])
+    assert!(chain.state.epoch_deadline().is_some(), "ledger time has begun");
+    chain.to_deadline()
 }
 
 /// Positions in [`node_keys`] of the members with shards, ascending.

@@ -7,6 +7,7 @@ use floe_protocol::{
     hash::Hash,
     index::{Epoch, ShardIndex, SliverPairIndex, SymbolIndex},
     keys::{BlsSignature, ChainId},
+    ledger::Timestamp,
     message::{
         InvalidReason, NodeStatus, Refusal, RepairStatus, Request, Response, StoredPair, Symbols,
     },
@@ -61,6 +62,7 @@ pub(crate) fn sample_node_status() -> NodeStatus {
         peers: 6,
         damaged_pieces: 0,
         uptime_ms: 86_400_000,
+        time: Timestamp::from_ms(1_700_000_000_123),
         repair: sample_repair_status(),
     }
 }

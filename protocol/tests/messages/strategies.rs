@@ -7,6 +7,7 @@ use floe_protocol::{
     hash::Hash,
     index::{Epoch, ShardIndex, SliverPairIndex, SymbolIndex},
     keys::{BlsSignature, ChainId},
+    ledger::Timestamp,
     message::{
         Limits, MAX_PAIRS, NodeStatus, Refusal, RepairStatus, Request, Response, StoredPair,
         Symbols,
@@ -131,7 +132,7 @@ fn symbols(n_shards: u16) -> impl Strategy<Value = Symbols> {
 }
 
 fn node_status() -> impl Strategy<Value = NodeStatus> {
-    let numbers = (any::<u16>(), any::<u32>(), vec(any::<u64>(), 12));
+    let numbers = (any::<u16>(), any::<u32>(), vec(any::<u64>(), 13));
     ("[!-~]{1,64}", any::<[u8; 32]>(), any::<bool>(), numbers).prop_map(
         |(version, chain, accepts_slivers, (shards, peers, numbers))| NodeStatus {
             version,
@@ -145,6 +146,7 @@ fn node_status() -> impl Strategy<Value = NodeStatus> {
             peers,
             damaged_pieces: numbers[4],
             uptime_ms: numbers[5],
+            time: Timestamp::from_ms(numbers[12]),
             repair: RepairStatus {
                 complete_shards: shards / 2,
                 missing_pairs: numbers[6],

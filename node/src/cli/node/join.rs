@@ -1,21 +1,23 @@
 //! `floe node join`: keys, registration, stake, and a node that serves, in one command.
 //!
 //! The node is started first and follows the ledger; what it then knows decides what is done next
-//! (`step.rs`), and transactions go through its own mempool. So nothing is believed that the node
-//! has not executed itself, and a command that is repeated goes on where it was.
+//! (`step.rs`), and transactions go through its own mempool (`send.rs`). So nothing is believed that
+//! the node has not executed itself, and a command that is repeated goes on where it was. What can be
+//! said of the flags is said before anything is written.
 //!
 //! Deliberately not here: reports of readiness, which every node makes by itself.
 
+mod send;
 mod step;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use clap::Args;
+use clap::{Args, value_parser};
 use floe_protocol::{
     genesis::GenesisMember,
     keys::KeyPair,
     ledger::{
-        AccountId, Amount, NodeIdentity, NodeSettings, Operation, State, Timestamp, Transaction,
+        AccountId, Amount, COMMISSION_BPS_MAX, MAX_NODE_ADDRESS_BYTES, MAX_NODE_ADDRESSES, State,
     },
     message::{LedgerRequest, LedgerResponse, Request, Response},
 };
@@ -25,8 +27,15 @@ use tokio::{
     time::{Interval, MissedTickBehavior, interval, timeout},
 };
 
-use self::step::{Action, Facts, Wanted};
-use super::{RunArgs, config, place};
+use self::{
+    send::Sending,
+    step::{Facts, Wanted},
+};
+use super::{
+    RunArgs, config,
+    init::{DEFAULT_STAKE_WAL, make_dir},
+    place,
+};
 use crate::{
     NodeConfig, NodeHandle,
     cli::{exit::Failure, out_file::write_file, session::Session, status_line::StatusLine},
@@ -55,8 +64,6 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 const TIP_INTERVAL: Duration = Duration::from_secs(2);
 /// How long it may take to tell.
 const TIP_TIMEOUT: Duration = Duration::from_secs(3);
-/// For how long a transaction can be included, in ledger time.
-const LIFETIME_MS: u64 = 60_000;
 
 /// Arguments of `floe node join`.
 #[derive(Debug, Args)]
@@ -69,7 +76,12 @@ pub(in crate::cli) struct JoinArgs {
     #[arg(long, value_name = "WAL")]
     stake: Option<Amount>,
     /// The operator's part of rewards, in hundredths of a per cent
-    #[arg(long, value_name = "BPS", default_value_t = 0)]
+    #[arg(
+        long,
+        value_name = "BPS",
+        default_value_t = 0,
+        value_parser = value_parser!(u16).range(0..=i64::from(COMMISSION_BPS_MAX))
+    )]
     commission_bps: u16,
     #[command(flatten)]
     pub(super) run: RunArgs,
@@ -84,26 +96,74 @@ pub(super) struct Volunteer {
     commission_bps: u16,
 }
 
-/// Makes what is not there, and the configuration of the node.
+/// Makes what is not there, and the configuration of the node. What is wrong with the arguments is
+/// found out before anything is written.
 pub(super) fn prepare(
     session: &Session,
     arguments: JoinArgs,
 ) -> Result<(NodeConfig, Volunteer), Failure> {
     let JoinArgs { genesis, stake, commission_bps, run } = arguments;
-    super::make_dir(&run.dir)?;
+    let addresses: Vec<_> = run.external.iter().map(ToString::to_string).collect();
+    check_addresses(&addresses)?;
     let network = place::network_to_join(session, &run.dir, (genesis.as_deref(), &run.bootstrap))?;
+    check_stake(session, stake, network.genesis.ledger.min_stake)?;
+    let wallet = place::wallet(session, &run.dir)?;
+
+    make_dir(&run.dir)?;
     let path = NodePaths::below(&run.dir).key;
     if !path.exists() {
         NodeKeys::generate()?.create(&path)?;
     }
     let keys = NodeKeys::open(&path)?;
-    let wallet = place::wallet_or_new(session, &run.dir)?;
+    let wallet = wallet.map_or_else(|| place::new_wallet(&run.dir), Ok)?;
+    place::keep_network(&run.dir, &network)?;
     let account = place::account(&wallet);
     write_entry(&run.dir, &keys, account)?;
-    let addresses = run.external.iter().map(ToString::to_string).collect();
     let wanted = Wanted { account, stake, addresses };
     let volunteer = Volunteer { keys, wallet, wanted, commission_bps };
-    Ok((config(run, network)?, volunteer))
+    let first_state = place::first_state(session, &run.dir, genesis.as_deref());
+    let mut config = config(run, network)?;
+    config.first_state = first_state;
+    Ok((config, volunteer))
+}
+
+/// Whether the ledger takes these addresses of a node, and others can dial them.
+fn check_addresses(addresses: &[String]) -> Result<(), Failure> {
+    let hint = "name addresses like --external /dns4/floe.example/tcp/4950";
+    if addresses.len() > MAX_NODE_ADDRESSES {
+        let message = format!("a node publishes at most {MAX_NODE_ADDRESSES} addresses");
+        return Err(Failure::usage("bad_address", message).hint(hint));
+    }
+    let dialable = |address: &&String| {
+        let known = ["/ip4/", "/ip6/", "/dns/", "/dns4/", "/dns6/"];
+        known.iter().any(|start| address.starts_with(start))
+            && (address.contains("/tcp/") || address.contains("/udp/"))
+            && address.len() <= MAX_NODE_ADDRESS_BYTES
+    };
+    match addresses.iter().find(|address| !dialable(address)) {
+        None => Ok(()),
+        Some(address) => {
+            let message = format!("{address} is no address that others can dial");
+            Err(Failure::usage("bad_address", message).hint(hint))
+        }
+    }
+}
+
+fn check_stake(session: &Session, stake: Option<Amount>, min: Amount) -> Result<(), Failure> {
+    match stake {
+        Some(stake) if stake.is_zero() => {
+            let message = "a stake of nothing is none";
+            Err(Failure::usage("bad_amount", message).hint("leave --stake out to stake nothing"))
+        }
+        Some(stake) if stake < min => {
+            session.output.warning(format_args!(
+                "a node needs a stake of {min} to be selected: with {stake} it waits until others \
+                 add to it"
+            ));
+            Ok(())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Writes the node's public entry, as `floe node init` does.
@@ -112,7 +172,7 @@ fn write_entry(dir: &std::path::Path, keys: &NodeKeys, operator: AccountId) -> R
     if path.exists() {
         return Ok(());
     }
-    let member = GenesisMember::new(&keys.node, &keys.bls, operator, super::DEFAULT_STAKE_WAL);
+    let member = GenesisMember::new(&keys.node, &keys.bls, operator, DEFAULT_STAKE_WAL);
     let mut text = serde_json::to_string_pretty(&member).expect("strings and numbers serialise");
     text.push('\n');
     write_file(&path, text.as_bytes(), false)
@@ -130,14 +190,7 @@ pub(super) struct Joining<'a> {
     newest: watch::Receiver<Option<u64>>,
     asking: AbortHandle,
     look: Interval,
-    sent: Option<Sent>,
-}
-
-/// A transaction on its way.
-#[derive(Clone, Copy, Debug)]
-struct Sent {
-    nonce: u64,
-    expires: Timestamp,
+    sending: Sending,
 }
 
 impl Drop for Joining<'_> {
@@ -163,7 +216,7 @@ impl Volunteer {
             newest,
             asking,
             look,
-            sent: None,
+            sending: Sending::default(),
         }
     }
 }
@@ -180,18 +233,25 @@ pub(super) async fn due(joining: &mut Option<Joining<'_>>) {
 }
 
 /// Does the next step, and shows what is waited for.
-pub(super) async fn step(joining: &mut Option<Joining<'_>>, node: &NodeHandle) {
-    if let Some(joining) = joining {
-        joining.step(node).await;
+///
+/// # Errors
+/// That the node cannot join, and what to do.
+pub(super) async fn step(
+    joining: &mut Option<Joining<'_>>,
+    node: &NodeHandle,
+) -> Result<(), Failure> {
+    match joining {
+        Some(joining) => joining.step(node).await,
+        None => Ok(()),
     }
 }
 
 impl Joining<'_> {
-    async fn step(&mut self, node: &NodeHandle) {
+    async fn step(&mut self, node: &NodeHandle) -> Result<(), Failure> {
         let state = self.state.borrow_and_update().clone();
         let Some((mut facts, nonce)) = self.facts(&state).await else {
             // The state was overtaken while it was read: the next one comes with the next block.
-            return;
+            return Ok(());
         };
         facts.newest = *self.newest.borrow();
         facts.pairs = node.usage().pairs;
@@ -203,12 +263,18 @@ impl Joining<'_> {
         }
         let step = step::next(&facts, &self.volunteer.wanted);
         self.line.show(self.session, &step.waiting);
-        let under_way = |sent: Sent| sent.nonce >= nonce && state.tip().time <= sent.expires;
-        match step.action {
-            Some(action) if !self.sent.is_some_and(under_way) => {
-                self.sent = self.send(&state, &action, nonce).await;
+        let Some(action) = step.action.filter(|_| self.sending.is_free(&state, nonce)) else {
+            return Ok(());
+        };
+        match self.send(&state, &action, nonce).await {
+            // A member goes on serving although something that was wished is refused.
+            Err(failure) if facts.shards > 0 => {
+                self.session.output.warning(failure.message());
+                self.volunteer.wanted.stake = None;
+                self.volunteer.wanted.addresses.clear();
+                Ok(())
             }
-            _ => {}
+            sent => sent,
         }
     }
 
@@ -258,68 +324,6 @@ impl Joining<'_> {
             }
             Err(_) => None,
         }
-    }
-
-    /// Puts a transaction into the node's mempool, and has it spread.
-    async fn send(&self, state: &State, action: &Action, nonce: u64) -> Option<Sent> {
-        let expires = wall_clock().max(state.tip().time).plus_ms(LIFETIME_MS);
-        let wallet = &self.volunteer.wallet;
-        let transaction = Transaction {
-            sender: self.volunteer.wanted.account,
-            nonce,
-            fee: state.parameters().ledger.fee_per_operation,
-            expires,
-            operations: vec![self.operation(state, action).await?],
-        };
-        let signed = transaction.sign(state.chain(), wallet);
-        let verified = match signed.verify(state.chain()) {
-            Ok(verified) => verified,
-            Err(error) => {
-                self.session.output.warning(format_args!("{action:?}: {error}"));
-                return None;
-            }
-        };
-        match self.ledger.insert(vec![Arc::new(verified)], true).await {
-            Ok(results) => {
-                for error in results.into_iter().filter_map(Result::err) {
-                    tracing::debug!(%error, ?action, "not taken into the mempool");
-                }
-            }
-            // The node is about to say so.
-            Err(error) => tracing::debug!(%error, "nothing is sent"),
-        }
-        Some(Sent { nonce, expires })
-    }
-
-    async fn operation(&self, state: &State, action: &Action) -> Option<Operation> {
-        let Volunteer { keys, wanted, commission_bps, .. } = &self.volunteer;
-        let parameters = &state.parameters().ledger;
-        let node = keys.node.public();
-        Some(match action {
-            Action::Stake(amount) => Operation::Stake { node, amount: *amount },
-            Action::Register => {
-                let settings = NodeSettings {
-                    addresses: wanted.addresses.clone(),
-                    commission_bps: *commission_bps,
-                    storage_price: parameters.storage_price,
-                    write_price: parameters.write_price,
-                    capacity_units: parameters.capacity_units,
-                };
-                let (chain, account) = (*state.chain(), wanted.account);
-                let keys = keys.clone();
-                let identity = spawn_blocking(move || {
-                    NodeIdentity::new(&chain, &account, &keys.node, &keys.bls)
-                });
-                Operation::RegisterNode { identity: Box::new(identity.await.ok()?), settings }
-            }
-            Action::Update => {
-                let (ledger, state) = (self.ledger.clone(), state.clone());
-                let record = spawn_blocking(move || state.node(ledger.store().as_ref(), &node));
-                let mut settings = record.await.ok()?.ok()??.settings;
-                settings.addresses.clone_from(&wanted.addresses);
-                Operation::UpdateNode { node, settings }
-            }
-        })
     }
 }
 

@@ -8,17 +8,19 @@ use floe_protocol::{
     ledger::AccountId,
 };
 
-use super::wallet_at;
+use super::init::wallet_at;
 use crate::{
     cli::{
         exit::{Exit, Failure},
+        network::join_at,
         out_file::write_file,
-        session::{Session, read_network},
+        session::{Session, read_genesis, read_network},
         settings::Origin,
     },
     config::NodePaths,
     key_file::{self, NodeKeys},
     network::Multiaddr,
+    service::snapshot,
 };
 
 /// Where `floe node join` keeps the network file, so that later commands need not name it.
@@ -36,7 +38,7 @@ pub(super) fn network(session: &Session, dir: &Path) -> Result<NetworkFile, Fail
     session.network()
 }
 
-/// The network that a node joins, which its directory keeps from now on.
+/// The network that a node is to join.
 pub(super) fn network_to_join(
     session: &Session,
     dir: &Path,
@@ -50,38 +52,45 @@ pub(super) fn network_to_join(
         Some(path) => read_genesis(path)?,
         None => network(session, dir)?,
     };
+    file.genesis.committee()?;
     let kept = kept(dir);
     if kept.exists() {
         let before = read_network(&kept)?;
-        if before.genesis.chain_id() != file.genesis.chain_id() {
+        if before.genesis.chain_id() != file.genesis.chain_id()
+            && !follows(&before.genesis, &file.genesis)
+            && !follows(&file.genesis, &before.genesis)
+        {
             let message = format!("{} is of a node of another network", dir.display());
             return Err(Failure::new(Exit::Refused, "other_network", message)
                 .hint("name another directory with --dir"));
         }
     }
-    for peer in peers.iter().map(ToString::to_string) {
-        if !file.bootstrap.contains(&peer) {
-            file.bootstrap.push(peer);
-        }
-    }
-    if file.bootstrap.is_empty() {
-        let message = "there is no address to join at";
-        return Err(Failure::usage("no_peer", message)
-            .hint("name one with --peer /dns4/floe.example/tcp/4950/p2p/12D3KooW…"));
-    }
-    let mut text = serde_json::to_string_pretty(&file).expect("strings and numbers serialise");
-    text.push('\n');
-    write_file(&kept, text.as_bytes(), true)?;
+    join_at(&mut file, peers)?;
     Ok(file)
 }
 
-/// Reads a genesis, bare or within a network file.
-fn read_genesis(path: &Path) -> Result<NetworkFile, Failure> {
-    read_network(path).or_else(|failure| {
-        let bare = std::fs::read_to_string(path).ok();
-        let bare = bare.and_then(|text| serde_json::from_str::<Genesis>(&text).ok());
-        bare.map(|genesis| NetworkFile { genesis, bootstrap: Vec::new() }).ok_or(failure)
-    })
+/// Has the directory keep the network file from now on.
+pub(super) fn keep_network(dir: &Path, file: &NetworkFile) -> Result<(), Failure> {
+    let mut text = serde_json::to_string_pretty(file).expect("strings and numbers serialise");
+    text.push('\n');
+    write_file(&kept(dir), text.as_bytes(), true)
+}
+
+/// Whether a network goes on from another.
+fn follows(before: &Genesis, after: &Genesis) -> bool {
+    let chain = before.chain_id();
+    after.predecessor.as_ref().is_some_and(|predecessor| predecessor.chain == chain)
+}
+
+/// The state file beside the network file that a node is started with, if there is one.
+pub(super) fn first_state(
+    session: &Session,
+    dir: &Path,
+    genesis: Option<&Path>,
+) -> Option<PathBuf> {
+    let named = session.settings.network.value.as_deref();
+    let kept = kept(dir);
+    snapshot::first_beside(genesis.into_iter().chain(named).chain([kept.as_path()]))
 }
 
 /// The keys of a node.
@@ -101,11 +110,8 @@ pub(super) fn wallet(session: &Session, dir: &Path) -> Result<Option<KeyPair>, F
     })
 }
 
-/// The same; one is made beside the node's key if there is none.
-pub(super) fn wallet_or_new(session: &Session, dir: &Path) -> Result<KeyPair, Failure> {
-    if let Some(wallet) = wallet(session, dir)? {
-        return Ok(wallet);
-    }
+/// A wallet that is made beside the node's key.
+pub(super) fn new_wallet(dir: &Path) -> Result<KeyPair, Failure> {
     let operator = NodePaths::below(dir).operator;
     wallet_at(&operator)?;
     Ok(key_file::open_wallet(&operator)?)

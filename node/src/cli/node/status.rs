@@ -6,7 +6,7 @@ use clap::Args;
 use floe_protocol::{
     index::Epoch,
     keys::NodeId,
-    ledger::{AccountId, Amount, Node},
+    ledger::{AccountId, Amount, Node, Settlement},
     message::{NodeStatus, RepairStatus},
 };
 use serde::Serialize;
@@ -18,6 +18,7 @@ use crate::{
     cli::{
         committee::percent,
         exit::{Exit, Failure},
+        receipt::later_by_ms,
         session::Session,
         size::human_bytes,
     },
@@ -26,7 +27,7 @@ use crate::{
 };
 
 const STATUS_HELP: &str = "\
-Shards, stake and jail are proven by the ledger. What is stored, and how far repair has come, is what
+Shards, stake, rewards and jail are proven by the ledger. What is stored, and how far repair has come, is what
 the node says of itself; without an answer from it the rest is shown, and the exit code is 5. A node
 that is in no committee may not be found.
 
@@ -38,6 +39,8 @@ Examples:
 const TRIES: usize = 5;
 /// How soon it is looked for again.
 const AGAIN: Duration = Duration::from_secs(1);
+/// A clock that is further from the ledger's time is wrong: the last block is younger than that.
+const CLOCK_MAX_MS: u64 = 20_000;
 
 /// Arguments of `floe node status`.
 #[derive(Debug, Args)]
@@ -99,8 +102,11 @@ struct Shown {
     shards_ready: u16,
     /// Shards in the next committee; null while that is not selected.
     next_shards: Option<u16>,
-    /// Shards that nobody else is known to have whole.
-    shards_last_ready: u16,
+    /// Shards that it keeps because nobody else is known to have them whole, or not for long.
+    shards_kept: u16,
+    /// By how much the node's clock is ahead of the last block, below 0 if it is behind; null if
+    /// the node did not answer, or there is no block.
+    clock_ahead_ms: Option<i64>,
     /// What the node says of itself; null if it did not answer.
     says: Option<Says>,
     /// Why it did not answer.
@@ -114,12 +120,36 @@ struct Registered {
     pool_frost: Amount,
     incoming_frost: Amount,
     unbonding_frost: Amount,
+    /// What the last epoch brought in which it had shards and there was something to earn.
+    last_rewards: Option<Rewards>,
     /// The epoch in which it was jailed, while it is.
     jailed_epoch: Option<u64>,
     closed: bool,
     /// The last epoch in which it reported that it follows the ledger.
     reported_epoch: Option<u64>,
     addresses: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Rewards {
+    epoch: u64,
+    /// What the pool got, which is its stakers' part.
+    reward_frost: Amount,
+    /// What the operator got.
+    commission_frost: Amount,
+    /// What it missed by not taking part.
+    forfeited_frost: Amount,
+}
+
+impl From<Settlement> for Rewards {
+    fn from(Settlement { epoch, reward, commission, forfeited }: Settlement) -> Self {
+        Self {
+            epoch: epoch.get(),
+            reward_frost: reward,
+            commission_frost: commission,
+            forfeited_frost: forfeited,
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -141,6 +171,8 @@ impl Shown {
         status: Result<NodeStatus, RequestError>,
     ) -> Self {
         let (shards, shards_ready) = facts.shards_of(&node);
+        let now = status.as_ref().ok().map(|status| status.time);
+        let clock_ahead_ms = now.zip(facts.time).map(|(now, block)| later_by_ms(now, block));
         let (says, reason) = match status {
             Ok(status) => (Some(Says::from(status)), None),
             Err(error) => (None, Some(error.to_string())),
@@ -152,7 +184,8 @@ impl Shown {
             shards,
             shards_ready,
             next_shards: facts.next_shards_of(&node),
-            shards_last_ready: facts.last_ready_of(&node),
+            shards_kept: facts.kept_by(&node),
+            clock_ahead_ms,
             says,
             reason,
         }
@@ -173,6 +206,7 @@ impl Registered {
             commission_bps: node.settings.commission_bps,
             pool_frost: pool,
             unbonding_frost: node.unbonding.stake,
+            last_rewards: node.settled.map(Rewards::from),
             jailed_epoch: node.jailed.map(|epoch| epoch.get()),
             closed: node.closed,
             reported_epoch: node.ready.map(|epoch| epoch.get()),
@@ -206,12 +240,20 @@ impl fmt::Display for Shown {
             Some(next) => write!(f, "; {next} in the next epoch")?,
             None => write!(f, "; the next committee is not selected yet")?,
         }
-        if *shards == 0 && self.shards_last_ready > 0 {
-            write!(f, "\nneeded for  {} shards that others still copy", self.shards_last_ready)?;
+        if *shards == 0 && self.shards_kept > 0 {
+            write!(f, "\nneeded for  {} shards that it had and others may lack", self.shards_kept)?;
         }
         match &self.registered {
             Some(registered) => write!(f, "\n{registered}")?,
             None => write!(f, "\nregistered  no: `floe node join` does that")?,
+        }
+        if let Some(ahead) = self.clock_ahead_ms.filter(|ms| ms.unsigned_abs() > CLOCK_MAX_MS) {
+            let (s, way) =
+                (ahead.unsigned_abs() / 1_000, if ahead > 0 { "ahead" } else { "behind" });
+            write!(
+                f,
+                "\nclock       {s} s {way} of the ledger: set it, or the node is not selected"
+            )?;
         }
         match (&self.says, &self.reason) {
             (Some(says), _) => write!(f, "\n{says}"),
@@ -231,6 +273,14 @@ impl fmt::Display for Registered {
             f,
             "stake       {pool_frost}; {incoming_frost} on its way in, {unbonding_frost} out"
         )?;
+        if let Some(last) = &self.last_rewards {
+            let Rewards { epoch, reward_frost, commission_frost, forfeited_frost } = last;
+            write!(f, "\nearned      {reward_frost} for stakers, {commission_frost} commission")?;
+            write!(f, " in epoch {epoch}")?;
+            if !forfeited_frost.is_zero() {
+                write!(f, "; missed {forfeited_frost} by not taking part")?;
+            }
+        }
         if self.closed {
             write!(f, "\nclosed      its pool was slashed to nothing")?;
         }

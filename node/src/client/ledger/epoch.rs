@@ -3,7 +3,7 @@
 use floe_protocol::{
     bft,
     committee::Committee,
-    index::{Epoch, Height},
+    index::{Epoch, Height, ShardIndex},
     keys::NodeId,
     ledger::{Key, Record, ShardRecord, Summary, Timestamp},
     light::LightError,
@@ -30,7 +30,7 @@ pub struct RunningEpoch {
     pub height: Height,
     /// The ledger's time; none before the first block.
     pub time: Option<Timestamp>,
-    epoch_ms: u64,
+    pub(in crate::client) epoch_ms: u64,
 }
 
 impl LedgerClient {
@@ -39,13 +39,21 @@ impl LedgerClient {
     /// # Errors
     /// [`LedgerError`].
     pub async fn running_epoch(&self) -> Result<RunningEpoch, LedgerError> {
+        self.running_epoch_for(Purpose::Decide).await
+    }
+
+    /// The running epoch, by the newest header that will do for a purpose.
+    pub(in crate::client) async fn running_epoch_for(
+        &self,
+        purpose: Purpose,
+    ) -> Result<RunningEpoch, LedgerError> {
         let mut epoch = self.committee().epoch();
         // Every state has these: a quorum has executed it.
         let absent = || LedgerError::Trust(LightError::OtherAnswer);
         for _ in 0..ATTEMPTS_MAX {
             let next = epoch.plus(1);
             let keys = [Key::Summary, Key::Shards, Key::Committee(epoch), Key::Committee(next)];
-            let proven = self.facts(&keys, Purpose::Decide).await?;
+            let proven = self.facts(&keys, purpose).await?;
             let (height, time) = (proven.height(), proven.time());
             let mut records = proven.value.into_iter();
             let mut next = || records.next().flatten();
@@ -115,18 +123,22 @@ impl RunningEpoch {
         Some(next.member(node).map_or(0, |member| count(member.shards.len())))
     }
 
-    /// Whether others still need a node that leaves: it is a member of this or the next committee,
-    /// or the last that had a shard whole.
+    /// Whether others may still need a node that leaves: it is a member of this or the next
+    /// committee, or keeps what it had of a shard.
     #[must_use]
     pub fn needs(&self, node: &NodeId) -> bool {
         let next = self.next_shards_of(node).unwrap_or(0);
-        self.shards_of(node).0 > 0 || next > 0 || self.last_ready_of(node) > 0
+        self.shards_of(node).0 > 0 || next > 0 || self.kept_by(node) > 0
     }
 
-    /// Shards that nobody but this node is known to have whole.
+    /// Shards that a node has to keep though they have moved on: nobody else is known to have them
+    /// whole, or not for long enough.
     #[must_use]
-    pub fn last_ready_of(&self, node: &NodeId) -> u16 {
-        count(self.shards.iter().filter(|shard| shard.last_ready == *node).count())
+    pub fn kept_by(&self, node: &NodeId) -> u16 {
+        let own = self.committee.member(node).map_or(&[][..], |member| &member.shards);
+        let kept = (0..).map(ShardIndex::new).zip(&self.shards);
+        let kept = kept.filter(|(shard, record)| record.is_kept_by(node) && !own.contains(shard));
+        count(kept.count())
     }
 
     /// When the epoch is to end; none before the first block.
@@ -144,8 +156,8 @@ impl RunningEpoch {
     /// In how many milliseconds a committee is first selected; none if that is over.
     #[must_use]
     pub fn selection_in_ms(&self) -> Option<u64> {
-        let half = self.summary.epoch_start.plus_ms(self.epoch_ms / 2);
-        let wait = self.time.map_or(0, |_| half.ms_since(wall_clock()));
+        let due = self.time.map(|time| self.summary.deadline(time, self.epoch_ms));
+        let wait = due.map_or(0, |due| due.ms_since(wall_clock()));
         (self.summary.selections == 0).then_some(wait)
     }
 

@@ -29,7 +29,7 @@ use floe_storage::{StorageError, Store};
 use tokio::sync::{RwLockReadGuard, watch};
 
 use super::{blob_locks::BlobLocks, faults::Faults, pairs::Pairs};
-use crate::{key_file::NodeKeys, network::Network, service::ledger::Ledger};
+use crate::{clock::Clock, key_file::NodeKeys, network::Network, service::ledger::Ledger};
 
 /// What the responder needs.
 #[derive(Debug)]
@@ -44,6 +44,7 @@ pub(super) struct Args {
     pub(super) scrubbed: Arc<AtomicU64>,
     /// How far repair has come.
     pub(super) repair: watch::Receiver<RepairStatus>,
+    pub(super) clock: Clock,
     pub(super) faults: Faults,
 }
 
@@ -58,6 +59,7 @@ pub(super) struct Responder {
     pairs: Pairs,
     scrubbed: Arc<AtomicU64>,
     repair: watch::Receiver<RepairStatus>,
+    clock: Clock,
     started: Instant,
     faults: Faults,
 }
@@ -71,9 +73,22 @@ struct Held<'a> {
 
 impl Responder {
     pub(super) fn new(args: Args) -> Self {
-        let Args { ledger, keys, store, locks, network, pairs, scrubbed, repair, faults } = args;
+        let Args { ledger, keys, store, locks, network, pairs, scrubbed, repair, clock, faults } =
+            args;
         let started = Instant::now();
-        Self { ledger, keys, store, locks, network, pairs, scrubbed, repair, started, faults }
+        Self {
+            ledger,
+            keys,
+            store,
+            locks,
+            network,
+            pairs,
+            scrubbed,
+            repair,
+            clock,
+            started,
+            faults,
+        }
     }
 
     /// The answer.
@@ -298,6 +313,7 @@ impl Responder {
             peers: u32::try_from(peers).unwrap_or(u32::MAX),
             damaged_pieces: usage.damaged_pieces,
             uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            time: self.clock.now(),
             repair: RepairStatus {
                 scrubbed_pairs: self.scrubbed.load(Ordering::Relaxed),
                 ..*self.repair.borrow()

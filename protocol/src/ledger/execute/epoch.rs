@@ -2,7 +2,9 @@
 //!
 //! An epoch ends with the first block at or after its deadline at which a quorum of shards is ready:
 //! so never are more shards on the move than the storage can do without. Until then it stretches,
-//! and the selection is repeated every half duration. From two durations on, shards whose next
+//! and the selection is repeated every half duration. After a gap between blocks, be it that the
+//! ledger stood still, a selection waits until nodes had the time to report that they are there: it
+//! would be among those few who had done so before the gap. From two durations on, shards whose next
 //! holder had them complete before count as ready: the epoch that their interim holders could not
 //! complete ends without them. If no quorum can be reached the epoch goes on for ever: the blobs
 //! are worth more than the schedule.
@@ -16,7 +18,7 @@ use crate::{
     bft,
     committee::Committee,
     index::{Epoch, Height, ShardIndex},
-    ledger::{Event, Key, Record, Summary, error::Failure},
+    ledger::{Event, Key, NODE_READY_AGE_MAX_MS, Record, ShardRecord, Summary, error::Failure},
 };
 
 /// Half durations after which shards that are not ready return to who had them.
@@ -30,6 +32,9 @@ impl Executor<'_> {
             // The first epoch begins with the first block: genesis knows no time.
             summary.epoch_start = self.time;
             self.overlay.put(Key::Summary, Record::Summary(summary))?;
+        } else if self.time.ms_since(self.parent.1) > NODE_READY_AGE_MAX_MS {
+            summary.resumed = Some(self.time);
+            self.overlay.put(Key::Summary, Record::Summary(summary))?;
         }
         let duration = self.parameters.ledger.epoch_ms;
         let passed = self.time.ms_since(summary.epoch_start);
@@ -39,7 +44,7 @@ impl Executor<'_> {
         if over && summary.selections > 0 && self.may_end(&summary)? {
             return self.change_epoch(summary).map(Some);
         }
-        if halves > summary.selections {
+        if halves > summary.selections && summary.may_select(self.time) {
             self.select(&mut summary, halves)?;
             if over && self.may_end(&summary)? {
                 return self.change_epoch(summary).map(Some);
@@ -75,7 +80,7 @@ impl Executor<'_> {
         let committee = self.next_committee()?;
         let next = committee.epoch();
         self.pay_rewards()?;
-        self.clear_moved(&committee)?;
+        self.move_shards(&committee)?;
         // What the rewards burned is in the stored one.
         summary.supply = self.overlay.summary()?.supply;
         summary.prices = summary.next_prices.take().unwrap_or(summary.prices);
@@ -96,14 +101,9 @@ impl Executor<'_> {
         Ok(committee)
     }
 
-    /// A shard that changes its holder is not ready with the new one, be it one that had it before:
-    /// that one lacks at least what was certified meanwhile.
-    fn clear_moved(&mut self, next: &Committee) -> Result<(), Failure> {
+    fn move_shards(&mut self, next: &Committee) -> Result<(), Failure> {
         let mut shards = self.overlay.shards()?;
-        for (index, shard) in (0_u16..).map(ShardIndex::new).zip(&mut shards) {
-            let node = |committee: &Committee| committee.members()[committee.holder(index)].node;
-            shard.ready &= node(self.committee) == node(next);
-        }
+        ShardRecord::change_epoch(&mut shards, self.committee, next);
         Ok(self.overlay.put(Key::Shards, Record::Shards(shards))?)
     }
 }

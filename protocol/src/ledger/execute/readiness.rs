@@ -8,12 +8,10 @@ use crate::{
     index::Height,
     invalidity::InvalidityCertificate,
     ledger::{
-        Event, IndexEntry, Key, NodeReady, OperationError, Record, ShardsReady, error::Failure,
+        Event, IndexEntry, Key, NODE_READY_AGE_MAX_MS, NodeReady, OperationError, Record,
+        ShardsReady, error::Failure,
     },
 };
-
-/// How old the block may be that a node names to show that it is there.
-const READY_AGE_MAX_MS: u64 = 30_000;
 
 impl Executor<'_> {
     pub(super) fn node_ready(&mut self, report: &NodeReady) -> Result<(), Failure> {
@@ -30,7 +28,7 @@ impl Executor<'_> {
         }
         let named = self.recent(report.height)?.filter(|(block, _)| *block == report.block);
         let age = named.map(|(_, time)| self.time.ms_since(time));
-        if age.is_none_or(|age| age > READY_AGE_MAX_MS) {
+        if age.is_none_or(|age| age > NODE_READY_AGE_MAX_MS) {
             return Err(OperationError::OldBlock(report.height).into());
         }
         if !report.verify(self.chain) {
@@ -59,8 +57,7 @@ impl Executor<'_> {
         let mut changed = false;
         for shard in &report.shards {
             let record = shards.get_mut(shard.as_usize()).ok_or(OperationError::ForeignShard)?;
-            changed |= !std::mem::replace(&mut record.ready, true);
-            record.last_ready = report.node;
+            changed |= record.report_ready(report.node);
         }
         if !changed {
             return Err(OperationError::Reported.into());

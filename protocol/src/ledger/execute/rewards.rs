@@ -12,7 +12,8 @@ use super::Executor;
 use crate::{
     index::ShardIndex,
     ledger::{
-        Amount, COMMISSION_BPS_MAX, Event, Key, Node, OperationError, Record, Terms, error::Failure,
+        Amount, COMMISSION_BPS_MAX, Event, Key, Node, OperationError, Record, Settlement, Terms,
+        error::Failure,
     },
 };
 
@@ -50,16 +51,13 @@ impl Executor<'_> {
                 left = left.checked_sub(paid).ok_or_else(overflow)?;
             }
             self.credit(&node.operator.clone(), commission)?;
+            if !due.is_zero() {
+                node.settled = Some(Settlement { epoch, reward, commission, forfeited: lost });
+                let node = member.node;
+                self.events.push(Event::RewardPaid { node, epoch, reward, commission });
+            }
             self.enter(&member.node, &mut node, epoch.plus(1))?;
             self.put_node(member.node, node)?;
-            if !due.is_zero() {
-                self.events.push(Event::RewardPaid {
-                    node: member.node,
-                    epoch,
-                    reward,
-                    commission,
-                });
-            }
         }
         self.burn(burned)?;
         self.pay_epoch(epoch.plus(1), left)

@@ -34,8 +34,12 @@ impl Executor<'_> {
         let candidates = self.candidates()?;
         let returning = self.returning(halves)?;
         let committee = match self.committee.reassigned(epoch, &candidates, &returning) {
-            Ok(committee) => committee,
+            Ok(committee) => {
+                summary.selection_failed = None;
+                committee
+            }
             Err(_) => {
+                summary.selection_failed = Some(epoch);
                 self.events.push(Event::SelectionFailed { epoch });
                 self.committee.in_epoch(epoch)
             }

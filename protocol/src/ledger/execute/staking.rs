@@ -3,8 +3,9 @@
 //! Stake made before an epoch's selection counts in it and is in the node's pool from the next epoch
 //! on; stake made after it, one epoch later. Until then it earns nothing and backs nothing, so it is
 //! not slashed either. Unstaking acts at once: what leaves the pool earns nothing more, and stays
-//! slashable until it is paid. A closed pool takes no stake; what was on its way in is given back by
-//! the next withdrawal.
+//! slashable until it is paid: for the unbonding time after the last epoch that it backs. That is
+//! the next one if its committee is selected already. A closed pool takes no stake; what was on its
+//! way in is given back by the next withdrawal.
 
 use super::{BLS_IDENTITY, Executor};
 use crate::{
@@ -113,9 +114,11 @@ impl Executor<'_> {
         if amount.is_zero() || unbonding == 0 {
             return Err(OperationError::Shares.into());
         }
-        // The running epoch does not count: it may be nearly over.
+        // The running epoch does not count: it may be nearly over. Nor does the next once its
+        // committee is selected: the stake backs it.
+        let backed = if self.overlay.summary()?.selections > 0 { 2 } else { 1 };
         let epochs = u64::from(self.parameters.ledger.unbonding_epochs);
-        let until = self.epoch().plus(1).plus(epochs);
+        let until = self.epoch().plus(backed).plus(epochs);
         let pending = stake.unbonding.len();
         match stake.unbonding.last_mut().filter(|last| last.until == until) {
             Some(last) => {
@@ -304,5 +307,6 @@ pub(in crate::ledger) const fn new_node(
         jailed: None,
         ready: None,
         ready_stake: Amount::ZERO,
+        settled: None,
     }
 }

@@ -45,6 +45,7 @@ fn node(stake: Amount) -> Node {
         jailed: None,
         ready: None,
         ready_stake: Amount::ZERO,
+        settled: None,
     }
 }
 
