@@ -442,17 +442,18 @@ mod tests {
         let mut accounts = accounts(&[member]);
         let (stranger, member) =
             (accounts.open(PeerId::random(), NO_IP), accounts.open(member, NO_IP));
-        let streams: Vec<_> = (0..64).map_while(|_| stranger.stream()).collect();
-        assert!(stranger.stream().is_none());
+        let running = Running::default();
+        let streams: Vec<_> = (0..64).map_while(|_| stranger.stream(&running)).collect();
+        assert!(stranger.stream(&running).is_none());
         assert!(accounts.take_offenders(1).is_empty(), "too many, but it was never told to wait");
         let hour = Duration::from_secs(3_600);
         stranger.cool_down(hour);
         stranger.cool_down(Duration::from_secs(1));
         assert!(stranger.cooling().is_some_and(|rest| rest > hour / 2 && rest <= hour));
-        assert!(stranger.stream().is_none());
+        assert!(stranger.stream(&running).is_none());
         assert_eq!(accounts.take_offenders(1).len(), 1);
         drop(streams);
-        assert!(stranger.stream().is_some(), "it may wait");
+        assert!(stranger.stream(&running).is_some(), "it may wait");
         member.cool_down(hour);
         assert_eq!(member.cooling(), None);
     }
