@@ -437,6 +437,28 @@ mod tests {
     }
 
     #[test]
+    fn a_stranger_that_cools_down_is_not_heard_and_streams_beyond_its_places_are_offences() {
+        let member = PeerId::random();
+        let mut accounts = accounts(&[member]);
+        let (stranger, member) =
+            (accounts.open(PeerId::random(), NO_IP), accounts.open(member, NO_IP));
+        let running = Running::default();
+        let streams: Vec<_> = (0..64).map_while(|_| stranger.stream(&running)).collect();
+        assert!(stranger.stream(&running).is_none());
+        assert!(accounts.take_offenders(1).is_empty(), "too many, but it was never told to wait");
+        let hour = Duration::from_secs(3_600);
+        stranger.cool_down(hour);
+        stranger.cool_down(Duration::from_secs(1));
+        assert!(stranger.cooling().is_some_and(|rest| rest > hour / 2 && rest <= hour));
+        assert!(stranger.stream(&running).is_none());
+        assert_eq!(accounts.take_offenders(1).len(), 1);
+        drop(streams);
+        assert!(stranger.stream(&running).is_some(), "it may wait");
+        member.cool_down(hour);
+        assert_eq!(member.cooling(), None);
+    }
+
+    #[test]
     fn reconnecting_gives_no_new_account_and_offences_are_counted_once() {
         let mut accounts = accounts(&[]);
         let peer = PeerId::random();
