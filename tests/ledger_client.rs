@@ -6,9 +6,10 @@ use std::{collections::BTreeSet, time::Duration};
 
 use floe_node::client::{LedgerClient, LedgerError};
 use floe_protocol::{
+    index::Epoch,
     keys::KeyPair,
-    ledger::{AccountId, Amount, Operation},
-    light::Fitness,
+    ledger::{AccountId, Amount, LedgerParameters, Operation},
+    light::{Finality, Fitness},
 };
 use floe_testnet::Cluster;
 
@@ -93,5 +94,37 @@ async fn transactions_at_once_each_get_a_nonce_and_a_receipt() {
     for client in clients {
         client.shutdown().await;
     }
+    cluster.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_follows_epochs_by_one_signature_each() {
+    let rules = LedgerParameters {
+        epoch_ms: 3_000,
+        heartbeat_ms: 500,
+        unbonding_epochs: 1_000,
+        ..LedgerParameters::default()
+    };
+    let cluster = Cluster::builder().nodes(4).shards(7).ledger(rules).start().await.unwrap();
+    let ended = [Epoch::new(0), Epoch::new(1)];
+    for node in 0..cluster.nodes() {
+        let mut certified = cluster.node(node).unwrap().certified_handovers();
+        let both = certified.wait_for(|epochs| ended.iter().all(|epoch| epochs.contains(epoch)));
+        tokio::time::timeout(Duration::from_secs(60), both).await.expect("in time").unwrap();
+    }
+    let client = cluster.client().await.unwrap();
+    let ledger = client.ledger();
+    balance(ledger, account(cluster.wallet())).await;
+    let followed = ledger.handovers().await.unwrap();
+    assert!(followed.len() >= ended.len(), "{} hand-overs", followed.len());
+    for (last, epoch) in followed.iter().zip(ended) {
+        assert_eq!(last.header().epoch, epoch);
+        let Finality::Handover(certificate) = &last.told().finality else {
+            panic!("the end of epoch {epoch} is proven by a commit certificate");
+        };
+        assert_eq!(certificate.fact.last, last.hash());
+    }
+    assert!(ledger.liars().is_empty());
+    client.shutdown().await;
     cluster.shutdown().await.unwrap();
 }

@@ -5,24 +5,31 @@
 
 mod common;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use common::{Lie, RawPeer, WANTED, Written, flip};
-use floe_node::{config::NodePaths, key_file::NodeKeys, network::Role};
+use floe_node::{
+    client::{ReadOptions, StoreProgress},
+    config::NodePaths,
+    key_file::NodeKeys,
+    network::{self, NetworkConfig, Role},
+};
 use floe_protocol::{
     blob::BlobId,
     encoding::{self, Axis},
+    genesis::NetworkFile,
     inconsistency::InconsistencyProof,
     index::{ShardIndex, SliverIndex, SliverPairIndex, SymbolIndex},
     invalidity::InvalidityFact,
     keys::{KeyPair, NodeId},
-    message::{InvalidReason, MAX_PAIRS, Refusal, Request, Response, StoredPair},
+    message::{InvalidReason, Limits, MAX_PAIRS, Refusal, Request, Response, StoredPair},
     test_support,
 };
 use floe_storage::{Store, StoreConfig};
 use floe_testnet::Cluster;
-use tokio::time::timeout;
+use prometheus_client::registry::Registry;
+use tokio::{sync::watch, task::JoinSet, time::timeout};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 const AXES: [Axis; 2] = [Axis::Primary, Axis::Secondary];
@@ -187,6 +194,107 @@ async fn strangers_that_flood_are_told_to_wait_and_members_and_readers_are_serve
         }
     }
     assert!(counter(&cluster, 0, "storage_symbol_requests_busy").await >= 60);
+    cluster.shutdown().await.unwrap();
+}
+
+/// Asks all nodes for all symbols of one sliver after the other, heeds nothing, and comes back by
+/// a new connection when it is cut off. Never ends by itself.
+async fn stranger(network_file: Arc<NetworkFile>, seed: u8, blobs: Arc<Vec<BlobId>>) {
+    const LANES: usize = 16;
+    let committee = Arc::new(network_file.genesis.committee().unwrap());
+    let n_shards = committee.n_shards();
+    loop {
+        let key = KeyPair::from_seed([seed; 32]);
+        let chain = network_file.genesis.chain_id();
+        let limits = Limits::new(committee.config());
+        let mut config = NetworkConfig::new(key, chain, limits, Role::LightPeer);
+        let bootstrap = network_file.bootstrap.iter();
+        config.bootstrap = bootstrap.map(|address| address.parse().unwrap()).collect();
+        config.committee = committee.members().iter().map(|member| member.node).collect();
+        let (network, _inbound, _) =
+            network::start(config, &mut Registry::default()).await.unwrap();
+        let mut lanes = JoinSet::new();
+        for lane in 0..LANES * committee.members().len() {
+            let (network, committee) = (network.clone(), Arc::clone(&committee));
+            let blobs = Arc::clone(&blobs);
+            lanes.spawn(async move {
+                let member = &committee.members()[lane % committee.members().len()];
+                for count in lane.. {
+                    let blob = blobs[count % blobs.len()];
+                    let shard = member.shards[count % member.shards.len()];
+                    let pair = blob.pair_of(shard, n_shards);
+                    let request = all_symbols(blob, pair, AXES[count % 2], n_shards);
+                    if network.request(member.node, request).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        lanes.join_next().await;
+        lanes.shutdown().await;
+        network.shutdown().await;
+    }
+}
+
+/// Strangers that do not heed `Busy` are not heard, a node with an empty disk gets all of it back,
+/// and whoever reads meanwhile reads.
+#[tokio::test(flavor = "multi_thread")]
+async fn under_a_flood_of_strangers_repair_finishes_and_reads_succeed() {
+    let mut cluster = Cluster::builder().nodes(4).shards(16).start().await.unwrap();
+    let client = cluster.client().await.unwrap();
+    let progress = watch::Sender::new(StoreProgress::default());
+    let files: Vec<_> = (1..=3).map(|seed| test_support::blob(seed, 900_000)).collect();
+    let mut ids = Vec::new();
+    for file in &files {
+        let stored = client.store(file.clone(), WANTED, cluster.wallet(), &progress).await;
+        ids.push(stored.unwrap().blob);
+    }
+    let network_file = Arc::new(cluster.network().clone());
+    let blobs = Arc::new(ids.clone());
+    let mut strangers = JoinSet::new();
+    for number in 0..10 {
+        strangers.spawn(stranger(Arc::clone(&network_file), 150 + number, Arc::clone(&blobs)));
+    }
+    let unheard = async {
+        while counter(&cluster, 0, "storage_symbol_cool_downs").await == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(DEADLINE, unheard).await.expect("strangers do not heed that they are to wait");
+
+    cluster.stop(3).await.unwrap();
+    cluster.wipe(3).unwrap();
+    cluster.start(3).await.unwrap();
+    let own = u64::from(cluster.weight(3)) * files.len() as u64;
+    let mut status = cluster.node(3).unwrap().repair();
+    let repaired = status.wait_for(|status| status.recovered_pairs + status.moved_pairs >= own);
+    let mut repaired = std::pin::pin!(timeout(DEADLINE, repaired));
+    let mut reads = 0;
+    loop {
+        let (id, file) = (ids[reads % ids.len()], &files[reads % files.len()]);
+        let read = async {
+            client.read(id, ReadOptions::default()).await.unwrap().read_to_end().await.unwrap()
+        };
+        let mut read = std::pin::pin!(read);
+        let is_over = tokio::select! {
+            bytes = &mut read => {
+                assert!(bytes == *file);
+                false
+            }
+            done = &mut repaired => {
+                done.expect("repair finishes").unwrap();
+                assert!(read.await == *file);
+                true
+            }
+        };
+        reads += 1;
+        if is_over {
+            break;
+        }
+    }
+    assert!(strangers.try_join_next().is_none(), "they go on to the end");
+    strangers.shutdown().await;
+    client.shutdown().await;
     cluster.shutdown().await.unwrap();
 }
 

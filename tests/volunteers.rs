@@ -185,7 +185,7 @@ async fn a_volunteer_joins_serves_leaves_and_is_told_when_to_stop() {
         let status = there.floe(&["node", "status", "--dir", "node"]);
         assert!(matches!(status.code, 0 | 5), "{}", status.describe());
         let status = status.json();
-        assert_eq!((&status["shards"], &status["shards_last_ready"]), (&0.into(), &0.into()));
+        assert_eq!((&status["shards"], &status["shards_kept"]), (&0.into(), &0.into()));
     })
     .await;
     // It goes on as a node until it is told to stop.

@@ -1,9 +1,12 @@
 //! A storage node: opens the store, joins the network, starts the services. Wiring only.
 //!
-//! Start order: key lock, store, network, services. Shutdown is the reverse: services finish what
+//! Start order: key lock, store, ledger, network, services. In a network that goes on from a stopped one
+//! the files of that one are put aside first, and the first state comes from others if it is not
+//! there, over a network that is open for that long only. Shutdown is the reverse: services finish what
 //! they are answering, the network closes its connections, ledger and store are written and closed.
 
 use std::{
+    collections::BTreeSet,
     io,
     sync::{Arc, atomic::AtomicU64},
 };
@@ -11,10 +14,11 @@ use std::{
 use floe_protocol::{
     encoding::EncodingConfig,
     genesis::GenesisError,
+    index::Epoch,
     keys::NodeId,
     message::{Limits, RepairStatus},
 };
-use floe_storage::{LedgerStoreConfig, OpenError, Store, StoreConfig, Usage};
+use floe_storage::{LedgerStoreConfig, NetworkFiles, OpenError, Store, StoreConfig, Usage};
 use prometheus_client::registry::Registry;
 use tokio::{
     sync::{Notify, mpsc, watch},
@@ -30,11 +34,12 @@ use crate::{
         Role,
     },
     service::{
-        address_book, block_sync,
-        ledger::{self, Chain, ChainError, Ledger, LedgerThread, Started},
+        address_book, block_sync, handovers,
+        ledger::{self, AdoptError, Adoption, Chain, ChainError, Ledger, LedgerThread, Started},
         membership,
         queries::{self, Query},
-        readiness, repair, snapshot,
+        readiness, repair,
+        snapshot::{self, FirstState, FirstStateError},
         storage_node::{self, BlobLocks},
         transactions,
     },
@@ -61,6 +66,9 @@ pub enum NodeError {
     /// The ledger cannot be opened.
     #[error(transparent)]
     Ledger(#[from] ChainError),
+    /// The node cannot go on in a network that follows its own.
+    #[error(transparent)]
+    Adopt(#[from] AdoptError),
     /// The system gives no thread.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
@@ -88,6 +96,7 @@ pub struct NodeHandle {
     ledger: Ledger,
     ledger_thread: LedgerThread,
     repair: watch::Receiver<RepairStatus>,
+    handovers: watch::Receiver<BTreeSet<Epoch>>,
     _key_lock: KeyLock,
 }
 
@@ -107,7 +116,9 @@ impl Node {
         let key_lock = KeyLock::take(&key_path)?;
         let id = keys.node.public();
         let store = open_store(&config, id).await?;
-        let chain = open_chain(&config, id).await?;
+        adopt(&config, id, &store).await?;
+        let first = first_state(&config, &keys).await?;
+        let chain = open_chain(&config, id, first).await?;
 
         let mut registry = Registry::default();
         let members = membership::members(&chain.state, chain.store.as_ref());
@@ -130,6 +141,8 @@ impl Node {
             metrics,
             progress,
         };
+        let (certified, handovers) = watch::channel(BTreeSet::new());
+        let inbound = (inbound, certified);
         let (services, ledger, ledger_thread) = spawn_services(parts, chain, inbound, &cancel)?;
         tracing::info!(node = %id, addresses = ?network.listen_addresses(), "node is up");
         Ok(NodeHandle {
@@ -143,6 +156,7 @@ impl Node {
             ledger,
             ledger_thread,
             repair,
+            handovers,
             _key_lock: key_lock,
         })
     }
@@ -182,6 +196,12 @@ impl NodeHandle {
     #[must_use]
     pub fn repair(&self) -> watch::Receiver<RepairStatus> {
         self.repair.clone()
+    }
+
+    /// The last epochs whose ends it can prove by one signature, now and after every change.
+    #[must_use]
+    pub fn certified_handovers(&self) -> watch::Receiver<BTreeSet<Epoch>> {
+        self.handovers.clone()
     }
 
     /// What its store holds.
@@ -247,7 +267,7 @@ struct Parts {
 fn spawn_services(
     parts: Parts,
     chain: Chain,
-    inbound: Inbound,
+    (inbound, certified): (Inbound, watch::Sender<BTreeSet<Epoch>>),
     cancel: &CancellationToken,
 ) -> Result<(JoinSet<()>, Ledger, LedgerThread), NodeError> {
     let Parts { config, keys, store, network, .. } = &parts;
@@ -265,16 +285,29 @@ fn spawn_services(
             cancel: cancel.clone(),
         },
     )?;
-    let (snapshots, maker) = snapshot::open(&config.paths.snapshots);
+    let (snapshots, maker) =
+        snapshot::open(&config.paths.snapshots, config.reserve_bytes, &config.network.genesis);
     services.spawn(snapshot::run(snapshot::Args {
         ledger: ledger.clone(),
         maker,
+        cancel: cancel.clone(),
+    }));
+    let genesis = Arc::new(config.network.genesis.clone());
+    let (signatures, handovers_signed) = watch::channel(handovers::Signatures::new());
+    services.spawn(handovers::run(handovers::Args {
+        ledger: ledger.clone(),
+        network: network.clone(),
+        keys: keys.clone(),
+        genesis: Arc::clone(&genesis),
+        signatures,
+        certified,
         cancel: cancel.clone(),
     }));
     let (queries, queries_receiver) = mpsc::channel(QUERIES_MAX);
     services.spawn(queries::run(queries::Args {
         ledger: ledger.clone(),
         snapshots: snapshots.clone(),
+        handovers_signed,
         queries: queries_receiver,
         cancel: cancel.clone(),
     }));
@@ -289,7 +322,7 @@ fn spawn_services(
         network: network.clone(),
         headers,
         snapshots,
-        genesis: Arc::new(config.network.genesis.clone()),
+        genesis,
         snapshot_behind_blocks: config.snapshot_behind_blocks,
         cancel: cancel.clone(),
     }));
@@ -363,7 +396,63 @@ fn start_ledger(
     Ok((ledger, thread))
 }
 
-async fn open_chain(config: &NodeConfig, node: NodeId) -> Result<Chain, NodeError> {
+/// Makes the node's files those of its network, if it has served that network's predecessor.
+async fn adopt(config: &NodeConfig, node: NodeId, slivers: &Store) -> Result<(), NodeError> {
+    let paths = &config.paths;
+    let files = NetworkFiles {
+        ledger: paths.ledger.clone(),
+        ledger_marker: paths.ledger_marker.clone(),
+        snapshots: paths.snapshots.clone(),
+        journal_dir: journal_dir(&paths.key).to_owned(),
+    };
+    let (genesis, slivers) = (config.network.genesis.clone(), slivers.clone());
+    let abandon_blocks = config.abandon_blocks;
+    let adopted = spawn_blocking(move || {
+        Adoption { node, files, slivers: &slivers, abandon_blocks }.adopt(&genesis)
+    });
+    Ok(adopted.await.map_err(|_| NodeError::Interrupted)??)
+}
+
+/// The first state of a network that goes on from another, in the node's files: from the file beside
+/// the network's, or from others.
+async fn first_state(
+    config: &NodeConfig,
+    keys: &NodeKeys,
+) -> Result<Option<FirstState>, NodeError> {
+    let genesis = &config.network.genesis;
+    let first = FirstState::of(genesis, &config.paths.snapshots, config.reserve_bytes);
+    let Some(first) = first else { return Ok(None) };
+    let failed = |error: FirstStateError| NodeError::Ledger(error.into());
+    let (taken, file) = (first.clone(), config.first_state.clone());
+    let is_there = spawn_blocking(move || {
+        file.map_or(Ok(()), |file| taken.take(&file)).map(|()| taken.offer().is_some())
+    });
+    if is_there.await.map_err(|_| NodeError::Interrupted)?.map_err(failed)? {
+        return Ok(Some(first));
+    }
+    let committee = genesis.committee()?;
+    let members = committee.members().iter().map(|member| member.node).collect();
+    let network = network_config(config, keys, (committee.config(), members))?;
+    let network = NetworkConfig {
+        role: Role::LightPeer,
+        listen: Vec::new(),
+        external: Vec::new(),
+        ..network
+    };
+    let (network, _inbound, task) = network::start(network, &mut Registry::default()).await?;
+    let fetched = snapshot::fetch_first_state(&first, genesis, &network).await;
+    network.shutdown().await;
+    // It ends with the handle.
+    drop(task.await);
+    fetched.map_err(failed)?;
+    Ok(Some(first))
+}
+
+async fn open_chain(
+    config: &NodeConfig,
+    node: NodeId,
+    first: Option<FirstState>,
+) -> Result<Chain, NodeError> {
     let paths = &config.paths;
     let store = LedgerStoreConfig {
         accept_empty: config.accept_empty,
@@ -372,8 +461,10 @@ async fn open_chain(config: &NodeConfig, node: NodeId) -> Result<Chain, NodeErro
     let journal_dir = journal_dir(&paths.key).to_owned();
     let genesis = config.network.genesis.clone();
     let vote_now = config.vote_now;
-    let opened =
-        spawn_blocking(move || Chain::open(&genesis, &store, (&journal_dir, vote_now))).await;
+    let opened = spawn_blocking(move || {
+        Chain::open(&genesis, &store, first.as_ref(), (&journal_dir, vote_now))
+    })
+    .await;
     Ok(opened.map_err(|_| NodeError::Interrupted)??)
 }
 

@@ -2,7 +2,9 @@
 //! channels; what is hashed, verified or written runs on blocking threads.
 
 pub(crate) mod address_book;
+mod background;
 pub(crate) mod block_sync;
+pub(crate) mod handovers;
 mod judging;
 mod lane;
 pub(crate) mod ledger;

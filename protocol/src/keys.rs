@@ -51,6 +51,8 @@ pub enum SigningDomain {
     ShardsReady,
     /// A member attests that a blob is inconsistent.
     Invalidity,
+    /// A member says which header was the last of its epoch.
+    Handover,
 }
 
 impl SigningDomain {
@@ -68,6 +70,7 @@ impl SigningDomain {
             Self::NodeReady => b"floe/1 node ready",
             Self::ShardsReady => b"floe/1 shards ready",
             Self::Invalidity => b"floe/1 invalidity",
+            Self::Handover => b"floe/1 handover",
         };
         let mut tag = [0; TAG_BYTES];
         tag[..label.len()].copy_from_slice(label);

@@ -29,9 +29,11 @@ mod pool;
 mod pricing;
 mod readiness;
 mod record;
+mod shard_record;
 mod snapshot;
 mod state;
 mod store;
+mod succession;
 mod time;
 mod transaction;
 mod tree;
@@ -58,15 +60,17 @@ pub use self::{
     readiness::{NODE_READY_AGE_MAX_MS, NodeReady, ShardsReady},
     record::{
         Account, Attendance, Blob, BlobState, Certified, EpochRecord, Incoming, Name, Node,
-        Payment, Pool, Presence, Prices, Rate, Record, Registration, Settlement, ShardRecord,
-        Stake, Summary, Supply, Terms, Unbonding,
+        Payment, Pool, Presence, Prices, Rate, Record, Registration, Settlement, Stake, Summary,
+        Supply, Terms, Unbonding,
     },
+    shard_record::{KEEPERS_MAX, Keeper, ShardRecord},
     snapshot::{
         MAX_SNAPSHOT_CHUNK_BYTES, MAX_SNAPSHOT_CHUNKS, SNAPSHOT_CHUNK_BYTES, SnapshotError,
         SnapshotManifest, SnapshotOffer, SnapshotRestore, SnapshotWriter,
     },
     state::{Executed, LoadError, Outcome, Proposal, State, Tip},
     store::{MemoryStore, ReadError, StateChange, StateReader, VersionedValue},
+    succession::{Succession, SuccessionError, SuccessionWriter},
     time::Timestamp,
     transaction::{
         MAX_OPERATIONS, MAX_TRANSACTION_BYTES, SignedTransaction, Transaction, TransactionError,
@@ -74,6 +78,8 @@ pub use self::{
     },
     tree::{StateProof, StateProofError, state_root},
 };
+
+pub(crate) use self::shard_record::origin;
 
 /// What the network fixes for everyone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

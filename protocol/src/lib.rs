@@ -5,7 +5,8 @@
 //! confirmed by its holders ([`certificate`]), and read back from any `k1` of them ([`transfer`]).
 //! What peers say to each other is in [`message`], what a network starts from in [`genesis`], what
 //! everyone agrees on in [`ledger`], how in [`consensus`], what waits for a block in [`mempool`],
-//! and how those who hold nothing check it all in [`light`].
+//! how those who hold nothing check it all in [`light`], and what spares them most of that in
+//! [`handover`].
 //!
 //! ```text
 //!   bft  index  hash ── merkle ── blob ── encoding ── inconsistency
@@ -29,6 +30,7 @@ pub mod committee;
 pub mod consensus;
 pub mod encoding;
 pub mod genesis;
+pub mod handover;
 pub mod hash;
 pub mod holders;
 pub mod inconsistency;

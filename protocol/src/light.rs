@@ -1,10 +1,12 @@
 //! The light client: what a peer that executes no block can know of the ledger, and how.
 //!
 //! It starts from the genesis or a [`Checkpoint`], follows the committees from the last header of
-//! each epoch to the next ([`LightClient::handover`]), accepts headers that a quorum of the running
+//! each epoch to the next ([`LightClient::handover`]), by one signature where a
+//! [hand-over certificate](crate::handover) is told, accepts headers that a quorum of the running
 //! committee made final, and checks facts and receipts against them. Whoever asks nodes uses
 //! [`Freshness`] to tell when enough of them have answered and whether the newest header is new
-//! enough for what is to be done.
+//! enough for what is to be done. Whoever serves light clients uses [`HandoverCollection`] to get
+//! hand-over certificates for them.
 //!
 //! Invariants: nothing that a single node says is believed without a certificate or a proof; the
 //! newest header never goes back; two certified headers that exclude each other are reported with
@@ -14,12 +16,15 @@
 
 mod certified;
 mod client;
+mod collection;
+mod final_header;
 mod freshness;
 mod inclusion;
-mod root;
+pub(crate) mod root;
 mod verified;
 
 use crate::{
+    certificate::CertificateError,
     committee::CommitteeError,
     genesis::GenesisError,
     index::{Epoch, Height},
@@ -30,6 +35,8 @@ use crate::{
 pub use self::{
     certified::{CertifiedHeader, MAX_CERTIFIED_HEADER_BYTES},
     client::LightClient,
+    collection::{CollectionLimits, CollectionStep, HandoverCollection, HandoverQuestion},
+    final_header::{FinalHeader, Finality},
     freshness::{Fitness, Freshness, FreshnessLimits, Newest, Progress, Unfit},
     inclusion::{Inclusion, InclusionError},
     root::{Checkpoint, OldRoot, Start, TrustRoot},
@@ -40,9 +47,9 @@ pub use self::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fork {
     /// The one that was known before.
-    pub known: CertifiedHeader,
+    pub known: FinalHeader,
     /// The other one.
-    pub other: CertifiedHeader,
+    pub other: FinalHeader,
 }
 
 /// Why a light client does not believe what it was told.
@@ -88,9 +95,12 @@ pub enum LightError {
         /// The one needed.
         expected: Epoch,
     },
-    /// The certificate proves nothing.
+    /// The commit certificate proves nothing.
     #[error("commit certificate: {0}")]
     Certificate(#[from] CommitCertificateError),
+    /// The hand-over certificate proves nothing.
+    #[error("hand-over certificate: {0}")]
+    Handover(#[from] CertificateError),
     /// The chain has forked: stop, and show both to people.
     #[error(
         "two final headers exclude each other, of heights {} and {}: the ledger has forked",

@@ -1,24 +1,43 @@
-//! What a change of the committee means for one node: which shards it keeps, gains, has back and
-//! loses.
+//! What the ledger's facts mean for one node: which shards it keeps, fetches, guards for others and
+//! gives up.
 //!
-//! At the boundary every node computes its own [`MigrationPlan`] from the two committees and from
-//! what it holds, and executes it: gained shards are copied from who had them before, or recovered;
-//! lost ones are kept until [`may_delete`] says otherwise. The plan is the same after a restart in
-//! the middle of it: what has been copied by then shows in the holdings.
+//! After every change of the committee, and whenever a node looks for what it lacks, it computes its
+//! own [`MigrationPlan`] from the facts of one state (committee and shard records, that is
+//! [`Holders`]; the next committee, once it is selected) and from what it holds, and executes it:
+//! missing pairs are copied from the earlier holder that was to have them, or recovered from other
+//! shards; what others may still need is kept and served; the rest is deleted. The plan is the same
+//! after a restart in the middle of it: what has been copied by then shows in the holdings.
 //!
-//! Invariants: the plan is total, every combination has its place in it; a shard that is held and
-//! not the node's own is never without a name in it, so nothing is deleted by omission; as long as
-//! a shard is not ready with its holder, nobody who has it may delete it, and so no shard is lost
-//! by any sequence of committees. Whom exactly to ask for a gained shard, while holders change
-//! before they are ready, is said by [`Holders`](crate::holders::Holders).
+//! *Why no blob is lost.* Of a blob `k1 = n - 2f` pairs are needed. Assumed is that of the shards of
+//! each committee at most `f` are with faulty nodes while its epoch runs and until the next epoch
+//! has ended in which a quorum of flags was set; and that an honest holder fetches what its writer
+//! did not bring it by the end of the epoch after the blob's first one. A faulty holder may say that
+//! it has everything and have nothing, at as many boundaries as it likes; honest ones may be as slow
+//! as they like. Look at the end of an epoch `e` with a quorum of flags. At least `n - 2f` of the
+//! `n - f` shards with a flag are with honest holders, who have all blobs of earlier epochs; and of
+//! each blob of `e` at least `n - 2f` honest holders have signed that they have it. All these copies
+//! stay through `e + 1`: who loses its shard with the boundary is named as its keeper in the record,
+//! a record forgets keepers only where its flag was set at the end of an epoch with a quorum of
+//! flags, and nobody who is named deletes. So each blob can be recovered until `e + 1` ends, and
+//! then the same holds of the holders of `e + 1`. Where an epoch ends without a quorum of flags,
+//! because shards return, no record forgets anybody, and `e` stays the epoch to look at.
+//!
+//! Because flags alone never free a copy, a liar gains nothing by an early one. What that costs: a
+//! shard that moved is kept twice until the end of the epoch in which its new holder has it, by
+//! each loser of up to [`KEEPERS_MAX`](crate::ledger::KEEPERS_MAX) epochs if flags fail for so long;
+//! disk pressure shortens nothing.
+//!
+//! Invariants: the plan is total, each shard that is the node's own or here has one place in it, so
+//! nothing is deleted by omission; only what the ledger counts on nobody for is given up.
 
 use std::collections::BTreeMap;
 
 use crate::{
     committee::{Committee, Member},
-    index::ShardIndex,
+    holders::Holders,
+    index::{Epoch, ShardIndex},
     keys::NodeId,
-    ledger::ShardRecord,
+    ledger::{Keeper, origin},
 };
 
 /// What a node's store has of a shard.
@@ -26,81 +45,99 @@ use crate::{
 pub enum Holding {
     /// Some pairs; others may be missing.
     Partial,
-    /// Every pair of the blobs that were certified when the node last looked.
+    /// Every pair that it looked for.
     Complete,
 }
 
-/// A shard that is with another node before or after the change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Move {
-    /// The shard.
-    pub shard: ShardIndex,
-    /// Its holder before, if it is gained; its holder after, if it is lost.
-    pub other: NodeId,
-}
-
-/// What a node does about a change of the committee. Shards are ascending.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What a node does about shards.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MigrationPlan {
-    /// Its own before and after, and complete: nothing is to be done.
+    /// Whose plan it is.
+    pub node: NodeId,
+    /// Its own, and complete: nothing is to be done.
     pub kept: Vec<ShardIndex>,
-    /// Its own before and after, but not complete: what is missing is recovered, since nobody
-    /// else had them.
-    pub incomplete: Vec<ShardIndex>,
-    /// Its own from now on, nothing is here: to be copied from the holder before.
-    pub gained: Vec<Move>,
-    /// Its own from now on, and still here from earlier: only what was certified since, or is
-    /// missing otherwise, is to be copied from the holder before.
-    pub returned: Vec<Move>,
-    /// Not its own, but here: lost by this change or an earlier one, to be kept and served until
-    /// [`may_delete`].
-    pub lost: Vec<Move>,
+    /// Its own, and not complete: what is missing is to be fetched, from these earlier holders each
+    /// for its time, as far as it is from a time before this holder's.
+    pub fetched: BTreeMap<ShardIndex, Vec<Keeper>>,
+    /// Not its own, but here, and the ledger counts on it, or it comes back with the next epoch: to
+    /// be kept and served.
+    pub guarded: Vec<ShardIndex>,
+    /// Not its own, but here, and nobody counts on it: to be deleted.
+    pub released: Vec<ShardIndex>,
 }
 
-/// The plan of node `me` for the change from `previous` to `next`, with `holdings` here.
+/// Where the missing pairs of some blobs come from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fetches {
+    /// Copied: by earlier holder and shard, the positions of the blobs.
+    pub copies: BTreeMap<(NodeId, ShardIndex), Vec<usize>>,
+    /// Recovered from other shards: the positions of the blobs, and the shards.
+    pub recoveries: BTreeMap<usize, Vec<ShardIndex>>,
+}
+
+/// The plan of node `me` by the facts of a state, with `holdings` here.
 ///
 /// Absent from the plan are the shards that are neither its own nor here: those of others, and
-/// those that it lost before it had any pair of them, for which others are bound.
+/// those that it lost before it had any pair of them, for which other keepers are bound.
+///
+/// # Panics
+/// If `next` is of a network with other shards.
 #[must_use]
 pub fn plan(
-    previous: &Committee,
-    next: &Committee,
+    holders: &Holders,
+    next: Option<&Committee>,
     me: &NodeId,
     holdings: &BTreeMap<ShardIndex, Holding>,
 ) -> MigrationPlan {
-    let mut plan = MigrationPlan::default();
-    let n_shards = previous.n_shards().min(next.n_shards());
-    for shard in (0..n_shards).map(ShardIndex::new) {
-        let (before, after) = (holder(previous, shard), holder(next, shard));
-        let holding = holdings.get(&shard);
-        match (before == *me, after == *me, holding) {
-            (true, true, Some(Holding::Complete)) => plan.kept.push(shard),
-            (true, true, Some(Holding::Partial) | None) => plan.incomplete.push(shard),
-            (false, true, None) => plan.gained.push(Move { shard, other: before }),
-            (false, true, Some(_)) => plan.returned.push(Move { shard, other: before }),
-            // Whether it was the node's own until now or longer ago, partial or complete: a
-            // partial shard may have the only copy of a pair.
-            (_, false, Some(_)) => plan.lost.push(Move { shard, other: after }),
-            (_, false, None) => {}
+    let mut plan = MigrationPlan {
+        node: *me,
+        kept: Vec::new(),
+        fetched: BTreeMap::new(),
+        guarded: Vec::new(),
+        released: Vec::new(),
+    };
+    for shard in (0..holders.committee().n_shards()).map(ShardIndex::new) {
+        let is_own = holders.holder(shard) == *me;
+        match (is_own, holdings.get(&shard)) {
+            (true, Some(Holding::Complete)) => plan.kept.push(shard),
+            (true, Some(Holding::Partial) | None) => {
+                plan.fetched.insert(shard, holders.shard(shard).origins().to_vec());
+            }
+            (false, Some(_)) => {
+                let returns = next.is_some_and(|next| holder(next, shard) == *me);
+                let is_needed = returns || holders.shard(shard).is_kept_by(me);
+                if is_needed { &mut plan.guarded } else { &mut plan.released }.push(shard);
+            }
+            (false, None) => {}
         }
     }
     plan
 }
 
-/// Whether node `me` may delete its copy of a shard: another node is its holder in the running
-/// `committee` and has reported it ready. Committee and `record` are of one state.
-///
-/// The one rule covers all cases. While the flag is not set, every copy is kept: the last ready
-/// holder's, and those of interim holders, who have what was certified in their time. The flag is
-/// cleared when the shard moves, so it speaks of the holder of the running epoch alone.
-#[must_use]
-pub fn may_delete(
-    shard: ShardIndex,
-    me: &NodeId,
-    committee: &Committee,
-    record: &ShardRecord,
-) -> bool {
-    record.ready && holder(committee, shard) != *me
+impl MigrationPlan {
+    /// Where the missing pairs of blobs come from: of each blob the epoch of its first
+    /// certification and the shards whose pair is missing.
+    ///
+    /// A pair is copied if an earlier holder was to have it and that one `is_fit` to be asked.
+    /// Everything else is recovered. Shards for which nothing is planned are left out.
+    pub fn fetches<'a>(
+        &self,
+        lacks: impl IntoIterator<Item = (Epoch, &'a [ShardIndex])>,
+        is_fit: impl Fn(&NodeId) -> bool,
+    ) -> Fetches {
+        let mut fetches = Fetches::default();
+        for (position, (first_epoch, shards)) in lacks.into_iter().enumerate() {
+            for shard in shards {
+                let Some(origins) = self.fetched.get(shard) else { continue };
+                let from = origin(origins, first_epoch);
+                match from.filter(|from| *from != self.node && is_fit(from)) {
+                    Some(from) => fetches.copies.entry((from, *shard)).or_default().push(position),
+                    None => fetches.recoveries.entry(position).or_default().push(*shard),
+                }
+            }
+        }
+        fetches
+    }
 }
 
 /// Shards that have another holder after the change.

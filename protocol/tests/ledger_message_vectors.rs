@@ -10,6 +10,7 @@ use std::fmt::Write as _;
 
 use floe_protocol::{
     blob::BlobId,
+    handover::HandoverCertificate,
     hash::Hash,
     index::{Epoch, Height},
     keys::{BlsSignature, ChainId, KeyPair, NodeId, Signature},
@@ -17,7 +18,7 @@ use floe_protocol::{
         AccountId, Amount, BlockHash, Header, Key, SnapshotManifest, SnapshotOffer, StateProof,
         SystemOperation, Timestamp, TransactionId,
     },
-    light::{CertifiedHeader, Inclusion},
+    light::{CertifiedHeader, FinalHeader, Finality, Inclusion},
     message::{
         CertifiedBlock, Handover, IndexQuery, LedgerRequest, LedgerResponse, RefusedOperation,
         SubmitError,
@@ -60,6 +61,17 @@ fn certified() -> CertifiedHeader {
         next_committee: hash(12),
     };
     CertifiedHeader { header, certificate: certificate() }
+}
+
+/// Of nine members, of whom the first and the last signed.
+fn handover_certificate() -> HandoverCertificate {
+    let header = certified().header;
+    let mut bytes = header.epoch.get().to_le_bytes().to_vec();
+    bytes.extend(header.height.get().to_le_bytes());
+    bytes.extend(header.hash().hash().as_bytes());
+    bytes.extend([9, 0, 1, 1]);
+    bytes.extend([17; 96]);
+    HandoverCertificate::from_bytes(&bytes).unwrap()
 }
 
 fn block() -> CertifiedBlock {
@@ -118,6 +130,7 @@ fn requests() -> Vec<(&'static str, LedgerRequest)> {
         ("snapshot", LedgerRequest::Snapshot { height: None }),
         ("snapshot_at", LedgerRequest::Snapshot { height: Some(Height::new(7)) }),
         ("snapshot_chunk", LedgerRequest::SnapshotChunk { height: Height::new(7), index: 3 }),
+        ("sign_handover", LedgerRequest::SignHandover { epoch: Epoch::new(3) }),
     ]
 }
 
@@ -167,7 +180,11 @@ fn responses() -> Vec<(&'static str, LedgerResponse)> {
         leaves: 3,
         path: vec![hash(14), hash(15)],
     };
-    let handover = Handover { last: certified(), committee: b"a committee".to_vec() };
+    let committee = b"a committee".to_vec();
+    let by_commit = Handover { last: certified().into(), committee: committee.clone() };
+    let last =
+        FinalHeader { finality: Finality::Handover(handover_certificate()), ..certified().into() };
+    let by_handover = Handover { last, committee };
     let header = Some(certified());
     vec![
         ("submitted", LedgerResponse::Submitted { results: vec![Ok(TransactionId::new(hash(3)))] }),
@@ -180,7 +197,7 @@ fn responses() -> Vec<(&'static str, LedgerResponse)> {
             LedgerResponse::Facts { header, proofs: vec![proof(Some(b"a value")), proof(None)] },
         ),
         ("facts_genesis", LedgerResponse::Facts { header: None, proofs: vec![proof(None)] }),
-        ("handovers", LedgerResponse::Handovers { handovers: vec![handover] }),
+        ("handovers", LedgerResponse::Handovers { handovers: vec![by_commit, by_handover] }),
         ("blocks", LedgerResponse::Blocks { blocks: vec![block(), block()] }),
         ("blocks_none", LedgerResponse::Blocks { blocks: Vec::new() }),
         ("transaction", LedgerResponse::Transaction(Some(inclusion))),
@@ -192,6 +209,8 @@ fn responses() -> Vec<(&'static str, LedgerResponse)> {
         ("snapshot_none", LedgerResponse::Snapshot(None)),
         ("snapshot_chunk", LedgerResponse::SnapshotChunk(Some(b"a chunk".to_vec()))),
         ("snapshot_chunk_none", LedgerResponse::SnapshotChunk(None)),
+        ("handover_signed", LedgerResponse::HandoverSigned(Some(BlsSignature::new([18; 96])))),
+        ("handover_signed_none", LedgerResponse::HandoverSigned(None)),
     ]
 }
 

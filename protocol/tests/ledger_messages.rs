@@ -9,26 +9,28 @@ use floe_protocol::{
     blob::BlobId,
     codec,
     encoding::EncodingConfig,
+    handover::{HandoverCertificate, HandoverFact},
     hash::Hash,
     index::{Epoch, Height},
+    keys::{BlsKeyPair, BlsSignature, KeyPair},
     ledger::{
         AccountId, Amount, IndexEntry, Key, MAX_BLOCK_BYTES, MAX_SNAPSHOT_CHUNK_BYTES,
         MAX_SNAPSHOT_CHUNKS, Operation, OperationError, SnapshotManifest, SnapshotOffer,
         StateProof, SystemOperation, TransactionError, TransactionId,
     },
-    light::{CertifiedHeader, Inclusion, MAX_CERTIFIED_HEADER_BYTES},
+    light::{CertifiedHeader, FinalHeader, Finality, Inclusion, MAX_CERTIFIED_HEADER_BYTES},
     message::{
         CertifiedBlock, Handover, IndexQuery, LedgerAnnouncement, LedgerKind, LedgerRequest,
         LedgerResponse, LedgerTopic, Limits, MAX_HEAD_BYTES, MessageError, RefusedOperation,
         Request, RequestHead, Response, ResponseHead, SubmitError, ledger,
     },
     registration::RegistrationId,
-    test_support::{Chain, account_key, genesis},
+    test_support::{Chain, account_key, genesis, node_keys},
     vote::{CommitSignature, Equivocation, Vote, VoteKind},
 };
 use proptest::{collection::vec, prelude::*};
 
-const KINDS: [LedgerKind; 11] = [
+const KINDS: [LedgerKind; 12] = [
     LedgerKind::Submit,
     LedgerKind::SubmitSystem,
     LedgerKind::Tip,
@@ -40,6 +42,7 @@ const KINDS: [LedgerKind; 11] = [
     LedgerKind::Block,
     LedgerKind::Snapshot,
     LedgerKind::SnapshotChunk,
+    LedgerKind::SignHandover,
 ];
 const TOPICS: [LedgerTopic; 3] =
     [LedgerTopic::Transactions, LedgerTopic::System, LedgerTopic::Headers];
@@ -110,6 +113,7 @@ fn requests() -> Vec<LedgerRequest> {
         LedgerRequest::Snapshot { height: None },
         LedgerRequest::Snapshot { height: Some(Height::new(1)) },
         LedgerRequest::SnapshotChunk { height: Height::new(1), index: 16_383 },
+        LedgerRequest::SignHandover { epoch: Epoch::new(u64::MAX) },
     ]
 }
 
@@ -136,7 +140,13 @@ fn responses() -> Vec<LedgerResponse> {
     let proof = |key: &Key| StateProof::new(&chain.store, 1, key).unwrap();
     let absent = Key::Registration(RegistrationId::new([9; 32]));
     let committee = chain.state.committee().to_bytes();
-    let handover = Handover { last: certified.clone(), committee };
+    let fact = HandoverFact::new(&certified.header);
+    let signatures = signatures(&chain, &fact);
+    let by_handover = HandoverCertificate::new(chain.state.committee(), fact, &signatures).unwrap();
+    let finality = Finality::Handover(by_handover);
+    let last = FinalHeader { header: certified.header, finality };
+    let mut handovers = vec![Handover { last, committee: committee.clone() }];
+    handovers.resize(16, Handover { last: certified.clone().into(), committee });
     let mut results: Vec<_> = submit_errors().into_iter().map(Err).collect();
     results.push(Ok(id(1)));
     vec![
@@ -150,7 +160,7 @@ fn responses() -> Vec<LedgerResponse> {
             proofs: vec![proof(&Key::Account(account())), proof(&absent), proof(&Key::Summary)],
         },
         LedgerResponse::Facts { header: None, proofs: Vec::new() },
-        LedgerResponse::Handovers { handovers: vec![handover; 16] },
+        LedgerResponse::Handovers { handovers },
         LedgerResponse::Blocks { blocks: vec![sent.clone(), sent.clone()] },
         LedgerResponse::Transaction(None),
         LedgerResponse::Transaction(Some(inclusion)),
@@ -161,7 +171,17 @@ fn responses() -> Vec<LedgerResponse> {
         LedgerResponse::Snapshot(Some(Box::new(snapshot(&chain, MAX_SNAPSHOT_CHUNKS)))),
         LedgerResponse::SnapshotChunk(None),
         LedgerResponse::SnapshotChunk(Some(vec![7; MAX_SNAPSHOT_CHUNK_BYTES])),
+        LedgerResponse::HandoverSigned(None),
+        LedgerResponse::HandoverSigned(Some(signatures[0].1)),
     ]
+}
+
+fn signatures(chain: &Chain, fact: &HandoverFact) -> Vec<(usize, BlsSignature)> {
+    let sign = |(node, bls): &(KeyPair, BlsKeyPair)| {
+        let position = chain.state.committee().position(&node.public()).unwrap();
+        (position, fact.sign(&chain.id(), bls))
+    };
+    node_keys(4).iter().map(sign).collect()
 }
 
 fn snapshot(chain: &Chain, chunks: usize) -> SnapshotOffer {
@@ -275,7 +295,7 @@ fn responses_out_of_range_are_neither_written_nor_read() {
     let (_, certificate) = chain.blocks[0].clone();
     let block = CertifiedBlock { block: vec![0; MAX_BLOCK_BYTES + 1], certificate };
     let handover =
-        Handover { last: certified(&chain), committee: chain.state.committee().to_bytes() };
+        Handover { last: certified(&chain).into(), committee: chain.state.committee().to_bytes() };
     let proof = StateProof { value: None, path: Vec::new() };
     for response in [
         LedgerResponse::Submitted { results: vec![Err(SubmitError::Full); 65] },
@@ -366,7 +386,8 @@ fn the_largest_certificate_and_block_fit() {
     };
     assert!(LedgerResponse::Transaction(Some(inclusion)).encode().is_ok());
     // Members of one shard each: node key, BLS key, count, shard.
-    let handover = Handover { last: header, committee: vec![0; 14 + 256 * (32 + 48 + 4 + 2)] };
+    let last = header.into();
+    let handover = Handover { last, committee: vec![0; 14 + 256 * (32 + 48 + 4 + 2)] };
     assert!(LedgerResponse::Handovers { handovers: vec![handover; 16] }.encode().is_ok());
 }
 

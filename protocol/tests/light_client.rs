@@ -15,7 +15,7 @@ use floe_protocol::{
         Timestamp, TransactionId,
     },
     light::{
-        CertifiedHeader, Checkpoint, Fitness, Freshness, FreshnessLimits, Inclusion,
+        CertifiedHeader, Checkpoint, Fitness, Fork, Freshness, FreshnessLimits, Inclusion,
         InclusionError, LightClient, LightError, OldRoot, Progress, Start, Unfit, VerifiedState,
     },
     registration::RegistrationId,
@@ -142,7 +142,7 @@ fn the_newest_header_never_goes_back_and_older_ones_still_verify() {
     for height in 1..chain.blocks.len() {
         let old = certified(&chain, height);
         let verified = client.accept(old.clone(), at(DAY_MS)).unwrap();
-        assert_eq!(verified.certified(), &old);
+        assert_eq!(*verified.told(), old.into());
         assert_eq!(client.newest(), Some(&newest));
     }
     assert_eq!(client.accept(tip, at(DAY_MS)), Ok(newest));
@@ -460,7 +460,7 @@ fn an_old_committee_decides_nothing_after_its_epoch() {
     let Err(LightError::Fork(fork)) = client.accept(longer.clone(), at(DAY_MS)) else {
         panic!("two ends of an epoch");
     };
-    assert_eq!((fork.known.header, fork.other), (last, longer));
+    assert_eq!((fork.known.header, fork.other), (last, longer.into()));
 }
 
 #[test]
@@ -484,7 +484,8 @@ fn certified_headers_that_exclude_each_other_are_a_fork_with_both_certificates()
         let Err(LightError::Fork(fork)) = client.accept(other.clone(), at(200)) else {
             panic!("{name} is a fork");
         };
-        assert_eq!((&fork.known, &fork.other), (&known, &other), "{name}");
+        let both = Fork { known: known.clone().into(), other: other.into() };
+        assert_eq!(*fork, both, "{name}");
         assert_eq!(client.newest(), Some(&newest), "{name}");
     }
     // The same block with other signers of the quorum is no fork.

@@ -41,6 +41,7 @@ use std::{
 };
 
 use floe_protocol::{
+    handover::HandoverCertificate,
     hash::Hash,
     index::{Epoch, Height},
     keys::NodeId,
@@ -264,6 +265,29 @@ impl LedgerStore {
         Ok(())
     }
 
+    /// The same, of a state that came in parts: that of a network that goes on from another. A crash
+    /// before it returns leaves an empty store.
+    ///
+    /// # Errors
+    /// [`CommitError::OutOfOrder`] if there is a genesis, or the state is that of a later height;
+    /// others are fatal.
+    pub fn install_genesis(
+        &self,
+        installation: Installation,
+        tip: &[u8],
+    ) -> Result<(), CommitError> {
+        let _writer = self.lock();
+        if self.blocks.height().is_some() || installation.version() != 0 {
+            return Err(out_of_order(installation.version(), self.blocks.height()));
+        }
+        let runs = installation.finish_genesis()?;
+        self.blocks.write_tip(0, tip)?;
+        self.states.database.flush()?;
+        self.states.show_first(0, runs);
+        self.blocks.publish(0, tip);
+        Ok(())
+    }
+
     /// Makes a block durable, and what it brings readable. Waits where merges fall behind.
     ///
     /// # Errors
@@ -453,7 +477,8 @@ impl LedgerStore {
         self.blocks.parsed(Kind::Header, height)
     }
 
-    /// Why the block of a height is final.
+    /// Why the block of a height is final. Below [`Self::first`] an end of an epoch may have a
+    /// hand-over certificate alone.
     ///
     /// # Errors
     /// [`StorageError`], always fatal.
@@ -491,6 +516,29 @@ impl LedgerStore {
     /// [`StorageError`], always fatal.
     pub fn committee(&self, epoch: Epoch) -> Result<Option<Vec<u8>>, StorageError> {
         self.blocks.committee(epoch)
+    }
+
+    /// The hand-over certificate of an epoch that has ended, if there is one.
+    ///
+    /// # Errors
+    /// [`StorageError`], always fatal.
+    pub fn handover_certificate(
+        &self,
+        epoch: Epoch,
+    ) -> Result<Option<HandoverCertificate>, StorageError> {
+        self.blocks.handover_certificate(epoch)
+    }
+
+    /// Keeps a hand-over certificate, which the caller has verified, beside the end of its epoch;
+    /// whether that end is here. Not flushed: one that a crash loses is collected again.
+    ///
+    /// # Errors
+    /// [`StorageError`], always fatal.
+    pub fn put_handover_certificate(
+        &self,
+        certificate: &HandoverCertificate,
+    ) -> Result<bool, StorageError> {
+        self.blocks.put_handover_certificate(certificate)
     }
 
     /// Blocks from a height on, as many as `max_bytes` hold, but one at least if it is there.

@@ -7,6 +7,7 @@ pub(crate) mod bounds;
 pub(crate) mod ledger;
 pub(crate) mod loopback;
 pub(crate) mod migrate;
+mod process;
 pub(crate) mod repair;
 pub(crate) mod store_read;
 

@@ -1,6 +1,6 @@
 //! The command line of `floe-testnet`: arguments, exit codes, how errors are shown.
 //!
-//! Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted. Results go to stdout, everything
+//! Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not possible on this system, 130 interrupted. Results go to stdout, everything
 //! else to stderr; with `--json` an error is an object too, on stdout.
 
 use std::{path::PathBuf, process::ExitCode};
@@ -14,8 +14,12 @@ use floe_node::{
 use serde::Serialize;
 
 use crate::{
-    bench::{self, BenchCommand},
-    cluster::{ProcessArgs, SwarmStatus, run_node_process},
+    bench::{self, BenchCommand, repair::StrangersArgs},
+    cluster::{
+        ProcessArgs, SwarmStatus,
+        link::{LinkError, Links},
+        run_node_process,
+    },
     control::{self, Command},
     current,
     demo::{self, DemoArgs},
@@ -34,7 +38,8 @@ use crate::{
                   floe-testnet up --dir ~/swarm        the same, and keep keys and data\n  \
                   floe-testnet kill 3                  kill a node of the running swarm\n  \
                   floe-testnet scenario churn          nodes come, go and die over 6 epochs\n\n\
-                  Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted"
+                  Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not possible on this system, \
+                  130 interrupted"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -64,6 +69,9 @@ enum Subcommands {
     /// Run one node of a swarm
     #[command(hide = true)]
     NodeProcess(ProcessArgs),
+    /// Flood a swarm with requests
+    #[command(hide = true)]
+    StrangersProcess(StrangersArgs),
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -83,6 +91,10 @@ struct SwarmArgs {
     #[arg(long)]
     json: bool,
 }
+
+/// The exit code where the system does not allow what a command needs.
+const NOT_POSSIBLE: u8 = 3;
+const HINT_LINKS: &str = "run it as root, or where users may have namespaces of their own";
 
 /// How a command ended that did not fail.
 enum End {
@@ -117,10 +129,19 @@ pub fn main() -> ExitCode {
         report_error(json, "log_filter", &error.to_string(), Some("see FLOE_LOG and RUST_LOG"));
         return ExitCode::from(2);
     }
+    // Before there is another thread.
+    let links = match cli.command.links() {
+        Ok(links) => links,
+        Err(error) => {
+            let (message, hint) = (format!("{:#}", anyhow::Error::from(error)), HINT_LINKS);
+            report_error(json, "no_links", &message, Some(hint));
+            return ExitCode::from(NOT_POSSIBLE);
+        }
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let ended = match runtime.context("cannot start the runtime") {
         Ok(runtime) => {
-            let ended = runtime.block_on(run(cli.command));
+            let ended = runtime.block_on(run(cli.command, links));
             // A blocked read of stdin would keep it for ever.
             runtime.shutdown_background();
             ended
@@ -169,6 +190,14 @@ fn report_error(json: bool, code: &str, message: &str, hint: Option<&str>) {
 }
 
 impl Subcommands {
+    /// The links between nodes that a command needs.
+    fn links(&self) -> Result<Option<Links>, LinkError> {
+        match self {
+            Self::Scenario(command) => command.links(),
+            _ => Ok(None),
+        }
+    }
+
     const fn json(&self) -> bool {
         match self {
             Self::Start(args) | Self::Stop(args) | Self::Kill(args) => args.swarm.json,
@@ -179,12 +208,12 @@ impl Subcommands {
             Self::Bench(BenchCommand::Repair(args)) => args.json,
             Self::Bench(BenchCommand::Migrate(args)) => args.json,
             Self::Scenario(command) => command.json(),
-            Self::Up(_) | Self::NodeProcess(_) => false,
+            Self::Up(_) | Self::NodeProcess(_) | Self::StrangersProcess(_) => false,
         }
     }
 }
 
-async fn run(command: Subcommands) -> anyhow::Result<End> {
+async fn run(command: Subcommands, links: Option<Links>) -> anyhow::Result<End> {
     match command {
         Subcommands::Up(args) => up::run(&args).await?,
         Subcommands::Start(NodeArgs { node, swarm }) => {
@@ -218,9 +247,10 @@ async fn run(command: Subcommands) -> anyhow::Result<End> {
             return until_interrupted(Box::pin(bench::migrate::run(&args))).await;
         }
         Subcommands::Scenario(command) => {
-            return until_interrupted(Box::pin(scenario::run(&command))).await;
+            return until_interrupted(Box::pin(scenario::run(&command, links))).await;
         }
         Subcommands::NodeProcess(args) => run_node_process(args).await?,
+        Subcommands::StrangersProcess(args) => bench::repair::run_strangers(&args).await?,
     }
     Ok(End::Done)
 }

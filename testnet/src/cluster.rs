@@ -3,7 +3,8 @@
 //! [`Cluster::builder`] creates a swarm or starts an existing one from its directory. Each node
 //! can be stopped in order, killed, and started again; the swarm tells how it is doing. `in_process`
 //! and `process` run one node each way, both behind `running`, `volunteers` has nodes join and leave, `files` knows the
-//! directory, `status` sums up.
+//! directory, `slot` the places of nodes, `status` sums up. With [`link`] nodes are on hosts of their own, with slow or lossy
+//! ways to each other.
 //!
 //! Nodes are told one address to join through, that of node 0 (of another running one if it is
 //! down), and find each other through Kademlia, as they would anywhere. Clients are given all
@@ -17,9 +18,12 @@ mod builder;
 mod connections;
 mod files;
 mod in_process;
+pub mod link;
+mod peer;
 mod process;
 mod running;
 mod sink;
+mod slot;
 mod status;
 mod volunteers;
 
@@ -45,11 +49,9 @@ pub use self::{
     status::{NodeState, NodeSummary, SwarmStatus},
     volunteers::{reach_epoch, wait_for_epoch},
 };
-use self::{
-    builder::Options, files::SwarmFiles, in_process::InProcessNode, process::ProcessNode,
-    running::Running,
-};
+use self::{builder::Options, files::SwarmFiles, link::Host, running::Running, slot::Slot};
 pub(crate) use self::{
+    files::HOST_PORT,
     process::{ProcessArgs, run as run_node_process},
     sink::network_config,
 };
@@ -68,26 +70,6 @@ pub struct Cluster {
     // Last, so that they outlive the nodes.
     _lock: File,
     _temporary: Option<TempDir>,
-}
-
-/// A place for a node, running or not.
-#[derive(Debug)]
-struct Slot {
-    id: NodeId,
-    state: NodeState,
-    running: Option<Running>,
-    /// Where it listens, or did last.
-    addresses: Vec<String>,
-    /// Whether its disk was emptied, so that it must be told to start all the same.
-    emptied: bool,
-}
-
-impl Slot {
-    /// A place for a node that does not run yet.
-    const fn new(id: NodeId) -> Self {
-        let state = NodeState::Stopped;
-        Self { id, state, running: None, addresses: Vec::new(), emptied: false }
-    }
 }
 
 impl Cluster {
@@ -184,6 +166,15 @@ impl Cluster {
         committee.member(&self.nodes[node].id).map_or(0, |member| member.weight())
     }
 
+    /// The host of a node that has links of its own.
+    ///
+    /// # Panics
+    /// If there is no such node.
+    #[must_use]
+    pub fn host(&self, node: usize) -> Option<&Host> {
+        self.nodes[node].host.as_ref()
+    }
+
     /// Whether a node runs.
     #[must_use]
     pub fn is_running(&self, node: usize) -> bool {
@@ -242,11 +233,15 @@ impl Cluster {
         if self.is_running(node) {
             bail!("node {node} is running already");
         }
-        let bootstrap = self.nodes.iter().find(|slot| slot.running.is_some());
-        let bootstrap = bootstrap.map_or_else(Vec::new, |slot| slot.addresses.clone());
-        let running = self.launch(node, bootstrap).await?;
+        let running = self.launch(node, self.bootstrap()).await?;
         self.on_started(node, running)?;
         self.publish_network()
+    }
+
+    /// The addresses that a node is told to join through.
+    fn bootstrap(&self) -> Vec<String> {
+        let first = self.nodes.iter().find(|slot| slot.running.is_some());
+        first.map_or_else(Vec::new, |slot| slot.addresses.clone())
     }
 
     /// Stops a node in order: it answers what it was asked, flushes and closes its store.
@@ -318,33 +313,6 @@ impl Cluster {
         }
         self.publish_network()?;
         self.wait_connected().await
-    }
-
-    async fn launch(&self, node: usize, bootstrap: Vec<String>) -> anyhow::Result<Running> {
-        let network = NetworkFile { genesis: self.network.genesis.clone(), bootstrap };
-        let listen = self.files.listen(node, self.options.quic);
-        let launched = if self.options.processes {
-            let network = self.files.write_node_network(node, &network)?;
-            let dir = self.files.node(node);
-            let mut arguments = ProcessArgs::new(&self.options, dir, network, listen);
-            arguments.repair = self.nodes[node].emptied;
-            ProcessNode::start(&self.options, &arguments).await.map(Running::Process)
-        } else {
-            let dir = self.files.node(node);
-            let mut config = self.options.node_config(node, &dir, network, &listen)?;
-            config.accept_empty |= self.nodes[node].emptied;
-            InProcessNode::start(node, config, self.options.sinks).await.map(Running::InProcess)
-        };
-        launched.with_context(|| format!("node {node} did not start"))
-    }
-
-    fn on_started(&mut self, node: usize, running: Running) -> anyhow::Result<()> {
-        let addresses = running.addresses();
-        self.files.remember_ports(node, &addresses)?;
-        let slot = &mut self.nodes[node];
-        let (id, state, emptied) = (slot.id, NodeState::Running, false);
-        *slot = Slot { id, state, running: Some(running), addresses, emptied };
-        Ok(())
     }
 
     /// Gives clients the addresses of all nodes.

@@ -24,8 +24,8 @@
 //! ```
 //!
 //! Invariants: a cluster ends only what it started; a temporary directory goes with its cluster;
-//! nothing here decides anything for a node. Deliberately not here: simulated time and faults of
-//! the network, which need no sockets.
+//! nothing here decides anything for a node. Networks that are slow or lose packets are real, too
+//! ([`link`]). Deliberately not here: simulated time, which needs no sockets.
 
 pub mod cli;
 pub mod cluster;
@@ -40,6 +40,8 @@ mod up;
 mod workload;
 
 pub use self::{
-    cluster::{Cluster, ClusterBuilder, NodeState, NodeSummary, SwarmStatus, extra_account_key},
+    cluster::{
+        Cluster, ClusterBuilder, NodeState, NodeSummary, SwarmStatus, extra_account_key, link,
+    },
     workload::content,
 };

@@ -4,14 +4,17 @@
 //! A [`Plan`] says what happens; its [`Report`] what came of it. At each epoch boundary and at the
 //! end every blob that is alive is read back and compared, the supply is added up, and jails are
 //! looked for; at the end the nodes are stopped, and the stores of the last committee are opened:
-//! each must hold every pair of its shards, and each pair must verify. A promise that does not hold
+//! each must hold every pair of its shards, and each pair must verify. The whole ledger is executed
+//! again: nobody was slashed, nothing is burned that was earned. A promise that does not hold
 //! is named in [`Report::broken`]; the rest goes on, since more may break.
 //!
 //! Invariants: the same seed makes the same plan and the same blobs (not the same timing: these are
-//! processes); waiting is for blocks, with a deadline. Deliberately not here: liars, and faults of
-//! the network.
+//! processes); waiting is for blocks, with a deadline. Deliberately not here: liars.
 
 mod audit;
+mod closing;
+mod gaps;
+mod history;
 mod load;
 mod outcome;
 mod plan;
@@ -19,14 +22,20 @@ mod run;
 
 use std::{path::PathBuf, time::Duration};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::Subcommand;
 
 pub use self::{
-    outcome::{EpochRow, LastCommittee, LoadCounts, RepairCounts, Report},
-    plan::{Change, Plan},
+    outcome::{
+        EpochRow, LastCommittee, LedgerCounts, LoadCounts, RepairCounts, Report, SlowEpoch,
+        SlowMember,
+    },
+    plan::{Change, Plan, Slow},
 };
-use crate::{report, workload};
+use crate::{
+    cluster::link::{LinkError, Links},
+    report, workload,
+};
 
 /// Which scenario.
 #[derive(Debug, Subcommand)]
@@ -35,18 +44,35 @@ pub(crate) enum ScenarioCommand {
     Churn(ScenarioArgs),
     /// One node dies in each epoch and none returns; blocks never stop, every blob stays readable
     Attrition(ScenarioArgs),
+    /// One member has a slow link; it stays in the committee (needs network namespaces)
+    Slow(SlowArgs),
+    /// Nodes without room win shards; epochs go on, shards return, every blob stays readable
+    Full(ScenarioArgs),
+}
+
+/// A slow link.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct SlowArgs {
+    #[command(flatten)]
+    scenario: ScenarioArgs,
+    /// Delay of each packet that the slow member sends or receives
+    #[arg(long, default_value = "200ms", value_name = "TIME", value_parser = humantime::parse_duration)]
+    delay: Duration,
+    /// How many of a thousand of its packets are lost
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u16).range(..=1000))]
+    lost_permille: u16,
 }
 
 /// How large and how long.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ScenarioArgs {
     /// Storage nodes at the start
-    #[arg(long, default_value_t = 10, value_name = "N")]
+    #[arg(long, default_value_t = 10, value_name = "N", value_parser = parse_nodes)]
     nodes: usize,
     /// Shards of the network
     #[arg(long, default_value_t = 64, value_name = "N")]
     shards: u16,
-    /// Epochs to go through [default: 6; attrition: 5]
+    /// Epochs to go through [default: churn 6, others 5]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(2..=100))]
     epochs: Option<u64>,
     /// Duration of an epoch
@@ -73,19 +99,44 @@ fn parse_size(text: &str) -> Result<u64, String> {
     floe_node::cli::size::parse_bytes(text).map_err(|error| error.to_string())
 }
 
+fn parse_nodes(text: &str) -> Result<usize, String> {
+    let nodes = text.parse().map_err(|error: std::num::ParseIntError| error.to_string())?;
+    if (4..=100).contains(&nodes) { Ok(nodes) } else { Err("4 to 100 nodes".into()) }
+}
+
 impl ScenarioCommand {
-    pub(crate) const fn json(&self) -> bool {
+    const fn args(&self) -> &ScenarioArgs {
         match self {
-            Self::Churn(args) | Self::Attrition(args) => args.json,
+            Self::Churn(args) | Self::Attrition(args) | Self::Full(args) => args,
+            Self::Slow(args) => &args.scenario,
         }
     }
 
-    fn plan(&self) -> Plan {
-        let (args, plan) = match self {
-            Self::Churn(args) => (args, Plan::churn(args.nodes, args.epochs.unwrap_or(6))),
-            Self::Attrition(args) => (args, Plan::attrition(args.nodes, args.epochs.unwrap_or(5))),
+    pub(crate) const fn json(&self) -> bool {
+        self.args().json
+    }
+
+    /// The links that it needs. To be called before there is another thread.
+    pub(crate) fn links(&self) -> Result<Option<Links>, LinkError> {
+        match self {
+            Self::Churn(_) | Self::Attrition(_) | Self::Full(_) => Ok(None),
+            Self::Slow(args) => Links::new(args.scenario.seed.unwrap_or(1)).map(Some),
+        }
+    }
+
+    fn plan(&self, links: Option<Links>) -> anyhow::Result<Plan> {
+        let args = self.args();
+        let (nodes, epochs) = (args.nodes, args.epochs.unwrap_or(5));
+        let plan = match self {
+            Self::Churn(_) => Plan::churn(nodes, args.epochs.unwrap_or(6)),
+            Self::Attrition(_) => Plan::attrition(nodes, epochs),
+            Self::Full(_) => Plan::full(nodes, epochs),
+            Self::Slow(SlowArgs { delay, lost_permille, .. }) => {
+                let slow = Slow { delay: *delay, lost_permille: *lost_permille };
+                Plan::slow(nodes, epochs, slow, links.context("there are no links")?)
+            }
         };
-        Plan {
+        Ok(Plan {
             shards: args.shards,
             epoch: args.epoch,
             seed: args.seed.unwrap_or_else(workload::fresh_seed),
@@ -93,13 +144,13 @@ impl ScenarioCommand {
             store_every: args.store_every,
             dir: args.dir.clone(),
             ..plan
-        }
+        })
     }
 }
 
 /// Runs a scenario and prints what came of it; fails if a promise was broken.
-pub(crate) async fn run(command: &ScenarioCommand) -> anyhow::Result<()> {
-    let plan = command.plan();
+pub(crate) async fn run(command: &ScenarioCommand, links: Option<Links>) -> anyhow::Result<()> {
+    let plan = command.plan(links)?;
     report::note(&format!("{}: seed {}", plan.name, plan.seed));
     let outcome = plan.run().await?;
     if command.json() {

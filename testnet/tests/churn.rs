@@ -1,5 +1,5 @@
-//! The scenarios in short: nodes leave, join, die and return with empty disks, or die for good, and
-//! every promise is kept.
+//! The scenarios in short: nodes leave, join, die and return with empty disks, die for good, or gain
+//! shards without having room for them, and every promise is kept.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -50,4 +50,17 @@ async fn nodes_die_one_by_one_and_every_blob_stays() {
     let last = report.epochs.last().unwrap();
     assert_eq!(last.running, 5);
     assert!(report.repair.recovered_pairs > 0, "{:?}", report.repair);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gainers_without_room_do_not_stop_the_epochs() {
+    let epoch = Duration::from_secs(6);
+    let report = run(Plan { epoch, ..short(Plan::full(5, 1)) }).await;
+    let stretched: Vec<_> = report.epochs.iter().filter(|row| row.returned > 0).collect();
+    assert!(!stretched.is_empty(), "{report}");
+    for row in stretched {
+        // Longer than one that ends in time, and not much longer than the shards need to return.
+        let took = Duration::from_millis(row.took_ms.unwrap());
+        assert!(took >= 2 * epoch && took < 4 * epoch, "{report}");
+    }
 }

@@ -20,7 +20,7 @@ use floe_protocol::{
     message::{LedgerRequest, LedgerResponse, Request, Response},
 };
 use floe_testnet::Cluster;
-use tokio::time::timeout;
+use tokio::{sync::mpsc, time::timeout};
 
 use super::swarm::{DEADLINE, Puppet, agree, committed, keys, ledger, pay, recipient, tip};
 
@@ -204,6 +204,40 @@ async fn a_newcomer_begins_with_a_snapshot_and_serves_as_all_others() {
     cluster.shutdown().await.unwrap();
 }
 
+/// What a liar was asked for.
+#[derive(Default)]
+struct Asked {
+    offers: AtomicU32,
+    chunks: AtomicU32,
+}
+
+/// Offers a snapshot and nothing else.
+async fn tell(
+    mut requests: mpsc::Receiver<InboundRequest>,
+    (told, chunks): (SnapshotOffer, Vec<Vec<u8>>),
+    asked: Arc<Asked>,
+) {
+    while let Some(InboundRequest { request, reply, .. }) = requests.recv().await {
+        let Request::Ledger(request) = request else { continue };
+        let answer = match request {
+            LedgerRequest::Tip => LedgerResponse::Tip(None),
+            LedgerRequest::Handovers { .. } => LedgerResponse::Handovers { handovers: Vec::new() },
+            LedgerRequest::Blocks { .. } => LedgerResponse::Blocks { blocks: Vec::new() },
+            LedgerRequest::Snapshot { .. } => {
+                asked.offers.fetch_add(1, Ordering::AcqRel);
+                LedgerResponse::Snapshot(Some(Box::new(told.clone())))
+            }
+            LedgerRequest::SnapshotChunk { height, index } => {
+                assert_eq!(height, told.manifest.header.height);
+                asked.chunks.fetch_add(1, Ordering::AcqRel);
+                LedgerResponse::SnapshotChunk(chunks.get(usize::from(index)).cloned())
+            }
+            _ => continue,
+        };
+        reply.reply(Response::Ledger(Box::new(answer)));
+    }
+}
+
 /// What a liar tells of the honest snapshot.
 type Lie = fn(&mut SnapshotOffer, &mut Vec<Vec<u8>>);
 
@@ -222,41 +256,16 @@ async fn joins_among_liars(lie: Lie) {
     let honest = cluster.node_id(HONEST);
     let mut told = offer(&helper, honest).await;
     let mut told_chunks = chunks(&helper, honest, &told).await;
-    let height = told.manifest.header.height;
     lie(&mut told, &mut told_chunks);
     helper.network.shutdown().await;
 
-    let asked = Arc::new([AtomicU32::new(0), AtomicU32::new(0)]);
+    let asked = [0, 1].map(|_| Arc::new(Asked::default()));
     let mut networks = Vec::new();
-    for liar in 0..2 {
-        let key = keys(&cluster, 1 + liar).node;
-        let Puppet { network, mut requests, .. } = Puppet::join(&cluster, key).await;
-        networks.push(network);
-        let (asked, told) = (Arc::clone(&asked), told.clone());
-        let told_chunks = told_chunks.clone();
-        tokio::spawn(async move {
-            while let Some(InboundRequest { request, reply, .. }) = requests.recv().await {
-                let Request::Ledger(request) = request else { continue };
-                let answer = match request {
-                    LedgerRequest::Tip => LedgerResponse::Tip(None),
-                    LedgerRequest::Handovers { .. } => {
-                        LedgerResponse::Handovers { handovers: Vec::new() }
-                    }
-                    LedgerRequest::Blocks { .. } => LedgerResponse::Blocks { blocks: Vec::new() },
-                    LedgerRequest::Snapshot { .. } => {
-                        LedgerResponse::Snapshot(Some(Box::new(told.clone())))
-                    }
-                    LedgerRequest::SnapshotChunk { height: of, index } => {
-                        assert_eq!(of, height);
-                        asked[liar].fetch_add(1, Ordering::AcqRel);
-                        let chunk = told_chunks.get(usize::from(index)).cloned();
-                        LedgerResponse::SnapshotChunk(chunk)
-                    }
-                    _ => continue,
-                };
-                reply.reply(Response::Ledger(Box::new(answer)));
-            }
-        });
+    for (liar, asked) in asked.iter().enumerate() {
+        let puppet = Puppet::join(&cluster, keys(&cluster, 1 + liar).node).await;
+        networks.push(puppet.network);
+        let lie = (told.clone(), told_chunks.clone());
+        tokio::spawn(tell(puppet.requests, lie, Arc::clone(asked)));
     }
     let dir = tempfile::tempdir().unwrap();
     let newcomer = newcomer(&cluster, dir.path()).await;
@@ -267,7 +276,7 @@ async fn joins_among_liars(lie: Lie) {
     }
     joined_by_snapshot(&cluster, &newcomer, last).await;
     // A liar is asked until it is caught: at least one was, and the chunks came all the same.
-    let lies: Vec<u32> = asked.iter().map(|lies| lies.load(Ordering::Acquire)).collect();
+    let lies: Vec<u32> = asked.iter().map(|lies| lies.chunks.load(Ordering::Acquire)).collect();
     println!("lies told: {lies:?}");
     assert!(lies.iter().sum::<u32>() > 0);
     newcomer.shutdown().await;
@@ -298,4 +307,35 @@ async fn a_manifest_of_a_made_up_state_is_found_and_another_one_taken() {
         offer.manifest.chunks[index] = Domain::SnapshotChunk.hash(&[&chunks[index]]);
     })
     .await;
+}
+
+/// A stranger has the newest header, as everybody may, and a long list of chunks that it made up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_strangers_made_up_snapshot_is_not_begun_with_while_a_member_has_one() {
+    let mut cluster = swarm().await;
+    grow(&cluster).await;
+    let Puppet { network, requests, .. } =
+        Puppet::join(&cluster, KeyPair::from_seed([6; 32])).await;
+    let helper = Puppet::join(&cluster, KeyPair::from_seed([5; 32])).await;
+    for node in 1..4 {
+        cluster.stop(node).await.unwrap();
+    }
+    let last = tip(&cluster, HONEST);
+    let mut told = offer(&helper, cluster.node_id(HONEST)).await;
+    helper.network.shutdown().await;
+    let made_up = Domain::SnapshotChunk.hash(&[b"made up"]);
+    told.manifest.chunks = vec![made_up; 16_000];
+    told.manifest.entries = 1_000_000;
+    let asked = Arc::new(Asked::default());
+    tokio::spawn(tell(requests, (told, Vec::new()), Arc::clone(&asked)));
+    let dir = tempfile::tempdir().unwrap();
+    let newcomer = newcomer(&cluster, dir.path()).await;
+    network.add_addresses(newcomer.id(), newcomer.addresses()).await;
+    network.request(newcomer.id(), Request::Ledger(LedgerRequest::Tip)).await.unwrap();
+    joined_by_snapshot(&cluster, &newcomer, last).await;
+    assert!(asked.offers.load(Ordering::Acquire) > 0, "it was not asked at all");
+    assert_eq!(asked.chunks.load(Ordering::Acquire), 0, "it was believed");
+    newcomer.shutdown().await;
+    network.shutdown().await;
+    cluster.shutdown().await.unwrap();
 }

@@ -47,8 +47,14 @@ Examples:
   floe node run --dir /var/lib/floe --network network.json
   floe node run --dir a --network network.json --listen /ip4/127.0.0.1/tcp/5001 --quota 10GiB
   floe node run --dir /var/lib/floe --network network.json --behind-nat
+  floe node run --dir /var/lib/floe --network successor.json   # after `floe genesis --from-state`
   floe node run --dir /var/lib/floe --network network.json \\
       --external /dns4/floe.example/tcp/4950 --upload-limit 5MiB/s --log-json";
+
+/// The network of the node in a directory: the one named by flag, else the one that it keeps.
+pub(super) fn network_of(session: &Session, dir: &Path) -> Result<NetworkFile, Failure> {
+    place::network(session, dir)
+}
 
 /// Commands about storage nodes.
 #[derive(Debug, Subcommand)]
@@ -79,6 +85,7 @@ impl NodeCommand {
 /// Arguments of `floe node run`.
 #[derive(Debug, Args)]
 #[command(after_help = RUN_HELP)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub(super) struct RunArgs {
     /// The node's directory
     #[arg(long)]
@@ -110,6 +117,10 @@ pub(super) struct RunArgs {
     /// count on
     #[arg(long)]
     vote_now: bool,
+    /// Go on in the network that follows a stopped one although this node's ledger has come further
+    /// than that goes on from
+    #[arg(long)]
+    abandon_blocks: bool,
     /// Payload to send in a second, all peers together
     #[arg(long, value_name = "SIZE/s", value_parser = parse_limit)]
     upload_limit: Option<NonZeroU32>,
@@ -137,7 +148,10 @@ fn parse_limit(text: &str) -> Result<NonZeroU32, String> {
 /// Runs `floe node run`.
 pub(super) async fn run(session: &Session, arguments: RunArgs) -> Result<Exit, Failure> {
     let network = place::network(session, &arguments.dir)?;
-    serve(session, config(arguments, network)?, None).await
+    let first_state = place::first_state(session, &arguments.dir, None);
+    let mut config = config(arguments, network)?;
+    config.first_state = first_state;
+    serve(session, config, None).await
 }
 
 /// Runs `floe node join`.
@@ -221,6 +235,7 @@ fn config(arguments: RunArgs, mut network: NetworkFile) -> Result<NodeConfig, Fa
     config.reserve_bytes = arguments.reserve;
     config.accept_empty = arguments.repair;
     config.vote_now = arguments.vote_now;
+    config.abandon_blocks = arguments.abandon_blocks;
     config.limits.upload_bytes_per_second = arguments.upload_limit;
     config.limits.download_bytes_per_second = arguments.download_limit;
     config.limits.loopback_exempt = only_loopback;

@@ -148,7 +148,7 @@ impl Client {
 /// The holders by the committee alone.
 fn settled(committee: Arc<Committee>) -> Holders {
     let holder = |shard| committee.members()[committee.holder(ShardIndex::new(shard))].node;
-    let record = |shard| ShardRecord { ready: true, last_ready: holder(shard) };
-    let shards = (0..committee.n_shards()).map(record).collect();
+    let shards = (0..committee.n_shards()).map(|shard| ShardRecord::settled(holder(shard)));
+    let shards = shards.collect();
     Holders::new(committee, shards).expect("one record per shard")
 }

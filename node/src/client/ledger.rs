@@ -147,6 +147,15 @@ impl LedgerClient {
         self.asker.keeper().view().newest
     }
 
+    /// The last headers of the epochs whose ends were followed, oldest first, with what proved each:
+    /// a commit certificate, or a hand-over certificate. Those of long ago are forgotten.
+    ///
+    /// # Errors
+    /// [`LedgerError::Stopped`].
+    pub async fn handovers(&self) -> Result<Vec<VerifiedHeader>, LedgerError> {
+        self.asker.keeper().handovers().await
+    }
+
     /// Nodes that were caught lying, which are not asked again.
     #[must_use]
     pub fn liars(&self) -> BTreeSet<NodeId> {

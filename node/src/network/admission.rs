@@ -10,7 +10,8 @@
 //! Invariants: payloads are read only after room was taken, so strangers hold at most
 //! `inbound_bytes_max` whatever they announce; committee members draw on a pool of their own, so
 //! strangers cannot keep them waiting; and strangers of one IP address hold at most a quarter of
-//! theirs, however many names they have. A stranger's streams are counted from the moment they are
+//! theirs, however many names they have. A stranger that a service has left to cool down is not
+//! heard: its streams are neither read nor answered. A stranger's streams are counted from the moment they are
 //! open, because each may fill a window before anything is read. Who finds no slot, or no room in time, is told `Busy`.
 
 use std::{
@@ -18,9 +19,9 @@ use std::{
     net::IpAddr,
     sync::{
         Arc, Weak,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use libp2p::PeerId;
@@ -84,6 +85,9 @@ pub(super) struct Account {
     neighbours: Option<Arc<Semaphore>>,
     streams: Streams,
     violations: AtomicU32,
+    born: Instant,
+    /// In milliseconds after `born`.
+    cool_until_ms: AtomicU64,
 }
 
 /// Streams that strangers may have open.
@@ -93,10 +97,14 @@ struct Streams {
     class: Arc<Semaphore>,
 }
 
-/// A stream's place among those that are open. Members' streams need none.
+/// Counts the streams that a peer has open on one connection: each holds a copy.
+pub(super) type Running = Arc<()>;
+
+/// A stream's place among those that are open. Members' streams need no permits.
 #[derive(Debug)]
 pub(super) struct OpenStream {
     _permits: Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)>,
+    _running: Running,
 }
 
 /// A place among the requests under way.
@@ -125,13 +133,20 @@ impl Account {
     }
 
     /// Takes a place for a stream, if there is one.
-    pub(super) fn stream(&self) -> Option<OpenStream> {
+    pub(super) fn stream(&self, running: &Running) -> Option<OpenStream> {
+        let running = Running::clone(running);
         if self.is_member() {
-            return Some(OpenStream { _permits: None });
+            return Some(OpenStream { _permits: None, _running: running });
         }
-        let own = Arc::clone(&self.streams.own).try_acquire_owned().ok()?;
+        let Ok(own) = Arc::clone(&self.streams.own).try_acquire_owned() else {
+            // All that it may have open wait already, and it goes on.
+            if self.cooling().is_some() {
+                self.violation();
+            }
+            return None;
+        };
         let class = Arc::clone(&self.streams.class).try_acquire_owned().ok()?;
-        Some(OpenStream { _permits: Some((own, class)) })
+        Some(OpenStream { _permits: Some((own, class)), _running: running })
     }
 
     /// Takes a slot, if one is free.
@@ -168,6 +183,19 @@ impl Account {
         Ok(Admission { _slot: slot, bytes: taken, account: Arc::clone(self) })
     }
 
+    /// For how long nothing of this peer is read or answered, if it was left to cool down.
+    pub(super) fn cooling(&self) -> Option<Duration> {
+        let until = Duration::from_millis(self.cool_until_ms.load(Ordering::Relaxed));
+        let rest = until.saturating_sub(self.born.elapsed());
+        (!rest.is_zero() && !self.is_member()).then_some(rest)
+    }
+
+    fn cool_down(&self, length: Duration) {
+        let until = self.born.elapsed().saturating_add(length).as_millis();
+        let until = u64::try_from(until).unwrap_or(u64::MAX);
+        self.cool_until_ms.fetch_max(until, Ordering::Relaxed);
+    }
+
     /// Counts a message that no honest peer sends.
     pub(super) fn violation(&self) {
         self.violations.fetch_add(1, Ordering::Relaxed);
@@ -181,6 +209,16 @@ impl Admission {
             let excess = permit.num_permits().saturating_sub(bytes);
             drop(permit.split(excess));
         }
+    }
+
+    /// Leaves its peer unheard for so long.
+    pub(super) fn cool_down(&self, length: Duration) {
+        self.account.cool_down(length);
+    }
+
+    /// Whether its peer is of the committee.
+    pub(super) fn is_member(&self) -> bool {
+        self.account.is_member()
     }
 
     /// Counts the request against its peer: what it sent is not valid.
@@ -255,6 +293,8 @@ impl Accounts {
             neighbours: ip.map(|ip| self.neighbours_at(ip)),
             streams,
             violations: AtomicU32::new(0),
+            born: Instant::now(),
+            cool_until_ms: AtomicU64::new(0),
         });
         self.accounts.insert(peer, Arc::downgrade(&account));
         account
@@ -388,12 +428,12 @@ mod tests {
         drop(held);
         assert!(b.admit(b.slot().unwrap(), room, NOW).await.is_ok());
 
-        let streams: Vec<_> = (0..64).map_while(|_| a.stream()).collect();
+        let streams: Vec<_> = (0..64).map_while(|_| a.stream(&Running::default())).collect();
         assert_eq!(streams.len(), 64);
-        assert!(a.stream().is_none());
-        assert!(b.stream().is_some());
+        assert!(a.stream(&Running::default()).is_none());
+        assert!(b.stream(&Running::default()).is_some());
         drop(streams);
-        assert!(a.stream().is_some());
+        assert!(a.stream(&Running::default()).is_some());
     }
 
     #[test]

@@ -19,7 +19,7 @@ use floe_protocol::message::{
 };
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::{StreamProtocol, request_response};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     admission::{Account, Admission, Crowded, OpenStream},
@@ -86,6 +86,9 @@ pub(super) enum StreamError {
     Truncated,
     #[error("too slow")]
     Timeout,
+    /// The peer is left to cool down.
+    #[error("not heard")]
+    Unheard,
     /// Own message, which the limits do not allow.
     #[error("own message: {0}")]
     Own(MessageError),
@@ -127,7 +130,7 @@ impl StreamError {
             Self::Trailing => "trailing",
             Self::Truncated => "truncated",
             Self::Timeout => "timeout",
-            Self::Own(_) | Self::Io(_) => return None,
+            Self::Unheard | Self::Own(_) | Self::Io(_) => return None,
         })
     }
 
@@ -251,6 +254,12 @@ impl Shared {
     where
         T: AsyncRead + Unpin + Send,
     {
+        if let Some(rest) = account.cooling() {
+            // Whoever waits for an answer sends nothing else meanwhile: a stream that is closed at
+            // once would come back at once.
+            sleep(rest).await;
+            return Err(StreamError::Unheard);
+        }
         let head = self.read_head(io, self.transfer_timeout()).await?;
         let head = RequestHead::decode(self.limits(), &head)?;
         let payload_bytes = head.payload_bytes();

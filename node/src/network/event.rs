@@ -1,5 +1,7 @@
 //! What the network asks of services: to answer requests and to judge gossip.
 
+use std::time::Duration;
+
 use floe_protocol::{
     keys::NodeId,
     message::{Refusal, Request, Response, StoredPair},
@@ -95,6 +97,12 @@ impl ReplyHandle {
         self.admission.shrink(bytes);
         let answer = Answer { response, admission: Some(self.admission) };
         drop(self.sender.send(answer));
+    }
+
+    /// Closes the stream without an answer, and leaves the peer unheard for so long: what it sends
+    /// meanwhile is not even read. Members of the committee are heard all the same.
+    pub fn cool_down(self, length: Duration) {
+        self.admission.cool_down(length);
     }
 }
 

@@ -6,8 +6,9 @@
 //! open are dropped here, before they reach it. Everything else passes through.
 
 use std::{
-    collections::HashSet,
-    sync::Arc,
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+    sync::{Arc, Weak},
     task::{Context, Poll},
 };
 
@@ -24,7 +25,7 @@ use libp2p::{
 
 use super::{
     address::origin,
-    admission::{Account, Accounts},
+    admission::{Account, Accounts, Running},
     codec::{Answer, Ask, Codec},
     config::{NetworkConfig, Role},
     metrics::Metrics,
@@ -40,6 +41,8 @@ pub(super) type ExchangeEvent = request_response::Event<Ask, Answer>;
 pub(super) struct Exchange {
     inner: Inner,
     accounts: Accounts,
+    /// By connection. Its handler holds one copy, and each stream another.
+    running: HashMap<ConnectionId, Weak<()>>,
 }
 
 impl Exchange {
@@ -64,6 +67,7 @@ impl Exchange {
         Self {
             inner: Inner::with_codec(codec, [(protocol.into(), support)], inner_config),
             accounts: Accounts::new(config, committee),
+            running: HashMap::new(),
         }
     }
 
@@ -75,6 +79,23 @@ impl Exchange {
     /// Sends a response, unless the stream has gone.
     pub(super) fn respond(&mut self, channel: ResponseChannel<Answer>, answer: Answer) -> bool {
         self.inner.send_response(channel, answer).is_ok()
+    }
+
+    /// Whether requests of the other side are read or answered on a connection.
+    pub(super) fn answers_on(&self, id: ConnectionId) -> bool {
+        self.running.get(&id).is_some_and(|running| running.strong_count() > 1)
+    }
+
+    fn account(
+        &mut self,
+        inner: InnerHandler,
+        id: ConnectionId,
+        (peer, ip): (PeerId, Option<IpAddr>),
+    ) -> Accounted {
+        let running = Running::default();
+        self.running.retain(|_, running| running.strong_count() > 0);
+        self.running.insert(id, Arc::downgrade(&running));
+        Accounted { inner, account: self.accounts.open(peer, ip), running }
     }
 
     /// Names the committee's members anew.
@@ -109,8 +130,7 @@ impl NetworkBehaviour for Exchange {
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
         let inner = self.inner.handle_established_inbound_connection(id, peer, local, remote)?;
-        let account = self.accounts.open(peer, origin(Some(local), remote));
-        Ok(Accounted { inner, account })
+        Ok(self.account(inner, id, (peer, origin(Some(local), remote))))
     }
 
     fn handle_pending_outbound_connection(
@@ -133,8 +153,7 @@ impl NetworkBehaviour for Exchange {
     ) -> Result<THandler<Self>, ConnectionDenied> {
         let inner =
             self.inner.handle_established_outbound_connection(id, peer, remote, role, port_use)?;
-        let account = self.accounts.open(peer, origin(None, remote));
-        Ok(Accounted { inner, account })
+        Ok(self.account(inner, id, (peer, origin(None, remote))))
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
@@ -162,6 +181,7 @@ impl NetworkBehaviour for Exchange {
 pub(super) struct Accounted {
     inner: InnerHandler,
     account: Arc<Account>,
+    running: Running,
 }
 
 impl ConnectionHandler for Accounted {
@@ -205,7 +225,7 @@ impl ConnectionHandler for Accounted {
                 info,
             }) => {
                 // Dropped, it is reset, and what its window holds is freed.
-                let Some(open) = self.account.stream() else { return };
+                let Some(open) = self.account.stream(&self.running) else { return };
                 name.open = Some(Arc::new(open));
                 name.account = Some(Arc::clone(&self.account));
                 ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {

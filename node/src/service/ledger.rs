@@ -15,6 +15,7 @@
 mod chain;
 mod driver;
 mod outbox;
+mod succession;
 
 use std::{io, sync::Arc, thread};
 
@@ -33,9 +34,12 @@ use floe_storage::{Installation, LedgerStore, StorageError};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::chain::Chain;
-pub use self::chain::ChainError;
 use self::driver::Driver;
+pub use self::{chain::ChainError, succession::AdoptError};
+pub(crate) use self::{
+    chain::{Chain, stand},
+    succession::Adoption,
+};
 use crate::{
     clock::Clock,
     key_file::NodeKeys,
@@ -108,6 +112,8 @@ pub(crate) enum Command {
         spread: bool,
         reply: oneshot::Sender<Result<(), MempoolError>>,
     },
+    /// Tell which operations the mempool has, or has seen committed.
+    KnowsSystem { operations: Vec<SystemOperation>, reply: oneshot::Sender<Vec<bool>> },
     /// Commit blocks that others have committed.
     Synced(SyncedBlocks),
     /// Begin with a snapshot.
@@ -203,6 +209,15 @@ impl Ledger {
     ) -> Result<Result<(), MempoolError>, LedgerStopped> {
         let operation = Box::new(operation);
         self.ask(|reply| Command::InsertSystem { operation, spread, reply }).await
+    }
+
+    /// Whether an operation like each of these waits in the mempool or was committed lately: such
+    /// ones need not be verified.
+    pub(crate) async fn knows_system(
+        &self,
+        operations: Vec<SystemOperation>,
+    ) -> Result<Vec<bool>, LedgerStopped> {
+        self.ask(|reply| Command::KnowsSystem { operations, reply }).await
     }
 
     /// Hands over blocks from another node; whether all were taken.

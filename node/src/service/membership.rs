@@ -2,8 +2,9 @@
 //!
 //! Who is a member bypasses limits and is kept connected, so the network must follow the ledger.
 //! The next epoch's members count from their selection on, half an epoch before they vote, so that
-//! they are connected by then; those of the epoch before count to the end of this one, because they
-//! hold shards that are on their way. Where members are is published on the ledger with their
+//! they are connected by then; those of the epoch before count to the end of this one, and those of
+//! any epoch as long as the ledger names them as keepers of a shard, because they hold what others
+//! may lack. Where members are is published on the ledger with their
 //! registrations; the network tries that when nothing better is known.
 
 use std::{
@@ -28,7 +29,7 @@ use crate::network::{Multiaddr, Network};
 /// How often members' addresses are looked up again: they may publish others.
 const ADDRESSES_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Members of the epochs around a state's.
+/// Members of the epochs around a state's, and who keeps shards from earlier ones.
 pub(crate) fn members(
     state: &State,
     reader: &dyn StateReader,
@@ -44,6 +45,10 @@ pub(crate) fn members(
         if let Some(committee) = state.committee_of(reader, epoch)? {
             members.extend(nodes(&committee));
         }
+    }
+    for shard in state.shards(reader)? {
+        members.insert(shard.last_ready);
+        members.extend(shard.keepers.iter().map(|keeper| keeper.node));
     }
     Ok(members)
 }
@@ -140,4 +145,38 @@ fn look(
     let members = members(state, store)?;
     let addresses = (look_up || members != *known).then(|| addresses(state, store, &members));
     Ok((members, addresses.transpose()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use floe_protocol::test_support::{Chain, genesis, node_keys};
+
+    use super::*;
+
+    #[test]
+    fn who_keeps_a_shard_that_nobody_completes_is_a_member_for_as_long() {
+        let mut chain = Chain::new(&genesis(6, 7));
+        let keys = node_keys(6);
+        chain.commit(&[]);
+        // The first one is not selected any more, and nobody says that its shards are complete.
+        let reports: Vec<_> = keys[1..].iter().map(|(key, _)| chain.node_ready(key)).collect();
+        chain.commit_system(&reports);
+        let gone = keys[0].0.public();
+        for epoch in 1..=4 {
+            chain.next_epoch();
+            assert_eq!(chain.state.summary().epoch, Epoch::new(epoch));
+            assert!(chain.state.committee().member(&gone).is_none());
+            let members = members(&chain.state, &chain.store).unwrap();
+            assert!(members.contains(&gone), "epoch {epoch}");
+        }
+        let reports: Vec<_> = keys[1..].iter().map(|(key, _)| chain.shards_ready(key)).collect();
+        let complete = |report: &floe_protocol::ledger::SystemOperation| {
+            let judged = chain.state.check_system(&chain.store, report);
+            judged.unwrap().is_ok()
+        };
+        let reports: Vec<_> = reports.into_iter().filter(complete).collect();
+        chain.commit_system(&reports);
+        chain.next_epoch();
+        assert!(!members(&chain.state, &chain.store).unwrap().contains(&gone));
+    }
 }

@@ -22,7 +22,7 @@ use floe_protocol::{
     message::{LedgerRequest, LedgerResponse, Refusal, Response, SubmitError},
 };
 use tokio::{
-    sync::{Semaphore, mpsc},
+    sync::{Semaphore, mpsc, watch},
     task::JoinSet,
     time::{Instant, timeout_at},
 };
@@ -34,6 +34,7 @@ use self::{
 };
 use super::{
     blocking,
+    handovers::Signatures,
     lane::{Lane, Place},
     ledger::Ledger,
     on_ended,
@@ -81,16 +82,18 @@ pub(crate) struct Query {
 pub(crate) struct Args {
     pub(crate) ledger: Ledger,
     pub(crate) snapshots: Snapshots,
+    /// What this node has signed.
+    pub(crate) handovers_signed: watch::Receiver<Signatures>,
     pub(crate) queries: mpsc::Receiver<Query>,
     pub(crate) cancel: CancellationToken,
 }
 
 /// Runs until cancelled.
 pub(crate) async fn run(args: Args) {
-    let Args { ledger, snapshots, mut queries, cancel } = args;
+    let Args { ledger, snapshots, handovers_signed, mut queries, cancel } = args;
     let mut tasks = JoinSet::new();
     let receipts = Receipts::start(&ledger, REGISTERED_MAX, cancel.clone(), &mut tasks);
-    let answers = Arc::new(Answers::new(ledger.clone(), snapshots));
+    let answers = Arc::new(Answers::new(ledger.clone(), snapshots, handovers_signed));
     let mut lanes = Lanes::new();
     loop {
         let query = tokio::select! {

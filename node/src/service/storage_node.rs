@@ -44,8 +44,15 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    attester::Attester, collector::Collector, faults::Faults, lost_shards::LostShards,
-    members::Members, pairs::Pairs, responder::Responder, scrubber::Scrubber, symbols::Symbols,
+    attester::Attester,
+    collector::Collector,
+    faults::Faults,
+    lost_shards::LostShards,
+    members::Members,
+    pairs::Pairs,
+    responder::Responder,
+    scrubber::Scrubber,
+    symbols::{Queues, Symbols},
 };
 pub(crate) use self::{blob_locks::BlobLocks, metrics::Metrics};
 use super::{blocking, lane::Lane, ledger::Ledger, on_ended, queries::Query};
@@ -65,7 +72,7 @@ const REGISTRATION_WAITS_MAX: usize = 32;
 const MOVES_MAX: usize = 2;
 const MOVES_QUEUE_MAX: usize = 30;
 const MOVES_PER_PEER_MAX: usize = 4;
-/// Requests for symbols and attestations that wait for their service.
+/// Requests for symbols and attestations that wait for their service: of members, and of others.
 const SYMBOLS_MAX: usize = 64;
 
 /// What the service needs.
@@ -119,7 +126,8 @@ struct Service {
     responder: Arc<Responder>,
     members: Members,
     queries: mpsc::Sender<Query>,
-    symbols: mpsc::Sender<InboundRequest>,
+    symbols_of_members: mpsc::Sender<InboundRequest>,
+    symbols_of_strangers: mpsc::Sender<InboundRequest>,
     writes: Lane,
     reads: Lane,
     /// Pairs of shards that move.
@@ -145,7 +153,8 @@ impl Service {
         );
         let (members, follower) = Members::new(args.ledger.clone(), faults.clone());
         tasks.spawn(follower.run(broken.clone()));
-        let symbols = spawn_symbols(&args, (&pairs, &members, &faults), &mut tasks, broken);
+        let [symbols_of_members, symbols_of_strangers] =
+            spawn_symbols(&args, (&pairs, &members, &faults), &mut tasks, broken);
         spawn_keepers(&args, (&pairs, &locks, &faults), &mut tasks, broken);
 
         let Args {
@@ -177,7 +186,8 @@ impl Service {
             responder: Arc::new(responder),
             members,
             queries,
-            symbols,
+            symbols_of_members,
+            symbols_of_strangers,
             writes: Lane::new(limits.writes_max, limits.queue_max, limits.per_peer_max),
             reads: Lane::new(limits.reads_max, limits.queue_max, limits.per_peer_max),
             moves: Lane::new(MOVES_MAX, MOVES_QUEUE_MAX, MOVES_PER_PEER_MAX),
@@ -194,7 +204,10 @@ impl Service {
         let lane = match &request {
             Request::Ledger(_) => return self.ask_ledger(InboundRequest { peer, request, reply }),
             Request::ReadSymbols { .. } | Request::Attest { .. } => {
-                let asked = self.symbols.try_send(InboundRequest { peer, request, reply });
+                let is_member = self.members.has(&peer);
+                let queue =
+                    if is_member { &self.symbols_of_members } else { &self.symbols_of_strangers };
+                let asked = queue.try_send(InboundRequest { peer, request, reply });
                 if let Err(TrySendError::Full(asked) | TrySendError::Closed(asked)) = asked {
                     asked.reply.reply(Response::Refused(busy));
                 }
@@ -241,14 +254,15 @@ impl Service {
     }
 }
 
-/// Starts what computes symbols for others.
+/// Starts what computes symbols for others: where members' and strangers' requests for it go.
 fn spawn_symbols(
     args: &Args,
     (pairs, members, faults): (&Pairs, &Members, &Faults),
     tasks: &mut JoinSet<()>,
     broken: &CancellationToken,
-) -> mpsc::Sender<InboundRequest> {
-    let (sender, requests) = mpsc::channel(SYMBOLS_MAX);
+) -> [mpsc::Sender<InboundRequest>; 2] {
+    let (to_members, members_requests) = mpsc::channel(SYMBOLS_MAX);
+    let (to_strangers, strangers_requests) = mpsc::channel(SYMBOLS_MAX);
     let (ledger, keys) = (args.ledger.clone(), args.keys.clone());
     let symbols = Symbols::new(symbols::Args {
         config: args.ledger.state().borrow().committee().config(),
@@ -258,8 +272,9 @@ fn spawn_symbols(
         limits: args.limits,
         metrics: args.metrics.clone(),
     });
-    tasks.spawn(symbols.run(requests, broken.clone()));
-    sender
+    let queues = Queues { members: members_requests, strangers: strangers_requests };
+    tasks.spawn(symbols.run(queues, broken.clone()));
+    [to_members, to_strangers]
 }
 
 /// Starts what looks after the store: collector, lost shards, compactor, scrubber.

@@ -1,6 +1,6 @@
 //! One BLS signature in place of many: members of a committee who signed the same message.
 //!
-//! Certificates of storage and of invalidity are made of it. What is signed, and how much weight it
+//! Certificates of storage, of invalidity and of hand-overs are made of it. What is signed, and how much weight it
 //! takes, is theirs to say.
 //!
 //! Invariant: the byte layout is canonical: members (u16 LE), bitmap of signers in committee order

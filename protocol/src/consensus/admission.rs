@@ -1,8 +1,17 @@
 //! What a replica takes from gossip and block sync.
 //!
-//! Invariants: the core is fed only what members signed, and proposals only from the member whose
-//! turn it is, so strangers fill no slot and cost no memory; of the next height a few messages per
-//! member are kept, of later ones none; cheap checks come before signatures.
+//! Gossip punishes whoever passes on a message that its receiver rejects. Honest nodes are in
+//! different states: a block behind, rounds ahead, before or after the end of an epoch, with another
+//! committee in mind. What one of them may pass on, another must not reject.
+//!
+//! Invariants: a message is rejected only for what it is wrong in by itself, in every state that an
+//! honest node can be in: a signature that does not verify, a round that its header cannot have, a
+//! bundle that proves nothing to the committee of its height, which is the same for all who have
+//! come to it. Whose vote counts and whose turn it is depends on the state: what fails there is
+//! ignored. Nothing is forwarded that has not passed every check that somebody may reject it by.
+//! The core is fed only what members signed, and proposals only from the member whose turn it is, so
+//! strangers fill no slot and cost no memory; of the next height a few messages per member are kept,
+//! of this committee or the next, of later ones none; cheap checks come before signatures.
 
 use std::sync::Arc;
 
@@ -18,11 +27,10 @@ use super::{
     error::Fault,
     event::{Output, Validity, Verdict},
     host::Host,
-    message::{BodyPart, ConsensusMessage, Proposal, SignedProposal},
+    message::{BodyPart, ConsensusMessage, SignedProposal},
     replica::{Replica, Running},
 };
 use crate::{
-    keys::NodeId,
     ledger::{Block, BlockHash, Header},
     vote::{CommitCertificate, SignedVote, VoteKind},
 };
@@ -147,10 +155,11 @@ impl Replica {
             return Verdict::Ignore;
         }
         let chain = running.host.config.chain;
-        let is_member = |node: &NodeId| running.host.may_vote_next(node);
+        let next = running.host.next.iter();
         match message {
             ConsensusMessage::Vote(vote) => {
-                if !is_member(&vote.vote.voter) || !self.early.wants_vote(&vote) {
+                let is_member = next.clone().any(|voters| voters.get(&vote.vote.voter).is_some());
+                if !is_member || !self.early.wants_vote(&vote) {
                     return Verdict::Ignore;
                 }
                 if !vote.verify(&chain) {
@@ -159,7 +168,11 @@ impl Replica {
                 self.early.add_vote(vote);
             }
             ConsensusMessage::Proposal(signed) => {
-                if !is_member(&signed.proposal.proposer) || !self.early.wants_proposal(&signed) {
+                if !signed.proposal.fits_round() {
+                    return Verdict::Reject;
+                }
+                let is_due = next.clone().any(|voters| voters.is_due(&signed.proposal));
+                if !is_due || !self.early.wants_proposal(&signed) {
                     return Verdict::Ignore;
                 }
                 if !signed.verify(&chain) {
@@ -187,7 +200,8 @@ impl Running {
     fn admit_vote(&mut self, signed: SignedVote, verified: bool) -> Result<Verdict, Fault> {
         let vote = signed.vote;
         if self.host.validators.get(&vote.voter).is_none() {
-            return Ok(Verdict::Reject);
+            // Who was a block behind took it for the other committee's.
+            return Ok(Verdict::Ignore);
         }
         let core_vote = to_core(&signed);
         let votes = self.core().driver.votes();
@@ -215,8 +229,11 @@ impl Running {
         verified: bool,
     ) -> Result<Verdict, Fault> {
         let proposal = &signed.proposal;
-        if !self.is_due(proposal) {
+        if !proposal.fits_round() {
             return Ok(Verdict::Reject);
+        }
+        if !self.host.validators.is_due(proposal) {
+            return Ok(Verdict::Ignore);
         }
         let (round, header) = (proposal.round, proposal.header);
         let hash = header.hash();
@@ -236,18 +253,6 @@ impl Running {
         }
         self.feed(CoreInput::Proposal(Host::core_proposal(signed, hash)))?;
         Ok(Verdict::Forward)
-    }
-
-    /// Whether the proposer's turn and the header fit the round: a block keeps the round and the
-    /// proposer it was made with, and comes back in another round only with a quorum's prevotes.
-    fn is_due(&self, proposal: &Proposal) -> bool {
-        let Proposal { round, pol_round, header, proposer, .. } = proposal;
-        let turn = |round| self.host.validators.proposer(round).node;
-        let round_fits = match pol_round {
-            None => header.round == *round,
-            Some(pol_round) => header.round <= *pol_round && pol_round < round,
-        };
-        round_fits && turn(*round) == *proposer && turn(header.round) == header.proposer
     }
 
     /// Whether parts of proposals of `round` are of use.

@@ -51,9 +51,9 @@ pub(super) struct Host {
     pub(super) config: Config,
     pub(super) height: Height,
     pub(super) committee: Arc<Committee>,
-    /// Of the next height, if that is of another epoch.
-    pub(super) next: Option<Arc<Committee>>,
     pub(super) validators: Validators,
+    /// Those of the next height: if the epoch goes on, and if it ends with this one.
+    pub(super) next: Vec<Validators>,
     pub(super) parent_time: Timestamp,
     /// Told to, or no member: nothing is signed, so nothing is journaled.
     pub(super) abstain: bool,
@@ -78,14 +78,17 @@ pub(super) struct Host {
 
 impl Host {
     pub(super) fn new(config: Config, start: &Start, now: Now) -> Self {
-        let validators = Validators::new(&config.chain, start.height, &start.committee);
+        let of = |height, committee: &Committee| Validators::new(&config.chain, height, committee);
+        let validators = of(start.height, &start.committee);
+        let next = std::iter::once(&start.committee).chain(&start.next);
+        let next = next.map(|committee| of(start.height.next(), committee)).collect();
         let is_member = validators.get(&config.key.public()).is_some();
         Self {
             config,
             height: start.height,
             committee: Arc::clone(&start.committee),
-            next: start.next.clone(),
             validators,
+            next,
             parent_time: start.parent_time,
             abstain: start.abstain || !is_member,
             now,
@@ -106,12 +109,6 @@ impl Host {
 
     pub(super) fn me(&self) -> NodeId {
         self.config.key.public()
-    }
-
-    /// Whether the node may vote at the next height, as far as can be known before this one ends.
-    pub(super) fn may_vote_next(&self, node: &NodeId) -> bool {
-        let member = self.next.as_ref().and_then(|next| next.member(node));
-        self.validators.get(node).is_some() || member.is_some_and(|member| member.weight() > 0)
     }
 
     /// The first fault met, once.

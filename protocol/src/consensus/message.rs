@@ -51,6 +51,15 @@ impl Proposal {
         SigningDomain::Proposal.message(&[chain.as_bytes(), &proposal])
     }
 
+    /// Whether the block can be proposed in this round: it keeps the round it was made in, and comes
+    /// back in another one only with a quorum's prevotes from between.
+    pub(super) const fn fits_round(&self) -> bool {
+        match self.pol_round {
+            None => self.header.round == self.round,
+            Some(pol_round) => self.header.round <= pol_round && pol_round < self.round,
+        }
+    }
+
     /// Signs the proposal with the proposer's node key. The caller answers for the law: journaled
     /// before it is sent.
     #[must_use]

@@ -1,6 +1,7 @@
 //! Replicas among themselves, in virtual time.
 
 mod admission;
+mod blame;
 mod boundary;
 mod handover;
 mod network;

@@ -7,6 +7,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use super::message::Proposal;
 use crate::{
     committee::Committee,
     hash::Domain,
@@ -65,6 +66,13 @@ impl Validators {
         let turns = u32::try_from(self.0.proposers.len()).expect("at most one per shard");
         let turn = usize::try_from(round % turns).expect("below the number of voters");
         &self.0.validators[self.0.proposers[turn]]
+    }
+
+    /// Whether it is the proposer's turn, and was the turn of whoever made the block.
+    pub(super) fn is_due(&self, proposal: &Proposal) -> bool {
+        let turn = |round| self.proposer(round).node;
+        let Proposal { round, proposer, header, .. } = proposal;
+        turn(*round) == *proposer && turn(header.round) == header.proposer
     }
 }
 

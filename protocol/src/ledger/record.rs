@@ -7,7 +7,9 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
 
-use super::{AccountId, Amount, BlockHash, NODE_READY_AGE_MAX_MS, NodeSettings, Timestamp};
+use super::{
+    AccountId, Amount, BlockHash, NODE_READY_AGE_MAX_MS, NodeSettings, ShardRecord, Timestamp,
+};
 use crate::{
     blob::{BlobHeader, BlobId},
     index::{Epoch, Height},
@@ -424,18 +426,6 @@ impl Summary {
             Some(_) | None => due,
         }
     }
-}
-
-/// Whether a shard is complete, and who last had it so.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize,
-)]
-pub struct ShardRecord {
-    /// Whether its holder of the running epoch holds every pair of it. Set at genesis, cleared
-    /// when the shard moves, set again by the holder's report.
-    pub ready: bool,
-    /// The last holder of whom that was true.
-    pub last_ready: NodeId,
 }
 
 /// Whose precommits for a recent block have been recorded.

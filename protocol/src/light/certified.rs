@@ -28,15 +28,30 @@ impl CertifiedHeader {
     /// # Errors
     /// [`LightError::OtherBlock`], [`LightError::Epoch`], [`LightError::Certificate`].
     pub fn verify(&self, committee: &Committee, chain: &ChainId) -> Result<BlockHash, LightError> {
-        let Self { header, certificate } = self;
-        let hash = header.hash();
-        if certificate.block != hash || certificate.height != header.height {
-            return Err(LightError::OtherBlock);
-        }
-        if header.epoch != committee.epoch() {
-            return Err(LightError::Epoch { epoch: header.epoch, expected: committee.epoch() });
-        }
-        certificate.verify(committee, chain)?;
-        Ok(hash)
+        verify((&self.header, &self.certificate), committee, chain)
+    }
+}
+
+/// Checks that the certificate is the header's, and signed by its committee.
+pub(super) fn verify(
+    (header, certificate): (&Header, &CommitCertificate),
+    committee: &Committee,
+    chain: &ChainId,
+) -> Result<BlockHash, LightError> {
+    let hash = header.hash();
+    if certificate.block != hash || certificate.height != header.height {
+        return Err(LightError::OtherBlock);
+    }
+    check_epoch(header, committee)?;
+    certificate.verify(committee, chain)?;
+    Ok(hash)
+}
+
+/// Checks that the header is of the committee's epoch.
+pub(super) fn check_epoch(header: &Header, committee: &Committee) -> Result<(), LightError> {
+    if header.epoch == committee.epoch() {
+        Ok(())
+    } else {
+        Err(LightError::Epoch { epoch: header.epoch, expected: committee.epoch() })
     }
 }

@@ -3,8 +3,8 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use super::{
-    CertifiedHeader, Checkpoint, Fork, Inclusion, LightError, OldRoot, Start, VerifiedHeader,
-    verified::Point,
+    CertifiedHeader, Checkpoint, FinalHeader, Fork, Inclusion, LightError, OldRoot, Start,
+    VerifiedHeader, verified::Point,
 };
 use crate::{
     committee::Committee,
@@ -130,17 +130,24 @@ impl LightClient {
             .then(|| Checkpoint::new(self.chain, *header, &running.committee))
     }
 
-    /// Goes on to the next epoch: `last` is the last header of the running one, `committee` the
-    /// layout of the committee that it names.
+    /// The last headers of the epochs whose ends were followed, as long as they are kept, with what
+    /// proved each of them.
+    pub fn handovers(&self) -> impl Iterator<Item = &VerifiedHeader> {
+        self.committees.iter().filter_map(|followed| followed.last.as_ref())
+    }
+
+    /// Goes on to the next epoch: `last` is the last header of the running one, by a commit
+    /// certificate or a hand-over certificate, `committee` the layout of the committee that it names.
     ///
     /// # Errors
     /// [`LightError`]: nothing has changed.
     pub fn handover(
         &mut self,
-        last: CertifiedHeader,
+        last: impl Into<FinalHeader>,
         committee: &[u8],
         now: Timestamp,
     ) -> Result<VerifiedHeader, LightError> {
+        let last = last.into();
         let time = last.header.time;
         // A genesis does not say when it was made: then the end of its first epoch must be young.
         self.check_age(self.trusted.unwrap_or(time), now)?;
@@ -150,7 +157,7 @@ impl LightClient {
         if Domain::Committee.hash(&[committee]) != last.header.next_committee {
             return Err(LightError::OtherCommittee);
         }
-        let verified = self.verify(last)?;
+        let verified = self.verify_final(last)?;
         let committee = Committee::from_bytes(committee)?;
         let expected = self.epoch().plus(1);
         if committee.epoch() != expected {
@@ -194,15 +201,19 @@ impl LightClient {
     /// [`LightError::Epoch`], [`LightError::OtherBlock`], [`LightError::Certificate`],
     /// [`LightError::Fork`], [`LightError::ExcludesRoot`].
     pub fn verify(&self, certified: CertifiedHeader) -> Result<VerifiedHeader, LightError> {
-        let newest = self.newest.as_ref().filter(|newest| *newest.certified() == certified);
+        self.verify_final(certified.into())
+    }
+
+    fn verify_final(&self, told: FinalHeader) -> Result<VerifiedHeader, LightError> {
+        let newest = self.newest.as_ref().filter(|newest| *newest.told() == told);
         if let Some(newest) = newest {
             return Ok(newest.clone());
         }
-        let epoch = certified.header.epoch;
+        let epoch = told.header.epoch;
         let known = self.followed(epoch);
         let followed = known.ok_or_else(|| LightError::Epoch { epoch, expected: self.epoch() })?;
-        let hash = certified.verify(&followed.committee, &self.chain)?;
-        let verified = VerifiedHeader::new(certified, hash);
+        let hash = told.verify(&followed.committee, &self.chain)?;
+        let verified = VerifiedHeader::new(told, hash);
         self.check_fit(&verified, followed)?;
         Ok(verified)
     }
@@ -278,11 +289,10 @@ impl LightClient {
         if self.root.excludes(&point) {
             return Err(LightError::ExcludesRoot(point.height));
         }
-        let lasts = self.committees.iter().filter_map(|followed| followed.last.as_ref());
-        for known in lasts.chain(&self.newest) {
+        for known in self.handovers().chain(&self.newest) {
             let Some(followed) = self.followed(known.header().epoch) else { continue };
             if self::point(known, followed).excludes(&point) {
-                let (known, other) = (known.certified().clone(), verified.certified().clone());
+                let (known, other) = (known.told().clone(), verified.told().clone());
                 return Err(LightError::Fork(Box::new(Fork { known, other })));
             }
         }

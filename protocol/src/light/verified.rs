@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{CertifiedHeader, LightError};
+use super::{FinalHeader, LightError};
 use crate::{
     genesis::{Genesis, GenesisError},
     hash::Hash,
@@ -13,19 +13,19 @@ use crate::{
 /// A header that a committee known to the client made final.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifiedHeader {
-    certified: Arc<CertifiedHeader>,
+    told: Arc<FinalHeader>,
     hash: BlockHash,
 }
 
 impl VerifiedHeader {
-    pub(super) fn new(certified: CertifiedHeader, hash: BlockHash) -> Self {
-        Self { certified: Arc::new(certified), hash }
+    pub(super) fn new(told: FinalHeader, hash: BlockHash) -> Self {
+        Self { told: Arc::new(told), hash }
     }
 
     /// The header.
     #[must_use]
     pub fn header(&self) -> &Header {
-        &self.certified.header
+        &self.told.header
     }
 
     /// Its hash.
@@ -34,10 +34,10 @@ impl VerifiedHeader {
         self.hash
     }
 
-    /// The header with its certificate, to show to others.
+    /// The header with what made it final, to show to others.
     #[must_use]
-    pub fn certified(&self) -> &CertifiedHeader {
-        &self.certified
+    pub fn told(&self) -> &FinalHeader {
+        &self.told
     }
 
     /// The state after its block.
@@ -69,6 +69,9 @@ impl VerifiedState {
     /// # Errors
     /// [`GenesisError`] if the genesis is no valid one.
     pub fn genesis(genesis: &Genesis) -> Result<Self, GenesisError> {
+        if let Some(predecessor) = &genesis.predecessor {
+            return Ok(Self { height: Height::new(0), root: predecessor.first_state });
+        }
         let (state, _) = State::genesis(genesis)?;
         Ok(Self { height: state.tip().height, root: state.tip().state_root })
     }

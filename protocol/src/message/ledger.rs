@@ -94,6 +94,8 @@ pub enum LedgerKind {
     Snapshot,
     /// See [`LedgerRequest::SnapshotChunk`].
     SnapshotChunk,
+    /// See [`LedgerRequest::SignHandover`].
+    SignHandover,
 }
 
 impl LedgerKind {
@@ -112,6 +114,7 @@ impl LedgerKind {
             Self::Block => "block",
             Self::Snapshot => "snapshot",
             Self::SnapshotChunk => "snapshot_chunk",
+            Self::SignHandover => "sign_handover",
         }
     }
 
@@ -129,7 +132,8 @@ impl LedgerKind {
             | Self::Transaction
             | Self::Block
             | Self::Snapshot
-            | Self::SnapshotChunk => 64,
+            | Self::SnapshotChunk
+            | Self::SignHandover => 64,
         }
     }
 
@@ -148,6 +152,7 @@ impl LedgerKind {
             Self::Block => MAX_CERTIFIED_BLOCK_BYTES + FRAME_BYTES,
             Self::Snapshot => MAX_SNAPSHOT_BYTES,
             Self::SnapshotChunk => MAX_SNAPSHOT_CHUNK_BYTES + FRAME_BYTES,
+            Self::SignHandover => 128,
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// A ledger with all the keys of its committees.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Chain {
     /// Where it stands.
     pub state: State,
@@ -41,6 +41,16 @@ impl Chain {
         store.write(change);
         let keys = node_keys(genesis.members.len());
         Self { state, store, blocks: Vec::new(), now: Timestamp::from_ms(1_700_000_000_000), keys }
+    }
+
+    /// The chain of a network that goes on from this one, whose first state `store` holds.
+    ///
+    /// # Panics
+    /// If it does not.
+    #[must_use]
+    pub fn successor(&self, genesis: &Genesis, store: MemoryStore) -> Self {
+        let state = State::first_of_successor(genesis, &store).expect("the first state");
+        Self { state, store, blocks: Vec::new(), now: self.now, keys: self.keys.clone() }
     }
 
     /// Lets a node vote and propose once it is a member.

@@ -1,8 +1,8 @@
 //! Reading: the rows of a blob in order, from the first `k1` primary slivers where they can be had
 //! in time, decoded from any `k1` where not.
 //!
-//! Every wanted row is asked of its first holder, and of its next one, while its shard moves, as
-//! soon as that one fails or does not have it. A request is *late* after a multiple of the observed
+//! Every wanted row is asked of its first holder, and of its next one, while another one keeps its
+//! shard, too, as soon as that one fails or does not have it. A request is *late* after a multiple of the observed
 //! median; a node with a late request, or one that failed or lied, is no longer counted on: its
 //! rows are hedged with parity rows of other nodes, fastest first, and nothing is asked of it any
 //! more unless nobody else is left. Late answers are still welcome. As soon as `k1` rows are there,
@@ -322,8 +322,8 @@ impl Download {
         &self.faults
     }
 
-    /// The position of a node, which is given one if it has none. Its callers name at most two
-    /// nodes per row and committee.
+    /// The position of a node, which is given one if it has none. Its callers name the holder and
+    /// a few keepers per row.
     fn position(&mut self, node: &NodeId) -> usize {
         if let Some(position) = self.names.iter().position(|name| name == node) {
             return position;

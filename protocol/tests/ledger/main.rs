@@ -7,8 +7,10 @@ mod assignment;
 mod blobs;
 mod blocks;
 mod epochs;
+mod gaps;
 #[path = "../golden/mod.rs"]
 mod golden;
+mod keepers;
 mod lives;
 mod proofs;
 mod properties;
@@ -19,6 +21,7 @@ mod rewards;
 mod snapshots;
 mod staking;
 mod store_plan;
+mod succession;
 mod transactions;
 mod vectors;
 

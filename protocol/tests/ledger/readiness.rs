@@ -184,7 +184,7 @@ fn only_the_holder_of_now_says_that_shards_are_ready() {
     let executed = chain.commit_system(&[shards(good.clone())]);
     let completed = Event::ShardsCompleted { node: key.public(), shards: good.shards.clone() };
     assert!(executed.events.iter().any(|event| *event == completed));
-    let now = chain.state.shards(&chain.store).unwrap()[shard.as_usize()];
+    let now = &chain.state.shards(&chain.store).unwrap()[shard.as_usize()];
     assert_eq!((now.ready, now.last_ready), (true, key.public()));
     assert_eq!(system_refused(&chain, shards(good)), OperationError::Reported);
 }

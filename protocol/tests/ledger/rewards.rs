@@ -67,6 +67,13 @@ fn paid(executed: &Executed) -> Vec<(NodeId, u128, u128)> {
     paid.collect()
 }
 
+/// What the node's record says of its last settled epoch: which, reward, commission, forfeited.
+fn settled(chain: &Chain, i: usize) -> [u128; 4] {
+    let settled = node(chain, &member(i)).settled.unwrap();
+    let amounts = [settled.reward, settled.commission, settled.forfeited].map(Amount::frost);
+    [settled.epoch.get().into(), amounts[0], amounts[1], amounts[2]]
+}
+
 fn burned(chain: &Chain) -> u128 {
     chain.state.summary().supply.burned.frost()
 }
@@ -132,6 +139,7 @@ fn stake_earn_over_three_epochs_unstake_and_withdraw_to_the_frost() {
             left -= due;
             let fee = if i == 0 { due * commission_bps / 10_000 } else { 0 };
             assert!(paid(&executed).contains(&(node, due - fee, fee)), "epoch {epoch}, node {i}");
+            assert_eq!(settled(&chain, i), [u128::from(epoch), due - fee, fee, 0], "node {i}");
             if i == 0 {
                 model.stake += due - fee;
                 balance += fee;
@@ -300,6 +308,9 @@ fn gained_shards_that_are_not_ready_by_half_earn_nothing() {
             assert!(paid(&executed).contains(&(member(*i), due, 0)));
         }
         assert!(paid(&executed).contains(&(member(gainer), earned, 0)));
+        let epoch = 1 + u128::from(ready_before_half);
+        assert_eq!(settled(&chain, gainer), [epoch, earned, 0, due - earned]);
+        assert_eq!(node(&chain, &member(gone)).settled, None, "it was never paid");
         assert_eq!(burned(&chain) - before, due - earned);
     }
 }
@@ -317,6 +328,7 @@ fn a_jailed_member_keeps_its_duties_unpaid() {
     let (all, executed) = end(&mut chain);
     assert!(paid(&executed).contains(&(member(3), 0, 0)));
     assert_eq!(burned(&chain) - slashed, all * weight / u128::from(N));
+    assert_eq!(settled(&chain, 3), [0, 0, 0, all * weight / u128::from(N)]);
     assert_eq!(pool(&chain, &member(3)), before);
     assert_eq!(members(&chain), [0, 1, 2, 4]);
 }

@@ -5,8 +5,8 @@ use floe_protocol::{
     index::{Epoch, Height},
     keys::{BlsKeyPair, BlsPublicKey, BlsSignature, KeyPair, NodeId},
     ledger::{
-        Amount, BlockHash, IndexRange, Key, NodeIdentity, NodeSettings, Operation, OperationError,
-        Record, Stake, StateReader as _, SystemOperation,
+        Amount, BlockHash, Event, IndexRange, Key, NodeIdentity, NodeSettings, Operation,
+        OperationError, Record, Stake, StateReader as _, SystemOperation,
     },
     test_support::{Chain, account_key, genesis, node_keys, operator_key},
     vote::{Equivocation, EquivocationError, Vote, VoteKind},
@@ -194,6 +194,49 @@ fn stake_is_paid_after_unbonding() {
     assert_eq!(chain.record(&Key::Stake(id(&key), target)), None, "nothing is left of it");
     let range = IndexRange::staked(&id(&key));
     assert_eq!(chain.store.index(&range.start..&range.end, 9).unwrap().len(), 0);
+}
+
+#[test]
+fn stake_unbonds_for_the_same_time_after_the_last_epoch_that_it_backs() {
+    for selected in [false, true] {
+        let mut chain = chain();
+        let (key, target) = (account_key(0), member(0));
+        let shares = staked(&mut chain, &key, &target, Amount::from_wal(10));
+        let running = chain.state.summary().epoch;
+        if selected {
+            // The next committee counts the stake as it was here.
+            super::to_deadline(&mut chain);
+            assert_eq!(chain.state.summary().epoch, running);
+        }
+        let executed =
+            commit(&mut chain, &key, vec![Operation::Unstake { node: target, shares: shares / 2 }]);
+        let last_backed = running.plus(u64::from(selected));
+        let until = last_backed.plus(1 + 2);
+        let pending = &stake_of(&chain, &key, &target).unbonding;
+        assert_eq!(pending.iter().map(|unbonding| unbonding.until).collect::<Vec<_>>(), [until]);
+        let said = executed.events.iter().any(
+            |event| matches!(event, Event::Unstaked { until: until_said, .. } if *until_said == until),
+        );
+        assert!(said);
+        // An offence in the last epoch that it backed costs it its part as long as it is there.
+        while chain.state.summary().epoch < last_backed {
+            chain.next_epoch();
+        }
+        chain.commit(&[]);
+        let height = chain.state.tip().height.get();
+        while chain.state.summary().epoch.plus(1) < until {
+            chain.next_epoch();
+        }
+        let withdraw = Operation::Withdraw { node: target };
+        assert_eq!(fails(&chain, &key, withdraw.clone()), OperationError::NothingUnbonded);
+        let before = node(&chain, &target).unbonding.stake.frost();
+        let offence = offence(&chain, 0, height);
+        punish(&mut chain, offence);
+        let after = node(&chain, &target).unbonding.stake.frost();
+        assert_eq!(before - after, before * 500 / 10_000, "selected: {selected}");
+        chain.next_epoch();
+        commit(&mut chain, &key, vec![withdraw]);
+    }
 }
 
 #[test]

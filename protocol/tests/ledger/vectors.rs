@@ -10,10 +10,11 @@ use floe_protocol::{
     keys::{BlsKeyPair, KeyPair, Signature},
     ledger::{
         Account, Attendance, Blob, Block, BlockEvents, BlockHash, Body, Certified, CommitRecord,
-        Entry, EpochRecord, Event, Header, Incoming, Key, LatePrecommit, Name, Node, NodeIdentity,
-        NodeSettings, Operation, Payment, Pool, Presence, Prices, Rate, Record, Registration,
-        Settlement, ShardRecord, SignedTransaction, Stake, Summary, Supply, SystemOperation, Terms,
-        Timestamp, Transaction, Unbonding, beacon_message, genesis_beacon, next_beacon,
+        Entry, EpochRecord, Event, Header, Incoming, Keeper, Key, LatePrecommit, Name, Node,
+        NodeIdentity, NodeSettings, Operation, Payment, Pool, Presence, Prices, Rate, Record,
+        Registration, Settlement, ShardRecord, SignedTransaction, Stake, Summary, Supply,
+        SystemOperation, Terms, Timestamp, Transaction, Unbonding, beacon_message, genesis_beacon,
+        next_beacon,
     },
     registration::RegistrationId,
     test_support::{account_key, genesis, node_keys},
@@ -267,9 +268,10 @@ fn epoch_records() -> Vec<(&'static str, Key, Record)> {
     let (node, epoch) = (node_keys(4)[0].0.public(), Epoch::new(3));
     let attendance = Attendance { epoch, heights: 5, recorded: vec![5, 2] };
     let terms = vec![Terms { commission_bps: 250, paid_shards: 2 }];
+    let keeper = Keeper { node, until: epoch, complete: true };
     let shards = vec![
-        ShardRecord { ready: true, last_ready: node },
-        ShardRecord { ready: false, last_ready: node },
+        ShardRecord::settled(node),
+        ShardRecord { ready: false, last_ready: node, keepers: vec![keeper] },
     ];
     let rate = Rate { amount: frost(1), shares: 1_000_000 };
     vec![

@@ -6,6 +6,9 @@
 //! A ledger that begins with a snapshot has no blocks up to the snapshot's height: of that height
 //! it has header and certificate, and of those before only what ends an epoch.
 //!
+//! Beside the end of an epoch there may be its hand-over certificate, which comes later than the
+//! block, or not at all. Of an end that came with a snapshot it may stand for the commit certificate.
+//!
 //! Invariant: a height up to the tip and above the first has header, body and certificate; nothing
 //! above the tip is shown.
 
@@ -15,7 +18,10 @@ use std::sync::{
 };
 
 use borsh::BorshDeserialize;
-use floe_protocol::index::{Epoch, Height};
+use floe_protocol::{
+    handover::HandoverCertificate,
+    index::{Epoch, Height},
+};
 
 use super::{
     Committed, EpochEnd, StoredBlock,
@@ -180,6 +186,32 @@ impl Blocks {
         }
     }
 
+    /// Writes the certificate of an epoch that has ended here; whether it has.
+    pub(super) fn put_handover_certificate(
+        &self,
+        certificate: &HandoverCertificate,
+    ) -> Result<bool, StorageError> {
+        let fact = certificate.fact;
+        let has_ended = self.epoch_end(fact.epoch)? == Some(fact.height);
+        if has_ended {
+            write_handover_certificate(&self.table, certificate)?;
+        }
+        Ok(has_ended)
+    }
+
+    pub(super) fn handover_certificate(
+        &self,
+        epoch: Epoch,
+    ) -> Result<Option<HandoverCertificate>, StorageError> {
+        if self.epoch_end(epoch)?.is_none() {
+            return Ok(None);
+        }
+        let Some(bytes) = rows::get(&self.table, &handover_certificate_row(epoch))? else {
+            return Ok(None);
+        };
+        HandoverCertificate::from_bytes(&bytes).map(Some).map_err(|_| self.table.corrupt())
+    }
+
     pub(super) fn blocks(
         &self,
         from: Height,
@@ -218,6 +250,15 @@ pub(super) fn write_epoch_end(
     rows::put(table, &committee_row(epoch.plus(1)), next_committee)
 }
 
+/// Writes a certificate. It is short: one row, whole or not there.
+pub(super) fn write_handover_certificate(
+    table: &Table,
+    certificate: &HandoverCertificate,
+) -> Result<(), StorageError> {
+    let row = handover_certificate_row(certificate.fact.epoch);
+    rows::put(table, &row, &certificate.to_bytes())
+}
+
 /// Writes the first tip of a ledger that begins with a snapshot.
 pub(super) fn write_first_tip(
     table: &Table,
@@ -235,6 +276,10 @@ pub(super) fn tip_height(table: &Table) -> Result<Option<u64>, StorageError> {
 
 fn committee_row(epoch: Epoch) -> Vec<u8> {
     rows::numbered(Kind::Committee, epoch.get())
+}
+
+fn handover_certificate_row(epoch: Epoch) -> Vec<u8> {
+    rows::numbered(Kind::HandoverCertificate, epoch.get())
 }
 
 fn to_bytes<T: borsh::BorshSerialize>(value: &T) -> Vec<u8> {
@@ -269,6 +314,7 @@ fn remove_unfinished(table: &Table, tip: &Tip) -> Result<(), StorageError> {
             let epoch = Epoch::new(rows::number(table, &row)?);
             // First what hides behind it.
             rows::remove_unfinished(table, &committee_row(epoch.plus(1)))?;
+            rows::remove_unfinished(table, &handover_certificate_row(epoch))?;
             rows::remove(table, &row)?;
         }
     }

@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use floe_protocol::{
-    index::Epoch,
     ledger::{Header, StateChange},
+    light::Finality,
     vote::CommitCertificate,
 };
 
@@ -48,7 +48,7 @@ pub struct InstalledEnd<'a> {
     /// Its header.
     pub header: &'a Header,
     /// Why it is final.
-    pub certificate: &'a CommitCertificate,
+    pub finality: &'a Finality,
     /// The layout of the next epoch's committee.
     pub next_committee: &'a [u8],
 }
@@ -83,10 +83,28 @@ fn write_block(
     header: &Header,
     certificate: &CommitCertificate,
 ) -> Result<(), StorageError> {
-    let row = |kind| rows::numbered(kind, header.height.get());
-    let certificate = borsh::to_vec(certificate).expect("writing to memory");
-    rows::put(table, &row(Kind::Certificate), &certificate)?;
-    rows::put(table, &row(Kind::Header), &borsh::to_vec(header).expect("writing to memory"))
+    let row = rows::numbered(Kind::Certificate, header.height.get());
+    rows::put(table, &row, &borsh::to_vec(certificate).expect("writing to memory"))?;
+    write_header(table, header)
+}
+
+fn write_header(table: &Table, header: &Header) -> Result<(), StorageError> {
+    let row = rows::numbered(Kind::Header, header.height.get());
+    rows::put(table, &row, &borsh::to_vec(header).expect("writing to memory"))
+}
+
+/// Writes the end of an epoch before the snapshot, with the certificate that there is.
+fn write_end(table: &Table, end: &InstalledEnd<'_>) -> Result<(), StorageError> {
+    let InstalledEnd { header, finality, next_committee } = *end;
+    match finality {
+        Finality::Commit(certificate) => write_block(table, header, certificate)?,
+        Finality::Handover(certificate) => {
+            blocks::write_handover_certificate(table, certificate)?;
+            write_header(table, header)?;
+        }
+    }
+    let end = EpochEnd { epoch: header.epoch, next_committee };
+    blocks::write_epoch_end(table, header.height.get(), end)
 }
 
 fn base_row() -> Vec<u8> {
@@ -159,6 +177,20 @@ impl Installation {
         Ok(())
     }
 
+    /// Writes down that the state is that of genesis; its runs. The caller writes the tip, which
+    /// makes it count, then shows it.
+    pub(super) fn finish_genesis(mut self) -> Result<Runs, StorageError> {
+        let pending = std::mem::take(&mut self.pending);
+        let pending = StateChange { version: self.version, ..pending };
+        self.write_layer(Layer::new(&pending, None, &[]))?;
+        let checkpoint = merge::checkpoint_of(self.version, &self.runs);
+        merge::write_checkpoint(&self.states.table, &checkpoint)?;
+        self.states.database.flush()?;
+        let runs = std::mem::take(&mut self.runs);
+        self.states.disk().install(self.version, runs.clone());
+        Ok(runs)
+    }
+
     /// Makes the state count, with its block. The caller shows the block.
     pub(super) fn finish(mut self, snapshot: &Snapshot<'_>) -> Result<(), StorageError> {
         let Snapshot { header, certificate, next_committee, ends, tip } = *snapshot;
@@ -167,11 +199,7 @@ impl Installation {
         self.write_layer(Layer::new(&pending, Some(header.hash()), &[]))?;
         let table = &self.states.table;
         for end in ends.iter().filter(|end| end.header.height < header.height) {
-            write_block(table, end.header, end.certificate)?;
-            let next_committee = end.next_committee;
-            let epoch: Epoch = end.header.epoch;
-            let height = end.header.height.get();
-            blocks::write_epoch_end(table, height, EpochEnd { epoch, next_committee })?;
+            write_end(table, end)?;
         }
         let base = Base {
             header: *header,

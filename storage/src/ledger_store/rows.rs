@@ -63,6 +63,8 @@ pub(super) enum Kind {
     Run = 17,
     /// The snapshot that the ledger begins with, if it does: see `install.rs`.
     Base = 18,
+    /// Hand-over certificates by epoch, as far as there are any.
+    HandoverCertificate = 19,
 }
 
 /// The key of a row.

@@ -2,13 +2,15 @@
 
 use floe_protocol::{
     genesis::{Genesis, GenesisAccount},
+    handover::{HandoverCertificate, HandoverFact},
     index::{Epoch, Height},
-    keys::KeyPair,
+    keys::{BlsKeyPair, KeyPair},
     ledger::{
         AccountId, Amount, Entry, Key, Operation, Record, SnapshotManifest, SnapshotRestore,
         SnapshotWriter, State, StateProof, StateReader as _,
     },
-    test_support::{Chain, account_key, genesis},
+    light::Finality,
+    test_support::{Chain, account_key, genesis, node_keys},
 };
 use floe_storage::{
     CommitError, Installation, InstalledEnd, LedgerStore, LedgerStoreConfig, Snapshot,
@@ -77,12 +79,12 @@ impl World {
     fn install(&self, store: &LedgerStore, installation: Installation) -> Result<(), CommitError> {
         let committees: Vec<_> =
             self.ends.iter().map(|at| self.committee_after(*at).to_bytes()).collect();
-        let ends: Vec<_> = self.ends.iter().zip(&committees).collect();
+        let finalities: Vec<_> = self.ends.iter().map(|at| self.finality(*at)).collect();
+        let ends = self.ends.iter().zip(&finalities).zip(&committees);
         let ends: Vec<_> = ends
-            .iter()
-            .map(|(at, next_committee)| InstalledEnd {
-                header: &self.chain.blocks[**at].0.header,
-                certificate: &self.chain.blocks[**at].1,
+            .map(|((at, finality), next_committee)| InstalledEnd {
+                header: &self.chain.blocks[*at].0.header,
+                finality,
                 next_committee,
             })
             .collect();
@@ -97,6 +99,22 @@ impl World {
                 tip: b"tip",
             },
         )
+    }
+
+    /// What proves the end of an epoch: of the first one a hand-over certificate alone.
+    fn finality(&self, at: usize) -> Finality {
+        let (block, certificate) = &self.chain.blocks[at];
+        if at != self.ends[0] {
+            return Finality::Commit(certificate.clone());
+        }
+        let committee = self.genesis.committee().unwrap();
+        let fact = HandoverFact::new(&block.header);
+        let sign = |(node, bls): &(KeyPair, BlsKeyPair)| {
+            let position = committee.position(&node.public()).unwrap();
+            (position, fact.sign(&self.chain.id(), bls))
+        };
+        let signatures: Vec<_> = node_keys(4).iter().map(sign).collect();
+        Finality::Handover(HandoverCertificate::new(&committee, fact, &signatures).unwrap())
     }
 
     fn committee_after(&self, at: usize) -> floe_protocol::committee::Committee {
@@ -132,7 +150,8 @@ impl World {
             assert_eq!(store.block(height).unwrap(), block.map(|(block, _)| block.clone()));
             let named = known.filter(|_| height >= first || self.ends.contains(&at));
             assert_eq!(store.header(height).unwrap(), named.map(|(block, _)| block.header));
-            let certificate = named.map(|(_, certificate)| certificate.clone());
+            let committed = named.filter(|_| at != self.ends[0]);
+            let certificate = committed.map(|(_, certificate)| certificate.clone());
             assert_eq!(store.certificate(height).unwrap(), certificate, "at {height}");
             let sent = store.blocks(height, 1).unwrap();
             assert_eq!(sent.len(), usize::from(block.is_some()), "at {height}");
@@ -145,6 +164,11 @@ impl World {
             assert_eq!(store.epoch_end(epoch).unwrap(), Some(Height::new(*at as u64 + 1)));
             let committee = self.committee_after(*at).to_bytes();
             assert_eq!(store.committee(epoch.plus(1)).unwrap(), Some(committee));
+            let certificate = match self.finality(*at) {
+                Finality::Handover(certificate) => Some(certificate),
+                Finality::Commit(_) => None,
+            };
+            assert_eq!(store.handover_certificate(epoch).unwrap(), certificate);
         }
         let last = Epoch::new(self.ends.len() as u64);
         assert_eq!(store.epoch_end(last).unwrap(), Some(first));
@@ -270,6 +294,7 @@ fn recovers(world: &World, image: &Home, what: &str) -> bool {
         assert_eq!((tip, store.first()), (Height::new(0), Height::new(0)), "{what}");
         assert_eq!(store.header(first).unwrap(), None, "{what}");
         assert_eq!(store.epoch_end(Epoch::new(0)).unwrap(), None, "{what}");
+        assert_eq!(store.handover_certificate(Epoch::new(0)).unwrap(), None, "{what}");
         let root = State::genesis(&world.genesis).unwrap().0.tip().state_root;
         assert_eq!(floe_protocol::ledger::state_root(&store, 0).unwrap(), root, "{what}");
         world.install(&store, world.write(&store)).unwrap();

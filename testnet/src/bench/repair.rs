@@ -2,15 +2,24 @@
 //!
 //! A node is stopped, its disk is emptied, and it starts with `--repair`. Figures: bytes that it
 //! fetches for each byte that it gets back, against what reading whole blobs would cost; MiB got
-//! back a second; and the middle time of reads meanwhile, against that of the same reads before.
+//! back a second; the middle time of reads meanwhile, against that of the same reads before; and
+//! the memory that repair adds to the node's process, for some blobs and for four times as many.
+//!
+//! With `--strangers` the same is measured again while strangers flood all nodes with requests for
+//! symbols. Strangers, nodes and reader share the machine's processors; how much of them each had
+//! is shown beside the times.
+
+mod figures;
+mod strangers;
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use floe_node::{
     Client,
     cli::size::parse_bytes,
     client::{ReadOptions, StoreProgress},
+    config::RepairLimits,
 };
 use floe_protocol::{
     blob::{BlobId, PairProof},
@@ -18,13 +27,20 @@ use floe_protocol::{
     message::RepairStatus,
     transfer::Wanted,
 };
-use serde::Serialize;
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 
-use super::median;
+pub(crate) use self::strangers::{StrangersArgs, run as run_strangers};
+use self::{
+    figures::{Cores, Flooded, Reads, RepairReport, Repaired},
+    strangers::Flood,
+};
+use super::process::{cpu, peak_rss_bytes};
 use crate::{
     cluster::Cluster,
-    report::{self, Spinner, Table, mib, mib_per_second, rate, seconds},
+    report::{self, Spinner},
     workload::{content, fresh_seed},
 };
 
@@ -32,8 +48,19 @@ use crate::{
 const WANTED: Wanted = Wanted { epochs: 100, deletable: true };
 /// How long repair may take.
 const DEADLINE: Duration = Duration::from_secs(1_200);
+/// Between two looks at how far it is.
+const LOOK: Duration = Duration::from_millis(50);
 /// Which node loses its disk.
 const LOSER: usize = 1;
+/// How many times as many blobs the last repair has.
+pub(super) const MORE: usize = 4;
+/// Reads of each blob while nothing else, or nothing but the flood, happens.
+const READS_OF_EACH: usize = 3;
+/// Reads under flood at least, and how long the flood is let to come up before.
+const FLOODED_READS: usize = 60;
+const FLOOD_RISE: Duration = Duration::from_secs(2);
+/// Memory of each node's store cache: it fills with whatever a node stores.
+pub(super) const CACHE_BYTES: u64 = 16 << 20;
 
 /// What to measure.
 #[derive(Clone, Debug, clap::Args)]
@@ -50,6 +77,9 @@ pub(crate) struct RepairArgs {
     /// Shards of the network
     #[arg(long, default_value_t = 64, value_name = "N")]
     shards: u16,
+    /// Strangers that flood all nodes with requests for symbols, for the same figures once more
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    strangers: usize,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
@@ -63,37 +93,42 @@ pub(super) fn parse_size(text: &str) -> Result<u64, String> {
 pub(crate) async fn run(args: &RepairArgs) -> anyhow::Result<()> {
     let spinner = Spinner::new("starting storage nodes and storing");
     let builder = Cluster::builder().nodes(args.nodes).shards(args.shards);
-    let mut cluster = Box::pin(builder.start()).await?;
+    let builder = builder.processes(true).cache_bytes(CACHE_BYTES);
+    let cluster = Box::pin(builder.start()).await?;
     let client = cluster.client().await?;
-    let blobs = store(&client, &cluster, (args.blobs, args.size)).await?;
+    let mut bench = Bench { cluster, client, blobs: Vec::new(), flood: None };
+    bench.store(args.blobs.into(), args.size).await?;
     drop(spinner);
     let spinner = Spinner::new("reading while nothing else happens");
-    let idle = read_for(&client, &blobs, std::future::ready(()), 3 * blobs.len()).await?;
+    let idle = bench.read(READS_OF_EACH * bench.blobs.len()).await?;
+    let baseline_rss_bytes = bench.baseline().await?;
     drop(spinner);
-    let _spinner = Spinner::new("repairing a node with an empty disk");
-    cluster.stop(LOSER).await?;
-    cluster.wipe(LOSER)?;
-    let own = u64::from(cluster.weight(LOSER)) * u64::from(args.blobs);
-    cluster.start(LOSER).await?;
-    let begun = Instant::now();
-    let mut status = cluster.node(LOSER).context("the node runs in this process")?.repair();
-    let whole = |status: &RepairStatus| status.moved_pairs + status.recovered_pairs >= own;
-    let repaired = async {
-        let ended = timeout(DEADLINE, status.wait_for(whole)).await;
-        ended.map(|status| (status.map(|status| *status), begun.elapsed()))
+    let spinner = Spinner::new("repairing a node with an empty disk");
+    let repair = bench.repair().await?;
+    drop(spinner);
+    let flooded = match args.strangers {
+        0 => None,
+        strangers => Some(bench.flooded(strangers).await?),
     };
-    let (repairing, during) = watch::channel(true);
-    let reading = read_for(&client, &blobs, ended(during), 1);
-    let repaired = async {
-        let repaired = repaired.await;
-        drop(repairing);
-        repaired
+    let spinner = Spinner::new("repairing more");
+    bench.store((MORE - 1) * usize::from(args.blobs), args.size).await?;
+    let more = bench.repair().await?;
+    drop(spinner);
+    let report = RepairReport {
+        blob_bytes: args.size,
+        nodes: args.nodes,
+        n_shards: args.shards,
+        whole_blobs_per_gained: RepairReport::whole_blobs(args, &repair)?,
+        idle,
+        repair,
+        flooded,
+        more,
+        baseline_rss_bytes,
+        in_flight_bytes_max: RepairLimits::default().in_flight_bytes_max,
+        cache_bytes: CACHE_BYTES,
     };
-    let (repaired, busy) = tokio::join!(repaired, reading);
-    let (status, took) = repaired.context("repair does not come to its end")?;
-    let report = RepairReport::new(args, &status?, took, (idle, busy?))?;
-    client.shutdown().await;
-    cluster.shutdown().await?;
+    bench.client.shutdown().await;
+    bench.cluster.shutdown().await?;
     if args.json {
         return report::json(&report);
     }
@@ -101,11 +136,147 @@ pub(crate) async fn run(args: &RepairArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+struct Bench {
+    cluster: Cluster,
+    client: Client,
+    blobs: Vec<BlobId>,
+    flood: Option<Flood>,
+}
+
+/// Processor time until now: of all nodes, of this process, of the strangers.
+struct Spent {
+    at: Instant,
+    nodes: Duration,
+    reader: Duration,
+    strangers: Duration,
+}
+
+impl Bench {
+    /// Stores fresh blobs.
+    async fn store(&mut self, blobs: usize, bytes: u64) -> anyhow::Result<()> {
+        let stored = store(&self.client, &self.cluster, (blobs, bytes)).await?;
+        self.blobs.extend(stored);
+        Ok(())
+    }
+
+    fn spent(&self) -> anyhow::Result<Spent> {
+        let nodes = (0..self.cluster.nodes()).filter_map(|node| self.cluster.process_id(node));
+        let nodes: Duration = nodes.map(cpu).sum::<anyhow::Result<_>>()?;
+        let strangers = self.flood.as_ref().map(Flood::process_id).transpose()?;
+        Ok(Spent {
+            at: Instant::now(),
+            nodes,
+            reader: cpu(std::process::id())?,
+            strangers: strangers.map(cpu).transpose()?.unwrap_or_default(),
+        })
+    }
+
+    fn cores_since(&self, before: &Spent) -> anyhow::Result<Cores> {
+        let now = self.spent()?;
+        let time = now.at.duration_since(before.at).as_secs_f64().max(1e-9);
+        let cores = |now: Duration, before| now.saturating_sub(before).as_secs_f64() / time;
+        Ok(Cores {
+            nodes: cores(now.nodes, before.nodes),
+            reader: cores(now.reader, before.reader),
+            strangers: cores(now.strangers, before.strangers),
+        })
+    }
+
+    /// Reads so often, one blob after the other.
+    async fn read(&self, reads: usize) -> anyhow::Result<Reads> {
+        let before = self.spent()?;
+        let times = read_for(&self.client, &self.blobs, std::future::ready(()), reads).await?;
+        Ok(Reads::new(times, self.cores_since(&before)?))
+    }
+
+    /// The largest memory that the node has when it starts with all that it is to hold.
+    async fn baseline(&mut self) -> anyhow::Result<u64> {
+        self.cluster.stop(LOSER).await?;
+        self.cluster.start(LOSER).await?;
+        let weight = self.cluster.weight(LOSER);
+        let whole = |status: &RepairStatus| status.complete_shards >= weight;
+        self.wait_for(whole).await?;
+        self.peak_rss_bytes()
+    }
+
+    fn peak_rss_bytes(&self) -> anyhow::Result<u64> {
+        peak_rss_bytes(self.cluster.process_id(LOSER).context("the node does not run")?)
+    }
+
+    /// Empties the node's disk and waits until it has everything again; reads meanwhile.
+    async fn repair(&mut self) -> anyhow::Result<Repaired> {
+        self.cluster.stop(LOSER).await?;
+        self.cluster.wipe(LOSER)?;
+        let own = u64::from(self.cluster.weight(LOSER)) * u64::try_from(self.blobs.len())?;
+        self.cluster.start(LOSER).await?;
+        let begun = Instant::now();
+        let before = self.spent()?;
+        let whole = |status: &RepairStatus| status.moved_pairs + status.recovered_pairs >= own;
+        let (repairing, during) = watch::channel(true);
+        let repaired = async {
+            let repaired = self.wait_for(whole).await;
+            drop(repairing);
+            repaired.map(|status| (status, begun.elapsed()))
+        };
+        let reading = read_for(&self.client, &self.blobs, ended(during), 1);
+        let (repaired, times) = tokio::join!(repaired, reading);
+        let (status, took) = repaired?;
+        let reads = Reads::new(times?, self.cores_since(&before)?);
+        Repaired::new(self.blobs.len(), (&status, took), self.peak_rss_bytes()?, reads)
+    }
+
+    /// The same while strangers flood all nodes.
+    async fn flooded(&mut self, strangers: usize) -> anyhow::Result<Flooded> {
+        let _spinner = Spinner::new("reading and repairing while strangers flood all nodes");
+        self.flood = Some(Flood::start(&self.cluster, &self.blobs, strangers)?);
+        sleep(FLOOD_RISE).await;
+        let reads = self.read((READS_OF_EACH * self.blobs.len()).max(FLOODED_READS)).await?;
+        let repair = self.repair().await?;
+        let flood = self.flood.take().context("the flood was started")?;
+        Ok(Flooded { strangers, reads, repair, given: flood.stop().await? })
+    }
+
+    /// Waits until the node's own counts are so.
+    async fn wait_for(
+        &self,
+        reached: impl Fn(&RepairStatus) -> bool,
+    ) -> anyhow::Result<RepairStatus> {
+        let looks = async {
+            loop {
+                let status = repair_status(&self.cluster.metrics(LOSER).await?);
+                if reached(&status) {
+                    return anyhow::Ok(status);
+                }
+                sleep(LOOK).await;
+            }
+        };
+        timeout(DEADLINE, looks).await.context("repair does not come to its end")?
+    }
+}
+
+/// What a node's metrics say of repair.
+pub(super) fn repair_status(metrics: &str) -> RepairStatus {
+    let value = |name: &str| {
+        let mut lines = metrics.lines().filter_map(|line| line.strip_prefix("floe_repair_"));
+        let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.and_then(|value| value.parse::<u64>().ok()).unwrap_or(0)
+    };
+    RepairStatus {
+        complete_shards: u16::try_from(value("complete_shards")).unwrap_or(u16::MAX),
+        missing_pairs: value("missing_pairs"),
+        moved_pairs: value("moved_pairs_total"),
+        recovered_pairs: value("recovered_pairs_total"),
+        gained_bytes: value("gained_bytes_total"),
+        fetched_bytes: value("fetched_bytes_total"),
+        scrubbed_pairs: 0,
+    }
+}
+
 /// Stores fresh blobs.
 pub(super) async fn store(
     client: &Client,
     cluster: &Cluster,
-    (blobs, bytes): (u16, u64),
+    (blobs, bytes): (usize, u64),
 ) -> anyhow::Result<Vec<BlobId>> {
     let progress = watch::Sender::new(StoreProgress::default());
     let mut stored = Vec::new();
@@ -156,75 +327,4 @@ pub(super) fn pair_bytes(config: EncodingConfig, blob_bytes: u64) -> anyhow::Res
     let (pair, row) = ((config.k1() + config.k2()) * symbol, config.k2() * symbol);
     let proof = PairProof::layout_bytes(config);
     Ok((u64::try_from(pair)?, u64::try_from(config.k1() * (row + proof))?))
-}
-
-#[derive(Debug, Serialize)]
-struct RepairReport {
-    blob_bytes: u64,
-    blobs: u16,
-    nodes: usize,
-    n_shards: u16,
-    gained_bytes: u64,
-    fetched_bytes: u64,
-    fetched_per_gained: f64,
-    whole_blobs_per_gained: f64,
-    took_ms: u64,
-    mib_per_second: f64,
-    read_idle_p50_ms: f64,
-    read_busy_p50_ms: f64,
-    read_ratio: f64,
-    reads_busy: usize,
-}
-
-impl RepairReport {
-    fn new(
-        args: &RepairArgs,
-        status: &RepairStatus,
-        took: Duration,
-        (idle, busy): (Vec<Duration>, Vec<Duration>),
-    ) -> anyhow::Result<Self> {
-        ensure!(status.gained_bytes > 0, "the node says that it got nothing back");
-        let (_, whole) = pair_bytes(EncodingConfig::new(args.shards)?, args.size)?;
-        let (gained, whole) = (status.gained_bytes, whole * u64::from(args.blobs));
-        let reads_busy = busy.len();
-        let ms = |times| median(times).unwrap_or_default().as_secs_f64() * 1e3;
-        let (idle, busy) = (ms(idle), ms(busy));
-        Ok(Self {
-            blob_bytes: args.size,
-            blobs: args.blobs,
-            nodes: args.nodes,
-            n_shards: args.shards,
-            gained_bytes: gained,
-            fetched_bytes: status.fetched_bytes,
-            fetched_per_gained: mib(status.fetched_bytes) / mib(gained),
-            whole_blobs_per_gained: mib(whole) / mib(gained),
-            took_ms: u64::try_from(took.as_millis())?,
-            mib_per_second: mib_per_second(gained, took),
-            read_idle_p50_ms: idle,
-            read_busy_p50_ms: busy,
-            read_ratio: busy / idle.max(1e-9),
-            reads_busy,
-        })
-    }
-
-    fn print(&self) {
-        let Self { blobs, nodes, n_shards, .. } = self;
-        let size = mib(self.blob_bytes);
-        report::line(&format!(
-            "repair of one of {nodes} nodes, {blobs} blobs of {size:.0} MiB, {n_shards} shards\n"
-        ));
-        let mut table = Table::default();
-        let cell = |value: f64| format!("{value:.2}");
-        table.row(["got back", &format!("{:.1} MiB", mib(self.gained_bytes))]);
-        table.row(["fetched", &format!("{:.1} MiB", mib(self.fetched_bytes))]);
-        table.row(["fetched for each byte", &cell(self.fetched_per_gained)]);
-        table.row(["the same by whole blobs", &cell(self.whole_blobs_per_gained)]);
-        table.row(["time", &seconds(Duration::from_millis(self.took_ms))]);
-        table.row(["MiB/s", &rate(self.mib_per_second)]);
-        table.row(["read p50, idle", &format!("{:.0} ms", self.read_idle_p50_ms)]);
-        let busy = format!("{:.0} ms ({} reads)", self.read_busy_p50_ms, self.reads_busy);
-        table.row(["read p50, meanwhile", &busy]);
-        table.row(["ratio", &cell(self.read_ratio)]);
-        report::line(&table.render());
-    }
 }

@@ -37,6 +37,7 @@ use self::figures::{StoreReadReport, Times};
 use super::{
     bounds::{self, Stores},
     loopback::Loopback,
+    process::peak_rss_bytes,
 };
 use crate::{
     cluster::{Cluster, ClusterBuilder},
@@ -231,13 +232,4 @@ async fn start(builder: ClusterBuilder) -> anyhow::Result<Cluster> {
 
 fn fresh_blob(args: &StoreReadArgs) -> anyhow::Result<Bytes> {
     Ok(workload::content(workload::fresh_seed(), usize::try_from(args.size)?))
-}
-
-/// The largest resident memory that a process has had.
-fn peak_rss_bytes(pid: u32) -> anyhow::Result<u64> {
-    let path = format!("/proc/{pid}/status");
-    let status = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
-    Ok(kib.with_context(|| format!("{path} has no VmHWM"))? << 10)
 }

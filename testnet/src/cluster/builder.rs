@@ -10,8 +10,9 @@ use floe_node::{NodeConfig, network::Multiaddr};
 use floe_protocol::{consensus::Timeouts, genesis::NetworkFile, ledger::LedgerParameters};
 
 use super::{
-    Cluster, Slot,
+    Cluster,
     files::{GenesisOptions, SwarmFiles},
+    link::Links,
 };
 
 const DEFAULT_NODES: usize = 7;
@@ -29,6 +30,7 @@ pub(super) struct Options {
     pub(super) sinks: bool,
     pub(super) cache_bytes: Option<u64>,
     pub(super) executable: Option<PathBuf>,
+    pub(super) links: Option<Links>,
     configure: Option<Arc<Configure>>,
 }
 
@@ -64,9 +66,16 @@ pub(super) fn node_config(
 ) -> anyhow::Result<NodeConfig> {
     let listen = listen.iter().map(|address| address.parse()).collect::<Result<_, _>>();
     let listen: Vec<Multiaddr> = listen.context("an address to listen on is no multiaddress")?;
+    let on_loopback = |address: &Multiaddr| address.to_string().starts_with("/ip4/127.");
+    let is_local = listen.iter().all(on_loopback);
     let mut config = NodeConfig::new(dir, network, listen);
-    config.limits.loopback_exempt = true;
-    config.timeouts = Timeouts::LAN;
+    if is_local {
+        config.limits.loopback_exempt = true;
+        config.timeouts = Timeouts::LAN;
+    } else {
+        // A host of its own, with links to others: as on the internet.
+        config.external.clone_from(&config.listen);
+    }
     Ok(config)
 }
 
@@ -150,6 +159,14 @@ impl ClusterBuilder {
         self
     }
 
+    /// Every node runs on a host of its own, with links to all others. Only for nodes that are
+    /// processes.
+    #[must_use]
+    pub fn links(mut self, links: &Links) -> Self {
+        self.options.links = Some(links.clone());
+        self
+    }
+
     /// Changes the configuration of each node, which is given by its number. Only for nodes in this
     /// process.
     #[must_use]
@@ -179,6 +196,9 @@ impl ClusterBuilder {
         if options.processes && options.configure.is_some() {
             bail!("nodes of their own process cannot be configured: leave out one of the two");
         }
+        if options.links.is_some() && !options.processes {
+            bail!("only nodes of their own process can have links");
+        }
         let temporary = match dir {
             Some(_) => None,
             None => Some(tempfile::Builder::new().prefix("floe-testnet-").tempdir()?),
@@ -194,18 +214,21 @@ impl ClusterBuilder {
             files.create(nodes, shards, &genesis)?;
         }
         let network = files.read_network()?;
-        let members = network.genesis.members.iter().map(|member| member.node);
-        let joined = files.joined(network.genesis.members.len())?;
+        let mut nodes: Vec<_> = network.genesis.members.iter().map(|member| member.node).collect();
+        nodes.extend(files.joined(nodes.len())?);
         let mut cluster = Cluster {
             options,
             genesis_committee: network.genesis.committee()?,
             wallet: files.read_wallet()?,
-            nodes: members.chain(joined).map(Slot::new).collect(),
+            nodes: Vec::new(),
             files,
             network,
             _lock: lock,
             _temporary: temporary,
         };
+        for node in nodes {
+            cluster.add_slot(node)?;
+        }
         cluster.start_all().await?;
         Ok(cluster)
     }

@@ -41,6 +41,9 @@ const WALLET_BALANCE: Amount = Amount::from_wal(1_000_000);
 /// What its faucet starts with.
 const FAUCET_BALANCE: Amount = Amount::from_wal(1_000_000);
 
+/// The port of a node that has all ports of its host to choose from.
+pub(crate) const HOST_PORT: u16 = 4_950;
+
 /// What each extra account of a local swarm starts with.
 const EXTRA_BALANCE: Amount = Amount::from_wal(1_000);
 
@@ -155,6 +158,7 @@ impl SwarmFiles {
             accounts,
             faucet: Some(faucet),
             ledger: options.ledger,
+            predecessor: None,
         };
         genesis.committee()?;
         for (node, keys) in keys.iter().enumerate() {
@@ -255,6 +259,12 @@ impl SwarmFiles {
         let ports = Ports { tcp: port("tcp"), udp: port("udp") };
         replace(&self.node(node).join("ports.json"), &ports)
     }
+}
+
+/// Where a node listens that has a host of its own.
+pub(super) fn listen_at(host: Ipv4Addr, quic: bool) -> Vec<String> {
+    let quic = quic.then(|| format!("/ip4/{host}/udp/{HOST_PORT}/quic-v1"));
+    [format!("/ip4/{host}/tcp/{HOST_PORT}")].into_iter().chain(quic).collect()
 }
 
 /// The port of a multiaddress of this kind.

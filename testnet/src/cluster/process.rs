@@ -18,13 +18,14 @@ use std::{
 };
 
 use anyhow::{Context, anyhow, bail};
-use floe_node::{Node, NodeConfig, NodeHandle};
+use floe_node::{Node, NodeConfig};
 use floe_protocol::{committee::Committee, genesis::NetworkFile, keys::NodeId, ledger::State};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines},
     process::{Child, ChildStdin, ChildStdout, Command},
+    runtime::Handle,
     signal::unix::{SignalKind, signal},
     sync::watch::{self, error::RecvError},
     time::timeout,
@@ -32,9 +33,10 @@ use tokio::{
 
 use super::{
     builder::{Options, node_config},
+    link::Host,
+    peer::Peer,
     sink::Sink,
 };
-use floe_node::network::PeersView;
 
 const START_DEADLINE: Duration = Duration::from_secs(60);
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
@@ -56,6 +58,9 @@ pub(crate) struct ProcessArgs {
     /// Memory of the store's cache.
     #[arg(long)]
     cache_bytes: Option<u64>,
+    /// Bytes of disk that the store may use.
+    #[arg(long)]
+    pub(super) quota_bytes: Option<u64>,
     /// Answer without verifying or storing.
     #[arg(long)]
     sink: bool,
@@ -99,7 +104,8 @@ impl ProcessArgs {
         listen: Vec<String>,
     ) -> Self {
         let Options { cache_bytes, sinks, .. } = *options;
-        Self { dir, network, listen, cache_bytes, sink: sinks, repair: false }
+        let quota_bytes = None;
+        Self { dir, network, listen, cache_bytes, quota_bytes, sink: sinks, repair: false }
     }
 
     fn add_to(&self, command: &mut Command) {
@@ -108,8 +114,11 @@ impl ProcessArgs {
         for address in &self.listen {
             command.arg("--listen").arg(address);
         }
-        if let Some(bytes) = self.cache_bytes {
-            command.arg("--cache-bytes").arg(bytes.to_string());
+        let sizes = [("--cache-bytes", self.cache_bytes), ("--quota-bytes", self.quota_bytes)];
+        for (flag, bytes) in sizes {
+            if let Some(bytes) = bytes {
+                command.arg(flag).arg(bytes.to_string());
+            }
         }
         for (set, flag) in [(self.sink, "--sink"), (self.repair, "--repair")] {
             if set {
@@ -120,7 +129,12 @@ impl ProcessArgs {
 }
 
 impl ProcessNode {
-    pub(super) async fn start(options: &Options, args: &ProcessArgs) -> anyhow::Result<Self> {
+    /// Starts the process, on a host of its own if there is one.
+    pub(super) async fn start(
+        options: &Options,
+        args: &ProcessArgs,
+        host: Option<&Host>,
+    ) -> anyhow::Result<Self> {
         let program = program(options)?;
         let log_path = args.dir.join("log");
         let log = OpenOptions::new().create(true).append(true).open(&log_path);
@@ -129,7 +143,15 @@ impl ProcessNode {
         args.add_to(&mut command);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log);
         command.process_group(0).kill_on_drop(true);
-        let child = command.spawn();
+        let runtime = Handle::current();
+        let mut spawn = || {
+            let _entered = runtime.enter();
+            command.spawn()
+        };
+        let child = match host {
+            Some(host) => host.within(spawn)?,
+            None => spawn(),
+        };
         let mut child = child.with_context(|| format!("cannot run {}", program.display()))?;
         let stdin = child.stdin.take().context("the child has no stdin")?;
         let stdout = child.stdout.take().context("the child has no stdout")?;
@@ -316,60 +338,6 @@ async fn changed(state: &mut Option<watch::Receiver<Arc<State>>>) -> Result<(), 
     }
 }
 
-enum Peer {
-    Storage(NodeHandle),
-    Sink(Sink),
-}
-
-impl Peer {
-    fn addresses(&self) -> Vec<String> {
-        let addresses = match self {
-            Self::Storage(handle) => handle.addresses(),
-            Self::Sink(sink) => sink.addresses(),
-        };
-        addresses.iter().map(ToString::to_string).collect()
-    }
-
-    fn peers(&self) -> watch::Receiver<PeersView> {
-        match self {
-            Self::Storage(handle) => handle.peers(),
-            Self::Sink(sink) => sink.peers(),
-        }
-    }
-
-    /// Where its ledger stands; a sink has none.
-    fn state(&self) -> Option<watch::Receiver<Arc<State>>> {
-        match self {
-            Self::Storage(handle) => Some(handle.ledger().state()),
-            Self::Sink(_) => None,
-        }
-    }
-
-    fn metrics(&self) -> String {
-        match self {
-            Self::Storage(handle) => handle.metrics(),
-            Self::Sink(_) => String::new(),
-        }
-    }
-
-    async fn failed(&mut self) -> anyhow::Error {
-        match self {
-            Self::Storage(handle) => match handle.failed().await {
-                Err(error) => anyhow!(error),
-                Ok(()) => anyhow!("the node has ended"),
-            },
-            Self::Sink(_) => std::future::pending().await,
-        }
-    }
-
-    async fn shutdown(self) {
-        match self {
-            Self::Storage(handle) => handle.shutdown().await,
-            Self::Sink(sink) => sink.shutdown().await,
-        }
-    }
-}
-
 async fn start(args: &ProcessArgs) -> anyhow::Result<Peer> {
     let network = std::fs::read(&args.network)
         .with_context(|| format!("cannot read {}", args.network.display()))?;
@@ -378,6 +346,9 @@ async fn start(args: &ProcessArgs) -> anyhow::Result<Peer> {
     let mut config: NodeConfig = node_config(&args.dir, network, &args.listen)?;
     if let Some(bytes) = args.cache_bytes {
         config.cache_bytes = bytes;
+    }
+    if let Some(bytes) = args.quota_bytes {
+        config.quota_bytes = bytes;
     }
     config.accept_empty = args.repair;
     Ok(if args.sink {

@@ -3,20 +3,22 @@
 //! What the ledger says is asked of it through a client, with proofs, and waiting means waiting for
 //! its blocks. Invariant: the swarm's wallet is every node's operator, and owns all of their stake.
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 use anyhow::{Context, bail};
 use floe_node::{
     Client,
     client::{LedgerError, ledger::RunningEpoch},
+    key_file::NodeKeys,
 };
 use floe_protocol::{
     index::Epoch,
     ledger::{AccountId, Amount, NodeIdentity, NodeSettings, Operation},
 };
+use futures::future::join_all;
 use tokio::time::timeout;
 
-use super::{Cluster, Slot};
+use super::Cluster;
 
 /// How long a block may take before the ledger is asked for its newest one.
 const BLOCK_PATIENCE: Duration = Duration::from_secs(2);
@@ -30,10 +32,41 @@ impl Cluster {
     /// # Errors
     /// If it does not start, or the ledger refuses it.
     pub async fn join(&mut self, stake: Amount) -> anyhow::Result<usize> {
-        let node = self.nodes.len();
-        let keys = self.files.create_node(node)?;
-        self.nodes.push(Slot::new(keys.node.public()));
-        self.start(node).await?;
+        self.join_many(1, stake, None).await?;
+        Ok(self.nodes.len() - 1)
+    }
+
+    /// Adds so many nodes as [`Self::join`] does, all at once, with stores that may use
+    /// `quota_bytes` of disk.
+    ///
+    /// # Errors
+    /// As of [`Self::join`].
+    pub async fn join_many(
+        &mut self,
+        count: usize,
+        stake: Amount,
+        quota_bytes: Option<u64>,
+    ) -> anyhow::Result<Range<usize>> {
+        let nodes = self.nodes.len()..self.nodes.len() + count;
+        let mut operations = Vec::with_capacity(2 * count);
+        for node in nodes.clone() {
+            let keys = self.files.create_node(node)?;
+            self.add_slot(keys.node.public())?;
+            self.nodes[node].quota_bytes = quota_bytes;
+            operations.extend(self.entry_of(&keys, stake));
+        }
+        let bootstrap = self.bootstrap();
+        let launches = nodes.clone().map(|node| self.launch(node, bootstrap.clone()));
+        for (node, running) in nodes.clone().zip(join_all(launches).await) {
+            self.on_started(node, running?)?;
+        }
+        self.publish_network()?;
+        self.submit(operations).await.with_context(|| format!("nodes {nodes:?}"))?;
+        Ok(nodes)
+    }
+
+    /// What enters a node in the ledger.
+    fn entry_of(&self, keys: &NodeKeys, stake: Amount) -> [Operation; 2] {
         let chain = self.network.genesis.chain_id();
         let operator = AccountId::new(self.wallet.public());
         let identity = NodeIdentity::new(&chain, &operator, &keys.node, &keys.bls);
@@ -46,9 +79,7 @@ impl Cluster {
             capacity_units: rules.capacity_units,
         };
         let register = Operation::RegisterNode { identity: Box::new(identity), settings };
-        let stake = Operation::Stake { node: keys.node.public(), amount: stake };
-        self.submit(vec![register, stake]).await.with_context(|| format!("node {node}"))?;
-        Ok(node)
+        [register, Operation::Stake { node: keys.node.public(), amount: stake }]
     }
 
     /// Takes all stake out of a node. It is to run on until nobody needs it:

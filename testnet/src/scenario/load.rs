@@ -1,4 +1,5 @@
-//! The load of a scenario: a writer and two readers that never rest.
+//! The load of a scenario: a writer and two readers that never rest, and where blocks are to follow
+//! each other without a pause, payers.
 //!
 //! What has been stored is published, so that readers and audits can compare it. A read of a blob
 //! that ended meanwhile proves nothing and is not counted.
@@ -12,7 +13,13 @@ use floe_node::{
     Client,
     client::{ReadOptions, StoreProgress},
 };
-use floe_protocol::{blob::BlobId, index::Epoch, keys::KeyPair, transfer::Wanted};
+use floe_protocol::{
+    blob::BlobId,
+    index::Epoch,
+    keys::KeyPair,
+    ledger::{AccountId, Amount, Operation},
+    transfer::Wanted,
+};
 use tokio::{
     sync::watch,
     task::JoinSet,
@@ -20,12 +27,19 @@ use tokio::{
 };
 
 use super::plan::Plan;
-use crate::workload::{Dice, content};
+use crate::{
+    cluster::extra_account_key,
+    workload::{Dice, content},
+};
 
 /// Readers that read at the same time.
 const READERS: u64 = 2;
 /// How soon after a read the next one begins.
 const READ_PACE: Duration = Duration::from_millis(100);
+/// How soon after a transfer the next one of the same account begins.
+const PAY_PACE: Duration = Duration::from_millis(20);
+/// Accounts that pay in one transaction after the other.
+pub(super) const PAYERS: u32 = 4;
 /// Failures that are kept in words.
 const FAILURES_MAX: usize = 20;
 /// For how many epochs every fourth blob is paid: it ends while the scenario runs.
@@ -46,8 +60,14 @@ pub(super) struct Stored {
 pub(super) struct Done {
     pub(super) blobs: Vec<Stored>,
     pub(super) store_failures: u64,
+    /// Stores that failed while holders with room were no quorum.
+    pub(super) stores_impossible: u64,
+    /// Stores that failed after more than an epoch: what they had paid may have lapsed.
+    pub(super) stores_late: u64,
     pub(super) reads: u64,
     pub(super) read_failures: u64,
+    pub(super) transfers: u64,
+    pub(super) transfer_failures: u64,
     /// Of reads since the last time they were taken.
     pub(super) read_times: Vec<Duration>,
     /// The first failures, in words.
@@ -84,6 +104,11 @@ impl Load {
         tasks.spawn(worker(0).store(wallet.clone(), plan.clone()));
         for reader in 1..=READERS {
             tasks.spawn(worker(reader).read());
+        }
+        if plan.payers {
+            for payer in 0..PAYERS {
+                tasks.spawn(worker(0).pay(extra_account_key(payer)));
+            }
         }
         Self { done, tasks, stop }
     }
@@ -128,11 +153,18 @@ impl Worker {
         let mut due = interval(plan.store_every);
         due.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while self.next(&mut due).await {
+            let mut impossible = plan.full > 0 && lacks_quorum(&self.client).await;
             let (seed, bytes) = (self.dice.next(), 1 + self.dice.below(plan.blob_bytes_max));
             let epochs = if self.dice.below(4) == 0 { SHORT_LIFE } else { long };
             let wanted = Wanted { epochs, deletable: true };
+            let begun = Instant::now();
             let stored = self.client.store(content(seed, bytes), wanted, &wallet, &progress).await;
+            if stored.is_err() && plan.full > 0 {
+                impossible |= lacks_quorum(&self.client).await;
+            }
             self.done.send_modify(|done| match stored {
+                Err(_) if impossible => done.stores_impossible += 1,
+                Err(_) if begun.elapsed() > plan.epoch => done.stores_late += 1,
                 Ok(stored) => {
                     done.blobs.push(Stored { id: stored.blob, seed, bytes, end: stored.end });
                 }
@@ -172,6 +204,24 @@ impl Worker {
         }
     }
 
+    /// Pays itself, again and again.
+    async fn pay(mut self, key: KeyPair) {
+        let mut due = interval(PAY_PACE);
+        due.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (to, amount) = (AccountId::new(key.public()), Amount::from_frost(1));
+        while self.next(&mut due).await {
+            let transfer = vec![Operation::Transfer { to, amount }];
+            let paid = self.client.ledger().submit(transfer, &key).await;
+            self.done.send_modify(|done| match paid {
+                Ok(_) => done.transfers += 1,
+                Err(error) => {
+                    done.transfer_failures += 1;
+                    done.fail(format!("transfer: {error}"));
+                }
+            });
+        }
+    }
+
     /// Waits until it is time for the next thing; false if nothing more is to begin.
     async fn next(&mut self, due: &mut tokio::time::Interval) -> bool {
         tokio::select! {
@@ -196,6 +246,13 @@ pub(super) async fn read_back(client: &Client, blob: &Stored) -> Result<bool, St
             false => Err(format!("read of {}: {error}", blob.id)),
         },
     }
+}
+
+/// Whether the shards that are ready are no quorum: if the others have no room, nothing can be
+/// certified.
+async fn lacks_quorum(client: &Client) -> bool {
+    let running = client.ledger().running_epoch().await;
+    running.is_ok_and(|running| running.ready() < running.ready_needed())
 }
 
 async fn has_ended(client: &Client, blob: &Stored) -> bool {

@@ -1,11 +1,12 @@
 //! What came of a scenario: a table for people, an object for programs.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
-use floe_protocol::message::RepairStatus;
+use floe_protocol::{keys::NodeId, ledger::Amount, message::RepairStatus};
 use serde::Serialize;
 
-use crate::report::{Table, mib};
+use super::history::EpochHistory;
+use crate::report::{Table, mib, seconds};
 
 /// What came of a scenario.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -28,7 +29,11 @@ pub struct Report {
     pub repair: RepairCounts,
     /// The last committee's stores.
     pub last: Option<LastCommittee>,
-    /// The longest time between two blocks.
+    /// The member behind a slow link, if there is one.
+    pub slow: Option<SlowMember>,
+    /// What the ledger itself says.
+    pub ledger: LedgerCounts,
+    /// The longest time that blocks kept a client waiting.
     pub longest_block_gap_ms: u64,
     /// Duration of everything.
     pub took_ms: u64,
@@ -57,8 +62,86 @@ pub struct EpochRow {
     pub read_p50_ms: Option<u64>,
     /// Blobs stored so far.
     pub stored: usize,
-    /// What happened then.
+    /// Its length in ledger time; none if it has not ended.
+    pub took_ms: Option<u64>,
+    /// Shards that were not ready when it ended.
+    pub unready: u16,
+    /// How many of them went back to who had them whole.
+    pub returned: u16,
+    /// What happened at its beginning.
     pub changes: Vec<String>,
+}
+
+/// What executing the whole ledger again has shown.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct LedgerCounts {
+    /// Blocks: after each of them the supply was looked at.
+    pub blocks: u64,
+    /// What was burned: pay that was not earned.
+    pub burned: Amount,
+    /// The longest time between two blocks, by their own times.
+    pub longest_gap_ms: u64,
+}
+
+/// A member behind a slow link.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct SlowMember {
+    /// Its number.
+    pub node: usize,
+    /// What each packet takes that it sends or receives.
+    pub delay_ms: u64,
+    /// How many of a thousand of them are lost.
+    pub lost_permille: u16,
+    /// From another node to it and back, as measured, in microseconds.
+    pub round_trip_us: u64,
+    /// The same between two others.
+    pub others_round_trip_us: u64,
+    /// Each epoch.
+    pub epochs: Vec<SlowEpoch>,
+}
+
+/// A slow member in one epoch.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct SlowEpoch {
+    /// The epoch.
+    pub epoch: u64,
+    /// Its shards.
+    pub shards: u16,
+    /// Heights for which its precommit was recorded.
+    pub recorded: u64,
+    /// Heights.
+    pub heights: u64,
+}
+
+impl SlowMember {
+    /// Takes over how it fared, and says what it should not have come to.
+    pub(super) fn judge(&mut self, id: &NodeId, epochs: &[EpochHistory]) -> Vec<String> {
+        let fared = epochs.iter().map(|row| {
+            let (shards, recorded) = row.members.get(id).copied().unwrap_or_default();
+            SlowEpoch { epoch: row.epoch, shards, recorded, heights: row.heights }
+        });
+        self.epochs = fared.collect();
+        let mut wrong = Vec::new();
+        let least = u128::from(self.delay_ms) * 2 * 1_000;
+        if u128::from(self.round_trip_us) < least {
+            wrong.push(format!("the slow link is not slow: {} us", self.round_trip_us));
+        }
+        let first = self.epochs.first().map_or(0, |epoch| epoch.shards);
+        for (row, told) in self.epochs.iter().zip(epochs) {
+            let SlowEpoch { epoch, shards, recorded, heights } = row;
+            if *shards == 0 || *shards < first {
+                wrong
+                    .push(format!("epoch {epoch}: the slow member has {shards} of {first} shards"));
+            }
+            // What comes late to the last heights of all is recorded by no block.
+            if told.took_ms.is_some() && 2 * recorded < *heights {
+                wrong.push(format!(
+                    "epoch {epoch}: the slow member is recorded for {recorded} of {heights} heights"
+                ));
+            }
+        }
+        wrong
+    }
 }
 
 /// The load.
@@ -68,10 +151,18 @@ pub struct LoadCounts {
     pub stores: usize,
     /// Stores that failed.
     pub store_failures: u64,
+    /// Stores that failed while those who have room were no quorum.
+    pub stores_impossible: u64,
+    /// Stores that failed after more than an epoch: what they had paid may have lapsed.
+    pub stores_late: u64,
     /// Reads that came back right.
     pub reads: u64,
     /// Reads that failed.
     pub read_failures: u64,
+    /// Transfers.
+    pub transfers: u64,
+    /// Transfers that failed.
+    pub transfer_failures: u64,
 }
 
 /// What nodes moved and recovered.
@@ -119,6 +210,38 @@ impl fmt::Display for Report {
             "{scenario}: {nodes} nodes, {n_shards} shards, epochs of {} s, seed {seed}\n",
             epoch_ms / 1_000
         )?;
+        writeln!(f, "{}", self.table().render())?;
+        write!(f, "{}", self.load)?;
+        write!(f, "{}", self.repair)?;
+        if let Some(LastCommittee { epoch, members, blobs, pairs, pairs_wanted }) = self.last {
+            writeln!(
+                f,
+                "stores   epoch {epoch}: {pairs} of {pairs_wanted} pairs of {blobs} blobs are whole \
+                 on {members} members"
+            )?;
+        }
+        self.slow.as_ref().map_or(Ok(()), |slow| slow.fmt(f))?;
+        let gap = |ms| seconds(Duration::from_millis(ms));
+        let LedgerCounts { blocks, burned, longest_gap_ms } = self.ledger;
+        writeln!(
+            f,
+            "blocks   {blocks}, {} at most between two; a client waited for {}",
+            gap(longest_gap_ms),
+            gap(self.longest_block_gap_ms)
+        )?;
+        writeln!(f, "supply   looked at after each block; {burned} burned for want of service")?;
+        match self.broken.as_slice() {
+            [] => write!(f, "promises all kept"),
+            broken => {
+                write!(f, "BROKEN   {} promises:", broken.len())?;
+                broken.iter().try_for_each(|promise| write!(f, "\n  {promise}"))
+            }
+        }
+    }
+}
+
+impl Report {
+    fn table(&self) -> Table {
         let mut table = Table::default();
         table.row([
             "epoch",
@@ -130,10 +253,13 @@ impl fmt::Display for Report {
             "read back",
             "reads",
             "p50",
+            "took",
+            "returned",
             "then",
         ]);
         for row in &self.epochs {
             let p50 = row.read_p50_ms.map_or_else(|| "-".into(), |ms| format!("{ms} ms"));
+            let took = row.took_ms.map(|ms| seconds(Duration::from_millis(ms)));
             let cells = [
                 row.epoch.to_string(),
                 row.height.to_string(),
@@ -144,40 +270,66 @@ impl fmt::Display for Report {
                 row.read_back.to_string(),
                 row.reads.to_string(),
                 p50,
+                took.unwrap_or_else(|| "-".into()),
+                row.returned.to_string(),
                 row.changes.join(", "),
             ];
             table.row(cells.each_ref().map(String::as_str));
         }
-        writeln!(f, "{}", table.render())?;
-        let LoadCounts { stores, store_failures, reads, read_failures } = self.load;
+        table
+    }
+}
+
+impl fmt::Display for LoadCounts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { stores, store_failures, stores_impossible, reads, read_failures, .. } = self;
         writeln!(
             f,
             "load     {stores} stores, {store_failures} failed; {reads} reads, {read_failures} failed"
         )?;
-        let RepairCounts { moved_pairs, recovered_pairs, gained_bytes, fetched_bytes } =
-            self.repair;
+        let Self { transfers, transfer_failures, .. } = self;
+        if transfers + transfer_failures > 0 {
+            writeln!(f, "         {transfers} transfers, {transfer_failures} failed")?;
+        }
+        if *stores_impossible > 0 {
+            writeln!(f, "         {stores_impossible} stores found no quorum with room")?;
+        }
+        if self.stores_late > 0 {
+            writeln!(f, "         {} stores took longer than an epoch", self.stores_late)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for RepairCounts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { moved_pairs, recovered_pairs, gained_bytes, fetched_bytes } = self;
         writeln!(
             f,
             "repair   {moved_pairs} pairs copied, {recovered_pairs} recovered: {:.1} MiB from \
              {:.1} MiB fetched",
-            mib(gained_bytes),
-            mib(fetched_bytes)
+            mib(*gained_bytes),
+            mib(*fetched_bytes)
+        )
+    }
+}
+
+impl fmt::Display for SlowMember {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let trip = |us: u64| format!("{}.{:03} ms", us / 1_000, us % 1_000);
+        let Self { node, delay_ms, lost_permille, round_trip_us, others_round_trip_us, .. } = self;
+        writeln!(
+            f,
+            "slow     node {node}: {delay_ms} ms for each packet in each direction, {lost_permille} \
+             of 1,000 lost; {} to it and back, {} to others",
+            trip(*round_trip_us),
+            trip(*others_round_trip_us)
         )?;
-        if let Some(LastCommittee { epoch, members, blobs, pairs, pairs_wanted }) = self.last {
+        self.epochs.iter().try_for_each(|SlowEpoch { epoch, shards, recorded, heights }| {
             writeln!(
                 f,
-                "stores   epoch {epoch}: {pairs} of {pairs_wanted} pairs of {blobs} blobs are whole \
-                 on {members} members"
-            )?;
-        }
-        let gap = self.longest_block_gap_ms;
-        writeln!(f, "blocks   {}.{:03} s at most between two", gap / 1_000, gap % 1_000)?;
-        match self.broken.as_slice() {
-            [] => write!(f, "promises all kept"),
-            broken => {
-                write!(f, "BROKEN   {} promises:", broken.len())?;
-                broken.iter().try_for_each(|promise| write!(f, "\n  {promise}"))
-            }
-        }
+                "         epoch {epoch}: {shards} shards, recorded for {recorded} of {heights} heights"
+            )
+        })
     }
 }

@@ -2,7 +2,12 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use crate::workload::Dice;
+use crate::{cluster::link::Links, workload::Dice};
+
+/// So many epochs are enough to see the swarm with few nodes without room, and with many.
+const BOTH_EPOCHS: u64 = 4;
+/// Less than a pair with its proof takes: even an empty store has no room.
+const FULL_QUOTA_BYTES: u64 = 1 << 10;
 
 /// One change of the swarm, at the beginning of an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,6 +16,9 @@ pub enum Change {
     Leave(usize),
     /// A new node joins with as much stake as the others have.
     Join,
+    /// So many new nodes join with as much stake as the others have, and no room for the shards
+    /// that they will gain.
+    JoinFull(usize),
     /// A node is killed.
     Kill(usize),
     /// A killed node returns with an empty disk.
@@ -22,10 +30,20 @@ impl std::fmt::Display for Change {
         match self {
             Self::Leave(node) => write!(f, "{node} leaves"),
             Self::Join => write!(f, "one joins"),
+            Self::JoinFull(count) => write!(f, "{count} join without room"),
             Self::Kill(node) => write!(f, "{node} dies"),
             Self::Return(node) => write!(f, "{node} returns empty"),
         }
     }
+}
+
+/// The link of a slow member.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Slow {
+    /// What each packet takes that it sends or receives.
+    pub delay: Duration,
+    /// How many of a thousand of them are lost.
+    pub lost_permille: u16,
 }
 
 /// A scenario.
@@ -47,6 +65,8 @@ pub struct Plan {
     pub blob_bytes_max: usize,
     /// Time between the beginnings of two stores.
     pub store_every: Duration,
+    /// Whether accounts pay all the time, so that block follows block.
+    pub payers: bool,
     /// Nodes that leave.
     pub leaves: usize,
     /// Nodes that join.
@@ -55,6 +75,14 @@ pub struct Plan {
     pub returns: usize,
     /// Nodes that die for good, one in each epoch.
     pub deaths: usize,
+    /// Nodes that join without room.
+    pub full: usize,
+    /// Bytes of disk that the store of each of them may use.
+    pub full_quota_bytes: u64,
+    /// The last node's link, if it is a slow one.
+    pub slow: Option<Slow>,
+    /// Where nodes have links of their own.
+    pub links: Option<Links>,
     /// Where the swarm lives; a temporary directory if none.
     pub dir: Option<PathBuf>,
     /// The program that runs a node; the one beside the running program if none.
@@ -83,13 +111,33 @@ impl Plan {
             seed: 1,
             blob_bytes_max: 256 << 10,
             store_every: Duration::from_secs(1),
+            payers: false,
             leaves: 0,
             joins: 0,
             returns: 0,
             deaths: usize::try_from(epochs).unwrap_or(usize::MAX),
+            full: 0,
+            full_quota_bytes: FULL_QUOTA_BYTES,
+            slow: None,
+            links: None,
             dir: None,
             executable: None,
         }
+    }
+
+    /// So many nodes join without room that the shards that they gain can stop an epoch.
+    #[must_use]
+    pub fn full(nodes: usize, epochs: u64) -> Self {
+        let base = Self::attrition(nodes, epochs);
+        Self { name: "full", deaths: 0, full: nodes / 2 + 1, ..base }
+    }
+
+    /// The last node has a slow link.
+    #[must_use]
+    pub fn slow(nodes: usize, epochs: u64, slow: Slow, links: Links) -> Self {
+        let base = Self::attrition(nodes, epochs);
+        let (slow, links) = (Some(slow), Some(links));
+        Self { name: "slow", deaths: 0, payers: true, slow, links, ..base }
     }
 
     /// What happens at the beginning of each epoch, counted from the first one as 0. Nothing
@@ -113,6 +161,15 @@ impl Plan {
         }
         for i in 0..self.joins {
             changes.entry(turn(i)).or_default().push(Change::Join);
+        }
+        if self.full > 0 {
+            // First so few that the swarm has enough without them, where there is time for both.
+            let few = if self.epochs < BOTH_EPOCHS { 0 } else { self.full / 3 };
+            for (at, count) in [(0, few), (if few > 0 { 2 } else { 0 }, self.full - few)] {
+                if count > 0 {
+                    changes.entry(at).or_default().push(Change::JoinFull(count));
+                }
+            }
         }
         for (i, node) in victims.by_ref().take(self.returns).enumerate() {
             // Every second one is back at once, still a member; the others come back in the next
@@ -151,7 +208,7 @@ mod tests {
                 .iter()
                 .filter_map(|(_, change)| match change {
                     Change::Leave(node) | Change::Kill(node) => Some(*node),
-                    Change::Join | Change::Return(_) => None,
+                    Change::Join | Change::JoinFull(_) | Change::Return(_) => None,
                 })
                 .collect();
             gone.sort_unstable();

@@ -2,25 +2,27 @@
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddrV4,
     time::{Duration, Instant},
 };
 
 use anyhow::Context;
 use floe_node::{Client, client::ledger::RunningEpoch};
 use floe_protocol::{
-    index::Epoch,
+    bft,
     ledger::{Amount, LedgerParameters},
 };
-use tokio::{sync::watch, task::AbortHandle, time::timeout};
+use tokio::time::timeout;
 
 use super::{
-    audit::{self, Stopped},
-    load::Load,
-    outcome::{EpochRow, LastCommittee, LoadCounts, RepairCounts, Report},
-    plan::{Change, Plan},
+    audit,
+    gaps::Gaps,
+    load::{Load, PAYERS},
+    outcome::{EpochRow, Report, SlowMember},
+    plan::{Change, Plan, Slow},
 };
 use crate::{
-    cluster::{Cluster, wait_for_epoch},
+    cluster::{Cluster, HOST_PORT, link::Path, wait_for_epoch},
     report,
     up::with_epoch,
 };
@@ -31,8 +33,10 @@ const STAKE: Amount = Amount::from_wal(1_000);
 const FIRST_BLOBS: usize = 3;
 /// How many durations of an epoch the next one may take to come, and what is given on top.
 const PATIENCE: (u32, Duration) = (6, Duration::from_secs(180));
-/// A ledger that makes no block for so long has stopped.
-const BLOCK_GAP_MAX: Duration = Duration::from_secs(60);
+/// Epochs that are given on top to nodes that have yet to gain shards.
+const EPOCHS_MORE: u64 = 10;
+/// How often a round trip is measured: the middle one counts.
+const ROUND_TRIPS: usize = 5;
 
 impl Plan {
     /// Lets it happen.
@@ -57,21 +61,25 @@ impl Plan {
         LedgerParameters { heartbeat_ms: 2_000, ..with_epoch(self.epoch) }
     }
 
-    fn patience(&self) -> Duration {
+    pub(super) fn patience(&self) -> Duration {
         self.epoch * PATIENCE.0 + PATIENCE.1
     }
 }
 
-struct Run<'a> {
-    plan: &'a Plan,
-    cluster: Cluster,
-    client: Client,
-    load: Load,
-    gaps: Gaps,
+pub(super) struct Run<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) cluster: Cluster,
+    pub(super) client: Client,
+    pub(super) load: Load,
+    pub(super) gaps: Gaps,
     changes: BTreeMap<u64, Vec<Change>>,
     /// Nodes that leave and still run.
-    leaving: Vec<usize>,
-    report: Report,
+    pub(super) leaving: Vec<usize>,
+    /// Nodes without room for what they gain.
+    pub(super) full: Vec<usize>,
+    /// The first boundary at which they had more shards than an epoch can end without.
+    gained: Option<u64>,
+    pub(super) report: Report,
 }
 
 impl<'a> Run<'a> {
@@ -84,8 +92,14 @@ impl<'a> Run<'a> {
         if let Some(program) = &plan.executable {
             builder = builder.executable(program);
         }
+        if plan.payers {
+            builder = builder.extra_accounts(PAYERS);
+        }
+        if let Some(links) = &plan.links {
+            builder = builder.links(links);
+        }
         let cluster = builder.start().await?;
-
+        let slow = plan.slow.map(|slow| slow_down(plan, &cluster, slow)).transpose()?;
         let client = cluster.client().await?;
         let load = Load::start(&client, cluster.wallet(), plan);
         let gaps = Gaps::watch(client.clone());
@@ -95,13 +109,24 @@ impl<'a> Run<'a> {
             nodes: plan.nodes,
             n_shards: plan.shards,
             epoch_ms: millis(plan.epoch),
+            slow,
             ..Report::default()
         };
-        let (changes, leaving) = (plan.changes(), Vec::new());
-        Ok(Self { plan, cluster, client, load, gaps, changes, leaving, report })
+        Ok(Self {
+            plan,
+            cluster,
+            client,
+            load,
+            gaps,
+            changes: plan.changes(),
+            leaving: Vec::new(),
+            full: Vec::new(),
+            gained: None,
+            report,
+        })
     }
 
-    fn broken(&mut self, promise: String) {
+    pub(super) fn broken(&mut self, promise: String) {
         report::note(&format!("BROKEN: {promise}"));
         self.report.broken.push(promise);
     }
@@ -110,19 +135,28 @@ impl<'a> Run<'a> {
     async fn follow(&mut self) -> anyhow::Result<()> {
         let stored = timeout(self.plan.patience(), self.load.stored(FIRST_BLOBS)).await;
         stored.context("nothing can be stored at the start")?;
-        let first = self.client.ledger().running_epoch().await?.summary.epoch;
-        for step in 0..=self.plan.epochs {
-            let epoch = first.plus(step);
+        let mut epoch = self.client.ledger().running_epoch().await?.summary.epoch;
+        let mut step = 0;
+        while step <= self.plan.epochs || self.waits_for_gainers(step) {
             let what = format!("epoch {epoch}");
             let begun = |running: &RunningEpoch| running.summary.epoch >= epoch;
             let running = self.wait_until(&what, begun).await?;
             self.boundary(&running, step).await?;
+            // On a slow machine one may have been missed.
+            epoch = running.summary.epoch.plus(1);
+            step += 1;
         }
         self.settle().await
     }
 
+    /// Whether an epoch in which nodes without room hold too many shards has still to end.
+    fn waits_for_gainers(&self, step: u64) -> bool {
+        let shown = self.plan.full == 0 || self.gained.is_some_and(|gained| gained + 1 < step);
+        !shown && step <= self.plan.epochs + EPOCHS_MORE
+    }
+
     /// Waits until the running epoch is as wanted, and hears of nodes that end meanwhile.
-    async fn wait_until(
+    pub(super) async fn wait_until(
         &mut self,
         what: &str,
         wanted: impl Fn(&RunningEpoch) -> bool,
@@ -152,6 +186,11 @@ impl<'a> Run<'a> {
         for wrong in wrong.into_iter().chain(wrong_ledger) {
             self.broken(format!("epoch {epoch}: {wrong}"));
         }
+        let of_full =
+            self.full.iter().map(|node| running.shards_of(&self.cluster.node_id(*node)).0);
+        if self.gained.is_none() && of_full.sum::<u16>() > bft::max_faulty(self.plan.shards) {
+            self.gained = Some(step);
+        }
         let mut row = self.row(running, read_back);
         self.stop_those_who_left(running, &mut row.changes).await?;
         for change in self.changes.remove(&step).unwrap_or_default() {
@@ -178,7 +217,7 @@ impl<'a> Run<'a> {
             reads: times.len(),
             read_p50_ms: times.get(times.len() / 2).copied().map(millis),
             stored: self.load.done().blobs.len(),
-            changes: Vec::new(),
+            ..EpochRow::default()
         }
     }
 
@@ -189,6 +228,10 @@ impl<'a> Run<'a> {
                 self.leaving.push(node);
             }
             Change::Join => drop(self.cluster.join(STAKE).await?),
+            Change::JoinFull(count) => {
+                let quota = Some(self.plan.full_quota_bytes);
+                self.full.extend(self.cluster.join_many(count, STAKE, quota).await?);
+            }
             Change::Kill(node) => self.cluster.kill(node).await?,
             Change::Return(node) => {
                 self.cluster.wipe(node)?;
@@ -198,7 +241,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    async fn stop_those_who_left(
+    pub(super) async fn stop_those_who_left(
         &mut self,
         running: &RunningEpoch,
         changes: &mut Vec<String>,
@@ -213,136 +256,31 @@ impl<'a> Run<'a> {
         }
         Ok(())
     }
+}
 
-    /// Ends the load, and waits until every shard is ready and every running member says that it
-    /// lacks nothing.
-    async fn settle(&mut self) -> anyhow::Result<()> {
-        self.load.finish().await;
-        let n_shards = self.plan.shards;
-        let end = Instant::now() + self.plan.patience();
-        loop {
-            let left: Vec<_> =
-                self.leaving.iter().map(|node| self.cluster.node_id(*node)).collect();
-            let running = self.wait_until("an epoch with all shards ready", |running| {
-                // Before the selection: the committee stays for as long as the stores are opened.
-                running.ready() == n_shards
-                    && running.next.is_none()
-                    && left.iter().all(|node| !running.needs(node))
-            });
-            let running = running.await?;
-            let mut changes = Vec::new();
-            self.stop_those_who_left(&running, &mut changes).await?;
-            let Some(missing) = self.missing(&running).await else { return Ok(()) };
-            if Instant::now() > end {
-                self.broken(missing);
-                return Ok(());
-            }
-            // The next block may come with fewer.
-            let next = running.height.next();
-            drop(timeout(self.plan.epoch, self.client.ledger().reached(next)).await);
-        }
-    }
-
-    /// A member that still lacks pairs, in words.
-    async fn missing(&self, running: &RunningEpoch) -> Option<String> {
-        for member in running.committee.members().iter().filter(|member| member.weight() > 0) {
-            match self.client.node_status(member.node).await {
-                Ok(status) if status.repair.missing_pairs == 0 => {}
-                Ok(status) => {
-                    let pairs = status.repair.missing_pairs;
-                    return Some(format!("node {} still lacks {pairs} pairs", member.node));
-                }
-                Err(error) => return Some(format!("node {}: {error}", member.node)),
-            }
-        }
-        None
-    }
-
-    /// Stops everything, and opens the stores.
-    async fn end(mut self) -> anyhow::Result<Report> {
-        self.load.finish().await;
-        let running = self.client.ledger().running_epoch().await;
-        self.report.repair = self.repair().await;
-        self.report.longest_block_gap_ms = millis(self.gaps.longest());
-        let done = self.load.done();
-        self.report.load = LoadCounts {
-            stores: done.blobs.len(),
-            store_failures: done.store_failures,
-            reads: done.reads,
-            read_failures: done.read_failures,
-        };
-        self.judge_load(&done);
-        let numbers: Vec<_> = (0..self.cluster.nodes()).collect();
-        let member = |number: &usize| {
-            let node = self.cluster.node_id(*number);
-            let member = running.as_ref().ok()?.committee.member(&node)?;
-            let dir = self.cluster.node_dir(*number);
-            Some(Stopped { number: *number, node, dir, shards: member.shards.clone() })
-        };
-        let members: Vec<_> = numbers.iter().filter_map(member).collect();
-        let members: Vec<_> = members.into_iter().filter(|m| !m.shards.is_empty()).collect();
-        self.client.clone().shutdown().await;
-        for node in numbers {
-            if self.cluster.is_running(node) {
-                self.cluster.stop(node).await?;
-            }
-        }
-        match running {
-            Ok(running) => self.open_stores(members, &running, &done.blobs).await?,
-            Err(error) => self.broken(format!("the ledger cannot be asked at the end: {error}")),
-        }
-        let Self { cluster, report, .. } = self;
-        cluster.shutdown().await?;
-        Ok(report)
-    }
-
-    fn judge_load(&mut self, done: &super::load::Done) {
-        if done.read_failures > 0 || done.store_failures > 0 {
-            for failure in &done.failures {
-                self.broken(format!("the load met an error: {failure}"));
-            }
-        }
-        let gap = self.gaps.longest();
-        if gap > BLOCK_GAP_MAX {
-            self.broken(format!("no block for {} s", gap.as_secs()));
-        }
-    }
-
-    async fn open_stores(
-        &mut self,
-        members: Vec<Stopped>,
-        running: &RunningEpoch,
-        blobs: &[super::load::Stored],
-    ) -> anyhow::Result<()> {
-        // Dead members cannot hold anything: they are not of those that must.
-        let epoch: Epoch = running.summary.epoch;
-        let alive = blobs.iter().filter(|blob| epoch < blob.end).copied();
-        let mut alive: Vec<_> = alive.collect();
-        alive.sort_by_key(|blob| blob.id);
-        alive.dedup_by_key(|blob| blob.id);
-        let shards: usize = members.iter().map(|member| member.shards.len()).sum();
-        let (count, blobs) = (members.len(), alive.len());
-        let config = self.cluster.committee().config();
-        let (pairs, missing) = audit::stores(members, alive, config).await?;
-        let (epoch, pairs_wanted) = (epoch.get(), shards * blobs);
-        self.report.last =
-            Some(LastCommittee { epoch, members: count, blobs, pairs, pairs_wanted });
-        for missing in missing {
-            self.broken(missing);
-        }
-        Ok(())
-    }
-
-    /// What the nodes that run say of what they moved and recovered.
-    async fn repair(&self) -> RepairCounts {
-        let mut counts = RepairCounts::default();
-        for node in (0..self.cluster.nodes()).filter(|node| self.cluster.is_running(*node)) {
-            if let Ok(status) = self.client.node_status(self.cluster.node_id(node)).await {
-                counts.add(&status.repair);
-            }
-        }
-        counts
-    }
+/// Delays all that a member sends and receives, and measures what comes of it.
+fn slow_down(plan: &Plan, cluster: &Cluster, slow: Slow) -> anyhow::Result<SlowMember> {
+    let links = plan.links.as_ref().context("a slow member needs links")?;
+    let node = plan.nodes - 1;
+    let host = |node: usize| cluster.host(node).context("a node has no host of its own");
+    let path = Path { delay: slow.delay, lost_permille: slow.lost_permille };
+    links.set_access(host(node)?, path);
+    let round_trip = |to: usize| {
+        let to = SocketAddrV4::new(host(to)?.address(), HOST_PORT);
+        let from = host(0)?;
+        let times = (0..ROUND_TRIPS).map(|_| from.round_trip(to));
+        let mut times = times.collect::<Result<Vec<_>, _>>()?;
+        times.sort_unstable();
+        Ok::<_, anyhow::Error>(micros(times[times.len() / 2]))
+    };
+    Ok(SlowMember {
+        node,
+        delay_ms: millis(slow.delay),
+        lost_permille: slow.lost_permille,
+        round_trip_us: round_trip(node)?,
+        others_round_trip_us: round_trip(1)?,
+        epochs: Vec::new(),
+    })
 }
 
 /// Nodes that hold shards in the running committee.
@@ -350,46 +288,10 @@ fn holding(running: &RunningEpoch) -> usize {
     running.committee.members().iter().filter(|member| member.weight() > 0).count()
 }
 
-/// Watches how long blocks keep a client waiting. Dropping it ends it.
-#[derive(Debug)]
-struct Gaps {
-    longest: watch::Receiver<(Duration, Instant)>,
-    task: AbortHandle,
-}
-
-impl Gaps {
-    fn watch(client: Client) -> Self {
-        let (sender, longest) = watch::channel((Duration::ZERO, Instant::now()));
-        let task = tokio::spawn(async move {
-            let ledger = client.ledger();
-            loop {
-                let known = ledger.known_header().map_or(0, |header| header.header().height.get());
-                let next = floe_protocol::index::Height::new(known.saturating_add(1));
-                if ledger.reached(next).await.is_err() {
-                    return;
-                }
-                sender.send_modify(|(longest, last)| {
-                    *longest = (*longest).max(last.elapsed());
-                    *last = Instant::now();
-                });
-            }
-        });
-        Self { longest, task: task.abort_handle() }
-    }
-
-    /// The longest time so far, that since the last block included.
-    fn longest(&self) -> Duration {
-        let (longest, last) = *self.longest.borrow();
-        longest.max(last.elapsed())
-    }
-}
-
-impl Drop for Gaps {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-fn millis(time: Duration) -> u64 {
+pub(super) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

@@ -6,7 +6,10 @@ use floe_protocol::{encoding::ConfigError, genesis::GenesisError};
 use floe_storage::OpenError;
 
 use super::{Exit, Failure, with_causes};
-use crate::{ChainError, NodeError, key_file::KeyFileError, network::NetworkError};
+use crate::{
+    AdoptError, ChainError, FirstStateError, NodeError, key_file::KeyFileError,
+    network::NetworkError,
+};
 
 impl From<KeyFileError> for Failure {
     fn from(error: KeyFileError) -> Self {
@@ -119,6 +122,42 @@ impl From<OpenError> for Failure {
     }
 }
 
+impl From<ChainError> for Failure {
+    fn from(error: ChainError) -> Self {
+        let text = with_causes(&error);
+        match error {
+            ChainError::Open(error) => error.into(),
+            ChainError::FirstState(FirstStateError::Missing | FirstStateError::NobodyHasIt) => {
+                Self::new(Exit::Failed, "no_first_state", text).hint(
+                    "put the .state file that `floe genesis --from-state` has written beside the \
+                     network file, or name a running node with --peer",
+                )
+            }
+            ChainError::FirstState(_) => Self::new(Exit::Failed, "bad_first_state", text)
+                .hint("get the .state file that belongs to the network file again"),
+            _ => Self::new(Exit::Failed, "ledger", text),
+        }
+    }
+}
+
+impl From<AdoptError> for Failure {
+    fn from(error: AdoptError) -> Self {
+        let text = with_causes(&error);
+        match error {
+            AdoptError::Open(error) => error.into(),
+            AdoptError::Ahead { .. } => Self::new(Exit::Refused, "ledger_ahead", text).hint(
+                "make the genesis anew from this node with `floe genesis --from-state latest`; if \
+                 people have decided to go on from the earlier state, run with --abandon-blocks",
+            ),
+            AdoptError::OtherBlock(_) | AdoptError::NotPredecessor { .. } => {
+                Self::new(Exit::Refused, "other_network", text)
+                    .hint("check the network file; nothing of this node has been changed")
+            }
+            _ => Self::new(Exit::Failed, "adopt", text),
+        }
+    }
+}
+
 impl From<NodeError> for Failure {
     fn from(error: NodeError) -> Self {
         let text = with_causes(&error);
@@ -129,8 +168,8 @@ impl From<NodeError> for Failure {
             NodeError::Network(error) => error.into(),
             NodeError::Bootstrap(_) => Self::new(Exit::Failed, "bad_network_file", text)
                 .hint("addresses look like /ip4/203.0.113.7/tcp/4950/p2p/12D3KooW…"),
-            NodeError::Ledger(ChainError::Open(error)) => error.into(),
-            NodeError::Ledger(_) => Self::new(Exit::Failed, "ledger", text),
+            NodeError::Ledger(error) => error.into(),
+            NodeError::Adopt(error) => error.into(),
             NodeError::Thread(_) => Self::new(Exit::Failed, "thread", text),
             NodeError::Cpu(_) => Self::new(Exit::Failed, "cpu", text),
             NodeError::Interrupted => Self::new(Exit::Interrupted, "interrupted", text),

@@ -131,7 +131,10 @@ pub(super) fn prepare(
     write_entry(&run.dir, &keys, account)?;
     let wanted = Wanted { account, stake, addresses };
     let volunteer = Volunteer { keys, wallet, wanted, commission_bps };
-    Ok((config(run, network)?, volunteer))
+    let first_state = place::first_state(session, &run.dir, genesis.as_deref());
+    let mut config = config(run, network)?;
+    config.first_state = first_state;
+    Ok((config, volunteer))
 }
 
 /// Whether the ledger takes these addresses of a node, and others can dial them.

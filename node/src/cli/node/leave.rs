@@ -148,7 +148,7 @@ enum Leaving {
     LastEpoch { epoch: u64, shards: u16, ends_in_ms: u64 },
     /// It is a member of the next committee, too.
     SelectedAgain { epoch: u64, shards: u16 },
-    /// It is no member; others still copy what it had.
+    /// It is no member; others may still need what it had.
     Copying { shards: u16 },
 }
 
@@ -170,7 +170,7 @@ impl Leaving {
             }
             Some(_) | None => {}
         }
-        let shards = facts.last_ready_of(node);
+        let shards = facts.kept_by(node);
         (shards > 0).then_some(Self::Copying { shards })
     }
 }
@@ -208,7 +208,8 @@ impl fmt::Display for Leaving {
                 write!(f, "selected for epoch {epoch} with {shards}: keep it running")
             }
             Self::Copying { shards } => {
-                write!(f, "others still copy {shards} of its shards: keep it running")
+                let shards = shards_of(*shards);
+                write!(f, "others may still need {shards} that it had: keep it running")
             }
         }
     }

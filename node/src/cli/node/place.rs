@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use floe_protocol::{
-    genesis::{GenesisMember, NetworkFile},
+    genesis::{Genesis, GenesisMember, NetworkFile},
     keys::KeyPair,
     ledger::AccountId,
 };
@@ -20,6 +20,7 @@ use crate::{
     config::NodePaths,
     key_file::{self, NodeKeys},
     network::Multiaddr,
+    service::snapshot,
 };
 
 /// Where `floe node join` keeps the network file, so that later commands need not name it.
@@ -55,7 +56,10 @@ pub(super) fn network_to_join(
     let kept = kept(dir);
     if kept.exists() {
         let before = read_network(&kept)?;
-        if before.genesis.chain_id() != file.genesis.chain_id() {
+        if before.genesis.chain_id() != file.genesis.chain_id()
+            && !follows(&before.genesis, &file.genesis)
+            && !follows(&file.genesis, &before.genesis)
+        {
             let message = format!("{} is of a node of another network", dir.display());
             return Err(Failure::new(Exit::Refused, "other_network", message)
                 .hint("name another directory with --dir"));
@@ -89,6 +93,23 @@ pub(super) fn addresses(dir: &Path) -> Vec<String> {
     let mut addresses: Vec<String> = serde_json::from_slice(&text).unwrap_or_default();
     addresses.retain(|address| address.parse::<Multiaddr>().is_ok());
     addresses
+}
+
+/// Whether a network goes on from another.
+fn follows(before: &Genesis, after: &Genesis) -> bool {
+    let chain = before.chain_id();
+    after.predecessor.as_ref().is_some_and(|predecessor| predecessor.chain == chain)
+}
+
+/// The state file beside the network file that a node is started with, if there is one.
+pub(super) fn first_state(
+    session: &Session,
+    dir: &Path,
+    genesis: Option<&Path>,
+) -> Option<PathBuf> {
+    let named = session.settings.network.value.as_deref();
+    let kept = kept(dir);
+    snapshot::first_beside(genesis.into_iter().chain(named).chain([kept.as_path()]))
 }
 
 /// The keys of a node.

@@ -107,8 +107,8 @@ struct Shown {
     shards_ready: u16,
     /// Shards in the next committee; null while that is not selected.
     next_shards: Option<u16>,
-    /// Shards that nobody else is known to have whole.
-    shards_last_ready: u16,
+    /// Shards that it keeps because nobody else is known to have them whole, or not for long.
+    shards_kept: u16,
     /// By how much the node's clock is ahead of the last block, below 0 if it is behind; null if
     /// the node did not answer, or there is no block.
     clock_ahead_ms: Option<i64>,
@@ -189,7 +189,7 @@ impl Shown {
             shards,
             shards_ready,
             next_shards: facts.next_shards_of(&node),
-            shards_last_ready: facts.last_ready_of(&node),
+            shards_kept: facts.kept_by(&node),
             clock_ahead_ms,
             says,
             reason,
@@ -248,8 +248,8 @@ impl fmt::Display for Shown {
             Some(next) => write!(f, "; {next} in the next epoch")?,
             None => write!(f, "; the next committee is not selected yet")?,
         }
-        if *shards == 0 && self.shards_last_ready > 0 {
-            write!(f, "\nneeded for  {} shards that others still copy", self.shards_last_ready)?;
+        if *shards == 0 && self.shards_kept > 0 {
+            write!(f, "\nneeded for  {} shards that it had and others may lack", self.shards_kept)?;
         }
         match &self.registered {
             Some(registered) => write!(f, "\n{registered}")?,

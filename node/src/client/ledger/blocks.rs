@@ -10,7 +10,7 @@ use floe_protocol::{
     index::Height,
     keys::{ChainId, NodeId},
     ledger::{Block, BlockHash},
-    light::{CertifiedHeader, LightError, VerifiedHeader},
+    light::{CertifiedHeader, Finality, LightError, VerifiedHeader},
     message::{CertifiedBlock, LedgerRequest, LedgerResponse},
 };
 
@@ -91,8 +91,9 @@ impl LedgerClient {
         if committee.epoch() != header.header().epoch {
             return None;
         }
+        let Finality::Commit(certificate) = &header.told().finality else { return None };
         let mut weight = QuorumTracker::new(&committee);
-        for signature in &header.certified().certificate.signatures {
+        for signature in &certificate.signatures {
             weight.add(&committee, signature.position.into());
         }
         Some(weight.weight())

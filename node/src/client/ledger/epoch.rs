@@ -3,7 +3,7 @@
 use floe_protocol::{
     bft,
     committee::Committee,
-    index::{Epoch, Height},
+    index::{Epoch, Height, ShardIndex},
     keys::NodeId,
     ledger::{Key, Record, ShardRecord, Summary, Timestamp},
     light::LightError,
@@ -123,18 +123,22 @@ impl RunningEpoch {
         Some(next.member(node).map_or(0, |member| count(member.shards.len())))
     }
 
-    /// Whether others still need a node that leaves: it is a member of this or the next committee,
-    /// or the last that had a shard whole.
+    /// Whether others may still need a node that leaves: it is a member of this or the next
+    /// committee, or keeps what it had of a shard.
     #[must_use]
     pub fn needs(&self, node: &NodeId) -> bool {
         let next = self.next_shards_of(node).unwrap_or(0);
-        self.shards_of(node).0 > 0 || next > 0 || self.last_ready_of(node) > 0
+        self.shards_of(node).0 > 0 || next > 0 || self.kept_by(node) > 0
     }
 
-    /// Shards that nobody but this node is known to have whole.
+    /// Shards that a node has to keep though they have moved on: nobody else is known to have them
+    /// whole, or not for long enough.
     #[must_use]
-    pub fn last_ready_of(&self, node: &NodeId) -> u16 {
-        count(self.shards.iter().filter(|shard| shard.last_ready == *node).count())
+    pub fn kept_by(&self, node: &NodeId) -> u16 {
+        let own = self.committee.member(node).map_or(&[][..], |member| &member.shards);
+        let kept = (0..).map(ShardIndex::new).zip(&self.shards);
+        let kept = kept.filter(|(shard, record)| record.is_kept_by(node) && !own.contains(shard));
+        count(kept.count())
     }
 
     /// When the epoch is to end; none before the first block.

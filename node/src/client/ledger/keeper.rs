@@ -194,6 +194,11 @@ impl Keeper {
         .await
     }
 
+    /// The ends of epochs that were followed, oldest first, as far as they are kept.
+    pub(super) async fn handovers(&self) -> Result<Vec<VerifiedHeader>, LedgerError> {
+        self.run(|knowledge| knowledge.light.handovers().cloned().collect()).await
+    }
+
     /// Verifies that a transaction is in a block, and keeps the block's header if it is the newest.
     pub(super) async fn inclusion(
         &self,
@@ -203,8 +208,7 @@ impl Keeper {
         self.run(move |knowledge| {
             let included = knowledge.light.inclusion(&inclusion, &id);
             let (header, signed) = knowledge.noticed(included)?;
-            let certified = header.certified().clone();
-            knowledge.light.accept(certified, wall_clock())?;
+            knowledge.light.accept(inclusion.certified, wall_clock())?;
             Ok((header, signed))
         })
         .await

@@ -76,6 +76,13 @@ impl EventLoop {
             return;
         }
         let kind = request.name();
+        let queue = &self.channels.requests;
+        // However many strangers ask, members find a place.
+        if !admission.is_member() && queue.capacity() <= queue.max_capacity() / 4 {
+            self.metrics.request_in(kind, "crowded");
+            self.refuse(Crowded::Service, channel);
+            return;
+        }
         let (reply, answer) = ReplyHandle::new(admission);
         match self.channels.requests.try_send(InboundRequest { peer, request, reply }) {
             Ok(()) => {

@@ -95,7 +95,7 @@ impl EventLoop {
             self.connect(peer);
             return;
         }
-        if self.retires_circuits(peer) {
+        if self.drains_circuits(&peer) {
             return;
         }
         let requests = &mut self.requests;
@@ -218,6 +218,8 @@ fn stream_error(error: &io::Error) -> RequestError {
         }
         Some(StreamError::Timeout) => RequestError::Timeout,
         Some(StreamError::Own(_)) => RequestError::TooLarge,
-        Some(StreamError::Truncated | StreamError::Io(_)) | None => RequestError::Closed,
+        Some(StreamError::Unheard | StreamError::Truncated | StreamError::Io(_)) | None => {
+            RequestError::Closed
+        }
     }
 }

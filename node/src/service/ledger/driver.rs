@@ -505,6 +505,10 @@ impl Driver {
             Command::InsertSystem { operation, spread, reply } => {
                 let _ = reply.send(self.insert_system(*operation, spread));
             }
+            Command::KnowsSystem { operations, reply } => {
+                let known = operations.iter().map(|operation| self.mempool.knows_system(operation));
+                let _ = reply.send(known.collect());
+            }
             Command::Synced(synced) => self.on_synced(synced)?,
             Command::Install { install, reply } => {
                 let _ = reply.send(self.on_install(*install)?);

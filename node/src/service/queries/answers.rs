@@ -5,18 +5,20 @@ use std::sync::Arc;
 use floe_protocol::{
     index::{Epoch, Height},
     ledger::{
-        Key, OperationError, ReadError, SignedTransaction, State, StateProof, StateReader,
+        Header, Key, OperationError, ReadError, SignedTransaction, State, StateProof, StateReader,
         SystemOperation, TransactionError, TransactionId, VerifiedTransaction,
     },
-    light::{CertifiedHeader, Inclusion},
+    light::{CertifiedHeader, FinalHeader, Finality, Inclusion},
     message::{
         CertifiedBlock, Handover, IndexQuery, LedgerRequest, LedgerResponse, SubmitError,
         ledger::{MAX_FACTS_BYTES, MAX_HANDOVERS_BYTES},
     },
 };
 use floe_storage::{LedgerStore, StorageError};
+use tokio::sync::watch;
 
 use crate::service::{
+    handovers::Signatures,
     judging::{BlsBudget, by_newest, check_certificates},
     ledger::Ledger,
     snapshot::Snapshots,
@@ -30,6 +32,7 @@ const BLOCKS_BYTES: usize = 1 << 20;
 pub(super) struct Answers {
     ledger: Ledger,
     snapshots: Snapshots,
+    handovers_signed: watch::Receiver<Signatures>,
 }
 
 /// Why there is no answer: the store failed, which stops the node elsewhere too, or the node runs
@@ -46,8 +49,12 @@ pub(super) enum ReadFailure {
 }
 
 impl Answers {
-    pub(super) const fn new(ledger: Ledger, snapshots: Snapshots) -> Self {
-        Self { ledger, snapshots }
+    pub(super) const fn new(
+        ledger: Ledger,
+        snapshots: Snapshots,
+        handovers_signed: watch::Receiver<Signatures>,
+    ) -> Self {
+        Self { ledger, snapshots, handovers_signed }
     }
 
     fn state(&self) -> Arc<State> {
@@ -163,6 +170,10 @@ impl Answers {
             LedgerRequest::SnapshotChunk { height, index } => {
                 LedgerResponse::SnapshotChunk(self.snapshots.chunk(*height, *index))
             }
+            LedgerRequest::SignHandover { epoch } => {
+                let signature = self.handovers_signed.borrow().get(epoch).copied();
+                LedgerResponse::HandoverSigned(signature)
+            }
             LedgerRequest::Submit { .. }
             | LedgerRequest::SubmitSystem(_)
             | LedgerRequest::Transaction { .. } => {
@@ -222,9 +233,8 @@ impl Answers {
         let mut handovers = Vec::new();
         let mut bytes = 0;
         for epoch in (from.get()..=u64::MAX).take(max.into()).map(Epoch::new) {
-            let Some(height) = self.store().epoch_end(epoch)? else { break };
-            let Some(last) = self.certified(height)? else { break };
-            let Some(committee) = self.committee_after(&last, epoch.plus(1))? else { break };
+            let Some(last) = self.epoch_end(epoch)? else { break };
+            let Some(committee) = self.committee_after(&last.header)? else { break };
             let handover = Handover { last, committee };
             bytes += borsh::object_length(&handover).unwrap_or(MAX_HANDOVERS_BYTES);
             if bytes > MAX_HANDOVERS_BYTES / 2 && !handovers.is_empty() {
@@ -235,15 +245,26 @@ impl Answers {
         Ok(handovers)
     }
 
-    /// The layout of the committee that a handover names.
-    fn committee_after(
-        &self,
-        last: &CertifiedHeader,
-        epoch: Epoch,
-    ) -> Result<Option<Vec<u8>>, ReadFailure> {
-        Ok(self.store().committee(epoch)?.filter(|bytes| {
+    /// The last header of an epoch, by its hand-over certificate if there is one.
+    fn epoch_end(&self, epoch: Epoch) -> Result<Option<FinalHeader>, ReadFailure> {
+        let store = self.store();
+        let Some(height) = store.epoch_end(epoch)? else { return Ok(None) };
+        let header = store.header(height)?.ok_or(ReadFailure::Block(height))?;
+        let finality = match store.handover_certificate(epoch)? {
+            Some(certificate) => Finality::Handover(certificate),
+            None => {
+                let certificate = store.certificate(height)?;
+                Finality::Commit(certificate.ok_or(ReadFailure::Block(height))?)
+            }
+        };
+        Ok(Some(FinalHeader { header, finality }))
+    }
+
+    /// The layout of the committee that the last header of an epoch names.
+    fn committee_after(&self, last: &Header) -> Result<Option<Vec<u8>>, ReadFailure> {
+        Ok(self.store().committee(last.epoch.plus(1))?.filter(|bytes| {
             let committee = floe_protocol::committee::Committee::from_bytes(bytes);
-            committee.is_ok_and(|committee| committee.hash() == last.header.next_committee)
+            committee.is_ok_and(|committee| committee.hash() == last.next_committee)
         }))
     }
 

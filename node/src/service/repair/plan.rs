@@ -1,8 +1,14 @@
-//! From whom missing pairs come: copied from the earlier holder of their shard, or recovered.
+//! From whom missing pairs come: what [`migration::plan`] says of the blobs of a task.
 
 use std::collections::BTreeMap;
 
-use floe_protocol::{blob::BlobId, holders::Holders, index::ShardIndex, keys::NodeId};
+use floe_protocol::{
+    blob::BlobId,
+    holders::Holders,
+    index::ShardIndex,
+    keys::NodeId,
+    migration::{self, Fetches, Holding},
+};
 
 use super::scan::Lack;
 
@@ -15,25 +21,23 @@ pub(super) struct Plan {
     pub(super) recoveries: BTreeMap<BlobId, Vec<ShardIndex>>,
 }
 
-/// A pair is copied if its shard has moved here, its earlier holder was to have it, and that one
-/// `is_fit` to be asked. Everything else is recovered.
+/// By the ledger's facts, and by what is here: of the node's shards all that these blobs do not
+/// lack.
 pub(super) fn plan(
     holders: &Holders,
     me: NodeId,
     is_fit: impl Fn(&NodeId) -> bool,
     lacks: &[Lack],
 ) -> Plan {
-    let mut plan = Plan::default();
-    for (position, lack) in lacks.iter().enumerate() {
-        for shard in &lack.shards {
-            let first = holders.of(*shard, lack.first.0).next();
-            match first.filter(|holder| *holder != me && is_fit(holder)) {
-                Some(holder) => plan.moves.entry((holder, *shard)).or_default().push(position),
-                None => plan.recoveries.entry(lack.blob).or_default().push(*shard),
-            }
-        }
-    }
-    plan
+    let own = holders.committee().member(&me).map_or(&[][..], |member| &member.shards);
+    let mut here: BTreeMap<_, _> = own.iter().map(|shard| (*shard, Holding::Complete)).collect();
+    here.extend(lacks.iter().flat_map(|lack| &lack.shards).map(|lost| (*lost, Holding::Partial)));
+    let plan = migration::plan(holders, None, &me, &here);
+    let wanted = lacks.iter().map(|lack| (lack.first.0, &lack.shards[..]));
+    let Fetches { copies, recoveries } = plan.fetches(wanted, is_fit);
+    let recoveries = recoveries.into_iter();
+    let recoveries = recoveries.map(|(position, shards)| (lacks[position].blob, shards)).collect();
+    Plan { moves: copies, recoveries }
 }
 
 #[cfg(test)]
@@ -44,7 +48,7 @@ mod tests {
         blob::BlobHeader,
         hash::Hash,
         index::Epoch,
-        ledger::{ShardRecord, Timestamp},
+        ledger::{Keeper, ShardRecord, Timestamp},
         test_support,
     };
 
@@ -53,12 +57,12 @@ mod tests {
     #[test]
     fn what_moved_is_copied_and_the_rest_recovered() {
         let committee = Arc::new(test_support::committee(5, 7).in_epoch(Epoch::new(4)));
-        let me = committee.members()[0].node;
-        let (earlier, liar) = (committee.members()[3].node, committee.members()[4].node);
-        let mut shards = vec![ShardRecord { ready: false, last_ready: me }; 7];
+        let node = |position: usize| committee.members()[position].node;
+        let (me, earlier, interim, liar) = (node(0), node(2), node(3), node(4));
         let own = committee.members()[0].shards.clone();
         let [kept, moved] = own[..] else { panic!("{own:?}") };
-        shards[moved.as_usize()].last_ready = earlier;
+        let holder = |shard| node(committee.holder(ShardIndex::new(shard)));
+        let settled: Vec<_> = (0..7).map(|shard| ShardRecord::settled(holder(shard))).collect();
         let lack = |seed: u8, epoch, shards: &[ShardIndex]| Lack {
             blob: BlobId::new([seed; 32]),
             header: BlobHeader { n_shards: 7, len: 9, root: Hash::ZERO },
@@ -67,21 +71,34 @@ mod tests {
         };
         let lacks = [lack(1, 3, &[kept, moved]), lack(2, 4, &[moved]), lack(3, 1, &[moved])];
         let blob = |position: usize| lacks[position].blob;
+        let plan_of = |keepers: &[(NodeId, u64, bool)]| {
+            let mut shards = settled.clone();
+            let keeper = |&(node, until, complete)| {
+                let until = Epoch::new(until);
+                Keeper { node, until, complete }
+            };
+            let keepers: Vec<_> = keepers.iter().map(keeper).collect();
+            let whole = keepers.iter().find(|keeper| keeper.complete).map(|keeper| keeper.node);
+            let (ready, last_ready) = (keepers.is_empty(), whole.unwrap_or(me));
+            shards[moved.as_usize()] = ShardRecord { ready, last_ready, keepers };
+            let holders = Holders::new(Arc::clone(&committee), shards).unwrap();
+            plan(&holders, me, |node| *node != liar, &lacks)
+        };
 
-        let holders = Holders::new(Arc::clone(&committee), shards.clone()).unwrap();
-        let plan_of = |holders: &Holders| plan(holders, me, |node| *node != liar, &lacks);
-        let planned = plan_of(&holders);
+        let planned = plan_of(&[(earlier, 4, true)]);
         assert_eq!(planned.moves, BTreeMap::from([((earlier, moved), vec![0, 2])]));
         let recovered = [(blob(0), vec![kept]), (blob(1), vec![moved])];
         assert_eq!(planned.recoveries, BTreeMap::from(recovered), "new blobs never were there");
 
-        shards[moved.as_usize()].last_ready = liar;
-        let planned = plan_of(&Holders::new(Arc::clone(&committee), shards.clone()).unwrap());
+        let planned = plan_of(&[(me, 3, true), (interim, 4, false)]);
+        assert_eq!(planned.moves, BTreeMap::from([((interim, moved), vec![0])]), "it returned");
+        assert_eq!(planned.recoveries.len(), 3);
+
+        let planned = plan_of(&[(liar, 4, true)]);
         assert!(planned.moves.is_empty());
         assert_eq!(planned.recoveries.len(), 3);
 
-        shards[moved.as_usize()] = ShardRecord { ready: true, last_ready: earlier };
-        let planned = plan_of(&Holders::new(committee, shards).unwrap());
+        let planned = plan_of(&[]);
         assert!(planned.moves.is_empty(), "what was complete and went missing");
     }
 }

@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn complete_shards_without_a_flag_are_reported_in_order() {
-        let record = |ready| ShardRecord { ready, last_ready: NodeId::new([1; 32]) };
+        let record = |ready| ShardRecord { ready, ..ShardRecord::settled(NodeId::new([1; 32])) };
         let records = [record(true), record(false), record(false), record(false)];
         let complete = [3, 0, 1, 9].map(ShardIndex::new).into();
         assert_eq!(unreported(&records, &complete), [1, 3].map(ShardIndex::new));

@@ -5,6 +5,9 @@
 //! finished, and goes at the next start. Nothing here has to be durable: a snapshot that a crash
 //! took can be made or fetched again, and chunks are compared with the manifest before they are
 //! sent.
+//!
+//! Invariant: nothing is written that leaves less free on the disk than its reserve: snapshots are
+//! for others, and what the node itself needs to go on comes first.
 
 use std::{
     fs, io,
@@ -14,22 +17,31 @@ use std::{
 use floe_protocol::{index::Height, ledger::SnapshotOffer};
 
 const OFFER: &str = "offer";
+/// The directory of a network's first state, if that is not in its genesis. It is kept for ever.
+pub(super) const FIRST: &str = "first";
 
 /// The directory of all snapshots.
 #[derive(Clone, Debug)]
 pub(super) struct SnapshotFiles {
     dir: PathBuf,
+    /// What is to stay free on the disk.
+    reserve_bytes: u64,
 }
 
 /// A snapshot that is not whole yet.
 #[derive(Debug)]
 pub(super) struct Draft {
     dir: PathBuf,
+    reserve_bytes: u64,
 }
 
 impl SnapshotFiles {
-    pub(super) fn new(dir: &Path) -> Self {
-        Self { dir: dir.to_owned() }
+    pub(super) fn new(dir: &Path, reserve_bytes: u64) -> Self {
+        Self { dir: dir.to_owned(), reserve_bytes }
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     fn of(&self, height: Height) -> PathBuf {
@@ -46,8 +58,16 @@ impl SnapshotFiles {
         };
         for entry in entries {
             let path = entry?.path();
+            if path == self.dir.join(FIRST) {
+                continue;
+            }
             match read_offer(&path) {
-                Some(offer) if path == self.of(offer.manifest.header.height) => offers.push(offer),
+                Some(offer)
+                    if offer.manifest.check().is_ok()
+                        && path == self.of(offer.manifest.header.height) =>
+                {
+                    offers.push(offer);
+                }
                 _ => fs::remove_dir_all(&path)?,
             }
         }
@@ -60,7 +80,7 @@ impl SnapshotFiles {
         let dir = self.dir.join(name);
         remove(&dir)?;
         fs::create_dir_all(&dir)?;
-        Ok(Draft { dir })
+        Ok(Draft { dir, reserve_bytes: self.reserve_bytes })
     }
 
     /// Removes what an attempt has left.
@@ -72,15 +92,35 @@ impl SnapshotFiles {
 
     /// Makes a draft a snapshot.
     pub(super) fn keep(&self, draft: &Draft, offer: &SnapshotOffer) -> io::Result<()> {
+        self.keep_as(draft, offer, &offer.manifest.header.height.get().to_string())
+    }
+
+    /// The same, under a name.
+    pub(super) fn keep_as(
+        &self,
+        draft: &Draft,
+        offer: &SnapshotOffer,
+        name: &str,
+    ) -> io::Result<()> {
         let bytes = borsh::to_vec(offer)?;
         fs::write(draft.dir.join(OFFER), bytes)?;
-        let place = self.of(offer.manifest.header.height);
+        let place = self.dir.join(name);
         remove(&place)?;
         fs::rename(&draft.dir, place)
     }
 
     pub(super) fn chunk(&self, height: Height, index: usize) -> io::Result<Vec<u8>> {
         fs::read(chunk_in(&self.of(height), index))
+    }
+
+    /// The offer of what is kept under a name.
+    pub(super) fn offer_of(&self, name: &str) -> Option<SnapshotOffer> {
+        read_offer(&self.dir.join(name))
+    }
+
+    /// A chunk of it.
+    pub(super) fn chunk_of(&self, name: &str, index: usize) -> io::Result<Vec<u8>> {
+        fs::read(chunk_in(&self.dir.join(name), index))
     }
 
     /// Removes a snapshot that is no longer offered.
@@ -92,13 +132,39 @@ impl SnapshotFiles {
 }
 
 impl Draft {
+    /// Whether the disk has room for so many bytes beside its reserve.
+    pub(super) fn has_room_for(&self, bytes: u64) -> io::Result<()> {
+        let disk = rustix::fs::statvfs(&self.dir)?;
+        let free_bytes = disk.f_bavail.saturating_mul(disk.f_frsize);
+        if free_bytes < self.reserve_bytes.saturating_add(bytes) {
+            return Err(io::Error::new(
+                io::ErrorKind::StorageFull,
+                NoRoom { bytes, free_bytes, reserve_bytes: self.reserve_bytes },
+            ));
+        }
+        Ok(())
+    }
+
+    /// Writes a chunk, if there is room for it.
     pub(super) fn write(&self, index: usize, chunk: &[u8]) -> io::Result<()> {
+        self.has_room_for(u64::try_from(chunk.len()).unwrap_or(u64::MAX))?;
         fs::write(chunk_in(&self.dir, index), chunk)
     }
 
     pub(super) fn read(&self, index: usize) -> io::Result<Vec<u8>> {
         fs::read(chunk_in(&self.dir, index))
     }
+}
+
+/// The disk is too full for a snapshot.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{bytes} bytes are to be written, {free_bytes} are free on the disk, {reserve_bytes} reserved"
+)]
+struct NoRoom {
+    bytes: u64,
+    free_bytes: u64,
+    reserve_bytes: u64,
 }
 
 fn chunk_in(dir: &Path, index: usize) -> PathBuf {
@@ -113,8 +179,7 @@ fn remove(dir: &Path) -> io::Result<()> {
 }
 
 fn read_offer(dir: &Path) -> Option<SnapshotOffer> {
-    let offer: SnapshotOffer = borsh::from_slice(&fs::read(dir.join(OFFER)).ok()?).ok()?;
-    offer.manifest.check().is_ok().then_some(offer)
+    borsh::from_slice(&fs::read(dir.join(OFFER)).ok()?).ok()
 }
 
 #[cfg(test)]
@@ -143,7 +208,7 @@ pub(super) mod tests {
     #[test]
     fn what_is_whole_is_found_again_and_the_rest_is_removed() {
         let dir = tempfile::tempdir().unwrap();
-        let files = SnapshotFiles::new(&dir.path().join("snapshots"));
+        let files = SnapshotFiles::new(&dir.path().join("snapshots"), 0);
         assert_eq!(files.recover().unwrap(), []);
         let mut expected = Vec::new();
         for epochs in [2, 1] {
@@ -171,5 +236,19 @@ pub(super) mod tests {
         assert!(!unfinished.exists());
         files.remove(expected[0].manifest.header.height);
         assert_eq!(files.recover().unwrap(), expected[1..]);
+    }
+
+    #[test]
+    fn the_reserve_of_the_disk_stays_free() {
+        let dir = tempfile::tempdir().unwrap();
+        let draft = |reserve_bytes| SnapshotFiles::new(dir.path(), reserve_bytes).begin("incoming");
+        let full = draft(u64::MAX).unwrap();
+        let refused = full.write(0, b"a chunk").unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::StorageFull);
+        assert!(refused.to_string().contains("7 bytes are to be written"), "{refused}");
+        assert!(full.read(0).is_err(), "nothing was written");
+        let free = draft(0).unwrap();
+        free.write(0, b"a chunk").unwrap();
+        assert!(free.has_room_for(u64::MAX).is_err(), "more than there is");
     }
 }

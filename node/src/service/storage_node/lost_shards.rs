@@ -1,24 +1,26 @@
-//! Removes the pairs of shards that another node has taken over.
+//! Removes the pairs of shards that nobody needs from this node any more.
 //!
-//! When a shard moves, its earlier holder keeps what it has until the new one has reported that it
-//! is complete: until then reads and the move itself rest on it. Then this service frees its pairs,
-//! one at a time, beside all other work: when a block says that shards are complete or that an epoch
-//! has changed, and once at the start, so that what a crash or missed blocks left is found.
+//! When a shard moves, its earlier holder keeps what it has until the ledger no longer names it as
+//! one of the shard's keepers: reads, the move itself, and whoever a lying holder deceives rest on
+//! it. Then this service frees its pairs, one at a time, beside all other work: when a block says
+//! that an epoch has changed, and once at the start, so that what a crash or missed blocks left is
+//! found. Which shards those are is said by [`migration::plan`].
 //!
-//! Invariants: a pair is removed only under its blob's lock, and only if the state, looked at under
-//! that lock, gives its shard to another node, which has it complete, and does not give it back in
-//! the next epoch ([`is_lost`]). A node that lost its ledger follows it again from the start, through
-//! epochs in which shards that it holds now were others': so the state must be recent by the
-//! clock, and at least of the height at which the blob was known when it was stored.
+//! Invariants: a pair is removed only under its blob's lock, and only if the plan, made under that
+//! lock of the newest state, gives its shard up. A node that lost its ledger follows it again from
+//! the start, through epochs in which shards that it holds now were others': so the state must be
+//! recent by the clock, and at least of the height at which the blob was known when it was stored.
 
-use std::{ops::ControlFlow, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc, time::Duration};
 
 use floe_protocol::{
     blob::BlobId,
     committee::Committee,
+    holders::Holders,
     index::{Height, ShardIndex},
     keys::NodeId,
-    ledger::{Event, ReadError, ShardRecord, State},
+    ledger::{Event, ReadError, State},
+    migration::{self, Holding},
 };
 use floe_storage::Store;
 use tokio::{
@@ -71,35 +73,18 @@ pub(super) struct LostShards {
 
 /// What the ledger says of who holds which shard.
 #[derive(Debug)]
-struct Holding {
+struct Facts {
     height: Height,
-    running: Arc<Committee>,
+    holders: Holders,
     next: Option<Committee>,
-    shards: Vec<ShardRecord>,
 }
 
-impl Holding {
-    fn is_lost(&self, node: &NodeId, shard: ShardIndex) -> bool {
-        let record = self.shards.get(shard.as_usize());
-        record.is_some_and(|record| {
-            is_lost(node, shard, (&self.running, self.next.as_ref()), *record)
-        })
+impl Facts {
+    /// Those of the shards, all of them here, that `node` gives up.
+    fn released(&self, node: &NodeId, here: &[ShardIndex]) -> Vec<ShardIndex> {
+        let here: BTreeMap<_, _> = here.iter().map(|shard| (*shard, Holding::Partial)).collect();
+        migration::plan(&self.holders, self.next.as_ref(), node, &here).released
     }
-}
-
-/// Whether `node` has no more use for what it holds of a shard: another node holds it, complete,
-/// and it does not come back with the next epoch.
-fn is_lost(
-    node: &NodeId,
-    shard: ShardIndex,
-    (running, next): (&Committee, Option<&Committee>),
-    record: ShardRecord,
-) -> bool {
-    let holds = |committee: &Committee| {
-        let member = committee.members().get(committee.holder(shard));
-        member.is_none_or(|member| member.node == *node)
-    };
-    record.ready && !holds(running) && !next.is_some_and(holds)
 }
 
 impl LostShards {
@@ -151,11 +136,14 @@ impl LostShards {
     }
 
     fn lost_shards(&self) -> Result<Vec<ShardIndex>, Failed> {
-        let Some(holding) = self.holding()? else { return Ok(Vec::new()) };
-        let count = u16::try_from(holding.shards.len()).unwrap_or(u16::MAX);
-        let mut lost: Vec<_> = (0..count).map(ShardIndex::new).collect();
-        lost.retain(|shard| holding.is_lost(&self.node, *shard));
-        Ok(lost)
+        let Some(facts) = self.facts()? else { return Ok(Vec::new()) };
+        let mut here = Vec::new();
+        for shard in (0..facts.holders.committee().n_shards()).map(ShardIndex::new) {
+            if !self.store.pairs_of(shard, None, 1)?.is_empty() {
+                here.push(shard);
+            }
+        }
+        Ok(facts.released(&self.node, &here))
     }
 
     /// The last blob of a page of a lost shard, whose pairs are gone; none behind the last page.
@@ -170,7 +158,7 @@ impl LostShards {
             removed += u64::from(self.remove_if_lost(shard, blob)?);
         }
         if removed > 0 {
-            tracing::debug!(%shard, removed, "pairs of a shard that another node holds: removed");
+            tracing::debug!(%shard, removed, "pairs of a shard that nobody needs from here: removed");
             self.metrics.pairs_given_up.inc_by(removed);
             self.removed.notify_one();
         }
@@ -180,34 +168,33 @@ impl LostShards {
     fn remove_if_lost(&self, shard: ShardIndex, blob: &BlobId) -> Result<bool, Failed> {
         let _lock = self.locks.remove(blob);
         // Overtaken by the ledger, or no more recent: the next change finds it.
-        let Some(holding) = self.holding()? else { return Ok(false) };
+        let Some(facts) = self.facts()? else { return Ok(false) };
         let stored = self.store.blob(blob)?;
-        let is_older = stored.is_some_and(|stored| holding.height < stored.height);
-        if is_older || !holding.is_lost(&self.node, shard) {
+        let is_older = stored.is_some_and(|stored| facts.height < stored.height);
+        if is_older || facts.released(&self.node, &[shard]).is_empty() {
             return Ok(false);
         }
         Ok(self.store.remove_pair(shard, blob)?)
     }
 
     /// What the newest state says, if it is recent and not forgotten meanwhile.
-    fn holding(&self) -> Result<Option<Holding>, Failed> {
-        let holding = by_newest(
+    fn facts(&self) -> Result<Option<Facts>, Failed> {
+        let facts = by_newest(
             || self.state(),
             |state| {
                 if !self.is_recent(state) {
                     return Ok(None);
                 }
-                Ok(Some(Holding {
-                    height: state.tip().height,
-                    running: Arc::clone(state.committee()),
-                    next: next_committee(&self.ledger, state)?,
-                    shards: state.shards(self.ledger.store().as_ref())?,
-                }))
+                let shards = state.shards(self.ledger.store().as_ref())?;
+                let holders = Holders::new(Arc::clone(state.committee()), shards);
+                let next = next_committee(&self.ledger, state)?;
+                let height = state.tip().height;
+                Ok(holders.map(|holders| Facts { height, holders, next }))
             },
         );
-        match holding {
+        match facts {
             Err(ReadError::NoSuchVersion { .. }) => Ok(None),
-            holding => Ok(holding?),
+            facts => Ok(facts?),
         }
     }
 
@@ -223,9 +210,11 @@ impl LostShards {
 /// Waits for a block; whether shards may have been lost with it.
 async fn next_change(blocks: &mut Receiver<Arc<CommittedBlock>>) -> ControlFlow<(), bool> {
     match blocks.recv().await {
-        Ok(block) => ControlFlow::Continue(block.events.iter().any(|event| {
-            matches!(event, Event::ShardsCompleted { .. } | Event::EpochChanged { .. })
-        })),
+        Ok(block) => {
+            let mut events = block.events.iter();
+            let changed = events.any(|event| matches!(event, Event::EpochChanged { .. }));
+            ControlFlow::Continue(changed)
+        }
         Err(RecvError::Lagged(_)) => ControlFlow::Continue(true),
         Err(RecvError::Closed) => ControlFlow::Break(()),
     }
@@ -233,50 +222,42 @@ async fn next_change(blocks: &mut Receiver<Arc<CommittedBlock>>) -> ControlFlow<
 
 #[cfg(test)]
 mod tests {
-    use floe_protocol::test_support;
+    use floe_protocol::{
+        index::Epoch,
+        ledger::{Keeper, ShardRecord},
+        test_support,
+    };
 
     use super::*;
 
-    /// A shard, its holder, and a node that has others.
-    fn moved(committee: &Committee) -> (ShardIndex, NodeId, NodeId) {
+    #[test]
+    fn a_shard_is_given_up_only_if_it_is_named_and_expected_nowhere() {
+        let running = Arc::new(test_support::committee(5, 16));
         let shard = ShardIndex::new(3);
-        let holder = committee.members()[committee.holder(shard)].node;
-        let other = committee.members().iter().find(|member| member.node != holder);
-        (shard, holder, other.unwrap().node)
-    }
-
-    #[test]
-    fn a_shard_is_lost_only_when_another_node_has_it_complete() {
-        let running = test_support::committee(5, 16);
-        let (shard, holder, loser) = moved(&running);
-        let record = |ready, last_ready| ShardRecord { ready, last_ready };
-        let lost = |node, record| is_lost(node, shard, (&running, None), record);
-        assert!(lost(&loser, record(true, holder)));
-        assert!(!lost(&loser, record(false, loser)), "nobody else is known to have it");
-        assert!(!lost(&loser, record(false, holder)), "it came back and is not complete");
-        for ready in [false, true] {
-            assert!(!lost(&holder, record(ready, holder)), "it is the node's own");
-            assert!(!lost(&holder, record(ready, loser)), "it is the node's own");
-        }
-        let stranger = NodeId::new([9; 32]);
-        assert!(lost(&stranger, record(true, holder)), "a node that has left the committee");
-        assert!(!lost(&stranger, record(false, stranger)));
-    }
-
-    #[test]
-    fn a_shard_that_comes_with_the_next_epoch_is_kept() {
-        let running = test_support::committee(5, 16);
-        let (shard, holder, loser) = moved(&running);
-        let record = ShardRecord { ready: true, last_ready: holder };
+        let holder = running.members()[running.holder(shard)].node;
+        let loser = running.members().iter().find(|member| member.node != holder).unwrap().node;
+        let keeper = Keeper { node: loser, until: Epoch::new(0), complete: true };
+        let settled = ShardRecord::settled(holder);
+        let facts = |record: &ShardRecord, next| Facts {
+            height: Height::new(9),
+            holders: Holders::new(Arc::clone(&running), vec![record.clone(); 16]).unwrap(),
+            next,
+        };
+        let gives_up = |facts: &Facts, node: &NodeId| !facts.released(node, &[shard]).is_empty();
+        let now = facts(&settled, None);
+        assert!(gives_up(&now, &loser));
+        assert!(gives_up(&now, &NodeId::new([9; 32])), "a node that has left the committee");
+        assert!(!gives_up(&now, &holder), "it is the node's own");
+        let kept = ShardRecord { keepers: vec![keeper], ..settled.clone() };
+        assert!(!gives_up(&facts(&kept, None), &loser), "whatever the holder says");
+        let moving = ShardRecord { ready: false, last_ready: loser, keepers: vec![keeper] };
+        assert!(!gives_up(&facts(&moving, None), &loser));
+        assert!(!gives_up(&facts(&moving, None), &holder));
         // Seven nodes share the shards in another way.
         let others = test_support::committee(7, 16);
         let next_holder = others.members()[others.holder(shard)].node;
-        let keeps = |node: &NodeId| !is_lost(node, shard, (&running, Some(&others)), record);
-        assert!(keeps(&next_holder));
-        assert!(keeps(&holder));
-        let neither = [loser, NodeId::new([9; 32])].into_iter();
-        for node in neither.filter(|node| *node != next_holder) {
-            assert!(!keeps(&node));
-        }
+        let next = facts(&settled, Some(others));
+        assert!(!gives_up(&next, &next_holder), "it comes with the next epoch");
+        assert!(!gives_up(&next, &holder));
     }
 }

@@ -9,6 +9,8 @@ pub(crate) struct Metrics {
     pub(super) symbol_requests: Counter,
     /// Those told to come back later.
     pub(super) symbol_requests_busy: Counter,
+    /// Times that somebody who asked too early was not heard for a while.
+    pub(super) cool_downs: Counter,
     /// Those served from a sliver that was already expanded.
     pub(super) symbol_tree_hits: Counter,
     /// Bytes of slivers that were expanded for others.
@@ -37,6 +39,11 @@ impl Metrics {
                 "symbol_requests_busy",
                 "Requests for symbols told to come back later",
                 &m.symbol_requests_busy,
+            ),
+            (
+                "symbol_cool_downs",
+                "Times that a peer did not heed Busy and was not heard for a while",
+                &m.cool_downs,
             ),
             (
                 "symbol_tree_hits",

@@ -5,13 +5,14 @@
 //! holder the expansion of a whole sliver. So what is bounded here is work, not answers. Every
 //! request is paid from its peer's budget, in bytes that have to be expanded for it: a sliver
 //! that is at hand expanded costs little. Members of the committee and all others are two classes
-//! with budgets, lanes and kept trees of their own, so that no crowd of strangers keeps a member
-//! waiting; and all of it runs beside the lanes of reads and writes. Beyond that the answer is
-//! `Busy`, with the time after which there is something to spend again.
+//! with queues, budgets, lanes, kept trees and threads of their own, so that no crowd of strangers
+//! keeps a member waiting; and the threads have a lower priority than those of reads and writes.
+//! Beyond that the answer is `Busy`, with the time after which there is something to spend again.
+//! Strangers that do not heed it are not heard for a while.
 //!
 //! ```text
-//!  request ─► budget, lane ─► kept tree? ─────────────────────────► answer
-//!                                 └─► look up ─► pay ─► expand ─► keep ┘
+//!  request ─► patience, lane, budget ─► kept tree? ────────────────────► answer
+//!                                           └─► look up ─► pay ─► expand ─► keep ┘
 //! ```
 //!
 //! Invariants: a sliver is expanded once at a time, however many ask for it; only slivers with the
@@ -19,13 +20,11 @@
 //! and being answered from. A kept tree may outlive its sliver by a while: its symbols are true.
 
 mod budgets;
+mod class;
+mod patience;
 mod trees;
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use floe_protocol::{
@@ -36,38 +35,26 @@ use floe_protocol::{
     message::{Refusal, Request, Response},
 };
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::{OwnedSemaphorePermit, mpsc},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    budgets::{Budgets, Rate},
-    trees::{Expanded, SliverKey, Trees, expanded_bytes},
+    class::{Class, Turned},
+    trees::{Expanded, SliverKey, expanded_bytes},
 };
 use super::{attester::Attester, members::Members, metrics::Metrics, pairs::Pairs};
 use crate::{
     config::ServiceLimits,
     network::{InboundRequest, ReplyHandle},
-    service::{
-        blocking,
-        lane::{Lane, Place},
-        on_ended,
-    },
+    service::{blocking, lane::Place, on_ended},
 };
 
-/// What every request costs: looking up what is not there, or an answer's smallest part.
-const REQUEST_BYTES: u64 = 16 << 10;
 /// What an attestation costs beside its proof, and how much each byte of that: it is decoded,
 /// expanded and hashed.
 const ATTEST_BYTES: u64 = 1 << 20;
 const ATTEST_PER_PROOF_BYTE: u64 = 4;
-/// A peer may take this part of what its class may.
-const MEMBER_PART: u64 = 2;
-const STRANGER_PART: u64 = 4;
-/// Strangers' trees take this part of the bytes for trees.
-const STRANGERS_TREES_PART: usize = 4;
-
 /// What the service needs.
 #[derive(Debug)]
 pub(super) struct Args {
@@ -79,14 +66,11 @@ pub(super) struct Args {
     pub(super) metrics: Metrics,
 }
 
-/// The peers of one kind, and what they may take.
+/// Where requests wait for the service: those of strangers are looked at after those of members.
 #[derive(Debug)]
-struct Class {
-    lane: Lane,
-    /// Expansions and proofs that are worked on at a time.
-    working: Arc<Semaphore>,
-    budgets: Budgets,
-    trees: Trees,
+pub(super) struct Queues {
+    pub(super) members: mpsc::Receiver<InboundRequest>,
+    pub(super) strangers: mpsc::Receiver<InboundRequest>,
 }
 
 /// Who waits for symbols of a sliver.
@@ -127,7 +111,6 @@ pub(super) struct Symbols {
     members: Members,
     of_members: Class,
     of_strangers: Class,
-    busy_retry_after_ms: u32,
     /// By the sliver that is being looked up or expanded.
     waiting: BTreeMap<SliverKey, Vec<Asked>>,
     tasks: JoinSet<Step>,
@@ -137,27 +120,13 @@ pub(super) struct Symbols {
 impl Symbols {
     pub(super) fn new(args: Args) -> Self {
         let Args { config, pairs, attester, members, limits, metrics } = args;
-        let strangers_trees = limits.tree_cache_bytes / STRANGERS_TREES_PART;
-        let of_members = Class {
-            lane: Lane::new(4, limits.queue_max, limits.per_peer_max),
-            working: Arc::new(Semaphore::new(2)),
-            budgets: budgets(config, limits.member_symbol_bytes_per_second, MEMBER_PART),
-            trees: Trees::new(limits.tree_cache_bytes - strangers_trees),
-        };
-        let of_strangers = Class {
-            lane: Lane::new(1, limits.queue_max / 4, (limits.per_peer_max / 4).max(1)),
-            working: Arc::new(Semaphore::new(1)),
-            budgets: budgets(config, limits.stranger_symbol_bytes_per_second, STRANGER_PART),
-            trees: Trees::new(strangers_trees),
-        };
         Self {
             config,
             pairs,
             attester,
             members,
-            of_members,
-            of_strangers,
-            busy_retry_after_ms: limits.busy_retry_after_ms,
+            of_members: Class::of_members(config, &limits),
+            of_strangers: Class::of_strangers(config, &limits),
             waiting: BTreeMap::new(),
             tasks: JoinSet::new(),
             metrics,
@@ -165,22 +134,20 @@ impl Symbols {
     }
 
     /// Serves until `over` is cancelled.
-    pub(super) async fn run(
-        mut self,
-        mut requests: mpsc::Receiver<InboundRequest>,
-        over: CancellationToken,
-    ) {
+    pub(super) async fn run(mut self, mut queues: Queues, over: CancellationToken) {
         loop {
             tokio::select! {
+                biased;
                 () = over.cancelled() => break,
                 Some(ended) = self.tasks.join_next() => match ended {
                     Ok(step) => self.on_step(step),
                     Err(error) => on_ended(Err(error)),
                 },
-                request = requests.recv() => match request {
+                request = queues.members.recv() => match request {
                     Some(request) => self.on_request(request),
                     None => break,
                 },
+                Some(request) = queues.strangers.recv() => self.on_request(request),
             }
         }
         while let Some(ended) = self.tasks.join_next().await {
@@ -190,23 +157,24 @@ impl Symbols {
 
     fn on_request(&mut self, InboundRequest { peer, request, reply }: InboundRequest) {
         let is_member = self.members.has(&peer);
-        let cost = match &request {
+        let more_bytes = match &request {
             Request::Attest { proof } => {
                 ATTEST_BYTES.saturating_add(proof.len() as u64 * ATTEST_PER_PROOF_BYTE)
             }
-            _ => REQUEST_BYTES,
+            _ => 0,
         };
-        let busy = Duration::from_millis(self.busy_retry_after_ms.into());
-        let class = self.class(is_member);
-        let place = class.lane.admit(peer).ok_or(busy);
-        let place =
-            place.and_then(|place| class.budgets.spend(peer, cost, Instant::now()).map(|()| place));
+        let place = self.class(is_member).admit(peer, more_bytes);
         if matches!(request, Request::ReadSymbols { .. }) {
             self.metrics.symbol_requests.inc();
         }
         let place = match place {
             Ok(place) => place,
-            Err(wait) => return self.refuse_busy(reply, wait),
+            Err(Turned::Busy(wait)) => return self.refuse_busy(reply, wait),
+            Err(Turned::CoolDown(length)) => {
+                tracing::debug!(%peer, ?length, "does not heed that it is to wait: not heard");
+                self.metrics.cool_downs.inc();
+                return reply.cool_down(length);
+            }
         };
         match request {
             Request::ReadSymbols { blob, pair, axis, targets } => {
@@ -234,7 +202,7 @@ impl Symbols {
             waiting.push(asked);
             return;
         }
-        let running = self.class(asked.is_member).lane.running.clone();
+        let running = self.class(asked.is_member).running();
         self.waiting.insert(sliver, vec![asked]);
         let (pairs, config) = (self.pairs.clone(), self.config);
         self.tasks.spawn(async move {
@@ -271,8 +239,7 @@ impl Symbols {
         let bytes = expanded_bytes(self.config, found.layout.symbol_bytes());
         let mut waits = Vec::with_capacity(waiting.len());
         for asked in &mut waiting {
-            let (peer, now) = (asked.peer, Instant::now());
-            match self.class(asked.is_member).budgets.spend(peer, bytes, now) {
+            match self.class(asked.is_member).spend(asked.peer, bytes) {
                 Ok(()) => {
                     asked.has_paid = true;
                     self.metrics.symbol_expanded_bytes.inc_by(bytes);
@@ -289,13 +256,27 @@ impl Symbols {
     }
 
     fn expand(&mut self, sliver: SliverKey, by_member: bool, found: Found) {
-        let working = Arc::clone(&self.class(by_member).working);
+        let class = self.class(by_member);
+        let (working, background) = (Arc::clone(&class.working), class.background.clone());
         let (pairs, config) = (self.pairs.clone(), self.config);
         self.tasks.spawn(async move {
             let Ok(turn) = working.acquire_owned().await else { return Step::Ended };
-            let expanded = blocking(move || expand(&pairs, config, &sliver, found)).await;
-            let Some(expanded) = expanded else { return Step::Ended };
-            let expanded = expanded.map(|tree| (Arc::new(tree), turn));
+            // Whoever holds a lock of the store is not to have a low priority.
+            let (stored, Found { proof, layout }) = (pairs.clone(), found);
+            let read = blocking(move || read(&stored, config, &sliver)).await;
+            let expanded = match read {
+                Some(Ok(bytes)) => background.run(move || expand(proof, &layout, &sliver, bytes)),
+                Some(Err(refusal)) => return Step::Expanded(sliver, by_member, Err(refusal)),
+                None => return Step::Ended,
+            };
+            let expanded = match expanded.await {
+                Some(Some(tree)) => Ok((Arc::new(tree), turn)),
+                Some(None) => {
+                    let discarded = blocking(move || discard(&pairs, config, &sliver)).await;
+                    Err(discarded.unwrap_or(Refusal::NotFound))
+                }
+                None => return Step::Ended,
+            };
             Step::Expanded(sliver, by_member, expanded)
         });
     }
@@ -310,13 +291,13 @@ impl Symbols {
         let Asked { peer, is_member, has_paid, targets, reply, place } = asked;
         let bytes = (targets.len() * tree.symbol_bytes()) as u64;
         let class = self.class(is_member);
-        if !has_paid && let Err(wait) = class.budgets.spend(peer, bytes, Instant::now()) {
+        if !has_paid && let Err(wait) = class.spend(peer, bytes) {
             return self.refuse_busy(reply, wait);
         }
-        let running = class.lane.running.clone();
+        let (running, background) = (class.running(), class.background.clone());
         self.tasks.spawn(async move {
             let Ok(_turn) = running.acquire_owned().await else { return Step::Ended };
-            let symbols = blocking(move || tree.symbols(&targets)).await;
+            let symbols = background.run(move || tree.symbols(&targets)).await;
             drop((turn, place));
             if let Some(symbols) = symbols {
                 // Targets are below n: the message was refused otherwise.
@@ -352,17 +333,6 @@ impl Symbols {
     }
 }
 
-/// The budgets of a class that may take so much, of which a peer may take a part.
-fn budgets(config: EncodingConfig, bytes_per_second: u64, part: u64) -> Budgets {
-    let largest = config.max_symbol_bytes().saturating_mul(config.n() as u64);
-    let rate = |bytes_per_second: u64| Rate {
-        bytes_per_second: bytes_per_second.max(1),
-        // Otherwise the largest sliver could never be paid.
-        burst_bytes: bytes_per_second.max(largest.saturating_add(REQUEST_BYTES)),
-    };
-    Budgets::new(rate(bytes_per_second), rate(bytes_per_second / part), Instant::now())
-}
-
 fn shard_of((blob, pair, _): &SliverKey, config: EncodingConfig) -> ShardIndex {
     blob.shard_of(*pair, config.n_shards())
 }
@@ -378,21 +348,25 @@ fn look_up(pairs: &Pairs, config: EncodingConfig, sliver: &SliverKey) -> Result<
     Ok(Found { proof, layout })
 }
 
-/// Reads a sliver and expands it. One that has not the root of its proof is damaged.
+/// Reads a sliver, its pieces checked.
+fn read(pairs: &Pairs, config: EncodingConfig, sliver: &SliverKey) -> Result<Bytes, Refusal> {
+    let (blob, _, axis) = sliver;
+    pairs.sliver(shard_of(sliver, config), blob, *axis)?.ok_or(Refusal::NotFound)
+}
+
+/// Expands a sliver, if it has the root of its proof.
 fn expand(
-    pairs: &Pairs,
-    config: EncodingConfig,
-    sliver: &SliverKey,
-    Found { proof, layout }: Found,
-) -> Result<Expanded, Refusal> {
-    let ((blob, _, axis), shard) = (*sliver, shard_of(sliver, config));
-    let bytes = pairs.sliver(shard, &blob, axis)?.ok_or(Refusal::NotFound)?;
-    let root = axis.root_of(&proof.digest);
-    match SliverTree::new(&layout, axis, bytes) {
-        Ok(tree) if tree.root() == root => Ok(Expanded { proof, tree }),
-        Ok(_) | Err(_) => {
-            pairs.discard_if_damaged(config, shard, &blob)?;
-            Err(Refusal::NotFound)
-        }
-    }
+    proof: PairProof,
+    layout: &BlobLayout,
+    (_, _, axis): &SliverKey,
+    bytes: Bytes,
+) -> Option<Expanded> {
+    let tree = SliverTree::new(layout, *axis, bytes).ok()?;
+    (tree.root() == axis.root_of(&proof.digest)).then_some(Expanded { proof, tree })
+}
+
+/// A sliver without the root of its proof is damaged.
+fn discard(pairs: &Pairs, config: EncodingConfig, sliver: &SliverKey) -> Refusal {
+    let discarded = pairs.discard_if_damaged(config, shard_of(sliver, config), &sliver.0);
+    discarded.err().unwrap_or(Refusal::NotFound)
 }

@@ -16,19 +16,21 @@ use crate::{
 };
 
 /// The last height of the old committee.
-const LAST: u64 = 5;
+pub(super) const LAST: u64 = 5;
 
 /// Five nodes: the first committee lacks the last of them, the second one the first.
-struct Change {
-    world: World,
-    old: Arc<Committee>,
-    new: Arc<Committee>,
-    joins: usize,
-    leaves: usize,
+pub(super) struct Change {
+    pub(super) world: World,
+    pub(super) old: Arc<Committee>,
+    pub(super) new: Arc<Committee>,
+    pub(super) joins: usize,
+    pub(super) leaves: usize,
+    /// The last height of the old committee.
+    pub(super) last: u64,
 }
 
 impl Change {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let world = World::with(1, Arc::new(test_support::committee(5, 7)));
         let of = |nodes: &[usize]| {
             let mut genesis = test_support::genesis(5, 7);
@@ -48,10 +50,14 @@ impl Change {
             nodes.position(|node| node.key.public() == key.public()).unwrap()
         };
         let (joins, leaves) = (number(&keys[4].0), number(&keys[0].0));
-        Self { world, old, new, joins, leaves }
+        Self { world, old, new, joins, leaves, last: LAST }
     }
 
-    fn replica(&self, i: usize) -> Replica {
+    pub(super) const fn committee(&self, height: u64) -> &Arc<Committee> {
+        if height > self.last { &self.new } else { &self.old }
+    }
+
+    pub(super) fn replica(&self, i: usize) -> Replica {
         Replica::new(Config::new(self.world.chain, self.world.nodes[i].key.clone(), TIMEOUTS))
     }
 
@@ -59,13 +65,13 @@ impl Change {
         drop(self.started(replica, height, next));
     }
 
-    fn started(
+    pub(super) fn started(
         &self,
         replica: &mut Replica,
         height: u64,
         next: Option<&Arc<Committee>>,
     ) -> Vec<Output> {
-        let committee = if height > LAST { &self.new } else { &self.old };
+        let committee = self.committee(height);
         let start = Start {
             height: Height::new(height),
             committee: Arc::clone(committee),
@@ -81,7 +87,7 @@ impl Change {
         replica.handle(self.world.now(0), Input::Message(message)).unwrap()
     }
 
-    fn verdict(&self, replica: &mut Replica, message: ConsensusMessage) -> Verdict {
+    pub(super) fn verdict(&self, replica: &mut Replica, message: ConsensusMessage) -> Verdict {
         match self.send(replica, message).first() {
             Some(Output::Verdict(verdict)) => *verdict,
             other => panic!("no verdict but {other:?}"),
@@ -92,13 +98,13 @@ impl Change {
         self.world.vote(i, (height, 0, kind), Some(block))
     }
 
-    fn number(&self, node: &NodeId) -> usize {
+    pub(super) fn number(&self, node: &NodeId) -> usize {
         self.world.nodes.iter().position(|other| other.key.public() == *node).unwrap()
     }
 
     /// The block of a height's first proposer, and the messages that propose it.
     fn proposed(&mut self, height: u64) -> (Block, Vec<ConsensusMessage>) {
-        let committee = if height > LAST { &self.new } else { &self.old };
+        let committee = self.committee(height);
         let node = proposer(&self.world.chain, Height::new(height), 0, committee);
         let i = self.number(&node);
         let block = self.world.build(i, Height::new(height), 0);
@@ -107,7 +113,11 @@ impl Change {
     }
 
     /// A replica is told everything by which a height is decided; all that it says.
-    fn decide(&mut self, replica: &mut Replica, height: u64) -> (BlockHash, Vec<Output>) {
+    pub(super) fn decide(
+        &mut self,
+        replica: &mut Replica,
+        height: u64,
+    ) -> (BlockHash, Vec<Output>) {
         let (block, messages) = self.proposed(height);
         let hash = block.header.hash();
         let mut outputs = Vec::new();
@@ -116,7 +126,7 @@ impl Change {
         }
         let executed = Input::Executed { block: hash, validity: Validity::Valid };
         outputs.extend(replica.handle(self.world.now(0), executed).unwrap());
-        let committee = if height > LAST { &self.new } else { &self.old };
+        let committee = self.committee(height);
         for member in committee.members().to_vec() {
             if !replica.is_decided() {
                 let i = self.number(&member.node);
@@ -173,11 +183,42 @@ fn members_of_the_next_committee_are_heard_before_the_boundary_and_strangers_are
     assert_eq!(change.verdict(&mut replica, ConsensusMessage::Vote(forged)), Verdict::Reject);
     // Of this height it is nobody.
     let now = change.vote(change.joins, LAST, VoteKind::Prevote, block);
-    assert_eq!(change.verdict(&mut replica, now), Verdict::Reject);
+    assert_eq!(change.verdict(&mut replica, now), Verdict::Ignore);
     assert_eq!(replica.early.len(), 1);
     // It shows that others have gone on.
     let (_, outputs) = change.decide(&mut replica, LAST);
     assert!(outputs.contains(&Output::NextHeight), "{outputs:?}");
+}
+
+#[test]
+fn proposals_are_heard_before_the_boundary_in_turn_and_the_latest_is_kept() {
+    let mut change = Change::new();
+    // Everybody is a member of the next one, and has other turns.
+    change.new = Arc::new(Committee::clone(&change.world.committee).in_epoch(Epoch::new(1)));
+    let next = Arc::clone(&change.new);
+    let mut replaced = 0;
+    for (last, i) in (LAST..LAST + 8).flat_map(|last| (0..5).map(move |i| (last, i))) {
+        change.last = last;
+        let (height, node) = (Height::new(last + 1), change.world.nodes[i].key.public());
+        let mut replica = change.replica(i);
+        change.start(&mut replica, last, Some(&next));
+        let mut latest = None;
+        for round in [0, 1, 0, 2, 1, 3, 4] {
+            let block = change.world.build(i, height, round);
+            let proposal = change.world.proposal_messages(i, &block, round, None).remove(0);
+            let mut committees = [&change.old, &change.new].into_iter();
+            let chain = &change.world.chain;
+            let is_due = committees.any(|its| proposer(chain, height, round, its) == node);
+            let is_kept = is_due && round < 4 && latest < Some(round);
+            let expected = if is_kept { Verdict::Forward } else { Verdict::Ignore };
+            assert_eq!(change.verdict(&mut replica, proposal), expected, "{i} in {height}/{round}");
+            if is_kept {
+                replaced += usize::from(latest.replace(round).is_some());
+            }
+        }
+        assert_eq!(replica.early.len(), usize::from(latest.is_some()));
+    }
+    assert!(replaced > 0, "members have turns in both committees");
 }
 
 #[test]

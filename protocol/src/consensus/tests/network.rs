@@ -209,10 +209,12 @@ impl World {
     }
 
     fn start_height(&mut self, i: usize) {
+        let height = self.next_height(i);
+        let successor = self.successor.as_ref().filter(|(first, _)| *first > height);
         let start = Start {
-            height: self.next_height(i),
-            committee: Arc::clone(self.committee_at(self.next_height(i))),
-            next: None,
+            height,
+            committee: Arc::clone(self.committee_at(height)),
+            next: successor.map(|(_, next)| Arc::clone(next)),
             parent_time: self.parent_time(i),
             journal: self.nodes[i].journal.clone(),
             abstain: self.nodes[i].abstain,

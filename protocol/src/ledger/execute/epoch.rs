@@ -18,7 +18,7 @@ use crate::{
     bft,
     committee::Committee,
     index::{Epoch, Height, ShardIndex},
-    ledger::{Event, Key, NODE_READY_AGE_MAX_MS, Record, Summary, error::Failure},
+    ledger::{Event, Key, NODE_READY_AGE_MAX_MS, Record, ShardRecord, Summary, error::Failure},
 };
 
 /// Half durations after which shards that are not ready return to who had them.
@@ -80,7 +80,7 @@ impl Executor<'_> {
         let committee = self.next_committee()?;
         let next = committee.epoch();
         self.pay_rewards()?;
-        self.clear_moved(&committee)?;
+        self.move_shards(&committee)?;
         // What the rewards burned is in the stored one.
         summary.supply = self.overlay.summary()?.supply;
         summary.prices = summary.next_prices.take().unwrap_or(summary.prices);
@@ -101,14 +101,9 @@ impl Executor<'_> {
         Ok(committee)
     }
 
-    /// A shard that changes its holder is not ready with the new one, be it one that had it before:
-    /// that one lacks at least what was certified meanwhile.
-    fn clear_moved(&mut self, next: &Committee) -> Result<(), Failure> {
+    fn move_shards(&mut self, next: &Committee) -> Result<(), Failure> {
         let mut shards = self.overlay.shards()?;
-        for (index, shard) in (0_u16..).map(ShardIndex::new).zip(&mut shards) {
-            let node = |committee: &Committee| committee.members()[committee.holder(index)].node;
-            shard.ready &= node(self.committee) == node(next);
-        }
+        ShardRecord::change_epoch(&mut shards, self.committee, next);
         Ok(self.overlay.put(Key::Shards, Record::Shards(shards))?)
     }
 }

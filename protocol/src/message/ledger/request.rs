@@ -91,6 +91,12 @@ pub enum LedgerRequest {
         /// The chunk's number in the manifest, below [`MAX_SNAPSHOT_CHUNKS`].
         index: u16,
     },
+    /// Asks a member to sign which header was the last of its epoch.
+    /// Answered by [`LedgerResponse::HandoverSigned`](super::LedgerResponse::HandoverSigned).
+    SignHandover {
+        /// The epoch that has ended.
+        epoch: Epoch,
+    },
 }
 
 /// A range of the index that strangers may ask for.
@@ -138,6 +144,7 @@ impl LedgerRequest {
             Self::Block { .. } => LedgerKind::Block,
             Self::Snapshot { .. } => LedgerKind::Snapshot,
             Self::SnapshotChunk { .. } => LedgerKind::SnapshotChunk,
+            Self::SignHandover { .. } => LedgerKind::SignHandover,
         }
     }
 
@@ -181,7 +188,8 @@ impl LedgerRequest {
             | Self::Tip
             | Self::Blocks { .. }
             | Self::Block { .. }
-            | Self::Snapshot { .. } => true,
+            | Self::Snapshot { .. }
+            | Self::SignHandover { .. } => true,
         };
         if in_range { Ok(()) } else { Err(MessageError::Field) }
     }

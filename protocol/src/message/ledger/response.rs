@@ -8,11 +8,12 @@ use super::{
     codec::{self, list},
 };
 use crate::{
+    keys::BlsSignature,
     ledger::{
         MAX_BLOCK_BYTES, MAX_SNAPSHOT_CHUNK_BYTES, MAX_SNAPSHOT_CHUNKS, SnapshotOffer, StateProof,
         TransactionId,
     },
-    light::{CertifiedHeader, Inclusion},
+    light::{CertifiedHeader, FinalHeader, Inclusion},
     message::MessageError,
     vote::CommitCertificate,
 };
@@ -67,13 +68,16 @@ pub enum LedgerResponse {
     Snapshot(Option<Box<SnapshotOffer>>),
     /// A chunk of a snapshot; none if the node does not have it.
     SnapshotChunk(Option<Vec<u8>>),
+    /// The node's BLS signature of a [`HandoverFact`](crate::handover::HandoverFact); none if it
+    /// has not seen the end of that epoch, or does not sign it.
+    HandoverSigned(Option<BlsSignature>),
 }
 
 /// The end of an epoch: who decides from the next height on.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub struct Handover {
-    /// The last header of the epoch.
-    pub last: CertifiedHeader,
+    /// The last header of the epoch, with either certificate.
+    pub last: FinalHeader,
     /// The layout of the next epoch's committee.
     pub committee: Vec<u8>,
 }
@@ -103,6 +107,7 @@ impl LedgerResponse {
             Self::Block(_) => LedgerKind::Block,
             Self::Snapshot(_) => LedgerKind::Snapshot,
             Self::SnapshotChunk(_) => LedgerKind::SnapshotChunk,
+            Self::HandoverSigned(_) => LedgerKind::SignHandover,
         }
     }
 
@@ -146,7 +151,10 @@ impl LedgerResponse {
             Self::SnapshotChunk(chunk) => {
                 chunk.as_ref().is_none_or(|chunk| chunk.len() <= MAX_SNAPSHOT_CHUNK_BYTES)
             }
-            Self::SystemSubmitted(_) | Self::Tip(_) | Self::Transaction(_) => true,
+            Self::SystemSubmitted(_)
+            | Self::Tip(_)
+            | Self::Transaction(_)
+            | Self::HandoverSigned(_) => true,
         };
         if in_range { Ok(()) } else { Err(MessageError::Field) }
     }

@@ -4,7 +4,11 @@ use std::{
 };
 
 use super::*;
-use crate::{index::ShardIndex, ledger::ShardRecord, test_support};
+use crate::{
+    index::ShardIndex,
+    ledger::{Keeper, ShardRecord},
+    test_support,
+};
 
 const ANSWER_MS: u64 = 10;
 
@@ -40,8 +44,12 @@ fn holders(moving: &[u16]) -> Holders {
     let node = |position: usize| committee.members()[position % 7].node;
     let record = |shard: u16| {
         let holder = committee.holder(ShardIndex::new(shard));
-        let ready = !moving.contains(&shard);
-        ShardRecord { ready, last_ready: node(holder + usize::from(!ready)) }
+        if !moving.contains(&shard) {
+            return ShardRecord::settled(node(holder));
+        }
+        let last_ready = node(holder + 1);
+        let keeper = Keeper { node: last_ready, until: Epoch::new(2), complete: true };
+        ShardRecord { ready: false, last_ready, keepers: vec![keeper] }
     };
     let shards = (0..64).map(record).collect();
     Holders::new(committee, shards).unwrap()

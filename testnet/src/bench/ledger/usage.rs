@@ -6,9 +6,11 @@
 use std::{fs, io, path::Path, time::Duration};
 
 use anyhow::Context;
-use rustix::param::clock_ticks_per_second;
 
-use crate::cluster::Cluster;
+use crate::{
+    bench::process::{cpu, rss_bytes},
+    cluster::Cluster,
+};
 
 /// The ledger's part of a node's directory.
 const LEDGER_DIR: &str = "ledger";
@@ -114,27 +116,6 @@ fn growth(now: &[u64], before: &[u64]) -> u64 {
     grown.max().unwrap_or(0)
 }
 
-/// Processor time of a process, its threads and what the kernel did for it included.
-fn cpu(pid: u32) -> anyhow::Result<Duration> {
-    let path = format!("/proc/{pid}/stat");
-    let stat = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-    // The name in parentheses may hold anything; user and system time are fields 14 and 15.
-    let fields = stat.rsplit_once(')').map(|(_, fields)| fields.split_whitespace());
-    let ticks =
-        fields.map(|fields| fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()));
-    let ticks: u64 = ticks.with_context(|| format!("{path} has no times"))?.sum::<u64>();
-    Ok(Duration::from_millis(ticks.saturating_mul(1_000) / clock_ticks_per_second().max(1)))
-}
-
-/// Resident memory of a process.
-fn rss_bytes(pid: u32) -> anyhow::Result<u64> {
-    let path = format!("/proc/{pid}/status");
-    let status = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
-    Ok(kib.with_context(|| format!("{path} has no VmRSS"))? << 10)
-}
-
 /// Bytes of all files below a directory. Files that vanish meanwhile count nothing.
 pub(super) fn directory_bytes(dir: &Path) -> io::Result<u64> {
     let mut bytes = 0;
@@ -167,12 +148,5 @@ mod tests {
         );
         assert_eq!((gossip.heard_bytes, gossip.published, gossip.lost), (11, 2, 3));
         assert_eq!((gossip.heard, gossip.published_bytes), (0, 0));
-    }
-
-    #[test]
-    fn a_process_can_see_itself() {
-        let pid = std::process::id();
-        assert!(rss_bytes(pid).unwrap() > 1 << 20);
-        assert!(cpu(pid).is_ok());
     }
 }
