@@ -33,6 +33,7 @@ mod shard_record;
 mod snapshot;
 mod state;
 mod store;
+mod summary;
 mod time;
 mod transaction;
 mod tree;
@@ -59,8 +60,8 @@ pub use self::{
     readiness::{NODE_READY_AGE_MAX_MS, NodeReady, ShardsReady},
     record::{
         Account, Attendance, Blob, BlobState, Certified, EpochRecord, Incoming, Name, Node,
-        Payment, Pool, Presence, Prices, Rate, Record, Registration, Settlement, Stake, Summary,
-        Supply, Terms, Unbonding,
+        Payment, Pool, Presence, Prices, Rate, Record, Registration, Settlement, Stake, Terms,
+        Unbonding,
     },
     shard_record::{KEEPERS_MAX, Keeper, ShardRecord},
     snapshot::{
@@ -69,6 +70,7 @@ pub use self::{
     },
     state::{Executed, LoadError, Outcome, Proposal, State, Tip},
     store::{MemoryStore, ReadError, StateChange, StateReader, VersionedValue},
+    summary::{Summary, Supply},
     time::Timestamp,
     transaction::{
         MAX_OPERATIONS, MAX_TRANSACTION_BYTES, SignedTransaction, Transaction, TransactionError,
