@@ -47,6 +47,7 @@ pub async fn run() -> anyhow::Result<()> {
         accounts: Vec::new(),
         faucet: None,
         ledger: LedgerParameters::default(),
+        predecessor: None,
     };
     println!("chain id {}", genesis.chain_id());
     let mut network = NetworkFile { genesis, bootstrap: Vec::new() };

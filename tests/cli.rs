@@ -65,6 +65,7 @@ impl Home {
             .env("FLOE_WALLET", &self.wallet)
             // Not the configuration of whoever runs the tests.
             .env("XDG_CONFIG_HOME", self.dir.join("config"))
+            .env_remove("FLOE_NETWORKS_DIR")
             .env_remove("FLOE_PROGRESS")
             .env_remove("FLOE_EPOCHS")
             .env_remove("FLOE_LOG")
@@ -214,6 +215,9 @@ async fn files_go_in_and_come_out_also_when_four_of_seven_nodes_have_stopped() {
     check_round_trips(&home, &file);
     let health = home.floe(["--json", "health"]).expect(0).json();
     assert_eq!((&health["nodes_up"], &health["writes_possible"]), (&7.into(), &true.into()));
+    let ledger = &health["ledger"];
+    assert_eq!((&ledger["verdict"], &ledger["members_answering"]), (&"running".into(), &7.into()));
+    assert_eq!(ledger["waits"], Value::Array(Vec::new()));
     home.floe(["--json", "read", UNKNOWN_ID]).expect_error(3, "not_found", false);
     home.floe(["--json", "blob-status", UNKNOWN_ID]).expect_error(3, "not_found", false);
 
@@ -227,6 +231,9 @@ async fn files_go_in_and_come_out_also_when_four_of_seven_nodes_have_stopped() {
     let health = home.floe(["--json", "health"]).expect(5).json();
     assert_eq!((&health["nodes_up"], &health["reads_possible"]), (&3.into(), &true.into()));
     assert_eq!(health["writes_possible"], false);
+    assert_eq!(health["ledger"]["members_answering"], 3);
+    let text = home.floe(["health"]).expect(5).text();
+    assert!(text.contains("do not answer, and blocks need 43 shards"), "{text}");
     // Without a quorum nothing is agreed, and nothing is paid for good.
     home.put("new", &bytes(2, 1_000));
     home.floe(["--json", "store", "new"]).expect_error(5, "unsettled", true);
@@ -515,6 +522,38 @@ fn settings_come_from_flag_environment_and_file_and_say_so() {
     assert!(home.floe(["man"]).expect(0).text().contains(".TH floe 1"));
     assert!(home.floe(["man", "node", "run"]).expect(0).text().contains("SIGUSR1"));
     home.floe(["--json", "man", "nothing"]).expect_error(2, "usage", false);
+}
+
+#[test]
+fn a_network_is_used_by_the_name_that_it_was_given() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = Home::offline(&dir, "/ip4/127.0.0.1/tcp/1");
+    let by_name = ["--json", "--network", "friends", "info", "--offline"];
+    let unknown = home.floe(by_name).expect_error(2, "unknown_network", false).json();
+    assert!(unknown["error"]["message"].as_str().unwrap().contains("known: none"), "{unknown}");
+    let add = |name| ["--json", "network", "add", name, "--genesis", "network.json"];
+    home.floe(add("../friends")).expect_error(2, "usage", false);
+    home.floe(add("friends")).expect(0);
+    home.floe(add("friends")).expect_error(1, "network_known", false);
+
+    let info = home.floe(by_name).expect(0).json();
+    assert_eq!(info["chain_id"], home.json(&["info", "--offline"])["chain_id"]);
+    let list = home.json(&["network", "list"]);
+    assert_eq!(list["networks"][0]["chain_id"], info["chain_id"]);
+    assert_eq!(list["networks"].as_array().unwrap().len(), 1);
+    // A bare genesis needs somebody to join at.
+    let network: Value = serde_json::from_slice(&fs::read(&home.network).unwrap()).unwrap();
+    home.put("genesis.json", network["genesis"].to_string().as_bytes());
+    let bare = ["--json", "network", "add", "bare", "--genesis", "genesis.json"];
+    home.floe(bare).expect_error(2, "no_peer", false);
+    let peer = network["bootstrap"][0].as_str().unwrap();
+    home.floe(bare.into_iter().chain(["--peer", peer])).expect(0);
+
+    home.floe(["network", "remove", "friends"]).expect(0);
+    let unknown = home.floe(by_name).expect_error(2, "unknown_network", false).json();
+    assert!(unknown["error"]["message"].as_str().unwrap().ends_with("known: bare"), "{unknown}");
+    let again = ["--json", "network", "remove", "friends"];
+    home.floe(again).expect_error(3, "unknown_network", false);
 }
 
 #[test]

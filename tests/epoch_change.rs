@@ -3,34 +3,36 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::{
+    num::NonZeroU64,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use bytes::Bytes;
-use floe_node::client::{Client, ClientConfig, LedgerVerdict, ReadOptions, StoreProgress};
+use floe_node::client::{
+    Client, ClientConfig, LedgerVerdict, ReadOptions, StoreProgress, ledger::RunningEpoch,
+};
 use floe_protocol::{
     blob::BlobId,
-    index::Epoch,
     keys::{KeyPair, NodeId},
     ledger::{Amount, LedgerParameters},
     test_support,
     transfer::Wanted,
 };
-use floe_testnet::{
-    Cluster,
-    cluster::{reach_epoch, wait_for_epoch},
-};
+use floe_testnet::{Cluster, cluster::wait_for_epoch};
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 
 /// Far longer than anything here takes.
 const DEADLINE: Duration = Duration::from_secs(240);
 const SHARDS: u16 = 7;
-/// Of each kind, during the change.
+/// Of each kind, while shards move.
 const OPERATIONS: u64 = 100;
+/// What the newcomer takes in a second until so much has been done: too little to be complete by
+/// then, however slow the machine is.
+const HELD_BACK: NonZeroU64 = NonZeroU64::MIN;
 const WRITERS: u64 = 4;
 const READERS: u64 = 2;
 
@@ -45,10 +47,19 @@ fn rules(epoch_ms: u64) -> LedgerParameters {
 }
 
 async fn swarm(nodes: usize, epoch_ms: u64) -> Cluster {
+    swarm_with(nodes, epoch_ms, &Arc::default()).await
+}
+
+/// Those who join are held back if they start while they are to be.
+async fn swarm_with(nodes: usize, epoch_ms: u64, hold_back: &Arc<AtomicBool>) -> Cluster {
     let builder = Cluster::builder().nodes(nodes).shards(SHARDS).ledger(rules(epoch_ms));
-    let builder = builder.configure(|_, config| {
+    let hold_back = Arc::clone(hold_back);
+    let builder = builder.configure(move |node, config| {
         config.repair.grace_ms = 200;
         config.repair.retry_min_ms = 200;
+        if node >= nodes && hold_back.load(Ordering::Relaxed) {
+            config.repair.bytes_per_second = Some(HELD_BACK);
+        }
     });
     builder.start().await.unwrap()
 }
@@ -90,12 +101,28 @@ async fn client_of(cluster: &Cluster, node: usize) -> Client {
     Client::connect(config).await.unwrap()
 }
 
+/// What was done from beginning to end since the count began.
+#[derive(Debug, Default)]
+struct Count {
+    counting: AtomicBool,
+    writes: AtomicU64,
+    reads: AtomicU64,
+}
+
+impl Count {
+    async fn of<T>(&self, done: &AtomicU64, operation: impl Future<Output = T>) -> T {
+        let counts = self.counting.load(Ordering::Relaxed);
+        let result = operation.await;
+        done.fetch_add(counts.into(), Ordering::Relaxed);
+        result
+    }
+}
+
 /// Writers and readers that never rest until they are told.
 struct Load {
     tasks: JoinSet<()>,
     stop: watch::Sender<bool>,
-    writes: Arc<AtomicU64>,
-    reads: Arc<AtomicU64>,
+    count: Arc<Count>,
     blobs: watch::Receiver<Vec<(BlobId, u64)>>,
 }
 
@@ -104,25 +131,24 @@ impl Load {
         let (stop, _) = watch::channel(false);
         let (sender, blobs) = watch::channel(before);
         let sender = Arc::new(sender);
-        let (writes, reads) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let count = Arc::new(Count::default());
         let mut tasks = JoinSet::new();
         for writer in 0..WRITERS {
             let (client, wallet, stop) = (client.clone(), wallet.clone(), stop.subscribe());
-            let (sender, writes) = (Arc::clone(&sender), Arc::clone(&writes));
+            let (sender, count) = (Arc::clone(&sender), Arc::clone(&count));
             tasks.spawn(async move {
                 for seed in (1_000 + writer..).step_by(usize::try_from(WRITERS).unwrap()) {
                     if *stop.borrow() {
                         return;
                     }
-                    let blob = store(&client, &wallet, seed).await;
+                    let blob = count.of(&count.writes, store(&client, &wallet, seed)).await;
                     sender.send_modify(|blobs| blobs.push((blob, seed)));
-                    writes.fetch_add(1, Ordering::Relaxed);
                 }
             });
         }
         for reader in 0..READERS {
             let (client, stop, blobs) = (client.clone(), stop.subscribe(), blobs.clone());
-            let reads = Arc::clone(&reads);
+            let count = Arc::clone(&count);
             tasks.spawn(async move {
                 for turn in reader.. {
                     if *stop.borrow() {
@@ -132,29 +158,40 @@ impl Load {
                     // Old and new ones alike.
                     let turn = usize::try_from(turn * 7_919).unwrap();
                     let (blob, seed) = known[turn % known.len()];
-                    read(&client, blob, seed).await;
-                    reads.fetch_add(1, Ordering::Relaxed);
+                    count.of(&count.reads, read(&client, blob, seed)).await;
                 }
             });
         }
-        Self { tasks, stop, writes, reads, blobs }
+        Self { tasks, stop, count, blobs }
     }
 
+    /// What was done since the count began.
     fn done(&self) -> (u64, u64) {
-        (self.writes.load(Ordering::Relaxed), self.reads.load(Ordering::Relaxed))
+        let Count { writes, reads, .. } = &*self.count;
+        (writes.load(Ordering::Relaxed), reads.load(Ordering::Relaxed))
     }
 
-    /// Waits until so much has been done; whatever fails meanwhile fails the test.
-    async fn reached(&mut self, (writes, reads): (u64, u64)) {
-        let mut blobs = self.blobs.clone();
-        loop {
-            let (written, read) = self.done();
-            if written >= writes && read >= reads {
-                return;
+    /// Counts what begins from now on, until so much has been done.
+    async fn counted(&mut self, each: u64) -> (u64, u64) {
+        self.count.counting.store(true, Ordering::Relaxed);
+        let (count, mut blobs) = (Arc::clone(&self.count), self.blobs.clone());
+        let enough = async {
+            let few = |done: &AtomicU64| done.load(Ordering::Relaxed) < each;
+            while few(&count.writes) || few(&count.reads) {
+                blobs.changed().await.unwrap();
             }
+        };
+        self.beside(timeout(DEADLINE, enough)).await.expect("the load goes on");
+        self.done()
+    }
+
+    /// Does something beside; whatever fails of the load meanwhile fails the test.
+    async fn beside<T>(&mut self, other: impl Future<Output = T>) -> T {
+        tokio::pin!(other);
+        loop {
             tokio::select! {
+                done = &mut other => return done,
                 ended = self.tasks.join_next() => ended.unwrap().unwrap(),
-                changed = blobs.changed() => changed.unwrap(),
             }
         }
     }
@@ -169,37 +206,45 @@ impl Load {
 }
 
 /// The first epoch in which a node has shards.
-async fn joins(client: &Client, node: NodeId) -> Epoch {
-    let joined = wait_for_epoch(client, |running| {
-        running.committee.member(&node).is_some_and(|member| member.weight() > 0)
-    });
-    timeout(DEADLINE, joined).await.expect("it is selected in time").unwrap().summary.epoch
+async fn joins(client: &Client, node: NodeId) -> RunningEpoch {
+    let joined = wait_for_epoch(client, |running| running.shards_of(&node).0 > 0);
+    timeout(DEADLINE, joined).await.expect("it is selected in time").unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reads_and_writes_go_on_while_a_node_joins_and_shards_move() {
-    let mut cluster = swarm(4, 12_000).await;
+    let hold_back = Arc::new(AtomicBool::new(true));
+    let mut cluster = swarm_with(4, 12_000, &hold_back).await;
     let client = cluster.client().await.unwrap();
     let mut before = Vec::new();
     for seed in 0..5 {
         before.push((store(&client, cluster.wallet(), seed).await, seed));
     }
-    let joined = cluster.join(Amount::from_wal(1_000)).await.unwrap();
+    let joined = cluster.join(Amount::from_wal(2_000)).await.unwrap();
     let id = cluster.node_id(joined);
     let mut load = Load::start(&client, cluster.wallet(), before);
-    let epoch = tokio::select! {
-        epoch = joins(&client, id) => epoch,
-        () = load.reached((u64::MAX, u64::MAX)) => unreachable!("it never does so much"),
-    };
+    let began = load.beside(joins(&client, id)).await;
+    let epoch = began.summary.epoch;
+    let (moving, ready) = began.shards_of(&id);
+    assert!(moving > 0 && ready == 0, "{moving} shards move, {ready} are there already");
+
+    // A flag that is set stays set while its shard does not move, so none was set in between.
+    let (writes, reads) = load.counted(OPERATIONS).await;
+    let then = load.beside(client.ledger().running_epoch()).await.unwrap();
+    assert_eq!(then.shards_of(&id), (moving, 0), "they still move");
+    let repair = cluster.node(joined).unwrap().repair();
+    assert!(repair.borrow().fetched_bytes > 0, "and are on their way");
+    println!("{writes} writes and {reads} reads while {moving} shards of epoch {epoch} moved");
+
+    // From now on they come as fast as they can; what was on its way is cut off.
+    hold_back.store(false, Ordering::Relaxed);
+    load.beside(cluster.stop(joined)).await.unwrap();
+    load.beside(cluster.start(joined)).await.unwrap();
+    let all = wait_for_epoch(&client, |running| running.ready() == SHARDS);
+    let all = load.beside(timeout(DEADLINE, all)).await.expect("it completes them").unwrap();
+    assert_eq!(all.shards_of(&id), (moving, moving));
     let (writes, reads) = load.done();
-    println!("epoch {epoch} has begun after {writes} writes and {reads} reads");
-    // From the boundary on, as long as the shards move and for the next change, too.
-    let enough = load.reached((writes + OPERATIONS, reads + OPERATIONS));
-    timeout(DEADLINE, enough).await.expect("the load goes on");
-    let later = reach_epoch(&client, epoch.plus(1));
-    timeout(DEADLINE, later).await.expect("the epoch ends").unwrap();
-    let (writes, reads) = load.done();
-    println!("the next epoch has begun after {writes} writes and {reads} reads");
+    println!("{writes} writes and {reads} reads until all shards were ready");
     let blobs = load.finish().await;
 
     // Who comes now, and knows nobody but the newcomer, reads all of it.
@@ -210,7 +255,7 @@ async fn reads_and_writes_go_on_while_a_node_joins_and_shards_move() {
     let health = late.ledger_health().await.unwrap();
     assert_eq!(health.verdict, LedgerVerdict::Running, "{health:?}");
     assert_eq!(health.members, (5, 5), "{health:?}");
-    assert!(late.committee().epoch() > epoch);
+    assert!(late.committee().epoch() >= epoch);
     late.shutdown().await;
     client.shutdown().await;
     cluster.shutdown().await.unwrap();
@@ -246,7 +291,7 @@ async fn who_comes_long_after_the_genesis_needs_none_of_its_members() {
         cluster.join(Amount::from_wal(2_000)).await.unwrap();
     }
     for node in 4..8 {
-        let epoch = joins(&client, cluster.node_id(node)).await;
+        let epoch = joins(&client, cluster.node_id(node)).await.summary.epoch;
         println!("node {node} serves from epoch {epoch}");
     }
     for founder in 0..4 {
@@ -255,8 +300,7 @@ async fn who_comes_long_after_the_genesis_needs_none_of_its_members() {
     let founders: Vec<_> = (0..4).map(|node| cluster.node_id(node)).collect();
     let gone = wait_for_epoch(&client, |running| {
         let serves = |founder: &NodeId| {
-            running.committee.member(founder).is_some()
-                || running.shards.iter().any(|shard| shard.last_ready == *founder)
+            running.committee.member(founder).is_some() || running.kept_by(founder) > 0
         };
         running.shards.iter().all(|shard| shard.ready) && !founders.iter().any(serves)
     });
@@ -277,7 +321,7 @@ async fn who_comes_long_after_the_genesis_needs_none_of_its_members() {
     read(&client, second, 2).await;
     // So does a node: it follows to the newest block, and serves in time.
     let newcomer = cluster.join(Amount::from_wal(2_000)).await.unwrap();
-    let epoch = joins(&late, cluster.node_id(newcomer)).await;
+    let epoch = joins(&late, cluster.node_id(newcomer)).await.summary.epoch;
     println!("a node that knows no founder serves from epoch {epoch}");
     late.shutdown().await;
     client.shutdown().await;

@@ -199,7 +199,11 @@ async fn strangers_that_flood_are_told_to_wait_and_members_and_readers_are_serve
 
 /// Asks all nodes for all symbols of one sliver after the other, heeds nothing, and comes back by
 /// a new connection when it is cut off. Never ends by itself.
-async fn stranger(network_file: Arc<NetworkFile>, seed: u8, blobs: Arc<Vec<BlobId>>) {
+async fn stranger(
+    network_file: Arc<NetworkFile>,
+    seed: u8,
+    (blobs, told): (Arc<Vec<BlobId>>, watch::Sender<usize>),
+) {
     const LANES: usize = 16;
     let committee = Arc::new(network_file.genesis.committee().unwrap());
     let n_shards = committee.n_shards();
@@ -216,7 +220,7 @@ async fn stranger(network_file: Arc<NetworkFile>, seed: u8, blobs: Arc<Vec<BlobI
         let mut lanes = JoinSet::new();
         for lane in 0..LANES * committee.members().len() {
             let (network, committee) = (network.clone(), Arc::clone(&committee));
-            let blobs = Arc::clone(&blobs);
+            let (blobs, told) = (Arc::clone(&blobs), told.clone());
             lanes.spawn(async move {
                 let member = &committee.members()[lane % committee.members().len()];
                 for count in lane.. {
@@ -224,8 +228,12 @@ async fn stranger(network_file: Arc<NetworkFile>, seed: u8, blobs: Arc<Vec<BlobI
                     let shard = member.shards[count % member.shards.len()];
                     let pair = blob.pair_of(shard, n_shards);
                     let request = all_symbols(blob, pair, AXES[count % 2], n_shards);
-                    if network.request(member.node, request).await.is_err() {
-                        return;
+                    match network.request(member.node, request).await {
+                        Ok(Response::Refused(Refusal::Busy { .. })) => {
+                            told.send_modify(|count| *count += 1);
+                        }
+                        Ok(_) => {}
+                        Err(_) => return,
                     }
                 }
             });
@@ -236,7 +244,45 @@ async fn stranger(network_file: Arc<NetworkFile>, seed: u8, blobs: Arc<Vec<BlobI
     }
 }
 
-/// Strangers that do not heed `Busy` are not heard, a node with an empty disk gets all of it back,
+/// A stranger that never heeds `Busy` is not heard for a while, by a new connection neither; whoever
+/// else asks is.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_heed_busy_is_not_heard() {
+    let cluster = Cluster::builder().nodes(4).shards(16);
+    let cluster = cluster
+        .configure(|_, config| config.service.stranger_symbol_bytes_per_second = 1)
+        .start()
+        .await
+        .unwrap();
+    let reader = RawPeer::join(&cluster).await;
+    let blob = Written::honest(reader.config(), test_support::blob(3, 4_000_000));
+    reader.store(&blob, cluster.wallet(), WANTED).await.unwrap();
+    let (node, key) = (cluster.node_id(0), KeyPair::from_seed([201; 32]));
+    let pair = reader.pairs_of(node, &blob.id())[0];
+    let stranger = RawPeer::join_with_key(&cluster, key.clone(), Role::LightPeer).await;
+    let flood = async {
+        loop {
+            let asks = (0..32).map(|_| {
+                let network = stranger.network.clone();
+                let request = all_symbols(blob.id(), pair, Axis::Primary, 16);
+                async move { network.request(node, request).await }
+            });
+            if all(asks).await.iter().any(Result::is_err) {
+                return;
+            }
+        }
+    };
+    timeout(DEADLINE, flood).await.expect("it is left to cool down");
+    assert!(counter(&cluster, 0, "storage_symbol_cool_downs").await >= 1);
+    let read = Request::ReadSliver { blob: blob.id(), pair, axis: Axis::Primary };
+    let unheard = stranger.network.request(node, read.clone()).await;
+    assert!(unheard.is_err(), "{unheard:?}");
+    let heard = reader.ask(node, read).await;
+    assert!(matches!(heard, Response::Sliver { .. }), "{heard:?}");
+    cluster.shutdown().await.unwrap();
+}
+
+/// Strangers that do not heed `Busy` keep nobody else: a node with an empty disk gets all of it back,
 /// and whoever reads meanwhile reads.
 #[tokio::test(flavor = "multi_thread")]
 async fn under_a_flood_of_strangers_repair_finishes_and_reads_succeed() {
@@ -251,16 +297,14 @@ async fn under_a_flood_of_strangers_repair_finishes_and_reads_succeed() {
     }
     let network_file = Arc::new(cluster.network().clone());
     let blobs = Arc::new(ids.clone());
+    let (told, mut busy) = watch::channel(0);
     let mut strangers = JoinSet::new();
     for number in 0..10 {
-        strangers.spawn(stranger(Arc::clone(&network_file), 150 + number, Arc::clone(&blobs)));
+        let asks = (Arc::clone(&blobs), told.clone());
+        strangers.spawn(stranger(Arc::clone(&network_file), 150 + number, asks));
     }
-    let unheard = async {
-        while counter(&cluster, 0, "storage_symbol_cool_downs").await == 0 {
-            tokio::task::yield_now().await;
-        }
-    };
-    timeout(DEADLINE, unheard).await.expect("strangers do not heed that they are to wait");
+    let flooded = timeout(DEADLINE, busy.wait_for(|count| *count >= 200)).await;
+    flooded.expect("strangers go on when they are told to wait").unwrap();
 
     cluster.stop(3).await.unwrap();
     cluster.wipe(3).unwrap();

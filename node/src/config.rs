@@ -34,6 +34,12 @@ pub struct NodeConfig {
     pub cache_bytes: u64,
     /// Start on an empty disk although slivers were stored before.
     pub accept_empty: bool,
+    /// Where the first state of a network that goes on from a stopped one is. None: it comes from
+    /// others.
+    pub first_state: Option<PathBuf>,
+    /// Go on in a successor of the node's network although the node's ledger has come further than
+    /// the successor goes on from.
+    pub abandon_blocks: bool,
     /// Vote at once although the vote journal is lost. Whoever has voted before and does this may
     /// vote twice, which costs stake: only for when everybody has lost theirs.
     pub vote_now: bool,
@@ -197,6 +203,8 @@ impl NodeConfig {
             reserve_bytes: 1 << 30,
             cache_bytes: 64 << 20,
             accept_empty: false,
+            first_state: None,
+            abandon_blocks: false,
             vote_now: false,
             nat: NatConfig::default(),
             limits: NetworkLimits::default(),

@@ -30,5 +30,8 @@ pub use self::{
     clock::Clock,
     config::NodeConfig,
     node::{Node, NodeError, NodeHandle},
-    service::ledger::{ChainError, CommittedBlock, Ledger, LedgerStopped},
+    service::{
+        ledger::{AdoptError, ChainError, CommittedBlock, Ledger, LedgerStopped},
+        snapshot::FirstStateError,
+    },
 };

@@ -30,6 +30,7 @@ mod event;
 mod event_loop;
 mod exchange;
 mod gossip;
+mod guarded;
 mod limiter;
 mod metrics;
 mod nat;

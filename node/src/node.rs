@@ -1,7 +1,11 @@
 //! A storage node: opens the store, joins the network, starts the services. Wiring only.
 //!
-//! Start order: key lock, store, network, services. Shutdown is the reverse: services finish what
+//! Start order: key lock, store, ledger, network, services. In a network that goes on from a stopped one
+//! the files of that one are put aside first, and the first state comes from others if it is not
+//! there, over a network that is open for that long only. Shutdown is the reverse: services finish what
 //! they are answering, the network closes its connections, ledger and store are written and closed.
+
+mod beginning;
 
 use std::{
     collections::BTreeSet,
@@ -24,6 +28,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use self::beginning::{adopt, first_state};
 use crate::{
     config::NodeConfig,
     key_file::{KeyFileError, KeyLock, NodeKeys, journal_dir},
@@ -33,10 +38,11 @@ use crate::{
     },
     service::{
         address_book, block_sync, handovers,
-        ledger::{self, Chain, ChainError, Ledger, LedgerThread, Started},
+        ledger::{self, AdoptError, Chain, ChainError, Ledger, LedgerThread, Started},
         membership,
         queries::{self, Query},
-        readiness, repair, snapshot,
+        readiness, repair,
+        snapshot::{self, FirstState},
         storage_node::{self, BlobLocks},
         transactions,
     },
@@ -63,6 +69,9 @@ pub enum NodeError {
     /// The ledger cannot be opened.
     #[error(transparent)]
     Ledger(#[from] ChainError),
+    /// The node cannot go on in a network that follows its own.
+    #[error(transparent)]
+    Adopt(#[from] AdoptError),
     /// The system gives no thread.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
@@ -110,7 +119,9 @@ impl Node {
         let key_lock = KeyLock::take(&key_path)?;
         let id = keys.node.public();
         let store = open_store(&config, id).await?;
-        let chain = open_chain(&config, id).await?;
+        adopt(&config, id, &store).await?;
+        let first = first_state(&config, &keys, &store).await?;
+        let chain = open_chain(&config, id, first).await?;
 
         let mut registry = Registry::default();
         let members = membership::members(&chain.state, chain.store.as_ref());
@@ -277,7 +288,8 @@ fn spawn_services(
             cancel: cancel.clone(),
         },
     )?;
-    let (snapshots, maker) = snapshot::open(&config.paths.snapshots, config.reserve_bytes);
+    let (snapshots, maker) =
+        snapshot::open(&config.paths.snapshots, config.reserve_bytes, &config.network.genesis);
     services.spawn(snapshot::run(snapshot::Args {
         ledger: ledger.clone(),
         maker,
@@ -387,7 +399,11 @@ fn start_ledger(
     Ok((ledger, thread))
 }
 
-async fn open_chain(config: &NodeConfig, node: NodeId) -> Result<Chain, NodeError> {
+async fn open_chain(
+    config: &NodeConfig,
+    node: NodeId,
+    first: Option<FirstState>,
+) -> Result<Chain, NodeError> {
     let paths = &config.paths;
     let store = LedgerStoreConfig {
         accept_empty: config.accept_empty,
@@ -396,8 +412,10 @@ async fn open_chain(config: &NodeConfig, node: NodeId) -> Result<Chain, NodeErro
     let journal_dir = journal_dir(&paths.key).to_owned();
     let genesis = config.network.genesis.clone();
     let vote_now = config.vote_now;
-    let opened =
-        spawn_blocking(move || Chain::open(&genesis, &store, (&journal_dir, vote_now))).await;
+    let opened = spawn_blocking(move || {
+        Chain::open(&genesis, &store, first.as_ref(), (&journal_dir, vote_now))
+    })
+    .await;
     Ok(opened.map_err(|_| NodeError::Interrupted)??)
 }
 

@@ -3,10 +3,13 @@
 //! It names the shards, the limits, the first committee, the first accounts with their WAL, and the
 //! rules of the ledger. Its hash is the chain id,
 //! which is part of every signature and protocol name, so two networks never mix. Where to find
-//! the first peers is not part of it: a [`NetworkFile`] adds that.
+//! the first peers is not part of it: a [`NetworkFile`] adds that. The genesis of a network that goes
+//! on from a stopped one names that instead of members and accounts.
 //!
 //! Invariant: the chain id is the hash of the byte layout below, never of the JSON text, so
 //! formatting a genesis file changes nothing.
+
+mod predecessor;
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
@@ -18,6 +21,8 @@ use crate::{
     keys::{BlsKeyPair, BlsPublicKey, BlsSignature, ChainId, KeyPair, NodeId},
     ledger::{AccountId, Amount, LedgerParameters, OutOfRange, Parameters},
 };
+
+pub use self::predecessor::Predecessor;
 
 /// Longest name of a network in bytes.
 pub const MAX_NAME_BYTES: usize = 64;
@@ -66,6 +71,12 @@ pub enum GenesisError {
     /// A rule of the ledger is out of range.
     #[error(transparent)]
     Parameters(#[from] OutOfRange),
+    /// It names a predecessor, and members or accounts, which it has from there.
+    #[error("a network that goes on from another has its members and accounts from there")]
+    Predecessor,
+    /// The first committee has not the genesis' number of shards.
+    #[error("the first committee is of another number of shards than the genesis")]
+    OtherShards,
 }
 
 /// A storage node as it introduces itself to the maker of a genesis.
@@ -151,12 +162,16 @@ pub struct Genesis {
     /// The rules of the ledger.
     #[serde(default)]
     pub ledger: LedgerParameters,
+    /// The stopped network that this one goes on from, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predecessor: Option<Box<Predecessor>>,
 }
 
 impl Genesis {
     /// The chain id: hash of name (u16 LE length), `n_shards` (u16 LE), `max_blob_bytes` (u64 LE),
     /// members (u16 LE count; node, BLS key, possession, operator, stake u64 LE each), then
-    /// accounts, faucet and ledger parameters in borsh's layout.
+    /// accounts, faucet and ledger parameters in borsh's layout, and so the predecessor if there is
+    /// one.
     #[must_use]
     pub fn chain_id(&self) -> ChainId {
         let count = |len: usize| u16::try_from(len).unwrap_or(u16::MAX).to_le_bytes();
@@ -174,6 +189,9 @@ impl Genesis {
         }
         let ledger = (&self.accounts, &self.faucet, &self.ledger);
         borsh::to_writer(&mut bytes, &ledger).expect("writing to memory");
+        if let Some(predecessor) = &self.predecessor {
+            borsh::to_writer(&mut bytes, predecessor).expect("writing to memory");
+        }
         ChainId::new(Domain::Genesis.hash(&[&bytes]))
     }
 
@@ -182,6 +200,10 @@ impl Genesis {
     /// # Errors
     /// [`GenesisError::Supply`] above [`MAX_SUPPLY`].
     pub fn supply(&self) -> Result<Amount, GenesisError> {
+        if let Some(predecessor) = &self.predecessor {
+            let supply = Some(predecessor.supply);
+            return supply.filter(|sum| *sum <= MAX_SUPPLY).ok_or(GenesisError::Supply);
+        }
         let stakes = self.members.iter().map(|member| Amount::from_wal(member.stake_wal));
         let balances = self.accounts.iter().map(|account| account.balance);
         let sum = stakes.chain(balances).try_fold(Amount::ZERO, Amount::checked_add);
@@ -230,6 +252,9 @@ impl Genesis {
                 n_shards: self.n_shards,
             });
         }
+        if let Some(predecessor) = &self.predecessor {
+            return self.first_committee(predecessor);
+        }
         for member in &self.members {
             if !member.bls_key.verify_possession(&member.node, &member.bls_possession) {
                 return Err(GenesisError::Possession(member.node));
@@ -245,6 +270,29 @@ impl Genesis {
             })
             .collect();
         Ok(Committee::at_genesis(self.n_shards, &candidates)?)
+    }
+
+    /// The genesis of the network that goes on from this one.
+    #[must_use]
+    pub fn successor(&self, predecessor: Predecessor) -> Self {
+        Self {
+            members: Vec::new(),
+            accounts: Vec::new(),
+            predecessor: Some(Box::new(predecessor)),
+            ..self.clone()
+        }
+    }
+
+    /// The first committee of a network that goes on from another.
+    fn first_committee(&self, predecessor: &Predecessor) -> Result<Committee, GenesisError> {
+        if !self.members.is_empty() || !self.accounts.is_empty() {
+            return Err(GenesisError::Predecessor);
+        }
+        let committee = Committee::from_bytes(&predecessor.committee)?;
+        if committee.n_shards() != self.n_shards {
+            return Err(GenesisError::OtherShards);
+        }
+        Ok(committee)
     }
 }
 

@@ -3,8 +3,9 @@
 //! The last header of an epoch names the next epoch's committee. Its commit certificate proves
 //! that, by a signature of each member; it is what consensus leaves. A hand-over certificate
 //! proves the same by one BLS signature of a quorum of the committee whose epoch has ended, for
-//! those who only follow committees ([`light`](crate::light)). Members sign when they are asked;
-//! whoever serves light peers asks them after each boundary ([`HandoverCollection`]).
+//! those who only follow committees ([`light`](crate::light)). Members sign it at the boundary;
+//! whoever serves light peers asks them after each boundary
+//! ([`HandoverCollection`](crate::light::HandoverCollection)).
 //!
 //! Invariants: the signed bytes bind chain, epoch, height and header, and so the next committee; a
 //! member signs only a header that it has committed and executed itself, which is one of each
@@ -16,11 +17,8 @@
 //! headers. Two certificates that exclude each other name their signers, but the ledger slashes for
 //! votes alone.
 
-mod collection;
-
 use std::io::{self, Read, Write};
 
-pub use self::collection::{CollectionLimits, CollectionStep, HandoverCollection, Question};
 use crate::{
     certificate::CertificateError,
     committee::{Aggregate, Committee},

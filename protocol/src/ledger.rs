@@ -33,6 +33,7 @@ mod shard_record;
 mod snapshot;
 mod state;
 mod store;
+mod succession;
 mod summary;
 mod time;
 mod transaction;
@@ -70,6 +71,7 @@ pub use self::{
     },
     state::{Executed, LoadError, Outcome, Proposal, State, Tip},
     store::{MemoryStore, ReadError, StateChange, StateReader, VersionedValue},
+    succession::{Succession, SuccessionError, SuccessionWriter},
     summary::{Summary, Supply},
     time::Timestamp,
     transaction::{

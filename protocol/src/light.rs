@@ -5,7 +5,8 @@
 //! [hand-over certificate](crate::handover) is told, accepts headers that a quorum of the running
 //! committee made final, and checks facts and receipts against them. Whoever asks nodes uses
 //! [`Freshness`] to tell when enough of them have answered and whether the newest header is new
-//! enough for what is to be done.
+//! enough for what is to be done. Whoever serves light clients uses [`HandoverCollection`] to get
+//! hand-over certificates for them.
 //!
 //! Invariants: nothing that a single node says is believed without a certificate or a proof; the
 //! newest header never goes back; two certified headers that exclude each other are reported with
@@ -15,10 +16,11 @@
 
 mod certified;
 mod client;
+mod collection;
 mod final_header;
 mod freshness;
 mod inclusion;
-mod root;
+pub(crate) mod root;
 mod verified;
 
 use crate::{
@@ -33,6 +35,7 @@ use crate::{
 pub use self::{
     certified::{CertifiedHeader, MAX_CERTIFIED_HEADER_BYTES},
     client::LightClient,
+    collection::{CollectionLimits, CollectionStep, HandoverCollection, HandoverQuestion},
     final_header::{FinalHeader, Finality},
     freshness::{Fitness, Freshness, FreshnessLimits, Newest, Progress, Unfit},
     inclusion::{Inclusion, InclusionError},

@@ -17,23 +17,32 @@
 //! and [`RecoveryOutput::Failed`] are the last outputs; what is still in flight then is dropped.
 //! A machine may take on fewer pairs than wanted ([`Recovery::pairs`]): the rest is for a next one.
 //!
-//! Invariants: memory stays within [`RecoveryConfig::bytes_max`]; every ask ends, and asks are
-//! finite, since attempts per node are bounded; a node that sent something false is never asked
-//! again; a sliver with another root than committed is never returned, but an
+//! Around it: [`Batches`] says how much of a shard to copy from its earlier holder at a time, and
+//! [`Standing`] who is not to be asked, and until when.
+//!
+//! Invariants: memory stays within [`RecoveryConfig::bytes_max`]; no more is on its way than comes
+//! in good time ([`Pace`]); every ask ends, and asks are finite, since attempts per node are
+//! bounded; a node that sent something false is never asked again; a sliver with another root than committed is never returned, but an
 //! [`InconsistencyProof`](crate::inconsistency::InconsistencyProof).
 
 mod cost;
+mod events;
+mod limits;
 mod lines;
 mod material;
+mod pace;
 mod peers;
+mod standing;
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
-
 pub use self::{
     cost::{RecoveryCost, RecoveryMethod},
+    events::{RecoveryFailure, RecoveryInput, RecoveryOutput},
+    limits::{RecoveryConfig, RecoveryPlanError},
     material::{RecoveredPair, RecoveryError, RecoveryMaterial},
+    pace::{Batches, Pace, PaceConfig},
+    standing::{HolderFault, Standing, Unfit},
 };
 use self::{
     lines::{Answer, Lines},
@@ -41,183 +50,12 @@ use self::{
     peers::Peers,
 };
 use crate::{
-    blob::{BlobHeader, PairProof, ProofError},
-    encoding::{Axis, BlobLayout, ProvenSymbol},
-    index::{SliverPairIndex, SymbolIndex},
+    blob::{BlobHeader, ProofError},
+    encoding::{Axis, BlobLayout},
+    index::SliverPairIndex,
     keys::NodeId,
     transfer::SliverFault,
 };
-
-/// The limits of a recovery.
-#[derive(Clone, Copy, Debug)]
-pub struct RecoveryConfig {
-    /// Memory that one recovery may take.
-    pub bytes_max: u64,
-    /// Requests on their way that are not late.
-    pub in_flight_max: usize,
-    /// Requests on their way to one node.
-    pub node_in_flight_max: usize,
-    /// Answers on their way, of one axis, beyond those needed: asked for when others are late.
-    pub spares_max: usize,
-    /// A request is late after this many times the median, in percent.
-    pub late_after_median_percent: u64,
-    /// A request is never late before this.
-    pub late_min_ms: u64,
-    /// A request is late after this while nothing has been observed.
-    pub late_unknown_ms: u64,
-    /// Failures in a row after which a node is given up.
-    pub attempts_max: u32,
-    /// Wait before a node that failed is asked again.
-    pub retry_delay_ms: u64,
-    /// `Busy` answers in a row after which a node is given up.
-    pub busy_max: u32,
-    /// The longest wait that a busy node is granted.
-    pub busy_delay_max_ms: u64,
-    /// Unanswered requests count as failed after this; the driver has dropped them by then.
-    pub give_up_ms: u64,
-}
-
-impl Default for RecoveryConfig {
-    fn default() -> Self {
-        Self {
-            bytes_max: 256 << 20,
-            in_flight_max: 16,
-            node_in_flight_max: 4,
-            spares_max: 4,
-            late_after_median_percent: 400,
-            late_min_ms: 500,
-            late_unknown_ms: 3_000,
-            attempts_max: 3,
-            retry_delay_ms: 500,
-            busy_max: 60,
-            busy_delay_max_ms: 5_000,
-            give_up_ms: 30_000,
-        }
-    }
-}
-
-/// Why a recovery cannot begin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RecoveryPlanError {
-    /// The header names no possible blob.
-    #[error(transparent)]
-    Header(#[from] ProofError),
-    /// No pair is wanted, one that the blob does not have, or not one list of holders per pair.
-    #[error("the wanted pairs or the lists of holders do not fit the blob")]
-    Shape,
-    /// Not even one pair can be recovered in the memory allowed.
-    #[error("recovering one pair takes {needed_bytes} bytes of memory, {bytes_max} are allowed")]
-    Memory {
-        /// What one pair takes.
-        needed_bytes: u64,
-        /// What is allowed.
-        bytes_max: u64,
-    },
-}
-
-/// What happened.
-#[derive(Clone, Debug)]
-pub enum RecoveryInput {
-    /// Symbols came and have been verified against the targets that were asked for.
-    Symbols {
-        /// Who sent them.
-        node: NodeId,
-        /// The pair whose sliver they are of.
-        pair: SliverPairIndex,
-        /// Which sliver of the pair.
-        axis: Axis,
-        /// The symbols.
-        symbols: Vec<ProvenSymbol>,
-    },
-    /// A primary sliver came and has been verified, and its proof.
-    Sliver {
-        /// Who sent it.
-        node: NodeId,
-        /// The proof of its pair.
-        proof: PairProof,
-        /// The sliver.
-        sliver: Bytes,
-    },
-    /// A request came to nothing.
-    Failed {
-        /// Who was asked.
-        node: NodeId,
-        /// The pair.
-        pair: SliverPairIndex,
-        /// Which sliver of the pair; primary if the sliver itself was asked for.
-        axis: Axis,
-        /// Why.
-        fault: SliverFault,
-    },
-    /// The memory that [`RecoveryOutput::Enlarge`] asked for is there.
-    Enlarged,
-    /// Time has passed.
-    Tick,
-}
-
-/// What to do.
-#[derive(Clone, Debug)]
-pub enum RecoveryOutput {
-    /// Ask the node for symbols.
-    Ask {
-        /// Whom.
-        node: NodeId,
-        /// The pair whose sliver they are of.
-        pair: SliverPairIndex,
-        /// Which sliver of the pair.
-        axis: Axis,
-        /// Which symbols of it.
-        targets: Vec<SymbolIndex>,
-    },
-    /// Ask the node for the primary sliver of the pair.
-    AskSliver {
-        /// Whom.
-        node: NodeId,
-        /// The pair.
-        pair: SliverPairIndex,
-    },
-    /// The node sent something false: it is not asked again, and should be by nobody here.
-    Banned {
-        /// Who.
-        node: NodeId,
-    },
-    /// Symbols cannot be had: the whole blob is to be read, and takes more memory. What came so
-    /// far has been dropped. Give back what was reserved, reserve this, then report
-    /// [`RecoveryInput::Enlarged`].
-    Enlarge {
-        /// Bytes needed from now on.
-        bytes: u64,
-    },
-    /// Enough is there: make the pairs of it, where it disturbs nobody. The last output.
-    Recover(Box<RecoveryMaterial>),
-    /// The pairs cannot be recovered now. The last output.
-    Failed(RecoveryFailure),
-}
-
-/// Why pairs could not be recovered.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RecoveryFailure {
-    /// Too few slivers can be had.
-    #[error("{rows} rows of the blob can be had or are here, {rows_needed} are needed")]
-    TooFewHelpers {
-        /// Rows that are here or might still be had.
-        rows: usize,
-        /// Rows needed.
-        rows_needed: usize,
-        /// Nodes that failed, with the last reason of each.
-        faults: BTreeMap<NodeId, SliverFault>,
-    },
-    /// Symbols cannot be had, and the whole blob does not fit into the memory allowed.
-    #[error("the whole blob is needed and takes {needed_bytes} bytes, {bytes_max} are allowed")]
-    Memory {
-        /// What it takes.
-        needed_bytes: u64,
-        /// What is allowed.
-        bytes_max: u64,
-        /// Nodes that failed, with the last reason of each.
-        faults: BTreeMap<NodeId, SliverFault>,
-    },
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
@@ -237,6 +75,9 @@ pub struct Recovery {
     /// What is asked for: of each axis one where symbols are, rows alone otherwise.
     groups: Vec<Lines>,
     peers: Peers,
+    pace: Pace,
+    /// Nothing is asked for before.
+    hold_until_ms: u64,
     now_ms: u64,
     phase: Phase,
 }
@@ -281,8 +122,20 @@ impl Recovery {
         pairs.truncate(cost.pairs);
         let peers = Peers::new(config, holders);
         let groups = Lines::groups(&layout, header, cost.method, &pairs);
-        let (header, phase) = (*header, Phase::Asking);
-        Ok(Self { config, header, layout, pairs, cost, groups, peers, now_ms: 0, phase })
+        let (header, pace) = (*header, Pace::new(config.pace));
+        Ok(Self {
+            config,
+            header,
+            layout,
+            pairs,
+            cost,
+            groups,
+            peers,
+            pace,
+            hold_until_ms: 0,
+            now_ms: 0,
+            phase: Phase::Asking,
+        })
     }
 
     /// The pairs that it recovers.
@@ -327,6 +180,9 @@ impl Recovery {
             RecoveryInput::Failed { node, pair, axis, fault } => {
                 self.on_failed(&node, (pair, axis), fault, &mut outputs);
             }
+            RecoveryInput::Hold { until_ms } => {
+                self.hold_until_ms = self.hold_until_ms.max(until_ms);
+            }
             RecoveryInput::Enlarged if self.phase == Phase::Enlarging => {
                 self.phase = Phase::Asking;
             }
@@ -359,6 +215,7 @@ impl Recovery {
         });
         let idle = self.groups.iter().flat_map(Lines::idle);
         let retries = idle.flat_map(|(pair, gone)| self.peers.retries(pair, gone));
+        let retries = retries.map(|at_ms| at_ms.max(self.hold_until_ms));
         asked.chain(retries).filter(|at_ms| *at_ms > self.now_ms).min()
     }
 
@@ -370,7 +227,11 @@ impl Recovery {
             return;
         };
         let (at_ms, other) = lines.answered(place.0, peer, answer);
-        self.peers.answered(peer, at_ms.map(|at_ms| self.now_ms.saturating_sub(at_ms)));
+        let took_ms = at_ms.map(|at_ms| self.now_ms.saturating_sub(at_ms));
+        if let Some(took_ms) = took_ms {
+            self.pace.answered(self.cost.answer_bytes(), took_ms);
+        }
+        self.peers.answered(peer, took_ms);
         if let Some(other) = other {
             self.peers.released(other);
         }
@@ -386,12 +247,17 @@ impl Recovery {
         let Some(peer) = self.peers.find(node) else {
             return;
         };
-        if fault == SliverFault::Wrong && self.peers.ban(peer) {
+        let lines = self.groups.iter_mut().find(|lines| lines.axis() == axis);
+        // Nobody reads slivers again before they are sent whole: a false one may be a damaged one.
+        let is_lie = lines.as_ref().is_some_and(|lines| !lines.is_whole());
+        if fault == SliverFault::Wrong && self.peers.ban(peer) && is_lie {
             outputs.push(RecoveryOutput::Banned { node: *node });
         }
-        let lines = self.groups.iter_mut().find(|lines| lines.axis() == axis);
         if lines.is_some_and(|lines| lines.failed(pair, peer, fault)) {
             self.peers.failed(self.now_ms, peer, fault);
+            if fault == SliverFault::NoAnswer {
+                self.pace.unanswered(self.now_ms);
+            }
         }
         self.forget_given_up(peer);
     }
@@ -415,6 +281,7 @@ impl Recovery {
             }
             let over = self.groups[group].take_overdue(now_ms, self.config.give_up_ms);
             for peer in over {
+                self.pace.unanswered(now_ms);
                 self.peers.failed(now_ms, peer, SliverFault::NoAnswer);
                 self.forget_given_up(peer);
             }
@@ -422,11 +289,14 @@ impl Recovery {
     }
 
     fn ask(&mut self, outputs: &mut Vec<RecoveryOutput>) {
+        if self.now_ms < self.hold_until_ms {
+            return;
+        }
         loop {
             let expected: usize = self.groups.iter().map(|g| g.expected(&self.peers)).sum();
             let outstanding = self.groups.iter().flat_map(Lines::asked).count();
             // Late requests may still be under way: hedging at most doubles what is on the wire.
-            let most = self.config.in_flight_max;
+            let most = self.pace.answers(self.cost.answer_bytes()).min(self.config.in_flight_max);
             if expected >= most || outstanding >= 2 * most {
                 return;
             }

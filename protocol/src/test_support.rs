@@ -65,6 +65,7 @@ pub fn genesis(nodes: usize, n_shards: u16) -> Genesis {
         accounts,
         faucet: Some(faucet),
         ledger: LedgerParameters::default(),
+        predecessor: None,
     }
 }
 

@@ -10,11 +10,11 @@ use floe_protocol::{
     bft,
     committee::{Candidate, Committee, CommitteeError, award_shards, shard_cap},
     encoding::EncodingConfig,
-    genesis::{Genesis, GenesisError, GenesisMember, NetworkFile},
+    genesis::{Genesis, GenesisError, GenesisMember, NetworkFile, Predecessor},
     hash::{Domain, Hash},
-    index::{Epoch, ShardIndex},
+    index::{Epoch, Height, ShardIndex},
     keys::{BlsKeyPair, BlsPublicKey, ChainId, KeyPair, NodeId},
-    ledger::{AccountId, Amount, Parameters, State},
+    ledger::{AccountId, Amount, BlockHash, Parameters, State, Timestamp},
     test_support::{genesis, node_keys},
 };
 use proptest::{collection::vec, prelude::*};
@@ -64,6 +64,18 @@ fn chain_id_by_hand(genesis: &Genesis) -> ChainId {
         parts.push(frost(amount));
     }
     parts.push(ledger.capacity_units.to_le_bytes().to_vec());
+    if let Some(predecessor) = &genesis.predecessor {
+        parts.push(predecessor.chain.as_bytes().to_vec());
+        parts.push(predecessor.height.get().to_le_bytes().to_vec());
+        parts.push(predecessor.block.hash().as_bytes().to_vec());
+        parts.push(predecessor.time.ms().to_le_bytes().to_vec());
+        for hash in [predecessor.state_root, predecessor.first_state, predecessor.manifest] {
+            parts.push(hash.as_bytes().to_vec());
+        }
+        parts.push(u32_le(predecessor.committee.len()));
+        parts.push(predecessor.committee.clone());
+        parts.push(frost(predecessor.supply));
+    }
     ChainId::new(Domain::Genesis.hash(&[&parts.concat()]))
 }
 
@@ -73,6 +85,52 @@ fn the_chain_id_is_the_hash_of_the_documented_layout() {
         let genesis = genesis(nodes, n_shards);
         assert_eq!(genesis.chain_id(), chain_id_by_hand(&genesis));
     }
+}
+
+/// A network that goes on from another.
+fn successor() -> Genesis {
+    let before = genesis(5, 7);
+    let hash = |byte| Hash::new([byte; 32]);
+    before.successor(Predecessor {
+        chain: before.chain_id(),
+        height: Height::new(1_234),
+        block: BlockHash::new(hash(1)),
+        time: Timestamp::from_ms(1_700_000_000_000),
+        state_root: hash(2),
+        first_state: hash(3),
+        manifest: hash(4),
+        committee: before.committee().unwrap().in_epoch(Epoch::new(9)).to_bytes(),
+        supply: before.supply().unwrap(),
+    })
+}
+
+#[test]
+fn the_chain_id_of_a_successor_binds_all_that_it_goes_on_from() {
+    let genesis = successor();
+    assert_eq!(genesis.chain_id(), chain_id_by_hand(&genesis));
+    assert_eq!(genesis.committee().unwrap().epoch(), Epoch::new(9));
+    let changes: [fn(&mut Predecessor); 9] = [
+        |p| p.chain = ChainId::new(Hash::ZERO),
+        |p| p.height = p.height.next(),
+        |p| p.block = BlockHash::new(Hash::ZERO),
+        |p| p.time = p.time.plus_ms(1),
+        |p| p.state_root = Hash::ZERO,
+        |p| p.first_state = Hash::ZERO,
+        |p| p.manifest = Hash::ZERO,
+        |p| p.committee[0] ^= 1,
+        |p| p.supply = Amount::ZERO,
+    ];
+    for change in changes {
+        let mut other = genesis.clone();
+        change(other.predecessor.as_mut().unwrap());
+        assert_ne!(other.chain_id(), genesis.chain_id());
+    }
+    let mut without = genesis.clone();
+    without.predecessor = None;
+    assert_ne!(without.chain_id(), genesis.chain_id());
+    let mut other = genesis;
+    other.n_shards = 10;
+    assert_eq!(other.committee(), Err(GenesisError::OtherShards));
 }
 
 #[test]
@@ -198,6 +256,8 @@ fn chain_ids_are_those_of_the_golden_vectors() {
         let hex = golden::hex(chain.as_bytes());
         writeln!(text, "chain {hex} short={}", chain.short()).unwrap();
     }
+    let hex = golden::hex(successor().chain_id().as_bytes());
+    writeln!(text, "successor of nodes=5 n_shards=7 in epoch 9\nchain {hex}").unwrap();
     golden::check("genesis.txt", include_str!("vectors/genesis.txt"), &text);
 }
 

@@ -1,7 +1,7 @@
 //! Hand-over certificates: what verifies, what does not, the bytes; how their signatures get
 //! together; and light clients that follow by them.
 
-#![expect(clippy::unwrap_used, reason = "a test fails where it can't go on")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails where it can't go on")]
 
 mod golden;
 
@@ -17,17 +17,15 @@ use floe_protocol::{
     certificate::CertificateError,
     committee::Committee,
     genesis::{Genesis, GenesisError, GenesisMember},
-    handover::{
-        CollectionLimits, CollectionStep, HandoverCertificate, HandoverCollection, HandoverFact,
-        Question,
-    },
+    handover::{HandoverCertificate, HandoverFact},
     hash::Hash,
     index::{Epoch, Height},
     invalidity::InvalidityFact,
     keys::{BlsKeyPair, BlsPublicKey, BlsSignature, ChainId, KeyPair, NodeId},
     ledger::{Block, BlockHash, Header, NodeIdentity, Timestamp},
     light::{
-        CertifiedHeader, FinalHeader, Finality, LightClient, LightError, OldRoot, Start,
+        CertifiedHeader, CollectionLimits, CollectionStep, FinalHeader, Finality,
+        HandoverCollection, HandoverQuestion, LightClient, LightError, OldRoot, Start,
         VerifiedHeader,
     },
     test_support::{Chain, genesis, node_keys},
@@ -453,9 +451,19 @@ fn a_handover_that_its_certificate_does_not_prove_changes_nothing() {
     }
     let weights = chain.state.committee().members().iter().map(|member| member.weight());
     assert_eq!(weights.take(2).sum::<u16>(), 4, "one below the quorum of 7 shards");
-    let weak = certify(&chain, &header, 2).unwrap_err();
-    assert_eq!(weak, CertificateError::NoQuorum { weight: 4, n_shards: 7 });
-    client.handover(good, &next, chain.now).unwrap();
+    let no_quorum = CertificateError::NoQuorum { weight: 4, n_shards: 7 };
+    assert_eq!(certify(&chain, &header, 2), Err(no_quorum));
+    // Nor if somebody else joins the two.
+    let Finality::Handover(certificate) = &good.finality else { panic!("by hand-over") };
+    let mut bytes = certificate.to_bytes();
+    let end = bytes.len() - 96;
+    bytes[end - 1] = 0b0011;
+    let committee = chain.state.committee().in_epoch(Epoch::new(0));
+    let two = &sign(&committee, &chain.id(), &certificate.fact)[..2];
+    bytes[end..].copy_from_slice(BlsSignature::aggregate(two).unwrap().as_bytes());
+    let weak = with(&Finality::Handover(HandoverCertificate::from_bytes(&bytes).unwrap()));
+    assert_eq!(client.handover(weak, &next, header.time), Err(no_quorum.into()));
+    client.handover(good, &next, header.time).unwrap();
 }
 
 #[test]
@@ -538,12 +546,13 @@ fn collect(
             CollectionStep::Ask(questions) => {
                 assert!(!questions.is_empty());
                 for question in &questions {
-                    let (Question::Certificate(node) | Question::Signature(node)) = question;
+                    let (HandoverQuestion::Certificate(node) | HandoverQuestion::Signature(node)) =
+                        question;
                     assert_ne!(*node, me, "nobody asks itself");
                     assert!(!collection.liars().contains(node), "who lied is not asked again");
                     match question {
-                        Question::Signature(_) => outcome.signatures_asked += 1,
-                        Question::Certificate(_) => outcome.certificates_asked += 1,
+                        HandoverQuestion::Signature(_) => outcome.signatures_asked += 1,
+                        HandoverQuestion::Certificate(_) => outcome.certificates_asked += 1,
                     }
                 }
                 waiting.extend(questions);
@@ -553,10 +562,10 @@ fn collect(
             CollectionStep::AwaitAnswer => {
                 now += 1;
                 match waiting.pop_front().expect("a question is on its way") {
-                    Question::Certificate(node) => {
+                    HandoverQuestion::Certificate(node) => {
                         collection.on_certificate(node, holds(node, now).as_ref());
                     }
-                    Question::Signature(node) => {
+                    HandoverQuestion::Signature(node) => {
                         let signature = answer(signed, node, answers[&node], now);
                         collection.on_signature(node, signature);
                     }
@@ -732,7 +741,7 @@ proptest! {
             0 | 1 => Answer::Signs,
             2 => Answer::SignsAt(5_000),
             3 => Answer::Silent,
-            _ if position % 2 == 0 => Answer::Lies,
+            _ if position.is_multiple_of(2) => Answer::Lies,
             _ => Answer::Garbage,
         };
         let node = signed.committee.members().get(me).map_or(stranger(), |member| member.node);

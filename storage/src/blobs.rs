@@ -108,6 +108,21 @@ impl Blobs {
         Ok(())
     }
 
+    /// Makes all blobs known at no height at all: heights begin again. Repeated, it does the same.
+    pub(crate) fn forget_heights(&self) -> Result<(), StorageError> {
+        for row in self.blobs.rows() {
+            let (key, value) = row?;
+            let blob = self.parse_id(&key)?;
+            let _lock = self.lock(&blob);
+            let stored = self.parse(&blob, &value)?;
+            if stored.height > Height::new(0) {
+                let record = to_bytes(&stored.header, Height::new(0));
+                self.blobs.insert(blob.as_bytes(), &record)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Removes the blob's record and whatever `stage` removes, in one step; whether there was
     /// anything.
     pub(crate) fn remove(

@@ -265,6 +265,29 @@ impl LedgerStore {
         Ok(())
     }
 
+    /// The same, of a state that came in parts: that of a network that goes on from another. A crash
+    /// before it returns leaves an empty store.
+    ///
+    /// # Errors
+    /// [`CommitError::OutOfOrder`] if there is a genesis, or the state is that of a later height;
+    /// others are fatal.
+    pub fn install_genesis(
+        &self,
+        installation: Installation,
+        tip: &[u8],
+    ) -> Result<(), CommitError> {
+        let _writer = self.lock();
+        if self.blocks.height().is_some() || installation.version() != 0 {
+            return Err(out_of_order(installation.version(), self.blocks.height()));
+        }
+        let runs = installation.finish_genesis()?;
+        self.blocks.write_tip(0, tip)?;
+        self.states.database.flush()?;
+        self.states.show_first(0, runs);
+        self.blocks.publish(0, tip);
+        Ok(())
+    }
+
     /// Makes a block durable, and what it brings readable. Waits where merges fall behind.
     ///
     /// # Errors

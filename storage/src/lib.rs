@@ -66,6 +66,7 @@ mod peers;
 mod pieces;
 mod schema;
 mod slivers;
+mod succession;
 mod usage;
 mod volume;
 mod volumes;
@@ -90,6 +91,7 @@ pub use ledger_store::{
 pub use peers::{ADDRESS_BYTES_MAX, ADDRESSES_PER_PEER_MAX, PEERS_MAX};
 pub use pieces::{PIECE_BYTES, SLIVER_BYTES_MAX};
 pub use schema::{FORMAT_VERSION, LEDGER_FORMAT_VERSION};
+pub use succession::{NetworkFiles, SuccessionError};
 pub use usage::Usage;
 pub use vote_journal::{ENTRY_BYTES_MAX, JOURNAL_BYTES_MAX, JournalError, VoteJournal};
 
@@ -231,6 +233,16 @@ impl Store {
     /// [`StorageError`], always fatal.
     pub fn blob(&self, blob: &BlobId) -> Result<Option<StoredBlob>, StorageError> {
         self.tables.blobs.get(blob)
+    }
+
+    /// Makes all blobs known at no height, durably: the ledger is another from now on, whose heights
+    /// begin again.
+    ///
+    /// # Errors
+    /// [`StorageError`], always fatal.
+    pub fn forget_heights(&self) -> Result<(), StorageError> {
+        self.tables.blobs.forget_heights()?;
+        self.flush()
     }
 
     /// Blobs of which something is kept, in the order of their ids: at most `max` after `after`.

@@ -26,7 +26,7 @@ use std::{
 };
 
 use floe_protocol::{
-    hash::{Domain, HASH_BYTES},
+    hash::{Domain, HASH_BYTES, Hash},
     index::Height,
     keys::{ChainId, NodeId},
 };
@@ -39,7 +39,7 @@ pub const ENTRY_BYTES_MAX: usize = 2 << 20;
 pub const JOURNAL_BYTES_MAX: u64 = 64 << 20;
 
 /// File name within the directory.
-const FILE: &str = "votes";
+pub(crate) const FILE: &str = "votes";
 const MAGIC: &[u8; 8] = b"floevote";
 const FORMAT_VERSION: u32 = 2;
 /// The head has a sector of its own.
@@ -169,6 +169,12 @@ impl VoteJournal {
             .map_err(failed)?;
         let gone = || io::Error::from(io::ErrorKind::NotFound);
         Self::open(dir, node)?.ok_or_else(|| failed(gone()))
+    }
+
+    /// The network that a journal is bound to; none if it is bound to none yet.
+    #[must_use]
+    pub fn chain(&self) -> Option<ChainId> {
+        (self.chain != UNBOUND).then(|| ChainId::new(Hash::new(self.chain)))
     }
 
     /// Opens the journal in `dir`, and cuts off what a crash left of entries that were never

@@ -54,7 +54,7 @@ async fn nodes_die_one_by_one_and_every_blob_stays() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn gainers_without_room_do_not_stop_the_epochs() {
-    let epoch = Duration::from_secs(5);
+    let epoch = Duration::from_secs(6);
     let report = run(Plan { epoch, ..short(Plan::full(5, 1)) }).await;
     let stretched: Vec<_> = report.epochs.iter().filter(|row| row.returned > 0).collect();
     assert!(!stretched.is_empty(), "{report}");

@@ -7,8 +7,11 @@
 mod amnesia;
 mod clock;
 mod inputs;
+#[path = "../common/program.rs"]
+mod program;
 mod proposer;
 mod relock;
 mod snapshots;
+mod successor;
 mod swarm;
 mod sync;

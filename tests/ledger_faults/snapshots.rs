@@ -256,7 +256,6 @@ async fn joins_among_liars(lie: Lie) {
     let honest = cluster.node_id(HONEST);
     let mut told = offer(&helper, honest).await;
     let mut told_chunks = chunks(&helper, honest, &told).await;
-    let height = told.manifest.header.height;
     lie(&mut told, &mut told_chunks);
     helper.network.shutdown().await;
 

@@ -1,4 +1,7 @@
-//! `floe genesis`: writes the network file of a new network.
+//! `floe genesis`: writes the network file of a new network, or of one that goes on from a stopped one
+//! ([`from_state`]).
+
+mod from_state;
 
 use std::{
     fmt, fs,
@@ -33,7 +36,18 @@ account is funded whose key is in the file, so that everybody can take from it: 
 Everybody needs the file that is written. Its bootstrap addresses may be changed at any time; every
 other change makes another network.
 
+A ledger stops if more than a third of all shards are with nodes that are gone. Reads go on. If those
+nodes never come back, people may decide to go on without them: stop a node that is left, and make
+the genesis of a network that begins with what its ledger holds (accounts, stakes, blobs, names):
+  floe genesis --from-state latest --data-dir DIR --without NODE...
+That writes successor.json and successor.json.state; give both to everybody who is left. Each stops
+its node and starts it with --network successor.json: its slivers stay, the old ledger is put aside
+(and taken back if it is started with the old file). The epoch that stopped counts as over, the next
+one begins; shards of nodes that are gone are recovered by their new holders. Two such networks from
+one ledger never meet again: agree on one file.
+
 Examples:
+  floe genesis --from-state latest --data-dir /var/lib/floe --without 3f0c… 77ab…
   floe genesis --name friends --member a/member.json b/member.json c/member.json d/member.json \\
       --bootstrap /dns4/floe.example/tcp/4950/p2p/12D3KooW… -o network.json";
 
@@ -41,14 +55,19 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct GenesisArgs {
-    /// The network's name
-    #[arg(long)]
-    name: String,
+    /// The network's name [default with --from-state: the old one's]
+    #[arg(long, required_unless_present = "from_state")]
+    name: Option<String>,
+    #[command(flatten)]
+    from: from_state::FromStateArgs,
     /// Shards: how finely blobs are spread
     #[arg(long, value_name = "N", default_value_t = 64)]
     n_shards: u16,
     /// Files made by `floe node init` or `floe key new`
-    #[arg(long = "member", value_name = "FILE", required = true, num_args = 1..)]
+    #[arg(
+        long = "member", value_name = "FILE", num_args = 1..,
+        required_unless_present = "from_state"
+    )]
     members: Vec<PathBuf>,
     /// Addresses of nodes to join at, each ending in /p2p/PEER
     #[arg(long, value_name = "ADDR", num_args = 1..)]
@@ -68,9 +87,9 @@ pub(super) struct GenesisArgs {
     /// Stake that a node needs to be selected
     #[arg(long, value_name = "WAL", default_value_t = LedgerParameters::default().min_stake)]
     min_stake: Amount,
-    /// The file to write
-    #[arg(short, long, value_name = "FILE", default_value = "network.json")]
-    output: PathBuf,
+    /// The file to write [default: network.json, or successor.json with --from-state]
+    #[arg(short, long, visible_alias = "out", value_name = "FILE")]
+    output: Option<PathBuf>,
     /// Replace the file if it exists
     #[arg(long)]
     force: bool,
@@ -78,21 +97,42 @@ pub(super) struct GenesisArgs {
 
 /// Runs `floe genesis`.
 pub(super) fn run(session: &Session, arguments: GenesisArgs) -> Result<Exit, Failure> {
-    let config = EncodingConfig::new(arguments.n_shards)?;
-    let members: Result<Vec<_>, _> = arguments.members.iter().map(|path| member(path)).collect();
-    let members = members?;
-    if arguments.output.exists() && !arguments.force {
-        let message = format!("{} exists already", arguments.output.display());
-        return Err(Failure::new(Exit::Failed, "file_exists", message).hint("--force replaces it"));
+    let bootstrap = named(&arguments.bootstrap)?;
+    if arguments.from.is_asked() {
+        let GenesisArgs { name, from, output, force, .. } = arguments;
+        return from_state::run(
+            session,
+            from,
+            from_state::Wanted { name, bootstrap, output, force },
+        );
     }
-    let bootstrap: Vec<_> = arguments.bootstrap.iter().map(ToString::to_string).collect();
+    found(session, arguments, bootstrap)
+}
+
+/// Addresses to join at as a network file lists them.
+fn named(addresses: &[Multiaddr]) -> Result<Vec<String>, Failure> {
+    let bootstrap: Vec<_> = addresses.iter().map(ToString::to_string).collect();
     if let Some(address) = bootstrap.iter().find(|address| !address.contains("/p2p/")) {
         return Err(Failure::usage("bad_address", format!("{address} does not end in /p2p/PEER"))
             .hint("`floe node init` prints the node's /p2p/ name"));
     }
+    Ok(bootstrap)
+}
+
+/// Founds a network.
+fn found(
+    session: &Session,
+    arguments: GenesisArgs,
+    bootstrap: Vec<String>,
+) -> Result<Exit, Failure> {
+    let output = arguments.output.unwrap_or_else(|| "network.json".into());
+    let config = EncodingConfig::new(arguments.n_shards)?;
+    let members: Result<Vec<_>, _> = arguments.members.iter().map(|path| member(path)).collect();
+    let members = members?;
+    check_absent(&output, arguments.force)?;
     let (accounts, faucet) = funded(arguments.fund, arguments.faucet)?;
     let genesis = Genesis {
-        name: arguments.name,
+        name: arguments.name.unwrap_or_default(),
         n_shards: arguments.n_shards,
         max_blob_bytes: arguments.max_blob_bytes.unwrap_or(config.default_max_blob_bytes()),
         members,
@@ -103,19 +143,18 @@ pub(super) fn run(session: &Session, arguments: GenesisArgs) -> Result<Exit, Fai
             min_stake: arguments.min_stake,
             ..LedgerParameters::default()
         },
+        predecessor: None,
     };
     let committee = genesis.committee()?;
     let network = NetworkFile { genesis, bootstrap };
-    let mut text = serde_json::to_string_pretty(&network).expect("strings and numbers serialise");
-    text.push('\n');
-    write_file(&arguments.output, text.as_bytes(), arguments.force)?;
+    write_network(&output, &network, arguments.force)?;
     if network.bootstrap.is_empty() {
         session.output.warning(
             "no --bootstrap address: add one to the file once a node is up, or nobody finds the network",
         );
     }
     let result = NewNetwork {
-        file: arguments.output.display().to_string(),
+        file: output.display().to_string(),
         name: network.genesis.name.clone(),
         chain_id: network.genesis.chain_id().to_string(),
         n_shards: network.genesis.n_shards,
@@ -124,6 +163,20 @@ pub(super) fn run(session: &Session, arguments: GenesisArgs) -> Result<Exit, Fai
     };
     session.output.result(&result, &result.chain_id)?;
     Ok(Exit::Done)
+}
+
+fn check_absent(path: &Path, force: bool) -> Result<(), Failure> {
+    if path.exists() && !force {
+        let message = format!("{} exists already", path.display());
+        return Err(Failure::new(Exit::Failed, "file_exists", message).hint("--force replaces it"));
+    }
+    Ok(())
+}
+
+fn write_network(path: &Path, network: &NetworkFile, force: bool) -> Result<(), Failure> {
+    let mut text = serde_json::to_string_pretty(network).expect("strings and numbers serialise");
+    text.push('\n');
+    write_file(path, text.as_bytes(), force)
 }
 
 /// What everybody may decently take from a faucet at a time.

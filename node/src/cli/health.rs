@@ -185,29 +185,32 @@ impl SwarmHealth {
         let n_shards = genesis.n_shards();
         let k1 = u16::try_from(genesis.config().k1()).expect("k1 is below n_shards");
         let shards_up = ledger.and_then(|ledger| readable(ledger, &up)).unwrap_or(shards_of_up);
+        let clock_ahead_ms = median_ahead(&nodes).map(i64::saturating_neg);
         let makes_blocks = ledger.is_some_and(|ledger| {
             matches!(ledger.verdict, LedgerVerdict::Running | LedgerVerdict::EpochStuck)
         });
+        let mut shown = ledger.map(LedgerShown::new);
+        // A young block proves the clock right, whatever nodes say. By a wrong one a ledger that
+        // goes on looks as if it had stopped.
+        if !makes_blocks && clock_ahead_ms.is_some_and(|ms| ms.unsigned_abs() > CLOCK_MAX_MS) {
+            shown = shown.map(LedgerShown::by_a_wrong_clock);
+        }
         Self {
             reads_possible: shards_up >= k1,
             writes_possible: makes_blocks && bft::is_quorum(shards_writable, n_shards),
-            ledger: ledger.map(LedgerShown::new),
+            ledger: shown,
             n_shards,
             shards_up,
             shards_writable,
             shards_needed_for_reads: k1,
             shards_needed_for_writes: bft::min_quorum(n_shards),
             nodes_up: up.len(),
-            clock_ahead_ms: median_ahead(&nodes).map(i64::saturating_neg),
+            clock_ahead_ms,
             nodes,
         }
     }
 
     fn verdict(&self) -> Option<LedgerVerdict> {
-        // By a wrong clock a ledger that goes on may look as if it had stopped.
-        if self.clock_ahead_ms.is_some_and(|ms| ms.unsigned_abs() > CLOCK_MAX_MS) {
-            return Some(LedgerVerdict::Clock);
-        }
         self.ledger.as_ref().map(LedgerShown::verdict)
     }
 
@@ -294,7 +297,8 @@ impl fmt::Display for SwarmHealth {
         if let Some(ledger) = &self.ledger {
             writeln!(f, "{ledger}")?;
         }
-        if let Some(ahead) = self.clock_ahead_ms.filter(|ms| ms.unsigned_abs() > CLOCK_MAX_MS) {
+        let wrong = self.clock_ahead_ms.filter(|ms| ms.unsigned_abs() > CLOCK_MAX_MS);
+        if let Some(ahead) = wrong.filter(|_| self.verdict() == Some(LedgerVerdict::Clock)) {
             let way = if ahead > 0 { "ahead of" } else { "behind" };
             let s = ahead.unsigned_abs() / 1_000;
             writeln!(f, "clock   this machine's clock is {s} s {way} those of the nodes")?;

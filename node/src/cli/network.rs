@@ -5,7 +5,10 @@
 
 pub(super) mod known;
 
-use std::{fmt, path::PathBuf};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use clap::{Args, Subcommand};
 use floe_protocol::genesis::NetworkFile;
@@ -93,7 +96,7 @@ fn add(session: &Session, known: &KnownNetworks, arguments: AddArgs) -> Result<E
     network.genesis.committee()?;
     join_at(&mut network, &peers)?;
     let file = known.add(&name, &network)?;
-    let added = Shown::new(name, file, Ok(network));
+    let added = Shown::new(name, &file, Ok(network));
     session.output.result(&added, &added.name)?;
     Ok(Exit::Done)
 }
@@ -126,7 +129,7 @@ fn list(session: &Session, known: &KnownNetworks) -> Result<Exit, Failure> {
     let shown = known.names()?.into_iter().map(|name| {
         let file = known.file(&name).unwrap_or_default();
         let network = read_network(&file);
-        Shown::new(name, file, network)
+        Shown::new(name, &file, network)
     });
     let list = List { networks: shown.collect() };
     let names: Vec<_> = list.networks.iter().map(|network| network.name.to_string()).collect();
@@ -154,7 +157,7 @@ struct Shown {
 }
 
 impl Shown {
-    fn new(name: NetworkName, file: PathBuf, network: Result<NetworkFile, Failure>) -> Self {
+    fn new(name: NetworkName, file: &Path, network: Result<NetworkFile, Failure>) -> Self {
         let file = file.display().to_string();
         match network {
             Ok(NetworkFile { genesis, bootstrap }) => Self {

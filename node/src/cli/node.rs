@@ -1,5 +1,6 @@
 //! `floe node`: makes a storage node's keys, runs the node, and sees it in and out of the swarm.
 
+mod init;
 mod join;
 mod leave;
 mod place;
@@ -7,25 +8,20 @@ mod root;
 mod status;
 
 use std::{
-    fmt,
-    fs::{self, DirBuilder},
+    fmt, fs,
     num::NonZeroU32,
-    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
 use clap::{Args, Subcommand};
-use floe_protocol::{
-    genesis::{GenesisMember, NetworkFile},
-    ledger::AccountId,
-};
+use floe_protocol::genesis::NetworkFile;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
+pub(super) use self::init::{DEFAULT_STAKE_WAL, init};
 use super::{
     exit::{Exit, Failure},
     interrupt::Interrupts,
-    out_file::write_file,
     output::stderr_line,
     reach::ReachArgs,
     session::Session,
@@ -33,26 +29,13 @@ use super::{
 };
 use crate::{
     Node, NodeConfig, NodeHandle,
-    config::NodePaths,
-    key_file::{self, KeyFileError, NodeKeys, journal_dir},
+    key_file::journal_dir,
     network::{Multiaddr, address_of},
     telemetry::LogFormat,
 };
 
-/// The stake of a node in its genesis entry unless told otherwise.
-pub(super) const DEFAULT_STAKE_WAL: u64 = 1_000;
 /// Where a node listens unless told otherwise.
 const DEFAULT_LISTEN: [&str; 2] = ["/ip4/0.0.0.0/tcp/4950", "/ip4/0.0.0.0/udp/4950/quic-v1"];
-
-const INIT_HELP: &str = "\
-Makes DIR/node.key, which is secret and the node's identity, and DIR/member.json, which goes to
-whoever runs `floe genesis`. The node's stake and earnings belong to its operator's account: its
-secret is made too, in DIR/operator.key, unless --operator names an account that you have. The node
-runs without it: keep it elsewhere.
-
-Examples:
-  floe node init --dir /var/lib/floe
-  floe node init --dir /var/lib/floe --operator $(floe wallet address)";
 
 const RUN_HELP: &str = "\
 Runs until Ctrl-C or SIGTERM, then answers what it has begun and closes its store. Prints the
@@ -64,14 +47,20 @@ Examples:
   floe node run --dir /var/lib/floe --network network.json
   floe node run --dir a --network network.json --listen /ip4/127.0.0.1/tcp/5001 --quota 10GiB
   floe node run --dir /var/lib/floe --network network.json --behind-nat
+  floe node run --dir /var/lib/floe --network successor.json   # after `floe genesis --from-state`
   floe node run --dir /var/lib/floe --network network.json \\
       --external /dns4/floe.example/tcp/4950 --upload-limit 5MiB/s --log-json";
+
+/// The network of the node in a directory: the one named by flag, else the one that it keeps.
+pub(super) fn network_of(session: &Session, dir: &Path) -> Result<NetworkFile, Failure> {
+    place::network(session, dir)
+}
 
 /// Commands about storage nodes.
 #[derive(Debug, Subcommand)]
 pub(super) enum NodeCommand {
     /// Make a node's directory with its keys
-    Init(InitArgs),
+    Init(init::InitArgs),
     /// Run a node
     Run(Box<RunArgs>),
     /// Make a node, enter it in the ledger, stake, and run it
@@ -91,21 +80,6 @@ impl NodeCommand {
             Self::Init(_) | Self::Leave(_) | Self::Status(_) => LogFormat::Text,
         }
     }
-}
-
-/// Arguments of `floe node init`.
-#[derive(Debug, Args)]
-#[command(after_help = INIT_HELP)]
-pub(super) struct InitArgs {
-    /// The node's directory, made if it does not exist
-    #[arg(long)]
-    dir: PathBuf,
-    /// Its stake in WAL: shards are given in proportion
-    #[arg(long, value_name = "WAL", default_value_t = DEFAULT_STAKE_WAL)]
-    stake: u64,
-    /// The account that runs it [default: a new one]
-    #[arg(long, value_name = "ACCOUNT")]
-    operator: Option<AccountId>,
 }
 
 /// Arguments of `floe node run`.
@@ -142,6 +116,10 @@ pub(super) struct RunArgs {
     /// count on
     #[arg(long)]
     vote_now: bool,
+    /// Go on in the network that follows a stopped one although this node's ledger has come further
+    /// than that goes on from
+    #[arg(long)]
+    abandon_blocks: bool,
     /// Payload to send in a second, all peers together
     #[arg(long, value_name = "SIZE/s", value_parser = parse_limit)]
     upload_limit: Option<NonZeroU32>,
@@ -166,70 +144,13 @@ fn parse_limit(text: &str) -> Result<NonZeroU32, String> {
     NonZeroU32::new(bytes).ok_or_else(|| "a limit of 0 would stop the node".to_owned())
 }
 
-/// Runs `floe node init`.
-pub(super) fn init(session: &Session, arguments: &InitArgs) -> Result<Exit, Failure> {
-    let dir = &arguments.dir;
-    make_dir(dir)?;
-    let NodePaths { key, operator: operator_path, .. } = NodePaths::below(dir);
-    let member_path = dir.join("member.json");
-    let keys = match NodeKeys::generate()? {
-        keys if key.exists() => {
-            // Interrupted between the two files: the key stays, its entry is made.
-            drop(keys);
-            if member_path.exists() {
-                return Err(KeyFileError::Exists { path: key }.into());
-            }
-            NodeKeys::open(&key)?
-        }
-        keys => {
-            keys.create(&key)?;
-            keys
-        }
-    };
-    let operator = match arguments.operator {
-        Some(operator) => operator,
-        None => wallet_at(&operator_path)?,
-    };
-    let member = GenesisMember::new(&keys.node, &keys.bls, operator, arguments.stake);
-    let mut text = serde_json::to_string_pretty(&member).expect("strings and numbers serialise");
-    text.push('\n');
-    write_file(&member_path, text.as_bytes(), false)?;
-    let name = address_of(&member.node, Multiaddr::empty()).map(|name| name.to_string());
-    let result = NewNode {
-        node: member.node.to_string(),
-        peer: name.unwrap_or_default(),
-        key_file: key.display().to_string(),
-        member_file: member_path.display().to_string(),
-        operator,
-        operator_file: arguments.operator.is_none().then(|| operator_path.display().to_string()),
-        stake_wal: arguments.stake,
-    };
-    session.output.result(&result, &result.node)?;
-    Ok(Exit::Done)
-}
-
-fn make_dir(dir: &Path) -> Result<(), Failure> {
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
-    made.map_err(|error| Failure::io(format_args!("cannot make {}", dir.display()), &error))
-}
-
-/// The account of the wallet at `path`, which is made if it does not exist.
-fn wallet_at(path: &Path) -> Result<AccountId, Failure> {
-    let key = match key_file::open_wallet(path) {
-        Err(KeyFileError::NotFound { .. }) => {
-            let key = key_file::generate_key_pair()?;
-            key_file::create_wallet(path, &key)?;
-            key
-        }
-        opened => opened?,
-    };
-    Ok(AccountId::new(key.public()))
-}
-
 /// Runs `floe node run`.
 pub(super) async fn run(session: &Session, arguments: RunArgs) -> Result<Exit, Failure> {
     let network = place::network(session, &arguments.dir)?;
-    serve(session, config(arguments, network)?, None).await
+    let first_state = place::first_state(session, &arguments.dir, None);
+    let mut config = config(arguments, network)?;
+    config.first_state = first_state;
+    serve(session, config, None).await
 }
 
 /// Runs `floe node join`.
@@ -266,7 +187,7 @@ async fn serve(
         () = interrupts.next() => return Ok(Exit::Interrupted),
         node = Box::pin(Node::start(config)) => node?,
     };
-    announce(session, &node, volunteer.is_some());
+    announce(session, &node, &dir, volunteer.is_some());
     let mut joining = volunteer.map(|volunteer| volunteer.begin(session, &node));
     let roots = tokio::spawn(root::keep(node.ledger().clone(), dir));
     let ended = loop {
@@ -313,6 +234,7 @@ fn config(arguments: RunArgs, mut network: NetworkFile) -> Result<NodeConfig, Fa
     config.reserve_bytes = arguments.reserve;
     config.accept_empty = arguments.repair;
     config.vote_now = arguments.vote_now;
+    config.abandon_blocks = arguments.abandon_blocks;
     config.limits.upload_bytes_per_second = arguments.upload_limit;
     config.limits.download_bytes_per_second = arguments.download_limit;
     config.limits.loopback_exempt = only_loopback;
@@ -332,7 +254,7 @@ fn require_dir(dir: &Path) -> Result<(), Failure> {
 }
 
 /// Tells that the node is up, and where.
-fn announce(session: &Session, node: &NodeHandle, joins: bool) {
+fn announce(session: &Session, node: &NodeHandle, dir: &Path, joins: bool) {
     let state = node.ledger().state().borrow().clone();
     let shards = state.committee().member(&node.id()).map_or(0, |member| member.weight());
     if shards == 0 && !joins {
@@ -341,42 +263,18 @@ fn announce(session: &Session, node: &NodeHandle, joins: bool) {
     // With the node's name, so that a line can be copied into a network file as it is.
     let addresses = node.addresses().into_iter();
     let addresses = addresses.filter_map(|address| address_of(&node.id(), address));
+    let addresses: Vec<_> = addresses.map(|address| address.to_string()).collect();
+    if let Err(failure) = place::keep_addresses(dir, &addresses) {
+        session.output.warning(failure.message());
+    }
     let result = RunningNode {
         node: node.id().to_string(),
         chain_id: state.chain().to_string(),
         shards,
-        addresses: addresses.map(|address| address.to_string()).collect(),
+        addresses,
     };
     // A node serves on although nobody reads what it prints.
     drop(session.output.result(&result, result.addresses.join("\n")));
-}
-
-/// The result of `floe node init`.
-#[derive(Debug, Serialize)]
-struct NewNode {
-    node: String,
-    /// The end of the node's addresses.
-    peer: String,
-    key_file: String,
-    member_file: String,
-    /// The account that runs it.
-    operator: AccountId,
-    /// Its secret, if it was made here.
-    operator_file: Option<String>,
-    stake_wal: u64,
-}
-
-impl fmt::Display for NewNode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "node       {}", self.node)?;
-        writeln!(f, "secret     {}", self.key_file)?;
-        writeln!(f, "entry      {}, for `floe genesis`", self.member_file)?;
-        match &self.operator_file {
-            Some(file) => writeln!(f, "operator   {}, secret in {file}", self.operator)?,
-            None => writeln!(f, "operator   {}", self.operator)?,
-        }
-        write!(f, "bootstrap  /ip4/ADDRESS/tcp/4950{}", self.peer)
-    }
 }
 
 /// What `floe node run` prints.

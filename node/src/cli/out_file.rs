@@ -9,7 +9,7 @@
 
 use std::{
     fs::{self, File, Permissions},
-    io::{self, Write},
+    io::{self, BufWriter, Write},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
@@ -57,6 +57,20 @@ pub(super) fn write_file(path: &Path, bytes: &[u8], force: bool) -> Result<(), F
     let (target, mut temporary) = begin(path, force)?;
     temporary.write_all(bytes).map_err(|error| failed(path, &error))?;
     put_in_place(&target, force, temporary)
+}
+
+/// Writes a file in parts, whole or not at all.
+pub(super) fn write_parts<T>(
+    path: &Path,
+    force: bool,
+    write: impl FnOnce(&mut dyn Write) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let (target, temporary) = begin(path, force)?;
+    let mut buffered = BufWriter::new(temporary);
+    let written = write(&mut buffered)?;
+    let temporary = buffered.into_inner().map_err(|error| failed(path, error.error()))?;
+    put_in_place(&target, force, temporary)?;
+    Ok(written)
 }
 
 fn begin(path: &Path, force: bool) -> Result<(PathBuf, NamedTempFile), Failure> {

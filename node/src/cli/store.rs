@@ -9,6 +9,7 @@
 //! other one.
 
 mod bill;
+mod paying;
 mod result;
 
 use std::{
@@ -33,7 +34,8 @@ use tokio::{
 };
 
 use self::{
-    bill::{Bill, Quote},
+    bill::Bill,
+    paying::{calendar, fee, payer},
     result::{PlannedBlob, StoredBlob},
 };
 use super::{
@@ -45,9 +47,8 @@ use super::{
 };
 use crate::{
     Client,
-    client::{LedgerError, PreparedStore, STORE_BATCH_MAX, StorePhase, StoreProgress},
+    client::{PreparedStore, STORE_BATCH_MAX, StorePhase, StoreProgress},
     key_file::generate_key_pair,
-    service::ledger::wall_clock,
 };
 
 /// Bytes of the blobs of one batch, if it has more than one: encoded they take five times that.
@@ -144,24 +145,6 @@ pub(super) async fn run(session: &Session, arguments: StoreArgs) -> Result<Exit,
         }
     }
     storing.finish().await
-}
-
-/// Who pays. A dry run needs no wallet: it is then priced as for a new account.
-fn payer(
-    session: &Session,
-    dry_run: bool,
-) -> Result<(Option<KeyPair>, Option<AccountId>), Failure> {
-    match session.wallet() {
-        Ok(key) => {
-            let account = AccountId::new(key.public());
-            Ok((Some(key).filter(|_| !dry_run), Some(account)))
-        }
-        Err(failure) if dry_run && failure.code() == "no_wallet" => {
-            session.output.note(format_args!("{}: priced as for a new account", failure.message()));
-            Ok((None, None))
-        }
-        Err(failure) => Err(failure),
-    }
 }
 
 /// Files that are stored together, each with what it was prepared to or why it was not.
@@ -341,32 +324,6 @@ impl Storing<'_> {
         stored.collect()
     }
 
-    /// Tells what a batch costs before it is paid, and refuses what would be too much.
-    async fn show_price(
-        &mut self,
-        client: &Client,
-        prepared: &[PreparedStore],
-    ) -> Result<(), Failure> {
-        let mut bill = Bill::default();
-        for prepared in prepared {
-            bill.add(prepared, fee(client)?)?;
-        }
-        self.calendar = calendar(client).await;
-        if !self.session.output.is_quiet() {
-            self.session.output.note(self.quote(client, &bill).await?);
-        }
-        self.spent = bill.check(self.spent, self.max_payment)?;
-        Ok(())
-    }
-
-    async fn quote<'a>(&self, client: &Client, bill: &'a Bill) -> Result<Quote<'a>, Failure> {
-        let balance = match self.account {
-            Some(account) => Some((account, client.ledger().balance(account).await?.value)),
-            None => None,
-        };
-        Ok(Quote::new(bill, self.wanted.epochs, balance, self.calendar.as_ref()))
-    }
-
     /// Prints why a file failed, and remembers the first failure.
     fn report(&mut self, name: &str, result: Result<(), Failure>) -> Result<(), Failure> {
         match result {
@@ -398,17 +355,6 @@ impl Storing<'_> {
         client.clone().shutdown().await;
         Ok(self.exit)
     }
-}
-
-/// When epochs begin, as far as it can be known now.
-async fn calendar(client: &Client) -> Option<Calendar> {
-    let summary = client.ledger().summary().await.ok()?.value?;
-    Some(Calendar::new(&summary, client.ledger().parameters()).started(wall_clock()))
-}
-
-/// The fee of one operation.
-fn fee(client: &Client) -> Result<Amount, Failure> {
-    Ok(client.ledger().fee(1).ok_or(LedgerError::Overflow)?)
 }
 
 /// Does something, and shows now and then how far it is.

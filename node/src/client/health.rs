@@ -24,7 +24,8 @@ use crate::{network::RequestError, service::ledger::wall_clock};
 
 /// How long nodes have to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How soon a node is looked for again that could not be found.
+/// For how long a node is looked for that could not be found, and how soon it is again.
+const FINDING: Duration = Duration::from_secs(2);
 const FIND_AGAIN: Duration = Duration::from_millis(500);
 
 /// How the ledger is doing.
@@ -116,7 +117,7 @@ impl Client {
     /// Why a node gives no proven answer; none if it does. A client that has just come may not
     /// find it at the first try.
     async fn fault_of(&self, node: NodeId) -> Option<NodeFault> {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + FINDING;
         loop {
             let fault = self.ledger.tip_of(node).await.err();
             let unreachable = fault == Some(NodeFault::Silent(RequestError::Unreachable));

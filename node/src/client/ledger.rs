@@ -17,9 +17,11 @@
 //! twice; after a receipt every fact is of its height or later.
 
 mod asker;
+mod blocks;
 mod epoch;
 mod error;
 mod facts;
+mod history;
 mod keeper;
 mod listing;
 mod rounds;
@@ -57,10 +59,11 @@ use self::{
     rounds::{Found, Rounds},
 };
 pub use self::{
+    blocks::VerifiedBlock,
     epoch::RunningEpoch,
     error::{LedgerError, NodeFault},
     facts::{Proven, Quote},
-    listing::{HistoryItem, VerifiedBlock},
+    history::HistoryItem,
     staked::Staked,
     submit::Receipt,
 };

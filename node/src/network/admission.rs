@@ -97,10 +97,14 @@ struct Streams {
     class: Arc<Semaphore>,
 }
 
-/// A stream's place among those that are open. Members' streams need none.
+/// Counts the streams that a peer has open on one connection: each holds a copy.
+pub(super) type Running = Arc<()>;
+
+/// A stream's place among those that are open. Members' streams need no permits.
 #[derive(Debug)]
 pub(super) struct OpenStream {
     _permits: Option<(OwnedSemaphorePermit, OwnedSemaphorePermit)>,
+    _running: Running,
 }
 
 /// A place among the requests under way.
@@ -129,9 +133,10 @@ impl Account {
     }
 
     /// Takes a place for a stream, if there is one.
-    pub(super) fn stream(&self) -> Option<OpenStream> {
+    pub(super) fn stream(&self, running: &Running) -> Option<OpenStream> {
+        let running = Running::clone(running);
         if self.is_member() {
-            return Some(OpenStream { _permits: None });
+            return Some(OpenStream { _permits: None, _running: running });
         }
         let Ok(own) = Arc::clone(&self.streams.own).try_acquire_owned() else {
             // All that it may have open wait already, and it goes on.
@@ -141,7 +146,7 @@ impl Account {
             return None;
         };
         let class = Arc::clone(&self.streams.class).try_acquire_owned().ok()?;
-        Some(OpenStream { _permits: Some((own, class)) })
+        Some(OpenStream { _permits: Some((own, class)), _running: running })
     }
 
     /// Takes a slot, if one is free.
@@ -423,12 +428,34 @@ mod tests {
         drop(held);
         assert!(b.admit(b.slot().unwrap(), room, NOW).await.is_ok());
 
-        let streams: Vec<_> = (0..64).map_while(|_| a.stream()).collect();
+        let streams: Vec<_> = (0..64).map_while(|_| a.stream(&Running::default())).collect();
         assert_eq!(streams.len(), 64);
-        assert!(a.stream().is_none());
-        assert!(b.stream().is_some());
+        assert!(a.stream(&Running::default()).is_none());
+        assert!(b.stream(&Running::default()).is_some());
         drop(streams);
-        assert!(a.stream().is_some());
+        assert!(a.stream(&Running::default()).is_some());
+    }
+
+    #[test]
+    fn a_stranger_that_cools_down_is_not_heard_and_streams_beyond_its_places_are_offences() {
+        let member = PeerId::random();
+        let mut accounts = accounts(&[member]);
+        let (stranger, member) =
+            (accounts.open(PeerId::random(), NO_IP), accounts.open(member, NO_IP));
+        let running = Running::default();
+        let streams: Vec<_> = (0..64).map_while(|_| stranger.stream(&running)).collect();
+        assert!(stranger.stream(&running).is_none());
+        assert!(accounts.take_offenders(1).is_empty(), "too many, but it was never told to wait");
+        let hour = Duration::from_secs(3_600);
+        stranger.cool_down(hour);
+        stranger.cool_down(Duration::from_secs(1));
+        assert!(stranger.cooling().is_some_and(|rest| rest > hour / 2 && rest <= hour));
+        assert!(stranger.stream(&running).is_none());
+        assert_eq!(accounts.take_offenders(1).len(), 1);
+        drop(streams);
+        assert!(stranger.stream(&running).is_some(), "it may wait");
+        member.cool_down(hour);
+        assert_eq!(member.cooling(), None);
     }
 
     #[test]

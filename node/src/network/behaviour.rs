@@ -22,7 +22,7 @@ use super::{
     gossip::{self, Gossip},
     limiter::Limiter,
     metrics::Metrics,
-    nat::{Guarded, Identify, Nat},
+    nat::{Identify, Nat, Quiet},
 };
 
 /// Streams of one connection whose protocol is being agreed on.
@@ -130,7 +130,7 @@ fn behaviour(
         exchange,
         gossip,
         kademlia: kademlia(config, key.public().to_peer_id(), names.routing),
-        identify: Guarded::new(identify::Behaviour::new(identify)),
+        identify: Quiet::new(identify::Behaviour::new(identify)),
         nat,
         ping: ping::Behaviour::new(ping),
     }

@@ -9,6 +9,7 @@
 //! Invariants: no disk, hash or decoding work here (codecs run in the connections' tasks); every
 //! collection is bounded by a limit of the configuration or by the number of connections.
 
+mod circuits;
 mod dialling;
 mod gossip;
 mod inbound;
@@ -364,7 +365,7 @@ impl EventLoop {
             self.refresh_scores();
             self.advance_awaiting();
             self.keep_relays(now);
-            self.retire_all_circuits();
+            self.retire_circuits();
         }
         self.start_held_lookups();
     }

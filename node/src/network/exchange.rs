@@ -1,32 +1,32 @@
 //! libp2p's request-response behaviour, with every inbound stream tied to its peer's account.
 //!
-//! The codec that reads a stream is not told whose it is. So this behaviour wraps libp2p's handler
+//! The codec that reads a stream is not told whose it is. So a guard wraps libp2p's handler
 //! of a connection and puts the peer's [`Account`] into the protocol
 //! value that each inbound stream carries to the codec. Streams beyond what a stranger may have
 //! open are dropped here, before they reach it. Everything else passes through.
 
 use std::{
-    collections::HashSet,
-    sync::Arc,
+    collections::{HashMap, HashSet},
+    sync::{Arc, Weak},
     task::{Context, Poll},
 };
 
 use libp2p::{
-    Multiaddr, PeerId, StreamProtocol,
-    core::{Endpoint, transport::PortUse},
+    PeerId, StreamProtocol,
     request_response::{self, OutboundRequestId, ProtocolSupport, ResponseChannel},
     swarm::{
-        ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm,
-        NetworkBehaviour, SubstreamProtocol, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
+        ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId,
+        SubstreamProtocol, THandler,
         handler::{ConnectionEvent, FullyNegotiatedInbound},
     },
 };
 
 use super::{
     address::origin,
-    admission::{Account, Accounts},
+    admission::{Account, Accounts, Running},
     codec::{Answer, Ask, Codec},
     config::{NetworkConfig, Role},
+    guarded::{Established, Guard, Guarded, Made},
     metrics::Metrics,
 };
 
@@ -37,9 +37,13 @@ type InnerHandler = THandler<Inner>;
 pub(super) type ExchangeEvent = request_response::Event<Ask, Answer>;
 
 /// Requests and responses.
-pub(super) struct Exchange {
-    inner: Inner,
+pub(super) type Exchange = Guarded<Inner, Accounting>;
+
+/// What ties streams to their peers' accounts.
+pub(super) struct Accounting {
     accounts: Accounts,
+    /// By connection. Its handler holds one copy, and each stream another.
+    running: HashMap<ConnectionId, Weak<()>>,
 }
 
 impl Exchange {
@@ -61,10 +65,9 @@ impl Exchange {
             .with_request_timeout(config.exchange_timeout())
             .with_max_concurrent_streams(streams);
         let codec = Codec::new(config, metrics);
-        Self {
-            inner: Inner::with_codec(codec, [(protocol.into(), support)], inner_config),
-            accounts: Accounts::new(config, committee),
-        }
+        let inner = Inner::with_codec(codec, [(protocol.into(), support)], inner_config);
+        let accounts = Accounts::new(config, committee);
+        Self { inner, guard: Accounting { accounts, running: HashMap::new() } }
     }
 
     /// Sends a request to a connected peer.
@@ -77,84 +80,36 @@ impl Exchange {
         self.inner.send_response(channel, answer).is_ok()
     }
 
+    /// Whether requests of the other side are read or answered on a connection.
+    pub(super) fn answers_on(&self, id: ConnectionId) -> bool {
+        self.guard.running.get(&id).is_some_and(|running| running.strong_count() > 1)
+    }
+
     /// Names the committee's members anew.
     pub(super) fn set_committee(&mut self, committee: HashSet<PeerId>) {
-        self.accounts.set_committee(committee);
+        self.guard.accounts.set_committee(committee);
     }
 
     /// The peers that broke the rules so often that they are to be cut off.
     pub(super) fn take_offenders(&mut self, violations_max: u32) -> Vec<PeerId> {
-        self.accounts.take_offenders(violations_max)
+        self.guard.accounts.take_offenders(violations_max)
     }
 }
 
-impl NetworkBehaviour for Exchange {
-    type ConnectionHandler = Accounted;
-    type ToSwarm = ExchangeEvent;
+impl Guard<Inner> for Accounting {
+    type Handler = Accounted;
 
-    fn handle_pending_inbound_connection(
+    fn handler(
         &mut self,
-        id: ConnectionId,
-        local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<(), ConnectionDenied> {
-        self.inner.handle_pending_inbound_connection(id, local, remote)
-    }
-
-    fn handle_established_inbound_connection(
-        &mut self,
-        id: ConnectionId,
-        peer: PeerId,
-        local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        let inner = self.inner.handle_established_inbound_connection(id, peer, local, remote)?;
-        let account = self.accounts.open(peer, origin(Some(local), remote));
-        Ok(Accounted { inner, account })
-    }
-
-    fn handle_pending_outbound_connection(
-        &mut self,
-        id: ConnectionId,
-        peer: Option<PeerId>,
-        addresses: &[Multiaddr],
-        role: Endpoint,
-    ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
-        self.inner.handle_pending_outbound_connection(id, peer, addresses, role)
-    }
-
-    fn handle_established_outbound_connection(
-        &mut self,
-        id: ConnectionId,
-        peer: PeerId,
-        remote: &Multiaddr,
-        role: Endpoint,
-        port_use: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        let inner =
-            self.inner.handle_established_outbound_connection(id, peer, remote, role, port_use)?;
-        let account = self.accounts.open(peer, origin(None, remote));
-        Ok(Accounted { inner, account })
-    }
-
-    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
-        self.inner.on_swarm_event(event);
-    }
-
-    fn on_connection_handler_event(
-        &mut self,
-        peer: PeerId,
-        id: ConnectionId,
-        event: THandlerOutEvent<Self>,
-    ) {
-        self.inner.on_connection_handler_event(peer, id, event);
-    }
-
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
-        self.inner.poll(cx)
+        connection: &Established<'_>,
+        make: impl FnOnce() -> Made<Inner>,
+    ) -> Result<Accounted, ConnectionDenied> {
+        let Established { id, peer, local, remote } = *connection;
+        let inner = make()?;
+        let running = Running::default();
+        self.running.retain(|_, running| running.strong_count() > 0);
+        self.running.insert(id, Arc::downgrade(&running));
+        Ok(Accounted { inner, account: self.accounts.open(peer, origin(local, remote)), running })
     }
 }
 
@@ -162,6 +117,7 @@ impl NetworkBehaviour for Exchange {
 pub(super) struct Accounted {
     inner: InnerHandler,
     account: Arc<Account>,
+    running: Running,
 }
 
 impl ConnectionHandler for Accounted {
@@ -205,7 +161,7 @@ impl ConnectionHandler for Accounted {
                 info,
             }) => {
                 // Dropped, it is reset, and what its window holds is freed.
-                let Some(open) = self.account.stream() else { return };
+                let Some(open) = self.account.stream(&self.running) else { return };
                 name.open = Some(Arc::new(open));
                 name.account = Some(Arc::clone(&self.account));
                 ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {

@@ -41,25 +41,6 @@ pub(super) const INBOUND: Word = Word("in");
 /// Outbound bytes and connections.
 pub(super) const OUTBOUND: Word = Word("out");
 
-/// The network's counters. Clones count together.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Metrics {
-    requests_in: Family<RequestLabels, Counter>,
-    requests_out: Family<RequestLabels, Counter>,
-    malformed: Family<ReasonLabels, Counter>,
-    refused: Family<ReasonLabels, Counter>,
-    payload_bytes: Family<DirectionLabels, Counter>,
-    connections: Family<DirectionLabels, Gauge>,
-    connections_refused: Counter,
-    relayed: Family<ReasonLabels, Counter>,
-    relays: Gauge,
-    gossip_messages: Family<GossipLabels, Counter>,
-    gossip_bytes: Family<GossipLabels, Counter>,
-    gossip_judged: Family<VerdictLabels, Counter>,
-    gossip_lost: Family<LossLabels, Counter>,
-    gossip_dropped: Counter,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct GossipLabels {
     topic: Word,
@@ -78,47 +59,47 @@ pub(super) struct LossLabels {
     reason: Word,
 }
 
+/// Names the counters: each is registered under its name, with what it shows.
+macro_rules! counters {
+    ($($name:ident: $kind:ty = $shows:literal,)*) => {
+        /// The network's counters. Clones count together.
+        #[derive(Clone, Debug, Default)]
+        pub(super) struct Metrics {
+            $($name: $kind,)*
+        }
+
+        impl Metrics {
+            /// Counters that `registry` shows.
+            pub(super) fn register(registry: &mut Registry) -> Self {
+                let metrics = Self::default();
+                let registry = registry.sub_registry_with_prefix("network");
+                $(registry.register(stringify!($name), $shows, metrics.$name.clone());)*
+                metrics
+            }
+        }
+    };
+}
+
+counters! {
+    requests_in: Family<RequestLabels, Counter> = "Requests of others",
+    requests_out: Family<RequestLabels, Counter> = "Own requests",
+    malformed_streams: Family<ReasonLabels, Counter> = "Streams closed for what they carried",
+    requests_refused: Family<ReasonLabels, Counter> = "Requests told to come back later",
+    payload_bytes: Family<DirectionLabels, Counter> = "Payload bytes",
+    connections: Family<DirectionLabels, Gauge> = "Connections open",
+    connections_refused: Counter = "Connections refused by a limit",
+    relayed: Family<ReasonLabels, Counter> = "What others asked of this node as a relay",
+    relays: Gauge = "Relays through which this node is reachable",
+    gossip_messages: Family<GossipLabels, Counter> =
+        "Messages of others heard for the first time, and own ones published",
+    gossip_bytes: Family<GossipLabels, Counter> = "Their bytes",
+    gossip_judged: Family<VerdictLabels, Counter> = "Messages judged",
+    gossip_lost: Family<LossLabels, Counter> =
+        "Messages that a full channel or the lack of listeners kept back",
+    gossip_dropped: Counter = "Messages that did not reach a slow peer",
+}
+
 impl Metrics {
-    /// Counters that `registry` shows.
-    pub(super) fn register(registry: &mut Registry) -> Self {
-        let metrics = Self::default();
-        let registry = registry.sub_registry_with_prefix("network");
-        let m = &metrics;
-        registry.register("requests_in", "Requests of others", m.requests_in.clone());
-        registry.register("requests_out", "Own requests", m.requests_out.clone());
-        registry.register(
-            "malformed_streams",
-            "Streams closed for what they carried",
-            m.malformed.clone(),
-        );
-        registry.register(
-            "requests_refused",
-            "Requests told to come back later",
-            m.refused.clone(),
-        );
-        registry.register("payload_bytes", "Payload bytes", m.payload_bytes.clone());
-        registry.register("connections", "Connections open", m.connections.clone());
-        let refused = "Connections refused by a limit";
-        registry.register("connections_refused", refused, m.connections_refused.clone());
-        let relayed = "What others asked of this node as a relay";
-        registry.register("relayed", relayed, m.relayed.clone());
-        let relays = "Relays through which this node is reachable";
-        registry.register("relays", relays, m.relays.clone());
-        m.register_gossip(registry);
-        metrics
-    }
-
-    fn register_gossip(&self, registry: &mut Registry) {
-        let messages = "Messages of others heard for the first time, and own ones published";
-        registry.register("gossip_messages", messages, self.gossip_messages.clone());
-        registry.register("gossip_bytes", "Their bytes", self.gossip_bytes.clone());
-        registry.register("gossip_judged", "Messages judged", self.gossip_judged.clone());
-        let lost = "Messages that a full channel or the lack of listeners kept back";
-        registry.register("gossip_lost", lost, self.gossip_lost.clone());
-        let dropped = "Messages that did not reach a slow peer";
-        registry.register("gossip_dropped", dropped, self.gossip_dropped.clone());
-    }
-
     pub(super) fn request_in(&self, kind: &'static str, outcome: &'static str) {
         let labels = RequestLabels { kind: Word(kind), outcome: Word(outcome) };
         self.requests_in.get_or_create(&labels).inc();
@@ -131,12 +112,12 @@ impl Metrics {
 
     pub(super) fn malformed(&self, reason: &'static str) {
         let labels = ReasonLabels { reason: Word(reason) };
-        self.malformed.get_or_create(&labels).inc();
+        self.malformed_streams.get_or_create(&labels).inc();
     }
 
     pub(super) fn refused(&self, reason: &'static str) {
         let labels = ReasonLabels { reason: Word(reason) };
-        self.refused.get_or_create(&labels).inc();
+        self.requests_refused.get_or_create(&labels).inc();
     }
 
     pub(super) fn payload(&self, direction: Word, bytes: usize) {

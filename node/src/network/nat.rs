@@ -14,8 +14,8 @@
 //! number of strangers. Deliberately not here: when to reserve and whom to ask, which the event
 //! loop decides, and the verdict on probes, which [`reachability`](super::reachability) makes.
 
-mod guarded;
 mod hole_punch;
+mod quiet;
 
 use std::{collections::HashSet, num::NonZeroU32, time::Duration};
 
@@ -28,8 +28,8 @@ use libp2p::{
 };
 use tokio::sync::watch;
 
-pub(super) use self::guarded::Guarded;
 use self::hole_punch::HolePunch;
+pub(super) use self::quiet::Quiet;
 use super::{
     address::Scope,
     config::{NetworkConfig, Role},
@@ -62,8 +62,8 @@ pub(super) struct Nat {
     /// Is a relay.
     pub(super) server: Toggle<relay::Behaviour>,
     pub(super) hole_punch: Toggle<HolePunch>,
-    pub(super) probes: Toggle<Guarded<autonat::Behaviour>>,
-    pub(super) port_mappings: Toggle<Guarded<upnp::tokio::Behaviour>>,
+    pub(super) probes: Toggle<Quiet<autonat::Behaviour>>,
+    pub(super) port_mappings: Toggle<Quiet<upnp::tokio::Behaviour>>,
 }
 
 impl Nat {
@@ -88,10 +88,8 @@ impl Nat {
             client,
             server: server.into(),
             hole_punch: serves.then(|| HolePunch::new(local, committee.clone(), nearest)).into(),
-            probes: serves.then(|| Guarded::new(probes(config, local))).into(),
-            port_mappings: maps_ports
-                .then(|| Guarded::new(upnp::tokio::Behaviour::default()))
-                .into(),
+            probes: serves.then(|| Quiet::new(probes(config, local))).into(),
+            port_mappings: maps_ports.then(|| Quiet::new(upnp::tokio::Behaviour::default())).into(),
         }
     }
 }
@@ -150,4 +148,4 @@ fn probes(config: &NetworkConfig, local: PeerId) -> autonat::Behaviour {
 }
 
 /// Identify, whose word on this peer's own addresses goes nowhere but to the event loop.
-pub(super) type Identify = Guarded<identify::Behaviour>;
+pub(super) type Identify = Quiet<identify::Behaviour>;

@@ -1,12 +1,19 @@
 //! Whether others can open connections to this peer: a verdict from what several of them report.
 //!
 //! Pure: the event loop asks members to dial this peer and passes on what they report. A single
-//! report decides nothing, so one member that lies changes nothing. Taken for reachable by mistake,
-//! a peer would give up its relays; taken for unreachable, it only reserves some that it does not
-//! need. Of each address no more reports are kept than are needed, and of addresses the
-//! [`ADDRESSES_MAX`] that were reported last.
+//! report decides nothing, so one member that lies changes nothing. Taken for unreachable, a peer
+//! only reserves relays that it does not need; taken for reachable by mistake, it could not be
+//! reached at all without them. So reports alone, which a few members may make up together, do not
+//! make it give up its last relay: for that, connections must have come in from [`ARRIVALS`] places
+//! to which it has opened none itself, and whose packets its router let in unasked.
+//!
+//! Of each address no more reports are kept than are needed, of addresses the [`ADDRESSES_MAX`] that
+//! were reported last, and of places dialled the last [`DIALLED_MAX`].
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeSet, VecDeque},
+    net::IpAddr,
+};
 
 use libp2p::{Multiaddr, PeerId};
 
@@ -14,6 +21,19 @@ use libp2p::{Multiaddr, PeerId};
 const AGREEING: usize = 2;
 /// Addresses that are believed at a time.
 const ADDRESSES_MAX: usize = 8;
+/// Places from which connections must have come in.
+const ARRIVALS: usize = 2;
+/// Places dialled that are remembered.
+const DIALLED_MAX: usize = 1_024;
+
+/// The far end of a direct connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Origin {
+    /// All who share an address, or an IPv6 /64.
+    Site(IpAddr),
+    /// A peer on the same machine, between which and this one there is no router.
+    Local(PeerId),
+}
 
 /// What is known of this peer's reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,12 +63,55 @@ pub(super) struct Reachability {
     /// The address that was reported last is the last.
     reached: Vec<(Multiaddr, BTreeSet<PeerId>)>,
     not_reached: BTreeSet<PeerId>,
+    /// The latest is the last.
+    dialled: VecDeque<IpAddr>,
+    arrivals: BTreeSet<Origin>,
 }
 
 impl Reachability {
     /// Reports decide, unless the verdict is `fixed`.
     pub(super) const fn new(fixed: Option<Verdict>) -> Self {
-        Self { fixed, verdict: Verdict::Unknown, reached: Vec::new(), not_reached: BTreeSet::new() }
+        Self {
+            fixed,
+            verdict: Verdict::Unknown,
+            reached: Vec::new(),
+            not_reached: BTreeSet::new(),
+            dialled: VecDeque::new(),
+            arrivals: BTreeSet::new(),
+        }
+    }
+
+    /// Whether others reach this peer beyond what members can make up.
+    pub(super) fn is_open(&self) -> bool {
+        let proven = self.fixed.is_some() || self.arrivals.len() >= ARRIVALS;
+        proven && self.verdict() == Verdict::Public
+    }
+
+    /// How many relays this peer needs, if it has at most `max`.
+    pub(super) fn relays_wanted(&self, max: usize) -> usize {
+        match self.verdict() {
+            Verdict::Private => max,
+            Verdict::Public if !self.is_open() => max.min(1),
+            Verdict::Public | Verdict::Unknown => 0,
+        }
+    }
+
+    /// This peer has opened a connection: what comes back from there may be let in as an answer.
+    pub(super) fn dialled(&mut self, origin: Origin) {
+        let Origin::Site(site) = origin else { return };
+        self.dialled.retain(|known| *known != site);
+        self.dialled.push_back(site);
+        if self.dialled.len() > DIALLED_MAX {
+            self.dialled.pop_front();
+        }
+    }
+
+    /// A connection came in.
+    pub(super) fn arrived(&mut self, origin: Origin) {
+        let unasked = !matches!(origin, Origin::Site(site) if self.dialled.contains(&site));
+        if unasked && self.arrivals.len() < ARRIVALS {
+            self.arrivals.insert(origin);
+        }
     }
 
     pub(super) fn verdict(&self) -> Verdict {
@@ -97,6 +160,7 @@ impl Reachability {
             return Vec::new();
         }
         self.verdict = Verdict::Private;
+        self.arrivals.clear();
         let lost: Vec<_> = self.reached.drain(..).map(|(address, _)| address).collect();
         if lost.is_empty() { Vec::new() } else { vec![Change::Lost(lost)] }
     }
@@ -156,5 +220,47 @@ mod tests {
             reach.not_reached(PeerId::random());
         }
         assert_eq!(reach.not_reached.len(), AGREEING);
+    }
+
+    #[test]
+    fn a_peer_keeps_a_relay_until_connections_come_in_that_it_has_not_asked_for() {
+        let [a, b] = [(); 2].map(|()| PeerId::random());
+        let site = |last: u8| Origin::Site(IpAddr::from([8, 8, 8, last]));
+        let mut reach = Reachability::new(None);
+        assert_eq!(reach.relays_wanted(3), 0);
+        for by in [a, b] {
+            reach.reached(by, address(1));
+        }
+        assert_eq!((reach.verdict(), reach.relays_wanted(3)), (Verdict::Public, 1));
+        // Whoever was dialled gets back in through many routers.
+        for last in 0..9 {
+            reach.dialled(site(last));
+            reach.arrived(site(last));
+        }
+        for _ in 0..9 {
+            reach.arrived(site(10));
+        }
+        assert!(!reach.is_open());
+        reach.arrived(site(11));
+        assert_eq!((reach.is_open(), reach.relays_wanted(3)), (true, 0));
+        for by in [a, b] {
+            reach.not_reached(by);
+        }
+        assert_eq!((reach.is_open(), reach.relays_wanted(3)), (false, 3));
+        for by in [a, b] {
+            reach.reached(by, address(1));
+        }
+        assert_eq!(reach.relays_wanted(3), 1, "it may be behind another router now");
+    }
+
+    #[test]
+    fn what_is_remembered_of_connections_is_bounded() {
+        let mut reach = Reachability::new(None);
+        for i in 0..5_000_u32 {
+            reach.dialled(Origin::Site(IpAddr::V4(i.into())));
+            reach.arrived(Origin::Local(PeerId::random()));
+        }
+        assert_eq!((reach.dialled.len(), reach.arrivals.len()), (DIALLED_MAX, ARRIVALS));
+        assert!(Reachability::new(Some(Verdict::Public)).is_open(), "the operator knows");
     }
 }

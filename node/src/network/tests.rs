@@ -5,6 +5,7 @@ mod gossip;
 mod hostile;
 mod nat;
 mod raw;
+mod relays;
 mod requests;
 
 use std::time::Duration;

@@ -20,14 +20,11 @@ use std::{
 use floe_protocol::{
     committee::Committee,
     genesis::Genesis,
-    handover::{
-        CollectionLimits, CollectionStep, HandoverCertificate, HandoverCollection, HandoverFact,
-        Question,
-    },
+    handover::{HandoverCertificate, HandoverFact},
     index::Epoch,
     keys::{BlsSignature, ChainId, NodeId},
     ledger::{State, Timestamp},
-    light::FinalHeader,
+    light::{CollectionLimits, CollectionStep, FinalHeader, HandoverCollection, HandoverQuestion},
     message::{LedgerRequest, LedgerResponse, Request, Response},
 };
 use floe_storage::StorageError;
@@ -214,10 +211,10 @@ impl Args {
         Some(())
     }
 
-    async fn ask(&self, question: Question, fact: HandoverFact) -> Answer {
+    async fn ask(&self, question: HandoverQuestion, fact: HandoverFact) -> Answer {
         let epoch = fact.epoch;
         match question {
-            Question::Certificate(node) => {
+            HandoverQuestion::Certificate(node) => {
                 let request = LedgerRequest::Handovers { from: epoch, max: 1 };
                 let last = match self.request(node, request).await {
                     Some(LedgerResponse::Handovers { handovers }) => handovers.into_iter().next(),
@@ -225,7 +222,7 @@ impl Args {
                 };
                 Answer::Certificate(node, last.map(|handover| handover.last))
             }
-            Question::Signature(node) => {
+            HandoverQuestion::Signature(node) => {
                 match self.request(node, LedgerRequest::SignHandover { epoch }).await {
                     Some(LedgerResponse::HandoverSigned(signed)) => Answer::Signature(node, signed),
                     _ => Answer::Signature(node, None),

@@ -15,6 +15,7 @@
 mod chain;
 mod driver;
 mod outbox;
+mod succession;
 
 use std::{io, sync::Arc, thread};
 
@@ -33,9 +34,12 @@ use floe_storage::{Installation, LedgerStore, StorageError};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::chain::Chain;
-pub use self::chain::ChainError;
 use self::driver::Driver;
+pub use self::{chain::ChainError, succession::AdoptError};
+pub(crate) use self::{
+    chain::{Chain, stand},
+    succession::Adoption,
+};
 use crate::{
     clock::Clock,
     key_file::NodeKeys,

@@ -146,3 +146,37 @@ fn look(
     let addresses = (look_up || members != *known).then(|| addresses(state, store, &members));
     Ok((members, addresses.transpose()?))
 }
+
+#[cfg(test)]
+mod tests {
+    use floe_protocol::test_support::{Chain, genesis, node_keys};
+
+    use super::*;
+
+    #[test]
+    fn who_keeps_a_shard_that_nobody_completes_is_a_member_for_as_long() {
+        let mut chain = Chain::new(&genesis(6, 7));
+        let keys = node_keys(6);
+        chain.commit(&[]);
+        // The first one is not selected any more, and nobody says that its shards are complete.
+        let reports: Vec<_> = keys[1..].iter().map(|(key, _)| chain.node_ready(key)).collect();
+        chain.commit_system(&reports);
+        let gone = keys[0].0.public();
+        for epoch in 1..=4 {
+            chain.next_epoch();
+            assert_eq!(chain.state.summary().epoch, Epoch::new(epoch));
+            assert!(chain.state.committee().member(&gone).is_none());
+            let members = members(&chain.state, &chain.store).unwrap();
+            assert!(members.contains(&gone), "epoch {epoch}");
+        }
+        let reports: Vec<_> = keys[1..].iter().map(|(key, _)| chain.shards_ready(key)).collect();
+        let complete = |report: &floe_protocol::ledger::SystemOperation| {
+            let judged = chain.state.check_system(&chain.store, report);
+            judged.unwrap().is_ok()
+        };
+        let reports: Vec<_> = reports.into_iter().filter(complete).collect();
+        chain.commit_system(&reports);
+        chain.next_epoch();
+        assert!(!members(&chain.state, &chain.store).unwrap().contains(&gone));
+    }
+}

@@ -15,22 +15,24 @@
 //! One task owns the list and starts all others. `scan` finds what is missing, `list` remembers it,
 //! `work` does a few blobs, `plan` says from whom, `migrate` copies, `recover` drives the recovery
 //! machine, `attest` has a blob invalidated that proves inconsistent, `report` tells the ledger,
-//! `budget` bounds memory and rate, `faults` knows whom not to ask, `progress` counts.
+//! `budget` bounds memory and rate, `room` waits for a full disk, `progress` counts. Whom not to ask
+//! is decided by the protocol's [`Standing`].
 //!
 //! Invariants: memory is bounded by the limits, whatever the number of blobs; everything is verified
 //! before it is kept, and kept before it counts; what is in the store is never fetched again;
 //! whatever fails is tried again, later each time; a full disk stops repair and nothing else.
 
+mod args;
 mod attest;
 mod budget;
 mod context;
-mod faults;
 mod list;
 mod migrate;
 mod plan;
 mod progress;
 mod recover;
 mod report;
+mod room;
 mod scan;
 mod work;
 
@@ -39,33 +41,25 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use floe_protocol::{
     index::{Epoch, ShardIndex},
     ledger::{Event, State},
+    repair::Standing,
 };
-use floe_storage::Store;
 use tokio::{
     sync::{Notify, broadcast::error::RecvError},
     task::JoinSet,
     time::{Instant, sleep_until},
 };
-use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::progress::Progress;
+pub(crate) use self::{args::Args, progress::Progress};
 use self::{
-    budget::{Budget, Throttle},
     context::{Context, Failed},
-    faults::{Faults, Room},
     list::{ListLimits, WorkList},
     progress::Episode,
     report::Reporter,
+    room::Room,
     scan::{Page, Scan},
     work::Outcome,
 };
-use super::{
-    ledger::{CommittedBlock, Ledger},
-    pace::Pace,
-    readiness::is_current,
-    storage_node::BlobLocks,
-};
-use crate::{clock::Clock, config::RepairLimits, key_file::NodeKeys, network::Network};
+use super::{ledger::CommittedBlock, pace::Pace, readiness::is_current};
 
 /// Blobs that one task works on.
 const TASK_BLOBS: usize = 64;
@@ -79,24 +73,10 @@ const RESCAN: Duration = Duration::from_secs(10);
 /// all that there is.
 const QUIET: Duration = Duration::from_secs(5);
 
+/// A node that is away again and again is left alone for so many times as long as the first time.
+const AWAY_MAX: u64 = 16;
 /// For ever: whatever is configured, clocks reach so far.
 const WAIT_MAX_MS: u64 = 365 * 24 * 3_600 * 1_000;
-
-/// What the service needs.
-#[derive(Debug)]
-pub(crate) struct Args {
-    pub(crate) ledger: Ledger,
-    pub(crate) keys: NodeKeys,
-    pub(crate) store: Store,
-    pub(crate) network: Network,
-    pub(crate) locks: Arc<BlobLocks>,
-    /// Told whenever a pair was found damaged.
-    pub(crate) missing: Arc<Notify>,
-    pub(crate) progress: Progress,
-    pub(crate) limits: RepairLimits,
-    pub(crate) clock: Clock,
-    pub(crate) cancel: CancellationToken,
-}
 
 /// Runs until cancelled, or until a store can no longer be relied on.
 pub(crate) async fn run(args: Args) {
@@ -132,7 +112,9 @@ struct Repair {
     tasks: JoinSet<Ended>,
     working: usize,
     reporter: Reporter,
-    faults: Faults,
+    standing: Standing,
+    /// What the machine's time counts from.
+    started: Instant,
     room: Room,
     /// When the last block came.
     block_at: Instant,
@@ -143,35 +125,25 @@ struct Repair {
 
 impl Repair {
     fn new(args: Args) -> Self {
-        let Args { ledger, keys, store, network, locks, progress, limits, clock, .. } = args;
-        let epoch = ledger.state().borrow().summary().epoch;
+        let limits = args.limits;
+        let epoch = args.ledger.state().borrow().summary().epoch;
         let list = ListLimits {
             blobs_max: limits.blobs_max,
             retry_min: Duration::from_millis(limits.retry_min_ms.min(WAIT_MAX_MS)),
             retry_max: Duration::from_millis(limits.retry_max_ms.min(WAIT_MAX_MS)),
         };
-        let context = Context {
-            budget: Budget::new(limits.in_flight_bytes_max),
-            throttle: Throttle::new(limits.bytes_per_second),
-            cancel: args.cancel.child_token(),
-            ledger,
-            keys,
-            store,
-            network,
-            locks,
-            limits,
-            clock,
-            progress,
-        };
+        let away_ms = limits.away_ms.min(WAIT_MAX_MS);
+        let standing = Standing::new(away_ms, away_ms.saturating_mul(AWAY_MAX));
         Self {
-            context: Arc::new(context),
+            context: Arc::new(args.into_context()),
             epoch,
             list: WorkList::new(list),
             scan: Scan::new(),
             tasks: JoinSet::new(),
             working: 0,
             reporter: Reporter::new(epoch),
-            faults: Faults::default(),
+            standing,
+            started: Instant::now(),
             room: Room::new(list.retry_min, list.retry_max),
             block_at: Instant::now(),
             pace: Pace::new(Instant::now()),
@@ -205,6 +177,10 @@ impl Repair {
         }
     }
 
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
     /// A new committee: other shards, another list.
     fn follow_epoch(&mut self) {
         let epoch = self.context.state().summary().epoch;
@@ -213,7 +189,7 @@ impl Repair {
             self.list.clear();
             self.scan = Scan::new();
             self.reporter = Reporter::new(epoch);
-            self.faults.forget();
+            self.standing.forget();
         }
     }
 
@@ -264,7 +240,7 @@ impl Repair {
                 break;
             }
             self.working += 1;
-            let unfit = self.faults.unfit(now);
+            let unfit = self.standing.unfit(self.now_ms());
             let (context, epoch) = (Arc::clone(&self.context), self.epoch);
             self.tasks.spawn(async move {
                 (epoch, work::work(context, blobs, unfit).await.map(Done::Work))
@@ -335,9 +311,12 @@ impl Repair {
         if !is_current {
             return;
         }
-        let back = after(now, self.context.limits.away_ms);
+        let now_ms = self.now_ms();
+        for node in &outcome.delivered {
+            self.standing.delivered(node);
+        }
         for (node, fault) in outcome.faults {
-            self.faults.note(node, fault, back);
+            self.standing.note(now_ms, node, fault);
         }
         for blob in outcome.settled {
             self.list.done(&blob, now);

@@ -13,10 +13,12 @@
 
 mod fetch;
 mod files;
+mod first_state;
 
 use std::sync::Arc;
 
 use floe_protocol::{
+    genesis::Genesis,
     index::Height,
     ledger::{Event, ReadError, SnapshotError, SnapshotOffer, SnapshotWriter},
 };
@@ -26,6 +28,10 @@ use tokio_util::sync::CancellationToken;
 
 pub(super) use self::fetch::Fetcher;
 use self::files::{Draft, SnapshotFiles};
+pub use self::first_state::FirstStateError;
+pub(crate) use self::first_state::{
+    FirstState, StateFile, beside, fetch as fetch_first_state, first_beside,
+};
 use super::{
     blocking,
     ledger::{CommittedBlock, Ledger},
@@ -83,6 +89,8 @@ pub(crate) struct Snapshots {
     files: SnapshotFiles,
     /// Oldest first.
     kept: watch::Receiver<Kept>,
+    /// The network's first state, where it is not in the genesis.
+    first: Option<(FirstState, Arc<SnapshotOffer>)>,
     fetched: mpsc::Sender<Finished>,
 }
 
@@ -96,7 +104,14 @@ pub(crate) struct Maker {
 
 /// What is in a directory: what can be offered, and who adds to it, as long as so much stays free on
 /// the disk. Blocks.
-pub(crate) fn open(dir: &std::path::Path, reserve_bytes: u64) -> (Snapshots, Maker) {
+pub(crate) fn open(
+    dir: &std::path::Path,
+    reserve_bytes: u64,
+    genesis: &Genesis,
+) -> (Snapshots, Maker) {
+    let first = FirstState::of(genesis, dir, reserve_bytes);
+    let first = first.and_then(|first| Some((first.offer().map(Arc::new)?, first)));
+    let first = first.map(|(offer, first)| (first, offer));
     let files = SnapshotFiles::new(dir, reserve_bytes);
     let kept = files.recover().unwrap_or_else(|error| {
         tracing::warn!(%error, dir = %dir.display(), "snapshots cannot be read");
@@ -106,12 +121,15 @@ pub(crate) fn open(dir: &std::path::Path, reserve_bytes: u64) -> (Snapshots, Mak
     let (kept_sender, kept) = watch::channel(kept);
     let (fetched, receiver) = mpsc::channel(FETCHED_MAX);
     let maker = Maker { files: files.clone(), kept: kept_sender, fetched: receiver };
-    (Snapshots { files, kept, fetched }, maker)
+    (Snapshots { files, kept, first, fetched }, maker)
 }
 
 impl Snapshots {
     /// What the snapshot of a height, or the newest one, consists of.
     pub(crate) fn offer(&self, height: Option<Height>) -> Option<Arc<SnapshotOffer>> {
+        if height == Some(Height::new(0)) {
+            return self.first.as_ref().map(|(_, offer)| Arc::clone(offer));
+        }
         let kept = self.kept.borrow().clone();
         match height {
             None => kept.last().cloned(),
@@ -127,7 +145,11 @@ impl Snapshots {
             return None;
         }
         // It may have been removed meanwhile.
-        let chunk = self.files.chunk(height, index).ok()?;
+        let chunk = match &self.first {
+            Some((first, _)) if height == Height::new(0) => first.chunk(index),
+            _ => self.files.chunk(height, index),
+        };
+        let chunk = chunk.ok()?;
         if !offer.manifest.has_chunk(index, &chunk) {
             tracing::warn!(%height, index, "a chunk of a snapshot is damaged on disk: not sent");
             return None;
@@ -257,14 +279,15 @@ mod tests {
     #[tokio::test]
     async fn the_last_two_are_offered_and_no_damaged_chunk_is_sent() {
         let dir = tempfile::tempdir().unwrap();
-        let (snapshots, maker) = open(dir.path(), 0);
+        let genesis = floe_protocol::test_support::genesis(4, 7);
+        let (snapshots, maker) = open(dir.path(), 0, &genesis);
         assert!(snapshots.offer(None).is_none());
         let (first, _) = keep(&maker, 1).await;
         let (third, chunk) = keep(&maker, 3).await;
         // One that was fetched, and is older.
         let (second, _) = keep(&maker, 2).await;
         assert!(first < second && second < third);
-        for snapshots in [&snapshots, &open(dir.path(), 0).0] {
+        for snapshots in [&snapshots, &open(dir.path(), 0, &genesis).0] {
             assert!(snapshots.offer(Some(first)).is_none(), "two are kept");
             assert_eq!(snapshots.chunk(first, 0), None);
             assert!(snapshots.offer(Some(second)).is_some());

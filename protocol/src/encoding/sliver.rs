@@ -63,6 +63,22 @@ pub fn verify_pair(
     if row < layout.config().k1() && primary[blob_bytes..].iter().any(|byte| *byte != 0) {
         return Err(SliverError::Padding);
     }
+    verify_slivers(layout, proof, primary, secondary)
+}
+
+/// Checks both slivers of a pair of a blob that is certified, as repair does and whoever looks at
+/// stored pairs again: lengths and roots. Padding is ignored: a certified blob may have bytes
+/// there, its writer having shown them to others than the holder of that row, and then the pair is
+/// what it is. `proof` is already verified and `layout` is its header's.
+///
+/// # Errors
+/// [`SliverError::Length`], [`SliverError::Root`].
+pub fn verify_slivers(
+    layout: &BlobLayout,
+    proof: &PairProof,
+    primary: &[u8],
+    secondary: &[u8],
+) -> Result<(), SliverError> {
     verify_primary(layout, proof, primary)?;
     verify_secondary(layout, proof, secondary)
 }

@@ -1,13 +1,15 @@
-//! The state at genesis: accounts, nodes with their stakes, the first committee and prices.
+//! The state at genesis: accounts, nodes with their stakes, the first committee and prices. That of a
+//! network that goes on from a stopped one is in the store before, in whole, and only loaded here.
 
 use super::{
-    Account, EpochRecord, IndexEntry, Key, LedgerParameters, MemoryStore, NodeSettings, Prices,
-    Record, ShardRecord, Stake, State, StateChange, Summary, Supply, Terms, Timestamp,
-    execute::new_node, overlay::Overlay,
+    Account, EpochRecord, IndexEntry, Key, LedgerParameters, LoadError, MemoryStore, NodeSettings,
+    Prices, Record, ShardRecord, Stake, State, StateChange, StateReader, Summary, Supply, Terms,
+    Timestamp, execute::new_node, overlay::Overlay,
 };
 use crate::{
     committee::Committee,
     genesis::{Genesis, GenesisError, GenesisMember},
+    hash::Hash,
     index::{Epoch, Height, ShardIndex},
     ledger::Amount,
 };
@@ -33,7 +35,65 @@ impl State {
             overlay.put(key, record).expect("memory can be read");
         }
         let (root, change) = overlay.finish(Height::new(0)).expect("memory can be read");
-        Ok((Self::at_genesis(genesis.chain_id(), parameters, committee, (root, summary)), change))
+        let first = (Timestamp::from_ms(0), root, summary);
+        Ok((Self::at_genesis(genesis.chain_id(), parameters, committee, first), change))
+    }
+
+    /// The state before the first block of a network that goes on from a stopped one, from a store
+    /// that holds it as version 0.
+    ///
+    /// # Errors
+    /// [`LoadError`]: the genesis is none of that kind, or the store fails or holds another state.
+    pub fn first_of_successor(
+        genesis: &Genesis,
+        reader: &dyn StateReader,
+    ) -> Result<Self, LoadError> {
+        let origin = Height::new(0);
+        let other = || LoadError::OtherState(origin);
+        let committee = genesis.committee()?;
+        let parameters = genesis.parameters()?;
+        let predecessor = genesis.predecessor.as_deref().ok_or_else(other)?;
+        if super::state_root(reader, origin.get())? != predecessor.first_state {
+            return Err(other());
+        }
+        let mut overlay = Overlay::new(reader, Some(origin));
+        let summary = overlay.summary()?;
+        let stored = overlay.committee(summary.epoch)?;
+        let total = summary.supply.total();
+        if stored.as_ref() != Some(&predecessor.committee)
+            || summary.epoch != committee.epoch()
+            || total != Some(predecessor.supply)
+        {
+            return Err(other());
+        }
+        let first = (predecessor.time, predecessor.first_state, summary);
+        Ok(Self::at_genesis(genesis.chain_id(), parameters, committee, first))
+    }
+}
+
+impl State {
+    /// What all states of a network that goes on from a stopped one have in common, to load a later
+    /// one with. It says nothing of accounts, prices or the supply.
+    ///
+    /// # Errors
+    /// [`GenesisError`] if the genesis is no valid one.
+    pub fn outline(genesis: &Genesis) -> Result<Self, GenesisError> {
+        let committee = genesis.committee()?;
+        let parameters = genesis.parameters()?;
+        let none = Prices { storage: Amount::ZERO, write: Amount::ZERO, capacity_units: 0 };
+        let summary = Summary {
+            epoch: committee.epoch(),
+            epoch_start: Timestamp::from_ms(0),
+            prices: none,
+            next_prices: None,
+            selections: 0,
+            selection_failed: None,
+            resumed: None,
+            certifications: 0,
+            supply: Supply::default(),
+        };
+        let first = (Timestamp::from_ms(0), Hash::ZERO, summary);
+        Ok(Self::at_genesis(genesis.chain_id(), parameters, committee, first))
     }
 }
 

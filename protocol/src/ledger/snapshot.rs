@@ -20,6 +20,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use super::{Entry, Header, IndexEntry, ReadError, StateChange, index_of, tree::TreeBuilder};
 use crate::{
     committee::Committee,
+    genesis::Predecessor,
     hash::{Domain, Hash},
     index::{Epoch, Height},
     light::CertifiedHeader,
@@ -94,9 +95,16 @@ impl SnapshotManifest {
     /// # Errors
     /// [`SnapshotError::Manifest`], [`SnapshotError::Committee`].
     pub fn check(&self) -> Result<Committee, SnapshotError> {
+        if self.header.height == Height::new(0) {
+            return Err(SnapshotError::Manifest);
+        }
+        self.check_parts()
+    }
+
+    fn check_parts(&self) -> Result<Committee, SnapshotError> {
         let chunks = u64::try_from(self.chunks.len()).unwrap_or(u64::MAX);
         let count = (1..=MAX_SNAPSHOT_CHUNKS).contains(&self.chunks.len());
-        if !count || self.entries < chunks || self.header.height == Height::new(0) {
+        if !count || self.entries < chunks {
             return Err(SnapshotError::Manifest);
         }
         if Domain::Committee.hash(&[&self.committee]) != self.header.next_committee {
@@ -207,8 +215,27 @@ impl SnapshotRestore {
     /// As [`SnapshotManifest::check`].
     pub fn new(manifest: SnapshotManifest) -> Result<Self, SnapshotError> {
         let epoch = manifest.check()?.epoch();
+        Ok(Self::begin(manifest, epoch))
+    }
+
+    /// The same, of the first state of a network that goes on from a stopped one.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Manifest`] if it is not the one that the genesis names.
+    pub fn of_first_state(
+        manifest: SnapshotManifest,
+        predecessor: &Predecessor,
+    ) -> Result<Self, SnapshotError> {
+        if !predecessor.names(&manifest) {
+            return Err(SnapshotError::Manifest);
+        }
+        let epoch = manifest.check_parts()?.epoch();
+        Ok(Self::begin(manifest, epoch))
+    }
+
+    const fn begin(manifest: SnapshotManifest, epoch: Epoch) -> Self {
         let tree = TreeBuilder::new(manifest.header.height.get());
-        Ok(Self { manifest, epoch, tree, taken: 0, entries: 0, last: None })
+        Self { manifest, epoch, tree, taken: 0, entries: 0, last: None }
     }
 
     /// Takes the next chunk: a part of what the height writes. Nothing of it counts before

@@ -38,7 +38,7 @@ pub struct Tip {
     pub height: Height,
     /// Its hash; the chain id at genesis.
     pub hash: BlockHash,
-    /// Its time; 0 at genesis.
+    /// Its time; at genesis 0, or that of the state that a stopped network has left.
     pub time: Timestamp,
     /// The beacon after it.
     pub beacon: Hash,
@@ -62,6 +62,9 @@ pub struct State {
 /// A genesis or a store from which no state can be made.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
+    /// The genesis is no valid one.
+    #[error("invalid genesis: {0}")]
+    Genesis(#[from] crate::genesis::GenesisError),
     /// The store failed.
     #[error(transparent)]
     Read(#[from] ReadError),
@@ -77,12 +80,12 @@ impl State {
         chain: ChainId,
         parameters: Parameters,
         committee: Committee,
-        (root, summary): (Hash, Summary),
+        (time, root, summary): (Timestamp, Hash, Summary),
     ) -> Self {
         let tip = Tip {
             height: Height::new(0),
             hash: BlockHash::genesis(&chain),
-            time: Timestamp::from_ms(0),
+            time,
             beacon: genesis_beacon(&chain),
             state_root: root,
         };

@@ -124,7 +124,7 @@ impl TreeReader for Edge {
 }
 
 impl TreeBuilder {
-    /// A tree of `version`, which is not that of genesis, without a key.
+    /// A tree of `version` without a key.
     pub(super) const fn new(version: u64) -> Self {
         Self { version, edge: Edge(BTreeMap::new()), root: Hash::ZERO }
     }

@@ -90,18 +90,18 @@ pub enum OldRoot {
     Trust,
 }
 
-/// Bytes as hexadecimal text, as checkpoints are files that people see.
-mod hex {
+/// Bytes as hexadecimal text, as checkpoints and genesis files are seen by people.
+pub(crate) mod hex {
     use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
 
     /// Longest committee of 256 members, twice over.
     const MAX_TEXT_BYTES: usize = 128 << 10;
 
-    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&data_encoding::HEXLOWER.encode(bytes))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Vec<u8>, D::Error> {
         let text = String::deserialize(deserializer)?;

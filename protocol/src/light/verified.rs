@@ -69,6 +69,9 @@ impl VerifiedState {
     /// # Errors
     /// [`GenesisError`] if the genesis is no valid one.
     pub fn genesis(genesis: &Genesis) -> Result<Self, GenesisError> {
+        if let Some(predecessor) = &genesis.predecessor {
+            return Ok(Self { height: Height::new(0), root: predecessor.first_state });
+        }
         let (state, _) = State::genesis(genesis)?;
         Ok(Self { height: state.tip().height, root: state.tip().state_root })
     }

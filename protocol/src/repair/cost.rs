@@ -83,6 +83,12 @@ impl RecoveryCost {
         }
     }
 
+    /// Bytes of one exchange.
+    pub(super) const fn answer_bytes(&self) -> u64 {
+        let requests = if self.requests == 0 { 1 } else { self.requests as u64 };
+        self.fetched_bytes / requests
+    }
+
     /// The cheaper of the two methods for `pairs` pairs.
     #[must_use]
     pub fn cheapest(layout: &BlobLayout, pairs: usize, spares: usize) -> Self {

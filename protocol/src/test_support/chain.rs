@@ -43,6 +43,16 @@ impl Chain {
         Self { state, store, blocks: Vec::new(), now: Timestamp::from_ms(1_700_000_000_000), keys }
     }
 
+    /// The chain of a network that goes on from this one, whose first state `store` holds.
+    ///
+    /// # Panics
+    /// If it does not.
+    #[must_use]
+    pub fn successor(&self, genesis: &Genesis, store: MemoryStore) -> Self {
+        let state = State::first_of_successor(genesis, &store).expect("the first state");
+        Self { state, store, blocks: Vec::new(), now: self.now, keys: self.keys.clone() }
+    }
+
     /// Lets a node vote and propose once it is a member.
     pub fn add_keys(&mut self, node: KeyPair, bls: BlsKeyPair) {
         self.keys.push((node, bls));

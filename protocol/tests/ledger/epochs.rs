@@ -14,13 +14,13 @@ use super::{
 };
 
 /// Six nodes of 1,000 WAL; the cap is two shards, so four can carry all.
-fn six() -> Chain {
+pub(crate) fn six() -> Chain {
     let mut chain = Chain::new(&genesis(6, N));
     chain.commit(&[]);
     chain
 }
 
-fn key(i: usize) -> NodeId {
+pub(crate) fn key(i: usize) -> NodeId {
     node_keys(16)[i].0.public()
 }
 
@@ -28,7 +28,7 @@ fn shards(chain: &Chain) -> Vec<ShardRecord> {
     chain.state.shards(&chain.store).unwrap()
 }
 
-fn ready(chain: &Chain) -> usize {
+pub(crate) fn ready(chain: &Chain) -> usize {
     shards(chain).iter().filter(|shard| shard.ready).count()
 }
 
@@ -40,7 +40,7 @@ fn holder_in(committee: &Committee, shard: u16) -> NodeId {
     committee.members()[committee.holder(ShardIndex::new(shard))].node
 }
 
-fn epoch(chain: &Chain) -> u64 {
+pub(crate) fn epoch(chain: &Chain) -> u64 {
     chain.state.summary().epoch.get()
 }
 
@@ -59,7 +59,7 @@ fn next(chain: &Chain) -> Option<Committee> {
 }
 
 /// Registers node `i`, run by account `i`, with a stake.
-fn join(chain: &mut Chain, i: u8, amount: Amount) {
+pub(crate) fn join(chain: &mut Chain, i: u8, amount: Amount) {
     let operator = account_key(i % 8);
     let (node_key, bls) = node_keys(16).swap_remove(i.into());
     let identity = NodeIdentity::new(&chain.id(), &id(&operator), &node_key, &bls);
@@ -266,7 +266,7 @@ fn stake_made_after_the_selection_counts_in_the_next() {
 
 /// A chain in epoch 1 that lacks the two members who held three shards before; the others have
 /// not reported these ready.
-fn three_of_seven_moved() -> (Chain, Committee, [usize; 2]) {
+pub(crate) fn three_of_seven_moved() -> (Chain, Committee, [usize; 2]) {
     let mut chain = six();
     let before = Committee::clone(chain.state.committee());
     let weight = |i: &usize| before.member(&key(*i)).unwrap().weight();

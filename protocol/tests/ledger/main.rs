@@ -10,6 +10,7 @@ mod epochs;
 mod gaps;
 #[path = "../golden/mod.rs"]
 mod golden;
+mod keepers;
 mod lives;
 mod proofs;
 mod properties;
@@ -20,6 +21,7 @@ mod rewards;
 mod snapshots;
 mod staking;
 mod store_plan;
+mod succession;
 mod transactions;
 mod vectors;
 

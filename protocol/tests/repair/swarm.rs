@@ -173,7 +173,15 @@ pub(crate) struct Swarm {
     pub(crate) enlarged: usize,
     /// When it ended.
     pub(crate) ended_ms: u64,
+    /// What the node's own link carries, which all answers share, one after the other.
+    pub(crate) link_bytes_per_second: Option<u64>,
+    link_free_ms: u64,
+    /// Answers that did not come within [`PATIENCE_MS`].
+    pub(crate) too_late: usize,
 }
+
+/// What a driver gives an answer.
+const PATIENCE_MS: u64 = 15_000;
 
 impl Swarm {
     pub(crate) fn new(written: Written, habits: Vec<Habit>, seed: u64) -> Self {
@@ -188,6 +196,9 @@ impl Swarm {
             most_in_flight: 0,
             enlarged: 0,
             ended_ms: 0,
+            link_bytes_per_second: None,
+            link_free_ms: 0,
+            too_late: 0,
         }
     }
 
@@ -256,7 +267,14 @@ impl Swarm {
                 assert!(!self.banned.contains(&to), "asks a banned node");
                 *self.asked.entry(to).or_default() += 1;
                 requests += 1;
-                if let Some((after_ms, answer, bytes)) = self.answer(&to, pair, request) {
+                let axis = match &request {
+                    Request::Symbols { axis, .. } => *axis,
+                    Request::Sliver => Axis::Primary,
+                };
+                if let Some(answer) = self.answer(&to, pair, request) {
+                    let fault = SliverFault::NoAnswer;
+                    let failed = RecoveryInput::Failed { node: to, pair, axis, fault };
+                    let (after_ms, answer, bytes) = self.over_link(now_ms, answer, failed);
                     answers.insert((now_ms + after_ms, requests), (answer, bytes));
                 }
             }
@@ -287,6 +305,29 @@ impl Swarm {
                 }
             };
         }
+    }
+
+    /// What becomes of an answer on the way: if it does not come in time, the request has failed.
+    fn over_link(
+        &mut self,
+        now_ms: u64,
+        (after_ms, answer, bytes): (u64, RecoveryInput, u64),
+        failed: RecoveryInput,
+    ) -> (u64, RecoveryInput, u64) {
+        let Some(rate) = self.link_bytes_per_second else { return (after_ms, answer, bytes) };
+        let begins_ms = self.link_free_ms.max(now_ms + after_ms);
+        let comes_ms = begins_ms + bytes * 1_000 / rate;
+        let given_up_ms = now_ms + PATIENCE_MS;
+        if comes_ms <= given_up_ms {
+            self.link_free_ms = comes_ms;
+            return (comes_ms - now_ms, answer, bytes);
+        }
+        // What had come of it was for nothing.
+        if begins_ms < given_up_ms {
+            self.link_free_ms = given_up_ms;
+        }
+        self.too_late += 1;
+        (PATIENCE_MS, failed, 0)
     }
 
     /// When a node's answer comes, as the driver hands it in after it was verified, and its bytes.

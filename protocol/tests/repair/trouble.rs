@@ -263,10 +263,39 @@ fn a_banned_node_is_not_believed_and_stray_inputs_do_nothing() {
     let to_others = |output: &RecoveryOutput| matches!(output, RecoveryOutput::AskSliver { node: to, .. } if *to != node(3));
     assert!(outputs.len() == 2 && outputs.iter().all(to_others), "{outputs:?}");
     let last = recovery.handle(5, failed(node(0), pairs([0])[0], SliverFault::Wrong));
-    assert!(
-        matches!(&last[..], [RecoveryOutput::Banned { .. }, RecoveryOutput::Failed(_)]),
-        "{last:?}"
-    );
+    // A false sliver may be a damaged one: its holder is asked no more here, and not banned.
+    assert!(matches!(&last[..], [RecoveryOutput::Failed(_)]), "{last:?}");
     assert!(recovery.handle(6, RecoveryInput::Tick).is_empty(), "it has ended");
     assert_eq!(recovery.wake_at_ms(), None);
+}
+
+#[test]
+fn a_slow_link_is_asked_for_what_it_carries() {
+    let (blob, written) = &BLOBS[3];
+    let wanted = pairs(0..10);
+    for rate in [10_000, 30_000, 100_000, 1_000_000] {
+        let mut swarm = Swarm::new(written.clone(), vec![Habit::Honest; 64], rate);
+        swarm.link_bytes_per_second = Some(rate);
+        let (recovery, recovered) = swarm.recover(RecoveryConfig::default(), &wanted);
+        check(blob, &wanted, &recovered.unwrap().unwrap());
+        assert!(swarm.banned.is_empty());
+        let minimum_ms = recovery.cost().fetched_bytes * 1_000 / rate;
+        let (took_ms, too_late) = (swarm.ended_ms, swarm.too_late);
+        assert!(took_ms < 3 * minimum_ms + 60_000, "{rate}: {took_ms} of {minimum_ms} ms");
+        assert!(too_late <= 24, "{rate}: {too_late} answers too late");
+    }
+}
+
+#[test]
+fn nothing_is_asked_for_while_the_network_is_used_up() {
+    let (blob, written) = &BLOBS[0];
+    let swarm = Swarm::new(written.clone(), vec![Habit::Honest; 4], 4);
+    let (wanted, config) = (pairs([1]), RecoveryConfig::default());
+    let holders = swarm.holders(&wanted);
+    let mut recovery = Recovery::new(config, blob.header(), &wanted, &holders).unwrap();
+    assert!(recovery.handle(0, RecoveryInput::Hold { until_ms: 700 }).is_empty());
+    assert!(recovery.handle(1, RecoveryInput::Hold { until_ms: 300 }).is_empty());
+    assert_eq!(recovery.wake_at_ms(), Some(700));
+    assert!(recovery.handle(699, RecoveryInput::Tick).is_empty());
+    assert_eq!(recovery.handle(700, RecoveryInput::Tick).len(), 5);
 }

@@ -177,6 +177,20 @@ impl Installation {
         Ok(())
     }
 
+    /// Writes down that the state is that of genesis; its runs. The caller writes the tip, which
+    /// makes it count, then shows it.
+    pub(super) fn finish_genesis(mut self) -> Result<Runs, StorageError> {
+        let pending = std::mem::take(&mut self.pending);
+        let pending = StateChange { version: self.version, ..pending };
+        self.write_layer(Layer::new(&pending, None, &[]))?;
+        let checkpoint = merge::checkpoint_of(self.version, &self.runs);
+        merge::write_checkpoint(&self.states.table, &checkpoint)?;
+        self.states.database.flush()?;
+        let runs = std::mem::take(&mut self.runs);
+        self.states.disk().install(self.version, runs.clone());
+        Ok(runs)
+    }
+
     /// Makes the state count, with its block. The caller shows the block.
     pub(super) fn finish(mut self, snapshot: &Snapshot<'_>) -> Result<(), StorageError> {
         let Snapshot { header, certificate, next_committee, ends, tip } = *snapshot;

@@ -6,7 +6,12 @@ use std::{
     thread,
 };
 
-use floe_protocol::{index::Height, keys::NodeId, ledger::StateReader};
+use floe_protocol::{
+    handover::HandoverCertificate,
+    index::{Epoch, Height},
+    keys::NodeId,
+    ledger::StateReader,
+};
 use floe_storage::{CommitError, LedgerStore, OpenError, Store, StoreConfig};
 
 use crate::common::{Chain, Home, KEYS, MERGE_HEIGHTS, STATE_HEIGHTS, Step, copy, key};
@@ -203,6 +208,35 @@ fn commits_wait_for_merges_rather_than_fill_memory() {
     store.persist().unwrap();
     assert!(store.oldest_state().unwrap() > Height::new(40));
     chain.check_pruned(&store);
+}
+
+#[test]
+fn a_handover_certificate_is_kept_beside_the_end_of_its_epoch() {
+    let home = Home::new();
+    let chain = Chain::of(7, 12);
+    let mut store = home.open();
+    chain.steps.iter().for_each(|step| step.commit(&store));
+    // Epochs 1 and 2 end at heights 5 and 10; nothing is verified here.
+    let certificate = |epoch: u64, height: u64| {
+        let mut bytes = [epoch.to_le_bytes(), height.to_le_bytes()].concat();
+        bytes.extend([7; 32]);
+        bytes.extend([4, 0, 0b0111]);
+        bytes.extend([8; 96]);
+        HandoverCertificate::from_bytes(&bytes).unwrap()
+    };
+    let kept = |store: &LedgerStore, epoch| store.handover_certificate(Epoch::new(epoch)).unwrap();
+    assert_eq!(kept(&store, 1), None, "as in a store that knows none");
+    for (epoch, height, is_end) in [(1, 5, true), (1, 6, false), (2, 5, false), (3, 15, false)] {
+        let put = store.put_handover_certificate(&certificate(epoch, height)).unwrap();
+        assert_eq!(put, is_end, "epoch {epoch} at {height}");
+    }
+    for _ in 0..2 {
+        assert_eq!(kept(&store, 1), Some(certificate(1, 5)));
+        assert_eq!((kept(&store, 2), kept(&store, 3)), (None, None));
+        drop(store);
+        store = home.open();
+    }
+    assert_eq!(chain.check(&store), Some(12));
 }
 
 #[test]

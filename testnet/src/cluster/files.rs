@@ -158,6 +158,7 @@ impl SwarmFiles {
             accounts,
             faucet: Some(faucet),
             ledger: options.ledger,
+            predecessor: None,
         };
         genesis.committee()?;
         for (node, keys) in keys.iter().enumerate() {

@@ -6,10 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use floe_node::client::ledger::RunningEpoch;
+use floe_node::client::ledger::{Purpose, RunningEpoch};
 use floe_protocol::{
-    index::{Epoch, ShardIndex},
+    index::{Epoch, Height, ShardIndex},
     keys::NodeId,
+    ledger::{Key, Record},
 };
 use tokio::{task::spawn_blocking, time::timeout};
 
@@ -23,6 +24,8 @@ use super::{
 
 /// A ledger that makes no block for so long has stopped.
 const BLOCK_GAP_MAX: Duration = Duration::from_secs(60);
+/// Heights that are looked at for votes.
+const LATEST_MAX: u64 = 20;
 
 impl Run<'_> {
     /// Ends the load, and waits until every shard is ready and every running member says that it
@@ -30,6 +33,8 @@ impl Run<'_> {
     pub(super) async fn settle(&mut self) -> anyhow::Result<()> {
         self.load.finish().await;
         let full = self.full_ids();
+        let stored = self.client.ledger().newest().await?;
+        let stored = stored.header.map_or(Height::new(0), |header| header.header().height);
         let end = Instant::now() + self.plan.patience();
         loop {
             let left: Vec<_> =
@@ -43,7 +48,11 @@ impl Run<'_> {
             let running = running.await?;
             let mut changes = Vec::new();
             self.stop_those_who_left(&running, &mut changes).await?;
-            let Some(missing) = self.missing(&running).await else { return Ok(()) };
+            let mut missing = self.missing(&running).await;
+            if missing.is_none() && self.plan.slow.is_some() {
+                missing = self.lagging(&running, stored).await?;
+            }
+            let Some(missing) = missing else { return Ok(()) };
             if Instant::now() > end {
                 self.broken(missing);
                 return Ok(());
@@ -75,6 +84,30 @@ impl Run<'_> {
         None
     }
 
+    /// A member that has not voted on a block behind this height, in words: it may not know of all
+    /// that has been stored.
+    async fn lagging(
+        &self,
+        running: &RunningEpoch,
+        stored: Height,
+    ) -> anyhow::Result<Option<String>> {
+        let first = stored.get().max(running.height.get().saturating_sub(LATEST_MAX)) + 1;
+        let keys = (first..=running.height.get()).map(|height| Key::Presence(Height::new(height)));
+        let keys: Vec<_> = keys.collect();
+        let facts = self.client.ledger().facts(&keys, Purpose::Decide).await?.value;
+        let epoch = running.committee.epoch();
+        let voted = facts.iter().flatten().filter_map(|fact| match fact {
+            Record::Presence(presence) if presence.epoch == epoch => Some(&presence.recorded),
+            _ => None,
+        });
+        let voted: Vec<_> = voted.collect();
+        let members = running.committee.members().iter().enumerate();
+        let mut members = members.filter(|(_, member)| member.weight() > 0);
+        let lags = |position| !voted.iter().any(|recorded| recorded.get(position) == Some(&true));
+        let lagging = members.find(|(position, _)| lags(*position));
+        Ok(lagging.map(|(_, member)| format!("node {} does not vote", member.node)))
+    }
+
     /// Stops everything, and opens the stores.
     pub(super) async fn end(mut self) -> anyhow::Result<Report> {
         self.load.finish().await;
@@ -86,6 +119,7 @@ impl Run<'_> {
             stores: done.blobs.len(),
             store_failures: done.store_failures,
             stores_impossible: done.stores_impossible,
+            stores_late: done.stores_late,
             reads: done.reads,
             read_failures: done.read_failures,
             transfers: done.transfers,

@@ -62,6 +62,8 @@ pub(super) struct Done {
     pub(super) store_failures: u64,
     /// Stores that failed while holders with room were no quorum.
     pub(super) stores_impossible: u64,
+    /// Stores that failed after more than an epoch: what they had paid may have lapsed.
+    pub(super) stores_late: u64,
     pub(super) reads: u64,
     pub(super) read_failures: u64,
     pub(super) transfers: u64,
@@ -155,12 +157,14 @@ impl Worker {
             let (seed, bytes) = (self.dice.next(), 1 + self.dice.below(plan.blob_bytes_max));
             let epochs = if self.dice.below(4) == 0 { SHORT_LIFE } else { long };
             let wanted = Wanted { epochs, deletable: true };
+            let begun = Instant::now();
             let stored = self.client.store(content(seed, bytes), wanted, &wallet, &progress).await;
             if stored.is_err() && plan.full > 0 {
                 impossible |= lacks_quorum(&self.client).await;
             }
             self.done.send_modify(|done| match stored {
                 Err(_) if impossible => done.stores_impossible += 1,
+                Err(_) if begun.elapsed() > plan.epoch => done.stores_late += 1,
                 Ok(stored) => {
                     done.blobs.push(Stored { id: stored.blob, seed, bytes, end: stored.end });
                 }

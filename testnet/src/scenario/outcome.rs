@@ -153,6 +153,8 @@ pub struct LoadCounts {
     pub store_failures: u64,
     /// Stores that failed while those who have room were no quorum.
     pub stores_impossible: u64,
+    /// Stores that failed after more than an epoch: what they had paid may have lapsed.
+    pub stores_late: u64,
     /// Reads that came back right.
     pub reads: u64,
     /// Reads that failed.
@@ -291,6 +293,9 @@ impl fmt::Display for LoadCounts {
         }
         if *stores_impossible > 0 {
             writeln!(f, "         {stores_impossible} stores found no quorum with room")?;
+        }
+        if self.stores_late > 0 {
+            writeln!(f, "         {} stores took longer than an epoch", self.stores_late)?;
         }
         Ok(())
     }

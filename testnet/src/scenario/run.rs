@@ -34,7 +34,7 @@ const FIRST_BLOBS: usize = 3;
 /// How many durations of an epoch the next one may take to come, and what is given on top.
 const PATIENCE: (u32, Duration) = (6, Duration::from_secs(180));
 /// Epochs that are given on top to nodes that have yet to gain shards.
-const EPOCHS_MORE: u64 = 2;
+const EPOCHS_MORE: u64 = 10;
 /// How often a round trip is measured: the middle one counts.
 const ROUND_TRIPS: usize = 5;
 
@@ -135,14 +135,15 @@ impl<'a> Run<'a> {
     async fn follow(&mut self) -> anyhow::Result<()> {
         let stored = timeout(self.plan.patience(), self.load.stored(FIRST_BLOBS)).await;
         stored.context("nothing can be stored at the start")?;
-        let first = self.client.ledger().running_epoch().await?.summary.epoch;
+        let mut epoch = self.client.ledger().running_epoch().await?.summary.epoch;
         let mut step = 0;
         while step <= self.plan.epochs || self.waits_for_gainers(step) {
-            let epoch = first.plus(step);
             let what = format!("epoch {epoch}");
             let begun = |running: &RunningEpoch| running.summary.epoch >= epoch;
             let running = self.wait_until(&what, begun).await?;
             self.boundary(&running, step).await?;
+            // On a slow machine one may have been missed.
+            epoch = running.summary.epoch.plus(1);
             step += 1;
         }
         self.settle().await

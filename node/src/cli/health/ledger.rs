@@ -87,6 +87,11 @@ impl LedgerShown {
         }
     }
 
+    /// The same, by a clock that is found to be wrong.
+    pub(super) fn by_a_wrong_clock(self) -> Self {
+        Self { verdict: LedgerVerdict::Clock, ..self }
+    }
+
     pub(super) const fn verdict(&self) -> LedgerVerdict {
         self.verdict
     }
@@ -164,7 +169,7 @@ impl fmt::Display for LedgerShown {
                  {n} shards answer"
             )?,
             LedgerVerdict::Clock => {
-                write!(f, "NOT judged: block {height} is ahead of this machine's clock")?;
+                write!(f, "NOT judged: this machine's clock is wrong; the last block is {height}")?;
             }
             LedgerVerdict::NoBlock => write!(f, "has not begun: nobody knows a block yet")?,
         }

@@ -35,9 +35,7 @@ pub(in crate::cli) struct NetworkName(String);
 
 /// A text is no name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "a network's name has 1 to {NAME_MAX_BYTES} small letters, digits, - and _, a sign not first"
-)]
+#[error("a network's name has 1 to {NAME_MAX_BYTES} small letters, digits, - and _, no sign first")]
 pub(in crate::cli) struct BadName;
 
 impl FromStr for NetworkName {

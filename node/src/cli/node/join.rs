@@ -31,7 +31,11 @@ use self::{
     send::Sending,
     step::{Facts, Wanted},
 };
-use super::{RunArgs, config, place};
+use super::{
+    RunArgs, config,
+    init::{DEFAULT_STAKE_WAL, make_dir},
+    place,
+};
 use crate::{
     NodeConfig, NodeHandle,
     cli::{exit::Failure, out_file::write_file, session::Session, status_line::StatusLine},
@@ -44,7 +48,8 @@ use crate::{
 pub(super) const JOIN_HELP: &str = "\
 Makes the node's keys if there are none, starts the node, and enters it in the network's ledger. A
 status line says what it waits for until it serves; then it goes on as `floe node run` does. Repeat the
-command after an interruption: it goes on where it was, and nothing is paid twice.
+command after an interruption: it goes on where it was, and nothing is paid twice. A node that was
+jailed is unjailed once its term is over, if the wallet is its operator's.
 
 The account that pays and becomes the node's operator is that of --wallet, or else one that is made
 in DIR/operator.key. DIR keeps the network file: `floe node run --dir DIR` is enough later on.
@@ -104,8 +109,17 @@ pub(super) fn prepare(
     let network = place::network_to_join(session, &run.dir, (genesis.as_deref(), &run.bootstrap))?;
     check_stake(session, stake, network.genesis.ledger.min_stake)?;
     let wallet = place::wallet(session, &run.dir)?;
+    if wallet.is_none()
+        && let Some(operator) = place::operator(&run.dir)
+    {
+        let message = format!("account {operator} runs this node, and its wallet is not named");
+        return Err(Failure::usage("no_wallet", message).hint(format!(
+            "name it with --wallet, or serve without it: floe node run --dir {}",
+            run.dir.display()
+        )));
+    }
 
-    super::make_dir(&run.dir)?;
+    make_dir(&run.dir)?;
     let path = NodePaths::below(&run.dir).key;
     if !path.exists() {
         NodeKeys::generate()?.create(&path)?;
@@ -117,7 +131,10 @@ pub(super) fn prepare(
     write_entry(&run.dir, &keys, account)?;
     let wanted = Wanted { account, stake, addresses };
     let volunteer = Volunteer { keys, wallet, wanted, commission_bps };
-    Ok((config(run, network)?, volunteer))
+    let first_state = place::first_state(session, &run.dir, genesis.as_deref());
+    let mut config = config(run, network)?;
+    config.first_state = first_state;
+    Ok((config, volunteer))
 }
 
 /// Whether the ledger takes these addresses of a node, and others can dial them.
@@ -165,7 +182,7 @@ fn write_entry(dir: &std::path::Path, keys: &NodeKeys, operator: AccountId) -> R
     if path.exists() {
         return Ok(());
     }
-    let member = GenesisMember::new(&keys.node, &keys.bls, operator, super::DEFAULT_STAKE_WAL);
+    let member = GenesisMember::new(&keys.node, &keys.bls, operator, DEFAULT_STAKE_WAL);
     let mut text = serde_json::to_string_pretty(&member).expect("strings and numbers serialise");
     text.push('\n');
     write_file(&path, text.as_bytes(), false)
@@ -301,6 +318,7 @@ impl Joining<'_> {
                 balance: account.balance,
                 fee: parameters.fee_per_operation,
                 min_stake: parameters.min_stake,
+                jail_epochs: parameters.jail_epochs,
                 node: record,
                 shards: u16::try_from(own.len()).unwrap_or(u16::MAX),
                 ready: u16::try_from(ready.count()).unwrap_or(u16::MAX),

@@ -24,7 +24,7 @@ use crate::{
         session::Session,
         status_line::{Status, StatusLine, human_wait, shards_of},
     },
-    client::ledger::RunningEpoch,
+    client::ledger::{RunningEpoch, Staked},
 };
 
 const LEAVE_HELP: &str = "\
@@ -90,6 +90,7 @@ impl Leaver<'_> {
                 self.unstake(own.worth.shares).await?;
                 continue;
             }
+            self.check_wallet(&own)?;
             let facts = ledger.running_epoch().await?;
             let incoming = own.worth.incoming.first().map(|incoming| incoming.epoch);
             let status = incoming.map(|epoch| Leaving::StakeEnters { epoch: epoch.get() });
@@ -109,6 +110,19 @@ impl Leaver<'_> {
             // A block may change it; if none comes, the countdown goes on.
             drop(timeout(LOOK_INTERVAL, ledger.reached(facts.height.next())).await);
         }
+    }
+
+    /// With a wallet that never had stake here, the node of somebody else would be watched for ever.
+    fn check_wallet(&self, own: &Staked) -> Result<(), Failure> {
+        let Staked { worth, node, .. } = own;
+        let has_any = !worth.incoming.is_empty() || !worth.unbonding.is_empty();
+        let pool = node.stake_in(own.epoch.plus(2));
+        if has_any || node.operator == self.account || pool.is_zero() {
+            return Ok(());
+        }
+        let message = format!("account {} has no stake with this node", self.account);
+        Err(Failure::new(Exit::Refused, "other_wallet", message)
+            .hint(format!("name the wallet of its operator, {}, with --wallet", node.operator)))
     }
 
     async fn unstake(&self, shares: u128) -> Result<(), Failure> {

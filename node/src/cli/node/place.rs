@@ -2,9 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use floe_protocol::{genesis::NetworkFile, keys::KeyPair, ledger::AccountId};
+use floe_protocol::{
+    genesis::{Genesis, GenesisMember, NetworkFile},
+    keys::KeyPair,
+    ledger::AccountId,
+};
 
-use super::wallet_at;
+use super::init::wallet_at;
 use crate::{
     cli::{
         exit::{Exit, Failure},
@@ -16,6 +20,7 @@ use crate::{
     config::NodePaths,
     key_file::{self, NodeKeys},
     network::Multiaddr,
+    service::snapshot,
 };
 
 /// Where `floe node join` keeps the network file, so that later commands need not name it.
@@ -51,7 +56,10 @@ pub(super) fn network_to_join(
     let kept = kept(dir);
     if kept.exists() {
         let before = read_network(&kept)?;
-        if before.genesis.chain_id() != file.genesis.chain_id() {
+        if before.genesis.chain_id() != file.genesis.chain_id()
+            && !follows(&before.genesis, &file.genesis)
+            && !follows(&file.genesis, &before.genesis)
+        {
             let message = format!("{} is of a node of another network", dir.display());
             return Err(Failure::new(Exit::Refused, "other_network", message)
                 .hint("name another directory with --dir"));
@@ -66,6 +74,42 @@ pub(super) fn keep_network(dir: &Path, file: &NetworkFile) -> Result<(), Failure
     let mut text = serde_json::to_string_pretty(file).expect("strings and numbers serialise");
     text.push('\n');
     write_file(&kept(dir), text.as_bytes(), true)
+}
+
+/// Whether a network goes on from another.
+fn follows(before: &Genesis, after: &Genesis) -> bool {
+    let chain = before.chain_id();
+    after.predecessor.as_ref().is_some_and(|predecessor| predecessor.chain == chain)
+}
+
+/// The state file beside the network file that a node is started with, if there is one.
+pub(super) fn first_state(
+    session: &Session,
+    dir: &Path,
+    genesis: Option<&Path>,
+) -> Option<PathBuf> {
+    let named = session.settings.network.value.as_deref();
+    let kept = kept(dir);
+    snapshot::first_beside(genesis.into_iter().chain(named).chain([kept.as_path()]))
+}
+
+/// Where a running node keeps the addresses under which it listens, for commands that ask it.
+fn addresses_kept(dir: &Path) -> PathBuf {
+    dir.join("addresses.json")
+}
+
+/// Has the directory keep the addresses of its node.
+pub(super) fn keep_addresses(dir: &Path, addresses: &[String]) -> Result<(), Failure> {
+    let text = serde_json::to_vec(addresses).expect("strings serialise");
+    write_file(&addresses_kept(dir), &text, true)
+}
+
+/// The addresses under which the directory's node listened when it was started last.
+pub(super) fn addresses(dir: &Path) -> Vec<String> {
+    let text = std::fs::read(addresses_kept(dir)).unwrap_or_default();
+    let mut addresses: Vec<String> = serde_json::from_slice(&text).unwrap_or_default();
+    addresses.retain(|address| address.parse::<Multiaddr>().is_ok());
+    addresses
 }
 
 /// The keys of a node.
@@ -90,6 +134,13 @@ pub(super) fn new_wallet(dir: &Path) -> Result<KeyPair, Failure> {
     let operator = NodePaths::below(dir).operator;
     wallet_at(&operator)?;
     Ok(key_file::open_wallet(&operator)?)
+}
+
+/// The account that the node's public entry names as its operator; none if there is no entry yet.
+pub(super) fn operator(dir: &Path) -> Option<AccountId> {
+    let text = std::fs::read(dir.join("member.json")).ok()?;
+    let entry: GenesisMember = serde_json::from_slice(&text).ok()?;
+    Some(entry.operator)
 }
 
 /// The account of a wallet.

@@ -63,7 +63,12 @@ pub(super) async fn run(session: &Session, arguments: StatusArgs) -> Result<Exit
         (None, None) => return Err(Failure::usage("usage", "name a node, or its directory")),
     };
     let network = match &dir {
-        Some(dir) => place::network(session, dir)?,
+        Some(dir) => {
+            let mut network = place::network(session, dir)?;
+            // The node is near: nobody else need know where.
+            network.bootstrap.extend(place::addresses(dir));
+            network
+        }
         None => session.network()?,
     };
     let own = dir.as_deref().map(root::path);
@@ -235,7 +240,10 @@ impl fmt::Display for Shown {
         let Self { node, epoch, shards, shards_ready, .. } = self;
         writeln!(f, "node        {node}")?;
         writeln!(f, "epoch       {epoch}")?;
-        write!(f, "shards      {shards}, {shards_ready} of them ready")?;
+        match shards {
+            0 => write!(f, "shards      none")?,
+            _ => write!(f, "shards      {shards}, {shards_ready} of them ready")?,
+        }
         match self.next_shards {
             Some(next) => write!(f, "; {next} in the next epoch")?,
             None => write!(f, "; the next committee is not selected yet")?,

@@ -167,7 +167,7 @@ mod tests {
         summary.epoch_start = Timestamp::from_ms(time.ms() - since_ms);
         let shard = |i| {
             let holder = committee.members()[committee.holder(ShardIndex::new(i))].node;
-            ShardRecord { ready: i < ready, last_ready: holder }
+            ShardRecord { ready: i < ready, ..ShardRecord::settled(holder) }
         };
         let running = RunningEpoch {
             summary,

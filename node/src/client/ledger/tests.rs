@@ -4,14 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use floe_protocol::{
     blob::{BlobHeader, BlobId},
+    certificate::CertificateError,
     genesis::{Genesis, NetworkFile},
+    handover::{HandoverCertificate, HandoverFact},
     hash::Hash,
-    keys::NodeId,
+    keys::{BlsKeyPair, KeyPair, NodeId},
     ledger::{
         AccountId, Amount, Blob, BlobState, Body, Entry, Key, Operation, Record, SignedTransaction,
         StateProof, StateReader, Timestamp,
     },
-    light::{CertifiedHeader, Inclusion},
+    light::{CertifiedHeader, FinalHeader, Finality, Inclusion},
     message::{
         CertifiedBlock, Handover, LedgerAnnouncement, LedgerRequest, LedgerResponse, Limits,
         Refusal, Request, Response, SubmitError,
@@ -44,6 +46,8 @@ enum Lie {
     Header,
     /// Tells headers with too few precommits.
     Certificate,
+    /// Tells ends of epochs with hand-over certificates that members signed for something else.
+    Handover,
     /// Takes transactions and forgets them.
     Swallows,
     /// Says that nobody can pay.
@@ -244,7 +248,7 @@ impl Swarm {
                 });
                 LedgerResponse::Transaction(found.filter(|_| lie != Lie::Swallows))
             }
-            LedgerRequest::Handovers { from, max } => self.handovers(from.get(), max),
+            LedgerRequest::Handovers { from, max } => self.handovers(lie, from.get(), max),
             LedgerRequest::Block { height } => {
                 let index = usize::try_from(height.get()).unwrap() - 1;
                 let block = self.chain.blocks.get(index).map(|(block, certificate)| {
@@ -338,7 +342,25 @@ impl Swarm {
         LedgerResponse::Submitted { results: vec![result] }
     }
 
-    fn handovers(&self, from: u64, max: u8) -> LedgerResponse {
+    /// The last header of an epoch: by a hand-over certificate, but of epoch 0, where it has none.
+    fn epoch_end(&self, lie: Lie, height: usize, committee: &Committee) -> FinalHeader {
+        let certified = self.certified(height);
+        if committee.epoch() == Epoch::new(0) && lie != Lie::Handover {
+            return certified.into();
+        }
+        let fact = HandoverFact::new(&certified.header);
+        let signed = HandoverFact { height: fact.height.next(), ..fact };
+        let signed = if lie == Lie::Handover { signed } else { fact };
+        let sign = |(node, bls): &(KeyPair, BlsKeyPair)| {
+            let position = committee.position(&node.public()).unwrap();
+            (position, signed.sign(&self.chain.id(), bls))
+        };
+        let signatures: Vec<_> = node_keys(NODES).iter().map(sign).collect();
+        let certificate = HandoverCertificate::new(committee, fact, &signatures).unwrap();
+        FinalHeader { header: certified.header, finality: Finality::Handover(certificate) }
+    }
+
+    fn handovers(&self, lie: Lie, from: u64, max: u8) -> LedgerResponse {
         let blocks = &self.chain.blocks;
         let ends = blocks.windows(2).enumerate().filter(|(_, pair)| {
             let [(last, _), (next, _)] = pair else { return false };
@@ -353,7 +375,9 @@ impl Swarm {
             let Some(Record::Committee(committee)) = entry.map(|entry| entry.record) else {
                 panic!("the committee of epoch {epoch}")
             };
-            Handover { last: self.certified(index + 1).into(), committee }
+            let ended = Committee::from_bytes(&committee).unwrap();
+            let ended = ended.in_epoch(pair[0].0.header.epoch);
+            Handover { last: self.epoch_end(lie, index + 1, &ended), committee }
         });
         LedgerResponse::Handovers { handovers: handovers.collect() }
     }
@@ -430,6 +454,27 @@ async fn a_node_that_lies_is_caught_dropped_and_replaced() {
         }
         client.shutdown().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_false_handover_certificate_is_caught_and_true_ones_are_followed() {
+    let mut genesis = genesis();
+    genesis.ledger.epoch_ms = 1_000;
+    genesis.ledger.unbonding_epochs = 1_000;
+    let (client, orders) = swarm(&genesis, young_chain(&genesis)).await;
+    let ledger = client.ledger();
+    orders.send(Order::Lie(1, Lie::Handover)).await.unwrap();
+    orders.send(Order::NextEpochs(3)).await.unwrap();
+    let asked = ledger.newest_account(node(1), account(0)).await;
+    let refused = CertificateError::Signature.into();
+    assert_eq!(asked.err(), Some(NodeFault::Lied(refused)));
+    assert_eq!(ledger.handovers().await.unwrap(), []);
+    ledger.newest_account(node(2), account(0)).await.unwrap();
+    assert_eq!(ledger.liars(), BTreeSet::from([node(1)]));
+    let by_one = |last: &VerifiedHeader| matches!(last.told().finality, Finality::Handover(_));
+    let followed: Vec<_> = ledger.handovers().await.unwrap().iter().map(by_one).collect();
+    assert_eq!(followed, [false, true, true]);
+    client.shutdown().await;
 }
 
 /// Whether it denies the blob, makes one up, or says something else of it than the ledger does.

@@ -2,8 +2,11 @@
 //! another one.
 //!
 //! One blob that fails does not hold up the others: what the ledger refuses for all is done for each
-//! on its own. What it refuses because it has gone on is planned anew; what an epoch cut off is
-//! confirmed anew by the next committee. Each of these loops ends after a few rounds.
+//! on its own. What it refuses because it has gone on is planned anew (`batch/paying.rs`); what an
+//! epoch cut off is confirmed anew by the next committee. Each of these loops ends after a few
+//! rounds.
+
+mod paying;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -11,7 +14,7 @@ use floe_protocol::{
     certificate::Certificate,
     index::Epoch,
     keys::KeyPair,
-    ledger::{AccountId, Amount, Operation, TransactionId},
+    ledger::{Amount, Operation, TransactionId},
     message::{Refusal, RefusedOperation, SubmitError},
     registration::RegistrationId,
     transfer::{MemberFailure, StorePlan},
@@ -31,23 +34,8 @@ use crate::client::{
 
 /// Blobs on their way to a quorum at a time.
 const UPLOADS_MAX: usize = 4;
-/// How often what is to be paid is planned, because the ledger has gone on meanwhile.
-const PLANS_MAX: u32 = 4;
 /// How often the blobs are confirmed anew because another epoch has begun.
 const EPOCHS_MAX: u32 = 8;
-
-/// Whether the ledger refuses because something else was done first.
-const fn is_stale(error: &LedgerError) -> bool {
-    matches!(
-        error,
-        LedgerError::Refused {
-            refusal: SubmitError::Refused(
-                RefusedOperation::AlreadyRegistered | RefusedOperation::OtherEnd
-            ),
-            ..
-        }
-    )
-}
 
 /// Whether nodes did not confirm because they have, or are in, another committee.
 fn tells_of_another_epoch(error: &StoreError) -> bool {
@@ -159,127 +147,6 @@ impl<'a> Batch<'a> {
                 && item.error.is_none()
         };
         (0..self.items.len()).filter(move |at| pending(&self.items[*at]))
-    }
-
-    /// Registers and extends, in one transaction if the ledger lets it.
-    ///
-    /// It refuses what was decided on a state that is no more: the same store may have been paid
-    /// for meanwhile, by a run that was interrupted or by another one beside this. Then everything
-    /// is planned anew. What can't be had at all is told apart by paying one by one.
-    async fn pay(&mut self) {
-        self.phase(StorePhase::Paying);
-        for _ in 0..PLANS_MAX {
-            let due: Vec<usize> = self.due().collect();
-            match self.pay_for(&due).await {
-                Ok(()) => return,
-                Err(error @ LedgerError::Refused { .. }) => {
-                    let stale = is_stale(&error);
-                    if !self.plan_again(&due).await && !stale {
-                        return self.pay_one_by_one(&due, error).await;
-                    }
-                }
-                Err(error) => return self.fail(&due, error),
-            }
-        }
-        let due: Vec<usize> = self.due().collect();
-        self.fail(&due, LedgerError::Stale { attempts: PLANS_MAX });
-    }
-
-    async fn pay_one_by_one(&mut self, due: &[usize], error: LedgerError) {
-        if let [_] = due {
-            return self.fail(due, error);
-        }
-        for at in due {
-            if let Err(error) = self.pay_for(&[*at]).await {
-                self.fail(&[*at], error);
-            }
-        }
-    }
-
-    fn fail(&mut self, items: &[usize], error: LedgerError) {
-        let error = Arc::new(error);
-        for at in items {
-            self.items[*at].error = Some(StoreError::Ledger(Arc::clone(&error)));
-        }
-    }
-
-    /// Items that are to be paid for.
-    fn due(&self) -> impl Iterator<Item = usize> + '_ {
-        let due = |item: &Item| {
-            item.same_as.is_none()
-                && item.error.is_none()
-                && item.payment.is_none()
-                && item.prepared.operation().is_some()
-        };
-        (0..self.items.len()).filter(move |at| due(&self.items[*at]))
-    }
-
-    async fn pay_for(&mut self, due: &[usize]) -> Result<(), LedgerError> {
-        if due.is_empty() {
-            return Ok(());
-        }
-        self.check_funds(due).await?;
-        let operations = due.iter().filter_map(|at| self.items[*at].prepared.operation());
-        let receipt = self.client.ledger.submit(operations.collect(), self.wallet).await?;
-        let epoch = receipt.header.header().epoch;
-        for (index, at) in (0_u32..).zip(due) {
-            let item = &mut self.items[*at];
-            item.paid = item.prepared.price;
-            item.payment = Some(receipt.id);
-            if let StorePlan::Register { .. } = item.prepared.plan {
-                item.registration = Some(receipt.id.registration(self.client.chain(), index));
-                item.end = epoch.plus(item.prepared.wanted.epochs.into());
-            }
-        }
-        Ok(())
-    }
-
-    /// Whoever pays for slivers must be able to pay for the certificates as well.
-    async fn check_funds(&self, due: &[usize]) -> Result<(), LedgerError> {
-        let prices = due.iter().map(|at| self.items[*at].prepared.price);
-        let price = prices.into_iter().try_fold(Amount::ZERO, Amount::checked_add);
-        let fees = self.client.ledger.fee(due.len() + self.pending().count());
-        let needed = price.and_then(|price| price.checked_add(fees?));
-        let needed = needed.ok_or(LedgerError::Overflow)?;
-        let account = AccountId::new(self.wallet.public());
-        let balance = self.client.ledger.balance(account).await?.value;
-        if balance < needed {
-            return Err(LedgerError::Funds { account, balance, needed });
-        }
-        Ok(())
-    }
-
-    /// Plans items anew by a later header than before; whether any plan is another one now.
-    async fn plan_again(&mut self, due: &[usize]) -> bool {
-        let owner = AccountId::new(self.wallet.public());
-        self.client.ledger.next_header().await;
-        let mut changed = false;
-        for at in due {
-            let (header, wanted) = {
-                let prepared = &self.items[*at].prepared;
-                (*prepared.header(), prepared.wanted)
-            };
-            let planned = self.client.plan_store(&header, wanted, owner).await;
-            let item = &mut self.items[*at];
-            match planned {
-                Ok((plan, _)) if plan == item.prepared.plan => {}
-                Ok((_, price)) if price > item.prepared.price => {
-                    let shown = item.prepared.price;
-                    item.error = Some(StoreError::PriceRose { shown, price });
-                    changed = true;
-                }
-                Ok((plan, price)) => {
-                    (item.prepared.plan, item.prepared.price) = (plan, price);
-                    (item.registration, item.end) = (plan.registration(), plan.end());
-                    changed = true;
-                }
-                Err(error) => {
-                    item.error = Some(error);
-                    changed = true;
-                }
-            }
-        }
-        changed
     }
 
     /// Brings blobs to a quorum of the running epoch's committee; those that got there. Their tails

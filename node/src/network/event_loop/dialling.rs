@@ -3,8 +3,8 @@
 //! A peer that shall be connected goes through up to six steps: its known TCP addresses are
 //! dialled, then its QUIC addresses, then those by relays, then those that it has only published; if
 //! none answers, it is looked up in the routing tables of others, and what that gives beside is
-//! dialled. No address is dialled twice on the way, and one
-//! learnt on the way is. What a lookup gives is hearsay: it serves this one way and is not kept.
+//! dialled. No address is dialled twice on the way, and one learnt on the way is. What a lookup
+//! gives is hearsay: it serves this one way and is not kept.
 //! While this peer is still joining, lookups are held back, because nobody could be asked yet.
 
 use std::{
@@ -51,8 +51,6 @@ struct Connecting {
     step: Step,
     /// Addresses that did not answer, or are dialled.
     tried: Vec<Multiaddr>,
-    /// Whether what it has published was tried.
-    published: bool,
     /// What others said, once they have been asked.
     found: Option<Vec<Multiaddr>>,
 }
@@ -69,7 +67,7 @@ pub(super) struct Dials {
 
 impl Connecting {
     const fn new() -> Self {
-        Self { step: Step::LookingUp, tried: Vec::new(), published: false, found: None }
+        Self { step: Step::LookingUp, tried: Vec::new(), found: None }
     }
 
     /// The addresses to dial next, of those known and found: TCP before QUIC before relays.
@@ -143,16 +141,17 @@ impl EventLoop {
                 return;
             };
             let mut untried = connecting.untried(known);
-            if untried.is_empty() && !std::mem::replace(&mut connecting.published, true) {
-                untried = self.published_to_dial(&peer);
+            let is_published = untried.is_empty();
+            if is_published {
+                untried = connecting.untried(self.peers.only_published(&peer));
             }
-            let Some(connecting) = self.dials.connecting.get_mut(&peer) else {
-                return;
-            };
-            untried.retain(|address| !connecting.tried.contains(address));
             let by_relays = untried.first().is_some_and(is_relayed);
             if by_relays && self.await_relays(peer, &mut untried) {
                 return;
+            }
+            if is_published {
+                // Counted now that they go out.
+                untried.retain(|address| self.may_dial_published(address));
             }
             let Some(connecting) = self.dials.connecting.get_mut(&peer) else {
                 return;
@@ -195,8 +194,6 @@ impl EventLoop {
         let is_coming = relays.iter().any(|relay| self.is_dialled(relay));
         if is_coming && let Some(connecting) = self.dials.connecting.get_mut(&peer) {
             connecting.step = Step::AwaitingRelay;
-            // If it is what it has published, that is asked for again.
-            connecting.published = false;
         }
         is_coming
     }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::EventLoop;
 use crate::network::{
-    address::{Scope, dialable, ip_of, node_id},
+    address::{Scope, dialable, ip_of, node_id, relay_of},
     config::{NetworkConfig, Role},
 };
 
@@ -80,13 +80,11 @@ impl EventLoop {
         }
     }
 
-    /// The addresses that a peer has published, as far as they may be dialled now.
-    pub(super) fn published_to_dial(&mut self, peer: &PeerId) -> Vec<Multiaddr> {
+    /// Counts a dial of an address that its peer has published, if it may be made. Through a relay
+    /// that is connected nothing new is dialled from here.
+    pub(super) fn may_dial_published(&mut self, address: &Multiaddr) -> bool {
+        let by_connected = relay_of(address).is_some_and(|relay| self.swarm.is_connected(&relay));
         let now = Instant::now();
-        let mut addresses = self.peers.only_published(peer);
-        addresses.retain(|address| {
-            ip_of(address).is_some_and(|ip| self.published_dials.may_dial(ip, now))
-        });
-        addresses
+        by_connected || ip_of(address).is_some_and(|ip| self.published_dials.may_dial(ip, now))
     }
 }

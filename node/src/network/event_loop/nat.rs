@@ -2,8 +2,9 @@
 //!
 //! A peer that others cannot reach keeps places reserved with a few relays among the members that
 //! it is connected with; a relay that refuses or goes is replaced by the next. Which relay comes
-//! first differs from peer to peer, so the load spreads. A peer that others can reach is a relay
-//! itself, to storage nodes that have introduced themselves.
+//! first differs from peer to peer, so the load spreads. A peer that members say they reach keeps
+//! one place until connections do arrive; from then on it is a relay itself, to storage nodes that
+//! have introduced themselves.
 //!
 //! Invariants: relays are members, or named by the operator; at most `relays_max` places are held
 //! or asked for. A place is never given up before its connection ends: libp2p does not survive the
@@ -11,6 +12,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    net::IpAddr,
     time::Duration,
 };
 
@@ -26,12 +28,12 @@ use libp2p::{
 };
 use tokio::time::Instant;
 
-use super::EventLoop;
+use super::{EventLoop, circuits::Circuits};
 use crate::network::{
-    address::{Scope, ip_of, is_relayed, named_peer, vetted},
+    address::{Scope, ip_of, is_relayed, named_peer, site, vetted},
     config::{NetworkConfig, Reach, Role},
     nat::NatEvent,
-    reachability::{Change, Reachability, Verdict},
+    reachability::{Change, Origin, Reachability, Verdict},
 };
 
 /// A place with a relay, asked for or reserved.
@@ -52,8 +54,7 @@ pub(super) struct Nat {
     pauses: HashMap<PeerId, (Instant, Duration)>,
     /// Relays that the operator named.
     named: Vec<(PeerId, Multiaddr)>,
-    /// Connections through relays, and whether this peer opened them.
-    circuits: HashMap<ConnectionId, (PeerId, bool)>,
+    pub(super) circuits: Circuits,
 }
 
 impl Nat {
@@ -72,17 +73,12 @@ impl Nat {
             places: HashMap::new(),
             pauses: HashMap::new(),
             named: named.filter_map(|a| Some((named_peer(a)?, a.clone()))).collect(),
-            circuits: HashMap::new(),
+            circuits: Circuits::default(),
         }
     }
 
     fn is_named(&self, peer: &PeerId) -> bool {
         self.named.iter().any(|(named, _)| named == peer)
-    }
-
-    fn circuits_with(&self, peer: PeerId) -> impl Iterator<Item = (ConnectionId, bool)> + '_ {
-        let circuits = self.circuits.iter();
-        circuits.filter(move |(_, (with, _))| *with == peer).map(|(id, (_, own))| (*id, *own))
     }
 }
 
@@ -95,8 +91,9 @@ impl EventLoop {
         endpoint: &ConnectedPoint,
     ) {
         if endpoint.is_relayed() {
-            self.nat.circuits.insert(id, (peer, endpoint.is_dialer()));
+            self.nat.circuits.opened(id, peer, endpoint.is_dialer());
         }
+        self.note_way_in(peer, endpoint);
         let probes = self.swarm.behaviour_mut().nat.probes.as_mut();
         if probes.is_some_and(|probes| probes.take_dialled(id)) {
             self.swarm.close_connection(id);
@@ -104,11 +101,11 @@ impl EventLoop {
     }
 
     pub(super) fn on_nat_disconnected(&mut self, peer: PeerId, id: ConnectionId, left: u32) {
-        if self.nat.circuits.remove(&id).is_some() && left > 0 {
-            // What waited for that goes directly now.
+        self.nat.circuits.closed(id);
+        if left > 0 {
+            // What waited for the end of a circuit goes directly now.
             self.pump(peer);
-        }
-        if left == 0 {
+        } else {
             self.nat.offers.remove(&peer);
             if let Some(probes) = self.swarm.behaviour_mut().nat.probes.as_mut() {
                 probes.inner.remove_server(&peer);
@@ -149,6 +146,34 @@ impl EventLoop {
         {
             probes.inner.add_server(peer, None);
         }
+    }
+
+    /// Notes which way a direct connection was opened.
+    fn note_way_in(&mut self, peer: PeerId, endpoint: &ConnectedPoint) {
+        let remote = endpoint.get_remote_address();
+        let Some(ip) = ip_of(remote).filter(|_| !endpoint.is_relayed()) else { return };
+        let scope = Scope::of_ip(ip);
+        let origin = match scope {
+            // Nothing stands between two peers of one machine, and they have one address.
+            Some(Scope::Loopback) => Origin::Local(peer),
+            _ => Origin::Site(site(ip)),
+        };
+        let was_open = self.nat.reachability.is_open();
+        if endpoint.is_dialer() {
+            self.nat.reachability.dialled(origin);
+        } else if scope >= Some(self.nearest_own()) && !self.is_at_home(ip) {
+            self.nat.reachability.arrived(origin);
+        }
+        if was_open != self.nat.reachability.is_open() {
+            self.set_relay_status();
+        }
+    }
+
+    /// Whether an address is on the same side of the router as this peer's own.
+    fn is_at_home(&self, ip: IpAddr) -> bool {
+        let own = self.swarm.listeners().chain(self.swarm.external_addresses());
+        let mut own = own.filter(|own| !is_relayed(own)).filter_map(ip_of);
+        !ip.is_loopback() && own.any(|own| site(own) == site(ip))
     }
 
     /// Other peers are of the committee from now on. Places with relays that have left it are
@@ -281,7 +306,7 @@ impl EventLoop {
 
     /// Is a relay while others reach this peer, and no longer.
     pub(super) fn set_relay_status(&mut self) {
-        let reached = self.nat.reachability.verdict() == Verdict::Public;
+        let reached = self.nat.reachability.is_open();
         let direct = self.swarm.external_addresses().any(|address| !is_relayed(address));
         let status = if reached && direct { relay::Status::Enable } else { relay::Status::Disable };
         if let Some(server) = self.swarm.behaviour_mut().nat.server.as_mut() {
@@ -291,7 +316,8 @@ impl EventLoop {
 
     /// Asks for places until there are enough, if this peer needs them.
     pub(super) fn keep_relays(&mut self, now: Instant) {
-        if self.nat.reachability.verdict() != Verdict::Private || self.closing {
+        let wanted = self.nat.reachability.relays_wanted(self.config.limits.relays_max);
+        if wanted == 0 || self.closing {
             return;
         }
         self.connect_named_relays(now);
@@ -302,7 +328,7 @@ impl EventLoop {
             (!self.nat.is_named(relay), distance)
         });
         for relay in offers {
-            if self.nat.places.len() >= self.config.limits.relays_max {
+            if self.nat.places.len() >= wanted {
                 return;
             }
             let held = self.nat.places.values().any(|place| place.relay == relay);
@@ -382,28 +408,5 @@ impl EventLoop {
     fn show_places(&self) {
         let reserved = self.nat.places.values().filter(|place| place.reserved).count();
         self.metrics.relays(reserved);
-    }
-
-    /// Closes the circuits that this peer opened to another, once there is a direct connection and
-    /// nothing is under way. True if requests have to wait for that: they could take the circuit.
-    pub(super) fn retires_circuits(&mut self, peer: PeerId) -> bool {
-        let circuits: Vec<_> = self.nat.circuits_with(peer).collect();
-        let is_direct = self.peers.connections(&peer) > circuits.len();
-        let own = circuits.iter().filter(|(_, own)| *own).map(|(id, _)| *id);
-        let own: Vec<_> = own.filter(|_| is_direct).collect();
-        if !self.is_under_way(&peer) {
-            for id in &own {
-                self.swarm.close_connection(*id);
-            }
-        }
-        !own.is_empty()
-    }
-
-    /// The same for all peers.
-    pub(super) fn retire_all_circuits(&mut self) {
-        let peers: HashSet<_> = self.nat.circuits.values().map(|(peer, _)| *peer).collect();
-        for peer in peers {
-            self.retires_circuits(peer);
-        }
     }
 }

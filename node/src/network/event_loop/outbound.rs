@@ -95,7 +95,7 @@ impl EventLoop {
             self.connect(peer);
             return;
         }
-        if self.retires_circuits(peer) {
+        if self.drains_circuits(&peer) {
             return;
         }
         let requests = &mut self.requests;

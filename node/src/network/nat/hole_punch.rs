@@ -5,24 +5,20 @@
 //! Members alone may, and only where a vetted address of theirs could be. Light peers do not listen
 //! and could not be met in this way; connections with them over a relay stay as they are.
 
-use std::{
-    collections::HashSet,
-    task::{Context, Poll},
-};
+use std::collections::HashSet;
 
 use libp2p::{
-    Multiaddr, PeerId,
-    core::{Endpoint, transport::PortUse},
-    dcutr,
+    Multiaddr, PeerId, dcutr,
     swarm::{
         ConnectionDenied, ConnectionId, DialFailure, FromSwarm, NetworkBehaviour,
-        NewExternalAddrCandidate, THandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
-        derive_prelude::Either, dummy,
+        NewExternalAddrCandidate, THandler, THandlerInEvent, ToSwarm, derive_prelude::Either,
+        dummy,
     },
 };
 
 use crate::network::{
     address::{Scope, is_relayed, vetted},
+    guarded::{Established, Guard, Guarded, Made},
     limiter::Exceeded,
 };
 
@@ -30,23 +26,27 @@ use crate::network::{
 const ADDRESSES_MAX: usize = 8;
 
 /// Hole punching with some peers only.
-pub(in crate::network) struct HolePunch {
-    inner: dcutr::Behaviour,
+pub(in crate::network) type HolePunch = Guarded<dcutr::Behaviour, Partners>;
+
+/// With whom.
+#[derive(Debug)]
+pub(in crate::network) struct Partners {
     with: HashSet<PeerId>,
     nearest: Scope,
-    /// Its dials under way.
+    /// Dials under way.
     dials: HashSet<ConnectionId>,
 }
 
 impl HolePunch {
     /// Hole punching `with` these, towards addresses of the scope `nearest` at least.
     pub(super) fn new(local: PeerId, with: HashSet<PeerId>, nearest: Scope) -> Self {
-        Self { inner: dcutr::Behaviour::new(local), with, nearest, dials: HashSet::new() }
+        let guard = Partners { with, nearest, dials: HashSet::new() };
+        Self { inner: dcutr::Behaviour::new(local), guard }
     }
 
     /// Names anew with whom.
     pub(in crate::network) fn set_partners(&mut self, with: HashSet<PeerId>) {
-        self.with = with;
+        self.guard.with = with;
     }
 
     /// Tells where this peer is seen. The latest few are kept.
@@ -56,30 +56,27 @@ impl HolePunch {
     }
 }
 
-impl NetworkBehaviour for HolePunch {
-    type ConnectionHandler = THandler<dcutr::Behaviour>;
-    type ToSwarm = dcutr::Event;
+impl Guard<dcutr::Behaviour> for Partners {
+    type Handler = THandler<dcutr::Behaviour>;
 
-    fn handle_established_inbound_connection(
+    fn handler(
         &mut self,
-        id: ConnectionId,
-        peer: PeerId,
-        local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        if is_relayed(local) && !self.with.contains(&peer) {
+        connection: &Established<'_>,
+        make: impl FnOnce() -> Made<dcutr::Behaviour>,
+    ) -> Result<Self::Handler, ConnectionDenied> {
+        let is_circuit = is_relayed(connection.local.unwrap_or(connection.remote));
+        if is_circuit && !self.with.contains(&connection.peer) {
             return Ok(Either::Right(dummy::ConnectionHandler));
         }
-        self.inner.handle_established_inbound_connection(id, peer, local, remote)
+        make()
     }
 
-    fn handle_pending_outbound_connection(
+    fn check_dial(
         &mut self,
         id: ConnectionId,
         peer: Option<PeerId>,
         addresses: &[Multiaddr],
-        role: Endpoint,
-    ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
+    ) -> Result<(), ConnectionDenied> {
         let is_its = |address: &Multiaddr| {
             let found = peer.and_then(|peer| vetted(&peer, address, self.nearest));
             found.is_some_and(|address| !is_relayed(&address))
@@ -89,60 +86,36 @@ impl NetworkBehaviour for HolePunch {
         {
             return Err(ConnectionDenied::new(Exceeded::Hearsay));
         }
-        self.inner.handle_pending_outbound_connection(id, peer, addresses, role)
+        Ok(())
     }
 
-    fn handle_established_outbound_connection(
-        &mut self,
-        id: ConnectionId,
-        peer: PeerId,
-        remote: &Multiaddr,
-        role: Endpoint,
-        port_use: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        if is_relayed(remote) && !self.with.contains(&peer) {
-            return Ok(Either::Right(dummy::ConnectionHandler));
-        }
-        self.inner.handle_established_outbound_connection(id, peer, remote, role, port_use)
-    }
-
-    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+    fn on_swarm_event(&mut self, event: &FromSwarm<'_>) {
         match event {
             FromSwarm::DialFailure(DialFailure { connection_id, .. }) => {
-                self.dials.remove(&connection_id);
+                self.dials.remove(connection_id);
             }
             FromSwarm::ConnectionEstablished(established) => {
                 self.dials.remove(&established.connection_id);
             }
             _ => {}
         }
-        self.inner.on_swarm_event(event);
     }
 
-    fn on_connection_handler_event(
+    fn passes(
         &mut self,
-        peer: PeerId,
-        id: ConnectionId,
-        event: THandlerOutEvent<Self>,
-    ) {
-        self.inner.on_connection_handler_event(peer, id, event);
-    }
-
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
-        let action = self.inner.poll(cx);
-        if let Poll::Ready(ToSwarm::Dial { opts }) = &action {
+        action: &ToSwarm<dcutr::Event, THandlerInEvent<dcutr::Behaviour>>,
+    ) -> bool {
+        if let ToSwarm::Dial { opts } = action {
             self.dials.insert(opts.connection_id());
         }
-        action
+        true
     }
 }
 
 #[cfg(test)]
 mod tests {
     use floe_protocol::keys::KeyPair;
+    use libp2p::core::Endpoint;
 
     use super::*;
     use crate::network::address::peer_id;
@@ -153,7 +126,7 @@ mod tests {
             [1, 2, 3].map(|seed| peer_id(&KeyPair::from_seed([seed; 32]).public()).unwrap());
         let mut punch = HolePunch::new(local, HashSet::from([member]), Scope::Global);
         let (own, foreign) = (ConnectionId::new_unchecked(1), ConnectionId::new_unchecked(2));
-        punch.dials.insert(own);
+        punch.guard.dials.insert(own);
         let mut dials = |id, addresses: &[String]| {
             let addresses: Vec<Multiaddr> =
                 addresses.iter().map(|address| address.parse().unwrap()).collect();

@@ -26,7 +26,7 @@ const RESERVATION_REFUSED: &str = "network_relayed_total{reason=\"reservation_re
 const CIRCUIT: &str = "network_relayed_total{reason=\"circuit\"}";
 const CIRCUIT_REFUSED: &str = "network_relayed_total{reason=\"circuit_refused\"}";
 
-fn local(seed: u8) -> NetworkConfig {
+pub(super) fn local(seed: u8) -> NetworkConfig {
     let mut config = config(seed);
     config.committee = MEMBERS.map(node).into();
     config.nat.local_addresses = true;
@@ -35,7 +35,7 @@ fn local(seed: u8) -> NetworkConfig {
 }
 
 /// A node that others can dial, and that knows it.
-fn public(seed: u8) -> NetworkConfig {
+pub(super) fn public(seed: u8) -> NetworkConfig {
     let mut config = local(seed);
     let free = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = free.local_addr().unwrap().port();
@@ -45,7 +45,7 @@ fn public(seed: u8) -> NetworkConfig {
 }
 
 /// A node that nobody can dial, and that begins with these.
-fn private(seed: u8, relays: &[&Peer]) -> NetworkConfig {
+pub(super) fn private(seed: u8, relays: &[&Peer]) -> NetworkConfig {
     let mut config = local(seed);
     config.listen = Vec::new();
     config.nat.reach = Reach::Private;
@@ -54,19 +54,19 @@ fn private(seed: u8, relays: &[&Peer]) -> NetworkConfig {
 }
 
 /// A client that begins with these.
-fn light(seed: u8, relays: &[&Peer]) -> NetworkConfig {
+pub(super) fn light(seed: u8, relays: &[&Peer]) -> NetworkConfig {
     let mut config = private(seed, relays);
     config.role = Role::LightPeer;
     config
 }
 
-fn named(peer: &Peer) -> Multiaddr {
+pub(super) fn named(peer: &Peer) -> Multiaddr {
     address_of(&peer.network.local_node(), peer.address()).unwrap()
 }
 
 impl Peer {
     /// Waits until the peer listens at a circuit by each of these relays.
-    async fn is_relayed_by(&self, relays: &[&Self]) {
+    pub(super) async fn is_relayed_by(&self, relays: &[&Self]) {
         let mut listen = self.network.listen_addresses.clone();
         let by = |addresses: &Vec<Multiaddr>, relay: &&Self| {
             let relay = Protocol::P2p(raw::id(relay));
@@ -252,12 +252,12 @@ async fn members_that_meet_over_a_relay_open_a_direct_connection() {
 
 /// A peer that uses relays and says nothing of itself, or what it likes.
 #[derive(NetworkBehaviour)]
-struct Freeloader {
+pub(super) struct Freeloader {
     relays: relay::client::Behaviour,
     identify: identify::Behaviour,
 }
 
-fn freeloader(seed: u8) -> Swarm<Freeloader> {
+pub(super) fn freeloader(seed: u8) -> Swarm<Freeloader> {
     let key = Keypair::ed25519_from_bytes([seed; 32]).unwrap();
     let identify = identify::Config::new(format!("/floe/{}/id/1", chain().short()), key.public());
     SwarmBuilder::with_existing_identity(key)

@@ -1,4 +1,7 @@
 //! The chain on disk and where it stands: opening, committing, and the vote journal beside it.
+//!
+//! A chain begins with its genesis, or, in a network that goes on from a stopped one, with the first
+//! state that the genesis names.
 
 use std::{path::Path, sync::Arc};
 
@@ -16,6 +19,7 @@ use floe_storage::{
 };
 
 use super::Install;
+use crate::service::snapshot::{FirstState, FirstStateError};
 
 /// Why the chain cannot be opened or gone on with. All of it stops the node.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +53,9 @@ pub enum ChainError {
     /// The vote journal failed.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// The first state of a network that goes on from another is not to be had.
+    #[error(transparent)]
+    FirstState(#[from] FirstStateError),
     /// The store belongs to another network.
     #[error("the ledger in {0} is another network's")]
     OtherNetwork(String),
@@ -74,19 +81,18 @@ impl Chain {
     pub(crate) fn open(
         genesis: &Genesis,
         config: &LedgerStoreConfig,
+        first: Option<&FirstState>,
         (journal_dir, vote_now): (&Path, bool),
     ) -> Result<Self, ChainError> {
-        let (origin, change) = State::genesis(genesis)?;
+        genesis.committee()?;
         let store = Arc::new(LedgerStore::open(config)?);
         let (state, certificate) = match store.tip()? {
-            None => {
-                store.commit_genesis(&change, origin.chain().as_bytes())?;
-                (origin, None)
+            None => (begin(genesis, &store, first)?, None),
+            Some(_) => {
+                let state = stand(genesis, &store, config)?;
+                let certificate = store.certificate(state.tip().height)?;
+                (state, certificate)
             }
-            Some((_, chain)) if chain != origin.chain().as_bytes() => {
-                return Err(ChainError::OtherNetwork(config.dir.display().to_string()));
-            }
-            Some((tip, _)) => (replay(origin, &store, tip)?, store.certificate(tip)?),
         };
         let mut journal = VoteJournal::open(journal_dir, config.node)?;
         if journal.is_none() && vote_now {
@@ -145,6 +151,43 @@ impl Chain {
         self.certificate = Some(offer.certificate);
         Ok(())
     }
+}
+
+/// Begins a chain in an empty store.
+fn begin(
+    genesis: &Genesis,
+    store: &LedgerStore,
+    first: Option<&FirstState>,
+) -> Result<State, ChainError> {
+    let Some(first) = first else {
+        let (origin, change) = State::genesis(genesis)?;
+        store.commit_genesis(&change, origin.chain().as_bytes())?;
+        return Ok(origin);
+    };
+    first.install(store, genesis.chain_id().as_bytes())?;
+    Ok(State::first_of_successor(genesis, store)?)
+}
+
+/// Where a chain stands that is in a store already.
+///
+/// # Errors
+/// [`ChainError`]; [`ChainError::OtherNetwork`] too if there is none.
+pub(crate) fn stand(
+    genesis: &Genesis,
+    store: &LedgerStore,
+    config: &LedgerStoreConfig,
+) -> Result<State, ChainError> {
+    let mine = store.tip()?.filter(|(_, chain)| chain == genesis.chain_id().as_bytes());
+    let Some((tip, _)) = mine else {
+        return Err(ChainError::OtherNetwork(config.dir.display().to_string()));
+    };
+    let is_first = store.checkpoint().is_none_or(|checkpoint| checkpoint == Height::new(0));
+    let origin = match &genesis.predecessor {
+        None => State::genesis(genesis)?.0,
+        Some(_) if is_first => State::first_of_successor(genesis, store)?,
+        Some(_) => State::outline(genesis)?,
+    };
+    replay(origin, store, tip)
 }
 
 /// The state at the tip: the one at the store's checkpoint, and the blocks above executed again.

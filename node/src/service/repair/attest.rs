@@ -20,8 +20,10 @@ use futures::{StreamExt as _, stream};
 use super::context::{Context, Failed};
 use crate::service::blocking;
 
-/// Members asked at a time.
+/// Members asked at a time, and bytes that are sent to them at a time: a proof holds symbols, and a
+/// slow link has to carry all of them in the time that each has.
 const ASKED_MAX: usize = 8;
+const SENT_BYTES_MAX: usize = 4 << 20;
 
 /// Proves to the ledger that a blob is inconsistent, if enough members attest it now.
 pub(super) async fn invalidate(
@@ -72,7 +74,7 @@ async fn attestations(
             asked.push(attestation(asks, (chain, member.bls_key), fact, position));
         }
     }
-    let mut answers = stream::iter(asked).buffer_unordered(ASKED_MAX);
+    let mut answers = stream::iter(asked).buffer_unordered(asked_at_a_time(proof.len()));
     while !committee.is_validity(tracker.weight()) {
         match answers.next().await {
             Some(Some((position, signature))) => {
@@ -86,6 +88,11 @@ async fn attestations(
     signed
 }
 
+/// Members that are sent a proof of so many bytes at a time.
+fn asked_at_a_time(proof_bytes: usize) -> usize {
+    (SENT_BYTES_MAX / proof_bytes.max(1)).clamp(1, ASKED_MAX)
+}
+
 /// The attestation of the member at `position`, if it gives a true one.
 async fn attestation(
     (context, node, proof): (Arc<Context>, NodeId, Bytes),
@@ -93,8 +100,23 @@ async fn attestation(
     fact: InvalidityFact,
     position: usize,
 ) -> Option<(usize, BlsSignature)> {
-    let answer = context.ask(node, Request::Attest { proof }, 0).await;
+    let bytes = (proof.len() * asked_at_a_time(proof.len())) as u64;
+    let answer = context.ask(node, Request::Attest { proof }, bytes).await;
     let Ok(Response::Attested { epoch, signature }) = answer else { return None };
     let judged = blocking(move || fact.verify(&chain, &key, &signature)).await;
     (epoch == fact.epoch && judged == Some(true)).then_some((position, signature))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_proofs_are_sent_to_few_at_a_time() {
+        for (proof_bytes, members) in
+            [(0, 8), (100_000, 8), (1 << 20, 4), (3 << 20, 1), (1 << 30, 1)]
+        {
+            assert_eq!(asked_at_a_time(proof_bytes), members, "{proof_bytes} bytes");
+        }
+    }
 }

@@ -15,7 +15,7 @@ use std::{
 
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, sleep},
+    time::Instant,
 };
 
 /// What a permit stands for.
@@ -65,12 +65,10 @@ impl Throttle {
         Self { bytes_per_second, started: Instant::now(), free_at: AtomicU64::new(0) }
     }
 
-    /// Waits as long as these bytes should take, after those received before.
-    pub(super) async fn pass(&self, bytes: u64) {
-        let wait = self.wait_after(bytes, self.started.elapsed());
-        if !wait.is_zero() {
-            sleep(wait).await;
-        }
+    /// How long these bytes should take, after those received before. Who asks waits by itself: a
+    /// recovery goes on taking in what comes meanwhile.
+    pub(super) fn wait_after_now(&self, bytes: u64) -> Duration {
+        self.wait_after(bytes, self.started.elapsed())
     }
 
     fn wait_after(&self, bytes: u64, now: Duration) -> Duration {

@@ -28,7 +28,10 @@ use crate::{
     config::RepairLimits,
     key_file::NodeKeys,
     network::{Network, RequestError},
-    service::{blocking, judging::by_newest, ledger::Ledger, storage_node::BlobLocks},
+    service::{
+        background::Background, blocking, judging::by_newest, ledger::Ledger,
+        storage_node::BlobLocks,
+    },
 };
 
 /// How often a busy node is asked again.
@@ -51,6 +54,8 @@ pub(super) struct Context {
     pub(super) budget: Budget,
     pub(super) throttle: Throttle,
     pub(super) progress: Progress,
+    /// For what only computes.
+    pub(super) background: Background,
     pub(super) cancel: CancellationToken,
 }
 
@@ -99,12 +104,13 @@ impl Pair {
 /// A node gave no answer that could be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NoAnswer {
-    /// It is away, too slow or too busy.
+    /// It is away or too busy.
     Away,
-    /// It refuses.
-    Refused,
-    /// What it sent is none of this network.
-    Malformed,
+    /// It took too long.
+    Late,
+    /// It refuses, speaks another version, or what came is no answer to the question. That proves
+    /// nothing against it.
+    Unusable,
     /// This node is going down.
     Stopping,
 }
@@ -118,14 +124,15 @@ impl Context {
         self.ledger.state().borrow().clone()
     }
 
-    /// Asks a node for something of so many bytes, again a few times if it is busy.
+    /// Asks a node for something, again a few times if it is busy. Request and answer have so many
+    /// bytes.
     pub(super) async fn ask(
         &self,
         node: NodeId,
         request: Request,
-        answer_bytes: u64,
+        bytes: u64,
     ) -> Result<Response, NoAnswer> {
-        let patience = self.patience(answer_bytes);
+        let patience = self.patience(bytes);
         for _ in 0..BUSY_ATTEMPTS {
             let answer = tokio::select! {
                 () = self.cancel.cancelled() => return Err(NoAnswer::Stopping),
@@ -139,29 +146,26 @@ impl Context {
                 Ok(Ok(Response::Refused(Refusal::WrongShard | Refusal::Unavailable))) => {
                     BEHIND_WAIT
                 }
-                Ok(Ok(Response::Refused(_))) => return Err(NoAnswer::Refused),
+                Ok(Ok(Response::Refused(_))) => return Err(NoAnswer::Unusable),
                 Ok(Ok(response)) => return Ok(response),
-                Ok(Err(RequestError::Malformed | RequestError::Unsupported)) => {
-                    return Err(NoAnswer::Malformed);
-                }
-                Ok(Err(RequestError::Stopped)) => return Err(NoAnswer::Stopping),
                 Ok(Err(
-                    RequestError::Unreachable
-                    | RequestError::Timeout
-                    | RequestError::Closed
-                    | RequestError::TooLarge,
-                ))
-                | Err(_) => return Err(NoAnswer::Away),
+                    RequestError::Malformed | RequestError::Unsupported | RequestError::TooLarge,
+                )) => return Err(NoAnswer::Unusable),
+                Ok(Err(RequestError::Stopped)) => return Err(NoAnswer::Stopping),
+                Ok(Err(RequestError::Unreachable | RequestError::Closed)) => {
+                    return Err(NoAnswer::Away);
+                }
+                Ok(Err(RequestError::Timeout)) | Err(_) => return Err(NoAnswer::Late),
             };
             self.sleep(wait).await;
         }
         Err(NoAnswer::Away)
     }
 
-    /// How long an answer of so many bytes may take.
-    pub(super) fn patience(&self, answer_bytes: u64) -> Duration {
+    /// How long an exchange of so many bytes may take.
+    pub(super) fn patience(&self, bytes: u64) -> Duration {
         let limits = &self.limits;
-        let mib = answer_bytes.div_ceil(1 << 20);
+        let mib = bytes.div_ceil(1 << 20);
         let by_size = limits.answer_timeout_per_mib_ms.saturating_mul(mib);
         Duration::from_millis(limits.answer_timeout_ms.saturating_add(by_size))
     }
@@ -174,13 +178,26 @@ impl Context {
         }
     }
 
+    /// Counts what came; how long nothing more is to be asked for.
+    pub(super) fn charge(&self, bytes: u64) -> Duration {
+        self.progress.fetched(bytes);
+        self.throttle.wait_after_now(bytes)
+    }
+
     /// Counts what came, and waits as long as the rate asks for.
     pub(super) async fn received(&self, bytes: u64) {
-        self.progress.fetched(bytes);
-        tokio::select! {
-            () = self.cancel.cancelled() => {}
-            () = self.throttle.pass(bytes) => {}
+        let wait = self.charge(bytes);
+        if !wait.is_zero() {
+            self.sleep(wait).await;
         }
+    }
+
+    /// Runs what only computes, where it disturbs nobody.
+    pub(super) async fn compute<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        self.background.run(work).await
     }
 
     /// Runs on a blocking thread.

@@ -1,10 +1,11 @@
 //! Copies pairs of a shard from its earlier holder.
 //!
 //! The holder is asked for batches and believed nothing: each pair must authenticate against the
-//! blob id. Whoever sends something false, or answers nothing to the question, is not asked again
-//! in this epoch; whoever is away, not for a while. What does not come this way is recovered.
+//! blob id. As much is asked for at a time as comes promptly ([`Batches`]). Whoever sends something
+//! false is not asked again in this epoch; whoever answers nothing that can be used, not for a
+//! while. What does not come this way is recovered.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use floe_protocol::{
     blob::{BlobId, PairProof},
@@ -12,11 +13,12 @@ use floe_protocol::{
     index::ShardIndex,
     keys::NodeId,
     message::{Limits, MAX_PAIRS, Request, Response, StoredPair},
+    repair::{Batches, HolderFault, PaceConfig},
 };
+use tokio::time::Instant;
 
 use super::{
     context::{Context, Failed, NoAnswer, Pair},
-    faults::Fault,
     scan::Lack,
 };
 
@@ -30,7 +32,7 @@ pub(super) struct Copied {
     /// Blobs whose pair did not come.
     pub(super) left: BTreeSet<BlobId>,
     /// What the holder must answer for.
-    pub(super) fault: Option<Fault>,
+    pub(super) fault: Option<HolderFault>,
 }
 
 /// Copies the pairs of `shard` of these blobs from `holder`.
@@ -41,23 +43,29 @@ pub(super) async fn copy(
 ) -> Result<Copied, Failed> {
     let left = lacks.iter().map(|lack| lack.blob).collect();
     let mut copied = Copied { holder, shard, settled: Vec::new(), left, fault: None };
-    let mut done = 0;
-    while done < lacks.len() && copied.fault.is_none() {
-        let asked = &lacks[done..lacks.len().min(done + MAX_PAIRS)];
+    let bytes = lacks.iter().map(pair_bytes).collect();
+    let mut batches = Batches::new(PaceConfig::default(), bytes, MAX_PAIRS);
+    let began = Instant::now();
+    while let Some(next) = batches.next().filter(|_| copied.fault.is_none()) {
+        let asked = &lacks[next];
         let _share = context.budget.take(answer_bytes(asked)).await;
         match batch(&context, (holder, shard), asked).await? {
-            Ok(Batch { looked_up, settled, is_true }) => {
-                done += looked_up;
+            Ok(Batch { looked_up, took, settled, is_true }) => {
+                batches.answered(looked_up, millis(took));
                 for blob in &settled {
                     copied.left.remove(blob);
                 }
                 copied.settled.extend(settled);
                 if !is_true {
                     tracing::warn!(%holder, %shard, "sent false pairs: not asked again in this epoch");
-                    copied.fault = Some(Fault::Lied);
+                    copied.fault = Some(HolderFault::Lied);
                 }
             }
-            Err(fault) => copied.fault = Some(fault),
+            Err(NoAnswer::Late) if batches.unanswered(millis(began.elapsed())) => {}
+            Err(NoAnswer::Stopping) => return Err(Failed::Stopping),
+            Err(NoAnswer::Late | NoAnswer::Away | NoAnswer::Unusable) => {
+                copied.fault = Some(HolderFault::Away);
+            }
         }
     }
     Ok(copied)
@@ -66,6 +74,8 @@ pub(super) async fn copy(
 /// An answer, and what was kept of it.
 struct Batch {
     looked_up: usize,
+    /// How long it took to come.
+    took: Duration,
     settled: Vec<BlobId>,
     /// Nothing in it was false.
     is_true: bool,
@@ -76,31 +86,36 @@ async fn batch(
     context: &Arc<Context>,
     (holder, shard): (NodeId, ShardIndex),
     asked: &[Lack],
-) -> Result<Result<Batch, Fault>, Failed> {
+) -> Result<Result<Batch, NoAnswer>, Failed> {
     let blobs: Vec<_> = asked.iter().map(|lack| lack.blob).collect();
     let request = Request::ReadPairs { shard, blobs: blobs.clone() };
+    let began = Instant::now();
     let (looked_up, pairs) = match context.ask(holder, request, answer_bytes(asked)).await {
         Ok(Response::Pairs { looked_up, pairs }) => (usize::from(looked_up), pairs),
-        Ok(_) | Err(NoAnswer::Malformed) => return Ok(Err(Fault::Lied)),
-        Err(NoAnswer::Away | NoAnswer::Refused) => return Ok(Err(Fault::Away)),
-        Err(NoAnswer::Stopping) => return Err(Failed::Stopping),
+        Ok(_) => return Ok(Err(NoAnswer::Unusable)),
+        Err(none) => return Ok(Err(none)),
     };
+    let took = began.elapsed();
     if looked_up == 0 || looked_up > blobs.len() {
-        return Ok(Err(Fault::Lied));
+        return Ok(Err(NoAnswer::Unusable));
     }
     let config = context.state().committee().config();
     let received: usize = pairs.iter().map(bytes_of).sum();
     // Who stops early has no room for the next: else it could make each answer last, and be empty.
     let next = asked.get(looked_up).map_or(u64::MAX, pair_bytes);
     if (received as u64).saturating_add(next) <= Limits::new(config).max_payload_bytes() {
-        return Ok(Err(Fault::Lied));
+        return Ok(Err(NoAnswer::Unusable));
     }
     context.received(received as u64).await;
     let kept = context.blocking(move |context| {
         keep(context, verify(config, shard, (&blobs[..looked_up], pairs)))
     });
     let (settled, is_true) = kept.await?;
-    Ok(Ok(Batch { looked_up, settled, is_true }))
+    Ok(Ok(Batch { looked_up, took, settled, is_true }))
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What an answer may hold: all pairs, or as many as fit.
@@ -150,7 +165,7 @@ fn one(config: EncodingConfig, shard: ShardIndex, sent: StoredPair) -> Option<Pa
         return None;
     }
     let layout = proof.header.layout().ok()?;
-    encoding::verify_pair(&layout, &proof, &primary, &secondary).ok()?;
+    encoding::verify_slivers(&layout, &proof, &primary, &secondary).ok()?;
     Some(Pair { blob, shard, proof, primary, secondary })
 }
 

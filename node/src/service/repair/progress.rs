@@ -33,22 +33,26 @@ impl Progress {
     pub(crate) fn register(registry: &mut Registry) -> Self {
         let m = Metrics::default();
         let registry = registry.sub_registry_with_prefix("floe_repair");
-        let complete = "Shards of which every pair is here";
-        registry.register("complete_shards", complete, m.complete_shards.clone());
-        let missing = "Pairs of own shards that are known to be missing";
-        registry.register("missing_pairs", missing, m.missing_pairs.clone());
-        let moved = "Pairs copied from earlier holders";
-        registry.register("moved_pairs", moved, m.moved_pairs.clone());
-        let recovered = "Pairs recovered from symbols or whole blobs";
-        registry.register("recovered_pairs", recovered, m.recovered_pairs.clone());
-        let gained = "Bytes of slivers that were moved or recovered";
-        registry.register("gained_bytes", gained, m.gained_bytes.clone());
-        let fetched = "Bytes received for that, proofs included";
-        registry.register("fetched_bytes", fetched, m.fetched_bytes.clone());
-        let failures = "Attempts at a blob that left pairs missing";
-        registry.register("failures", failures, m.failures.clone());
-        let invalidated = "Blobs found inconsistent, and proven so to the ledger";
-        registry.register("invalidated_blobs", invalidated, m.invalidated.clone());
+        for (name, help, gauge) in [
+            ("complete_shards", "Shards of which every pair is here", &m.complete_shards),
+            ("missing_pairs", "Pairs of own shards that are known to be missing", &m.missing_pairs),
+        ] {
+            registry.register(name, help, gauge.clone());
+        }
+        for (name, help, counter) in [
+            ("moved_pairs", "Pairs copied from earlier holders", &m.moved_pairs),
+            ("recovered_pairs", "Pairs recovered from symbols or whole blobs", &m.recovered_pairs),
+            ("gained_bytes", "Bytes of slivers that were moved or recovered", &m.gained_bytes),
+            ("fetched_bytes", "Bytes received for that, proofs included", &m.fetched_bytes),
+            ("failures", "Attempts at a blob that left pairs missing", &m.failures),
+            (
+                "invalidated_blobs",
+                "Blobs found inconsistent, and proven so to the ledger",
+                &m.invalidated,
+            ),
+        ] {
+            registry.register(name, help, counter.clone());
+        }
         Self { status: Arc::new(watch::Sender::new(RepairStatus::default())), metrics: m }
     }
 

@@ -3,7 +3,11 @@
 //! [`Recovery`] decides whom to ask for what. Answers are verified, and pairs are made of them, on
 //! blocking threads. A blob that proves inconsistent is invalidated, if enough members attest it.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use floe_protocol::{
@@ -29,7 +33,7 @@ use super::{
     context::{Context, Failed, Pair},
     scan::{Lack, Looked},
 };
-use crate::service::{blocking, on_ended};
+use crate::service::on_ended;
 
 /// A recovery that waits for nothing that it knows of looks again after so long.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
@@ -108,6 +112,8 @@ struct Run {
     layout: BlobLayout,
     recovery: Recovery,
     asks: JoinSet<(RecoveryInput, u64)>,
+    /// What has come and the machine has not been told.
+    inputs: VecDeque<RecoveryInput>,
     liars: Vec<NodeId>,
     started: Instant,
     share: Option<Share>,
@@ -123,6 +129,7 @@ impl Run {
             layout,
             recovery,
             asks: JoinSet::new(),
+            inputs: VecDeque::from([RecoveryInput::Tick]),
             liars: Vec::new(),
             started: Instant::now(),
             share,
@@ -131,10 +138,9 @@ impl Run {
 
     /// Runs the machine to its end; what came, and who lied.
     async fn drive(mut self) -> Result<(End, Vec<NodeId>), Failed> {
-        let mut input = RecoveryInput::Tick;
         loop {
-            let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-            let mut next = None;
+            let input = self.next_input().await?;
+            let now_ms = self.now_ms();
             for output in self.recovery.handle(now_ms, input) {
                 match output {
                     RecoveryOutput::Ask { node, pair, axis, targets } => {
@@ -148,9 +154,10 @@ impl Run {
                     }
                     RecoveryOutput::Enlarge { bytes } => {
                         self.asks.abort_all();
+                        self.inputs.clear();
                         self.share = None;
                         self.share = Some(self.context.budget.take(bytes).await);
-                        next = Some(RecoveryInput::Enlarged);
+                        self.inputs.push_back(RecoveryInput::Enlarged);
                     }
                     RecoveryOutput::Recover(material) => {
                         self.asks.abort_all();
@@ -163,14 +170,17 @@ impl Run {
                     }
                 }
             }
-            input = match next {
-                Some(input) => input,
-                None => self.next_input().await?,
-            };
         }
     }
 
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
     async fn next_input(&mut self) -> Result<RecoveryInput, Failed> {
+        if let Some(input) = self.inputs.pop_front() {
+            return Ok(input);
+        }
         let look_again = Instant::now() + LOOK_AGAIN;
         let wake_at = self.recovery.wake_at_ms();
         let wake_at = wake_at.map(|ms| self.started + Duration::from_millis(ms));
@@ -180,8 +190,14 @@ impl Run {
                 () = self.context.cancel.cancelled() => return Err(Failed::Stopping),
                 Some(answer) = self.asks.join_next() => match answer {
                     Ok((input, bytes)) => {
-                        self.context.received(bytes).await;
-                        return Ok(input);
+                        let wait = self.context.charge(bytes);
+                        if wait.is_zero() {
+                            return Ok(input);
+                        }
+                        let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+                        self.inputs.push_back(input);
+                        let until_ms = self.now_ms().saturating_add(wait_ms);
+                        return Ok(RecoveryInput::Hold { until_ms });
                     }
                     Err(error) => on_ended(Err(error)),
                 },
@@ -203,13 +219,14 @@ impl Run {
             let bytes = (targets.len() * layout.symbol_bytes()) as u64;
             let symbols = match ask(&context, node, request, bytes).await {
                 Ok(Response::Symbols(symbols)) => symbols,
-                Ok(_) => return (failed(SliverFault::Wrong), 0),
+                Ok(_) => return (failed(SliverFault::NoAnswer), 0),
                 Err(fault) => return (failed(fault), 0),
             };
             let bytes = (symbols.proof.len() + symbols.symbols.len()) as u64;
             let config = layout.config();
-            let verified =
-                blocking(move || symbols.verify(config, (&blob, pair, axis), &targets)).await;
+            let verified = context
+                .compute(move || symbols.verify(config, (&blob, pair, axis), &targets))
+                .await;
             let input = match verified {
                 Some(Ok(symbols)) => RecoveryInput::Symbols { node, pair, axis, symbols },
                 Some(Err(error)) => {
@@ -230,12 +247,12 @@ impl Run {
             let (proof, sliver) =
                 match ask(&context, node, request, layout.primary_bytes() as u64).await {
                     Ok(Response::Sliver { proof, sliver }) => (proof, sliver),
-                    Ok(_) => return (failed(SliverFault::Wrong), 0),
+                    Ok(_) => return (failed(SliverFault::NoAnswer), 0),
                     Err(fault) => return (failed(fault), 0),
                 };
             let bytes = (proof.len() + sliver.len()) as u64;
             let verified =
-                blocking(move || verify_row(&blob, &layout, pair, (&proof, sliver))).await;
+                context.compute(move || verify_row(&blob, &layout, pair, (&proof, sliver))).await;
             let input = match verified {
                 Some(Some((proof, sliver))) => RecoveryInput::Sliver { node, proof, sliver },
                 Some(None) => failed(SliverFault::Wrong),
@@ -248,7 +265,8 @@ impl Run {
     /// Makes the pairs and keeps them, or has the blob invalidated.
     async fn make(&self, material: RecoveryMaterial) -> Result<End, Failed> {
         let (blob, n_shards) = (self.lack.blob, self.lack.header.n_shards);
-        let made = blocking(move || material.recover()).await.ok_or(Failed::Stopping)?;
+        let made = self.context.compute(move || material.recover()).await;
+        let made = made.ok_or(Failed::Stopping)?;
         let made = match made {
             Ok(made) => made,
             Err(RecoveryError::Inconsistent(proof)) => {

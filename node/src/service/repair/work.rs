@@ -8,12 +8,16 @@ use std::{
     sync::Arc,
 };
 
-use floe_protocol::{blob::BlobId, index::ShardIndex, keys::NodeId};
+use floe_protocol::{
+    blob::BlobId,
+    index::ShardIndex,
+    keys::NodeId,
+    repair::{HolderFault, Unfit},
+};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::{
     context::{Context, Failed},
-    faults::{Fault, Unfit},
     migrate::{self, Copied},
     plan::plan,
     recover::{self, Recovered},
@@ -27,8 +31,10 @@ pub(super) struct Outcome {
     pub(super) settled: Vec<BlobId>,
     /// The others, with what is still missing of them if that is known.
     pub(super) missing: Vec<(BlobId, Option<Vec<ShardIndex>>)>,
-    /// Nodes that are not to be asked for a while.
-    pub(super) faults: BTreeMap<NodeId, Fault>,
+    /// What was wrong with nodes.
+    pub(super) faults: BTreeMap<NodeId, HolderFault>,
+    /// Nodes that sent what they were asked for.
+    pub(super) delivered: BTreeSet<NodeId>,
     /// Something could be kept.
     pub(super) kept: bool,
     /// The disk is full.
@@ -90,6 +96,9 @@ async fn fetch(
     let mut moves = stream::iter(moves).buffer_unordered(context.limits.moves_max.max(1));
     while let Some(Copied { holder, shard, settled, left, fault }) = moves.try_next().await? {
         outcome.faults.extend(fault.map(|fault| (holder, fault)));
+        if fault.is_none() {
+            outcome.delivered.insert(holder);
+        }
         outcome.kept |= !settled.is_empty();
         for blob in settled {
             settle(missing, &blob, shard);
@@ -98,7 +107,8 @@ async fn fetch(
             recoveries.entry(blob).or_default().push(shard);
         }
     }
-    let lied = |(node, fault): (&NodeId, &Fault)| (*fault == Fault::Lied).then_some(*node);
+    let lied =
+        |(node, fault): (&NodeId, &HolderFault)| (*fault == HolderFault::Lied).then_some(*node);
     let liars = unfit.liars.iter().copied().chain(outcome.faults.iter().filter_map(lied));
     let liars: Arc<BTreeSet<_>> = Arc::new(liars.collect());
     let mut runs = Vec::with_capacity(recoveries.len());
@@ -115,7 +125,7 @@ async fn fetch(
     }
     let mut runs = stream::iter(runs).buffer_unordered(context.limits.recoveries_max.max(1));
     while let Some(Recovered { blob, shards, liars }) = runs.try_next().await? {
-        outcome.faults.extend(liars.into_iter().map(|node| (node, Fault::Lied)));
+        outcome.faults.extend(liars.into_iter().map(|node| (node, HolderFault::Lied)));
         outcome.kept |= !shards.is_empty();
         for shard in shards {
             settle(missing, &blob, shard);

@@ -39,9 +39,13 @@ use futures::{StreamExt as _, stream::FuturesUnordered};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use self::{
-    choice::{Group, Known},
-    chunks::{FetchError, Wanted},
+    choice::Group,
+    chunks::FetchError,
     restore::{RestoreError, restore},
+};
+pub(super) use self::{
+    choice::{Known, Standing},
+    chunks::Wanted,
 };
 use super::{Finished, INCOMING, Snapshots};
 use crate::{
@@ -331,7 +335,7 @@ fn judge(light: &LightClient, offer: &SnapshotOffer) -> Result<(), OfferError> {
     Ok(())
 }
 
-async fn ask(
+pub(super) async fn ask(
     network: &Network,
     peer: NodeId,
     request: LedgerRequest,

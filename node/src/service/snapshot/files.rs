@@ -17,6 +17,8 @@ use std::{
 use floe_protocol::{index::Height, ledger::SnapshotOffer};
 
 const OFFER: &str = "offer";
+/// The directory of a network's first state, if that is not in its genesis. It is kept for ever.
+pub(super) const FIRST: &str = "first";
 
 /// The directory of all snapshots.
 #[derive(Clone, Debug)]
@@ -38,6 +40,10 @@ impl SnapshotFiles {
         Self { dir: dir.to_owned(), reserve_bytes }
     }
 
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     fn of(&self, height: Height) -> PathBuf {
         self.dir.join(height.get().to_string())
     }
@@ -52,8 +58,16 @@ impl SnapshotFiles {
         };
         for entry in entries {
             let path = entry?.path();
+            if path == self.dir.join(FIRST) {
+                continue;
+            }
             match read_offer(&path) {
-                Some(offer) if path == self.of(offer.manifest.header.height) => offers.push(offer),
+                Some(offer)
+                    if offer.manifest.check().is_ok()
+                        && path == self.of(offer.manifest.header.height) =>
+                {
+                    offers.push(offer);
+                }
                 _ => fs::remove_dir_all(&path)?,
             }
         }
@@ -78,15 +92,35 @@ impl SnapshotFiles {
 
     /// Makes a draft a snapshot.
     pub(super) fn keep(&self, draft: &Draft, offer: &SnapshotOffer) -> io::Result<()> {
+        self.keep_as(draft, offer, &offer.manifest.header.height.get().to_string())
+    }
+
+    /// The same, under a name.
+    pub(super) fn keep_as(
+        &self,
+        draft: &Draft,
+        offer: &SnapshotOffer,
+        name: &str,
+    ) -> io::Result<()> {
         let bytes = borsh::to_vec(offer)?;
         fs::write(draft.dir.join(OFFER), bytes)?;
-        let place = self.of(offer.manifest.header.height);
+        let place = self.dir.join(name);
         remove(&place)?;
         fs::rename(&draft.dir, place)
     }
 
     pub(super) fn chunk(&self, height: Height, index: usize) -> io::Result<Vec<u8>> {
         fs::read(chunk_in(&self.of(height), index))
+    }
+
+    /// The offer of what is kept under a name.
+    pub(super) fn offer_of(&self, name: &str) -> Option<SnapshotOffer> {
+        read_offer(&self.dir.join(name))
+    }
+
+    /// A chunk of it.
+    pub(super) fn chunk_of(&self, name: &str, index: usize) -> io::Result<Vec<u8>> {
+        fs::read(chunk_in(&self.dir.join(name), index))
     }
 
     /// Removes a snapshot that is no longer offered.
@@ -145,8 +179,7 @@ fn remove(dir: &Path) -> io::Result<()> {
 }
 
 fn read_offer(dir: &Path) -> Option<SnapshotOffer> {
-    let offer: SnapshotOffer = borsh::from_slice(&fs::read(dir.join(OFFER)).ok()?).ok()?;
-    offer.manifest.check().is_ok().then_some(offer)
+    borsh::from_slice(&fs::read(dir.join(OFFER)).ok()?).ok()
 }
 
 #[cfg(test)]

@@ -3,8 +3,9 @@
 //! When a shard moves, its earlier holder keeps what it has until the ledger no longer names it as
 //! one of the shard's keepers: reads, the move itself, and whoever a lying holder deceives rest on
 //! it. Then this service frees its pairs, one at a time, beside all other work: when a block says
-//! that an epoch has changed, and once at the start, so that what a crash or missed blocks left is
-//! found. Which shards those are is said by [`migration::plan`].
+//! that an epoch has changed, once at the start, so that what a crash or missed blocks left is found,
+//! and again with the next block if the ledger overtook it. Which shards those are is said by
+//! [`migration::plan`].
 //!
 //! Invariants: a pair is removed only under its blob's lock, and only if the plan, made under that
 //! lock of the newest state, gives its shard up. A node that lost its ledger follows it again from
@@ -101,10 +102,8 @@ impl LostShards {
         let mut is_due = true;
         loop {
             if is_due && self.is_recent(&self.state()) {
-                if self.remove_all(over).await?.is_break() {
-                    return Ok(());
-                }
-                is_due = false;
+                let Some(all_judged) = self.remove_all(over).await? else { return Ok(()) };
+                is_due = !all_judged;
             }
             match over.run_until_cancelled(next_change(&mut blocks)).await {
                 Some(ControlFlow::Continue(changes)) => is_due |= changes,
@@ -113,68 +112,76 @@ impl LostShards {
         }
     }
 
-    /// Removes everything of the shards that are lost now; a break if the node is going down.
-    async fn remove_all(&self, over: &CancellationToken) -> Result<ControlFlow<()>, Failed> {
+    /// Removes everything of the shards that are given up now. Whether everything could be judged;
+    /// none if the node is going down.
+    async fn remove_all(&self, over: &CancellationToken) -> Result<Option<bool>, Failed> {
         let lost = self.clone();
-        let Some(lost) = blocking(move || lost.lost_shards()).await else {
-            return Ok(ControlFlow::Break(()));
-        };
-        for shard in lost? {
+        let Some(lost) = blocking(move || lost.lost_shards()).await else { return Ok(None) };
+        let Some(lost) = lost? else { return Ok(Some(false)) };
+        let mut all_judged = true;
+        for shard in lost {
             let mut after = None;
             loop {
                 let this = self.clone();
                 let page = blocking(move || this.remove_page(shard, after)).await;
-                let Some(page) = page else { return Ok(ControlFlow::Break(())) };
-                let Some(last) = page? else { break };
+                let Some(page) = page else { return Ok(None) };
+                let Some((last, judged)) = page? else { break };
+                all_judged &= judged;
                 after = Some(last);
                 if over.run_until_cancelled(sleep(PAUSE)).await.is_none() {
-                    return Ok(ControlFlow::Break(()));
+                    return Ok(None);
                 }
             }
         }
-        Ok(ControlFlow::Continue(()))
+        Ok(Some(all_judged))
     }
 
-    fn lost_shards(&self) -> Result<Vec<ShardIndex>, Failed> {
-        let Some(facts) = self.facts()? else { return Ok(Vec::new()) };
+    /// The shards that are given up; none if there is no state to go by.
+    fn lost_shards(&self) -> Result<Option<Vec<ShardIndex>>, Failed> {
+        let Some(facts) = self.facts()? else { return Ok(None) };
         let mut here = Vec::new();
         for shard in (0..facts.holders.committee().n_shards()).map(ShardIndex::new) {
             if !self.store.pairs_of(shard, None, 1)?.is_empty() {
                 here.push(shard);
             }
         }
-        Ok(facts.released(&self.node, &here))
+        Ok(Some(facts.released(&self.node, &here)))
     }
 
-    /// The last blob of a page of a lost shard, whose pairs are gone; none behind the last page.
+    /// The last blob of a page of a lost shard, and whether all of the page could be judged; none
+    /// behind the last page.
     fn remove_page(
         &self,
         shard: ShardIndex,
         after: Option<BlobId>,
-    ) -> Result<Option<BlobId>, Failed> {
+    ) -> Result<Option<(BlobId, bool)>, Failed> {
         let page = self.store.pairs_of(shard, after.as_ref(), PAGE_MAX)?;
-        let mut removed = 0;
+        let (mut removed, mut all_judged) = (0, true);
         for blob in &page {
-            removed += u64::from(self.remove_if_lost(shard, blob)?);
+            let was_lost = self.remove_if_lost(shard, blob)?;
+            removed += u64::from(was_lost == Some(true));
+            all_judged &= was_lost.is_some();
         }
         if removed > 0 {
             tracing::debug!(%shard, removed, "pairs of a shard that nobody needs from here: removed");
             self.metrics.pairs_given_up.inc_by(removed);
             self.removed.notify_one();
         }
-        Ok(page.last().copied())
+        Ok(page.last().map(|last| (*last, all_judged)))
     }
 
-    fn remove_if_lost(&self, shard: ShardIndex, blob: &BlobId) -> Result<bool, Failed> {
+    /// Whether the pair was removed; none if the state can't say whether it may be.
+    fn remove_if_lost(&self, shard: ShardIndex, blob: &BlobId) -> Result<Option<bool>, Failed> {
         let _lock = self.locks.remove(blob);
-        // Overtaken by the ledger, or no more recent: the next change finds it.
-        let Some(facts) = self.facts()? else { return Ok(false) };
+        let Some(facts) = self.facts()? else { return Ok(None) };
         let stored = self.store.blob(blob)?;
-        let is_older = stored.is_some_and(|stored| facts.height < stored.height);
-        if is_older || facts.released(&self.node, &[shard]).is_empty() {
-            return Ok(false);
+        if stored.is_some_and(|stored| facts.height < stored.height) {
+            return Ok(None);
         }
-        Ok(self.store.remove_pair(shard, blob)?)
+        if facts.released(&self.node, &[shard]).is_empty() {
+            return Ok(Some(false));
+        }
+        Ok(Some(self.store.remove_pair(shard, blob)?))
     }
 
     /// What the newest state says, if it is recent and not forgotten meanwhile.

@@ -149,7 +149,8 @@ impl Pairs {
         let primary = self.sliver(shard, blob, Axis::Primary)?;
         let secondary = self.sliver(shard, blob, Axis::Secondary)?;
         let Some((primary, secondary)) = primary.zip(secondary) else { return Ok(Taken::Absent) };
-        if [primary.len(), secondary.len()] != slivers {
+        // Whoever sends false pairs is taken for a liar: a damaged disk is to be found here first.
+        if encoding::verify_slivers(&layout, &proof, &primary, &secondary).is_err() {
             self.discard_if_damaged(config, shard, blob)?;
             return Ok(Taken::Absent);
         }
@@ -169,6 +170,21 @@ impl Pairs {
             self.discard_if_damaged(config, shard, blob)?;
         }
         Ok(condition)
+    }
+
+    /// Looks at the proofs of a blob that wait for their slivers. Damaged ones are discarded: a new
+    /// table or repair brings others.
+    pub(super) fn scrub_proofs(
+        &self,
+        config: EncodingConfig,
+        blob: &BlobId,
+    ) -> Result<(), Refusal> {
+        for shard in (0..config.n_shards()).map(ShardIndex::new) {
+            if !self.has(shard, blob)? {
+                self.proof(config, shard, blob)?;
+            }
+        }
+        Ok(())
     }
 
     /// Judges a pair alone, and removes it if it is damaged.
@@ -225,7 +241,7 @@ impl Pairs {
             return Ok(Condition::Damaged);
         };
         let bytes = primary.len() + secondary.len();
-        match encoding::verify_pair(&layout, &proof, &primary, &secondary) {
+        match encoding::verify_slivers(&layout, &proof, &primary, &secondary) {
             Ok(()) => Ok(Condition::Sound { bytes }),
             Err(error) => {
                 tracing::warn!(%shard, %blob, %error, "stored pair is not the blob's");

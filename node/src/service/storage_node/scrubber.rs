@@ -2,7 +2,7 @@
 //! somebody needs the bytes.
 //!
 //! It works in bounded steps, one pair each, at so many bytes a second on average, round after
-//! round. A pair that is damaged counts as missing from then on and repair is told. The place is
+//! round. Proofs that wait for their slivers are looked at between two rounds, blob by blob. A pair that is damaged counts as missing from then on and repair is told. The place is
 //! kept in memory: after a restart the round begins anew.
 
 use std::{
@@ -54,7 +54,7 @@ impl Scrubber {
         loop {
             let Some(page) = self.page(after).await else { return };
             after = page.last().copied();
-            if after.is_none() && over.run_until_cancelled(sleep(ROUND_PAUSE)).await.is_none() {
+            if after.is_none() && !self.rest(&over).await {
                 return;
             }
             for (shard, blob) in page {
@@ -72,6 +72,36 @@ impl Scrubber {
                 let pause = sleep_until(started + self.pause(bytes));
                 if over.run_until_cancelled(pause).await.is_none() {
                     return;
+                }
+            }
+        }
+    }
+
+    /// Looks at the proofs that wait for their slivers, and rests until the next round. False when
+    /// there is none.
+    async fn rest(&self, over: &CancellationToken) -> bool {
+        let mut last: Option<BlobId> = None;
+        loop {
+            let (store, after) = (self.store.clone(), last);
+            let blobs = blocking(move || store.blobs(after.as_ref(), PAGE_MAX)).await;
+            let blobs = match blobs {
+                Some(Ok(blobs)) => blobs,
+                Some(Err(error)) => {
+                    self.faults.storage(&error);
+                    return false;
+                }
+                None => return false,
+            };
+            last = blobs.last().copied();
+            if last.is_none() {
+                return over.run_until_cancelled(sleep(ROUND_PAUSE)).await.is_some();
+            }
+            for blob in blobs {
+                let (pairs, config) = (self.pairs.clone(), self.config);
+                let scrubbed = blocking(move || pairs.scrub_proofs(config, &blob)).await;
+                let paused = over.run_until_cancelled(sleep(PAUSE_MIN)).await;
+                if !matches!(scrubbed, Some(Ok(()))) || paused.is_none() {
+                    return false;
                 }
             }
         }

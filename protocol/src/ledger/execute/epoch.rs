@@ -7,7 +7,8 @@
 //! would be among those few who had done so before the gap. From two durations on, shards whose next
 //! holder had them complete before count as ready: the epoch that their interim holders could not
 //! complete ends without them. If no quorum can be reached the epoch goes on for ever: the blobs
-//! are worth more than the schedule.
+//! are worth more than the schedule. Who keeps the copies of shards that have moved on is noted in
+//! their records (`ledger/shard_record.rs`).
 //!
 //! Invariant: what a block does here follows from its time and the state alone, and
 //! [`State::epoch_deadline`](crate::ledger::State::epoch_deadline) names the next time at which

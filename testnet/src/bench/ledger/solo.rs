@@ -60,6 +60,7 @@ impl Solo {
             accounts: funded,
             faucet: None,
             ledger: LedgerParameters::default(),
+            predecessor: None,
         };
         std::fs::create_dir_all(dir)?;
         let node = keys[0].node.public();

@@ -83,6 +83,7 @@ impl NotSent {
             Action::Register => "registering the node",
             Action::Update => "publishing the node's addresses",
             Action::Stake(_) => "staking",
+            Action::Unjail => "unjailing the node",
         };
         let failure = |code, hint: &str| {
             Failure::new(Exit::Refused, code, format!("{step} is refused: {self}")).hint(hint)
@@ -202,6 +203,7 @@ impl Joining<'_> {
         let node = keys.node.public();
         Some(match action {
             Action::Stake(amount) => Operation::Stake { node, amount: *amount },
+            Action::Unjail => Operation::Unjail { node },
             Action::Register => {
                 let settings = NodeSettings {
                     addresses: wanted.addresses.clone(),

@@ -47,6 +47,8 @@ pub(super) struct Facts {
     pub(super) balance: Amount,
     pub(super) fee: Amount,
     pub(super) min_stake: Amount,
+    /// How long a node stays jailed.
+    pub(super) jail_epochs: u32,
     pub(super) node: Option<Node>,
     /// Shards of the node in the running committee, and how many of them are ready.
     pub(super) shards: u16,
@@ -61,6 +63,7 @@ pub(super) enum Action {
     Register,
     Update,
     Stake(Amount),
+    Unjail,
 }
 
 /// What the node waits for.
@@ -72,7 +75,7 @@ pub(super) enum Waiting {
     Registration,
     Staking { amount_frost: Amount },
     Stake { pool_frost: Amount, needed_frost: Amount },
-    Jail { since_epoch: u64 },
+    Jail { since_epoch: u64, until_epoch: u64 },
     Closed,
     Selection { in_ms: u64, passed_over: bool },
     Selected { epoch: u64, shards: u16, in_ms: u64 },
@@ -104,6 +107,11 @@ pub(super) fn next(facts: &Facts, wanted: &Wanted) -> Step {
         // A member goes on serving although its operator cannot pay for what was wished.
         if facts.shards > 0 {
             return wait(serving(facts));
+        }
+        // What comes into the wallet may be in a block that has not been seen.
+        if facts.newest.is_some_and(|newest| newest > facts.height.saturating_add(1)) {
+            let Facts { height, newest, age_ms, .. } = *facts;
+            return wait(Waiting::Following { height, newest, age_ms });
         }
         return wait(Waiting::Wal {
             account: wanted.account,
@@ -138,6 +146,11 @@ fn to_do(facts: &Facts, wanted: &Wanted) -> (Option<Action>, Option<Amount>) {
     if let Some(missing) = stake.filter(|_| !node.closed) {
         return (Some(Action::Stake(missing)), missing.checked_add(facts.fee));
     }
+    let until = node.jailed.map(|since| since.plus(facts.jail_epochs.into()).get());
+    let is_over = until.is_some_and(|until| facts.epoch >= until);
+    if is_over && !node.closed && node.operator == wanted.account {
+        return (Some(Action::Unjail), Some(facts.fee));
+    }
     let addresses = &wanted.addresses;
     let moved = !addresses.is_empty() && node.settings.addresses != *addresses;
     if moved && node.operator == wanted.account {
@@ -166,7 +179,8 @@ fn serving(facts: &Facts) -> Waiting {
         return Waiting::Closed;
     }
     if let Some(since) = node.jailed {
-        return Waiting::Jail { since_epoch: since.get() };
+        let until = since.plus(facts.jail_epochs.into());
+        return Waiting::Jail { since_epoch: since.get(), until_epoch: until.get() };
     }
     if let Some(shards) = facts.selected.filter(|shards| *shards > 0) {
         return Waiting::Selected {
@@ -222,9 +236,11 @@ impl fmt::Display for Waiting {
                 "registered, waiting for stake: the node has {pool_frost}, {needed_frost} are \
                  needed to be selected"
             ),
-            Self::Jail { since_epoch } => {
-                write!(f, "jailed since epoch {since_epoch}: it can't be selected until unjailed")
-            }
+            Self::Jail { since_epoch, until_epoch } => write!(
+                f,
+                "jailed since epoch {since_epoch} for voting twice: its operator may unjail it in \
+                 epoch {until_epoch}"
+            ),
             Self::Closed => {
                 f.write_str("the node's pool was slashed to nothing: it needs another key")
             }

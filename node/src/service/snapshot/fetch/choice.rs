@@ -30,11 +30,11 @@ const MEMBERS_LIMIT: Duration = Duration::from_secs(60 * 60);
 const STRANGERS_LIMIT: Duration = Duration::from_secs(10 * 60);
 
 /// Draws a number for a key: the same for the same key, and nobody else can tell which.
-pub(super) type Draw<'a> = &'a dyn Fn(&[u8]) -> u64;
+pub(in super::super) type Draw<'a> = &'a dyn Fn(&[u8]) -> u64;
 
 /// How far the word of those who offer a snapshot goes, the least first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Standing {
+pub(in super::super) enum Standing {
     /// Anybody may be behind it.
     Strangers,
     /// Who showed hand-overs that hold.
@@ -47,7 +47,7 @@ pub(super) enum Standing {
 
 impl Standing {
     /// How long a snapshot of so many chunks may take.
-    pub(super) fn limit(self, chunks: usize) -> Duration {
+    pub(in super::super) fn limit(self, chunks: usize) -> Duration {
         let bytes = u64::try_from(chunks.saturating_mul(SNAPSHOT_CHUNK_BYTES)).unwrap_or(u64::MAX);
         let limit = ATTEMPT_GRACE + Duration::from_secs(bytes / ATTEMPT_BYTES_PER_SECOND);
         match self {
@@ -67,17 +67,17 @@ pub(super) struct Group {
 }
 
 /// What is known of peers.
-pub(super) struct Known<'a> {
+pub(in super::super) struct Known<'a> {
     /// The newest committee that was followed to.
-    pub(super) committee: &'a Committee,
+    pub(in super::super) committee: &'a Committee,
     /// Whether a peer has shown that it knows the chain.
-    pub(super) proven: &'a dyn Fn(&NodeId) -> bool,
-    pub(super) draw: Draw<'a>,
+    pub(in super::super) proven: &'a dyn Fn(&NodeId) -> bool,
+    pub(in super::super) draw: Draw<'a>,
 }
 
 impl Known<'_> {
     /// Whom to ask, in this order: so many, members first.
-    pub(super) fn order(&self, mut peers: Vec<NodeId>) -> Vec<NodeId> {
+    pub(in super::super) fn order(&self, mut peers: Vec<NodeId>) -> Vec<NodeId> {
         peers.sort_by_cached_key(|peer| {
             let member = self.committee.member(peer).is_some();
             (Reverse((member, (self.proven)(peer))), (self.draw)(peer.as_bytes()))

@@ -23,15 +23,15 @@ const CHUNKS_IN_FLIGHT: usize = 4;
 
 /// What is fetched, and where it goes.
 #[derive(Clone, Debug)]
-pub(super) struct Wanted {
-    pub(super) network: Network,
-    pub(super) offer: Arc<SnapshotOffer>,
-    pub(super) draft: Arc<Draft>,
+pub(in super::super) struct Wanted {
+    pub(in super::super) network: Network,
+    pub(in super::super) offer: Arc<SnapshotOffer>,
+    pub(in super::super) draft: Arc<Draft>,
 }
 
 /// Why not all chunks came.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum FetchError {
+pub(in super::super) enum FetchError {
     #[error("nobody is left who sends chunks of it")]
     NobodyLeft,
     #[error("a chunk cannot be written: {0}")]
@@ -57,7 +57,7 @@ impl Wanted {
 
     /// Fetches all chunks, of those peers first that come first. Who sends a wrong one goes to
     /// `liars`, with its number.
-    pub(super) async fn fetch(
+    pub(in super::super) async fn fetch(
         &self,
         peers: Vec<NodeId>,
         liars: &mut Vec<(NodeId, usize)>,

@@ -140,3 +140,55 @@ fn a_pair_without_a_sound_proof_goes_with_it() {
     }
     assert!(!kept.broken.is_cancelled(), "damage does not stop a node");
 }
+
+/// The bytes behind the end belong to nobody, but a certified blob may have some.
+#[test]
+fn a_row_with_bytes_in_its_padding_is_what_its_writer_has_made() {
+    let kept = Kept::new();
+    let len = kept.blob.header().len - 1;
+    let header = floe_protocol::blob::BlobHeader { len, ..*kept.blob.header() };
+    let (blob, layout) = (header.id(), header.layout().unwrap());
+    assert_eq!(layout.symbol_bytes(), kept.blob.layout().symbol_bytes());
+    let row = usize::try_from(len).unwrap() / layout.primary_bytes();
+    let pair = floe_protocol::index::SliverPairIndex::new(u16::try_from(row).unwrap());
+    let (shard, (primary, secondary)) = (blob.shard_of(pair, 7), kept.blob.pair(pair));
+    let proof = &kept.blob.table().proofs(&header).unwrap()[row];
+    let judged = encoding::verify_pair(&layout, proof, &primary, &secondary);
+    assert_eq!(judged, Err(encoding::SliverError::Padding), "its writer brings it in vain");
+
+    let store = &kept.pairs.store;
+    store.put_table(&header, Height::new(1), &[(shard, proof.to_bytes())]).unwrap();
+    store.put_pair(shard, &blob, &primary, &secondary).unwrap();
+    let config = layout.config();
+    for _ in 0..2 {
+        let condition = kept.pairs.scrub(config, shard, &blob).unwrap();
+        assert_eq!(condition, Condition::Sound { bytes: primary.len() + secondary.len() });
+    }
+    let answer = kept.pairs.answer(config, shard, &[blob]).unwrap();
+    assert!(matches!(answer, Response::Pairs { looked_up: 1, pairs } if pairs.len() == 1));
+    assert!(!kept.is_told());
+}
+
+#[test]
+fn a_damaged_proof_that_waits_for_its_slivers_is_found_and_a_sound_one_stays() {
+    let kept = Kept::new();
+    let (sound, config) = (kept.blob.proof(kept.index()).to_bytes(), kept.blob.layout().config());
+    let stored = || kept.pairs.store.pair_proof(SHARD, &kept.id()).unwrap();
+    assert!(kept.pairs.store.delete_pair(SHARD, &kept.id()).unwrap());
+    kept.pairs.scrub_proofs(config, &kept.id()).unwrap();
+    assert_eq!(stored().as_ref(), Some(&sound));
+    kept.put_proof(changed(&sound.into(), 70));
+    kept.pairs.scrub_proofs(config, &kept.id()).unwrap();
+    assert_eq!(stored(), None);
+    assert!(!kept.broken.is_cancelled());
+}
+
+#[test]
+fn a_damaged_pair_is_not_sent_to_who_takes_its_shard_over() {
+    let kept = Kept::new();
+    let (primary, secondary) = kept.slivers();
+    kept.put(&primary, &changed(&secondary, 3));
+    assert_eq!(kept.answered(), 0);
+    assert!(kept.is_told());
+    assert!(!kept.pairs.store.has_pair(SHARD, &kept.id()).unwrap());
+}

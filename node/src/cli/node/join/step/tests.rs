@@ -65,6 +65,10 @@ fn a_volunteer_comes_from_nothing_to_serving() {
     let account = wanted().account;
     let send = format!("waiting for WAL: send at least 100.00002 WAL to {account}");
     check(&facts, None, &send);
+    facts.newest = Some(15);
+    check(&facts, None, "following the ledger: block 12 of 15");
+    facts.newest = Some(13);
+    check(&facts, None, &send);
     facts.balance = Amount::from_wal(101);
     check(&facts, Some(Action::Register), "registering the node");
     facts.node = Some(node(Amount::ZERO));
@@ -125,7 +129,14 @@ fn what_stands_in_the_way_is_named() {
     let mut jailed = node(Amount::from_wal(100));
     jailed.jailed = Some(Epoch::new(4));
     facts.node = Some(jailed);
-    check(&facts, None, "jailed since epoch 4: it can't be selected until unjailed");
+    facts.jail_epochs = 3;
+    let told = "jailed since epoch 4 for voting twice: its operator may unjail it in epoch 7";
+    check(&facts, None, told);
+    facts.epoch = 7;
+    check(&facts, Some(Action::Unjail), told);
+    facts.node.as_mut().unwrap().operator = AccountId::new(test_support::account_key(2).public());
+    check(&facts, None, told);
+    facts.epoch = 6;
     let mut closed = node(Amount::ZERO);
     closed.closed = true;
     facts.node = Some(closed);

@@ -17,12 +17,12 @@ use std::{
     sync::Arc,
 };
 
-use super::{HandoverCertificate, HandoverFact};
+use super::{FinalHeader, Finality};
 use crate::{
     committee::{Committee, QuorumTracker},
+    handover::{HandoverCertificate, HandoverFact},
     keys::{BlsKeyPair, BlsSignature, ChainId, NodeId},
     ledger::Timestamp,
-    light::{FinalHeader, Finality},
 };
 
 /// What bounds a collection.
@@ -58,7 +58,7 @@ impl Default for CollectionLimits {
 
 /// What to ask a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Question {
+pub enum HandoverQuestion {
     /// For the hand-over, which it may have a certificate for.
     Certificate(NodeId),
     /// For its signature.
@@ -69,7 +69,7 @@ pub enum Question {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CollectionStep {
     /// Ask these. Each question needs one answer, if only that there is none.
-    Ask(Vec<Question>),
+    Ask(Vec<HandoverQuestion>),
     /// Go on when an answer has come.
     AwaitAnswer,
     /// Go on at this time.
@@ -104,8 +104,8 @@ pub struct HandoverCollection {
     /// None before the first step.
     round: Option<u32>,
     rest_until: Timestamp,
-    queue: VecDeque<Question>,
-    asked: BTreeSet<Question>,
+    queue: VecDeque<HandoverQuestion>,
+    asked: BTreeSet<HandoverQuestion>,
     certificate: Option<HandoverCertificate>,
 }
 
@@ -163,19 +163,19 @@ impl HandoverCollection {
         &self.liars
     }
 
-    /// Takes the answer to [`Question::Signature`]; none if the node gave none.
+    /// Takes the answer to [`HandoverQuestion::Signature`]; none if the node gave none.
     pub fn on_signature(&mut self, node: NodeId, signature: Option<BlsSignature>) {
-        let asked = self.asked.remove(&Question::Signature(node));
+        let asked = self.asked.remove(&HandoverQuestion::Signature(node));
         let position = self.committee.position(&node).filter(|_| asked);
         if let (Some(position), Some(signature)) = (position, signature) {
             self.signed.entry(position).or_insert(Signed { signature, verified: false });
         }
     }
 
-    /// Takes the answer to [`Question::Certificate`]: the end of the epoch, as the node tells it;
+    /// Takes the answer to [`HandoverQuestion::Certificate`]: the end of the epoch, as the node tells it;
     /// none if it gave none. Verifies, which takes a millisecond.
     pub fn on_certificate(&mut self, node: NodeId, last: Option<&FinalHeader>) {
-        if !self.asked.remove(&Question::Certificate(node)) {
+        if !self.asked.remove(&HandoverQuestion::Certificate(node)) {
             return;
         }
         let Some(FinalHeader { header, finality }) = last else { return };
@@ -253,8 +253,8 @@ impl HandoverCollection {
         signers.rotate_left(first);
         self.queue = holders
             .into_iter()
-            .map(Question::Certificate)
-            .chain(signers.into_iter().map(Question::Signature))
+            .map(HandoverQuestion::Certificate)
+            .chain(signers.into_iter().map(HandoverQuestion::Signature))
             .collect();
         round
     }
@@ -270,17 +270,19 @@ impl HandoverCollection {
 
     /// The questions that may go out now. While one for the certificate is on its way, none for
     /// signatures does.
-    fn questions(&mut self) -> Vec<Question> {
+    fn questions(&mut self) -> Vec<HandoverQuestion> {
         let mut questions = Vec::new();
         while self.asked.len() < self.limits.questions_max
             && let Some(question) = self.queue.front().copied()
         {
-            let certificate = |question: &Question| matches!(question, Question::Certificate(_));
+            let certificate =
+                |question: &HandoverQuestion| matches!(question, HandoverQuestion::Certificate(_));
             if !certificate(&question) && self.asked.iter().any(certificate) {
                 break;
             }
             self.queue.pop_front();
-            let (Question::Certificate(node) | Question::Signature(node)) = question;
+            let (HandoverQuestion::Certificate(node) | HandoverQuestion::Signature(node)) =
+                question;
             if !self.liars.contains(&node) {
                 self.asked.insert(question);
                 questions.push(question);

@@ -1,0 +1,202 @@
+//! How much to ask for at a time, by how long what was asked for took to come.
+//!
+//! A node's link may carry gigabytes or a few kilobytes a second, and so may a holder's. What is
+//! asked for at once shares the link, and every request has its time: who asks for more than comes
+//! in it gets nothing at all. So it begins with little, asks for more as long as answers come
+//! promptly, and for half as much when they do not.
+//!
+//! Invariants: one answer may always be asked for, however large; what is asked for never exceeds
+//! the bound; one outage, which ends everything on its way, counts once.
+
+use std::ops::Range;
+
+/// What a [`Pace`] goes by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PaceConfig {
+    /// Bytes asked for at a time in the beginning.
+    pub bytes_start: u64,
+    /// Bytes asked for at a time, at most.
+    pub bytes_max: u64,
+    /// An answer within this is prompt; one that takes twice as long is not.
+    pub prompt_ms: u64,
+}
+
+impl Default for PaceConfig {
+    fn default() -> Self {
+        Self { bytes_start: 256 << 10, bytes_max: 64 << 20, prompt_ms: 2_000 }
+    }
+}
+
+/// How many bytes may be on their way at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    config: PaceConfig,
+    bytes: u64,
+    /// When it was last made less.
+    lessened_at_ms: Option<u64>,
+}
+
+impl Pace {
+    /// The pace to begin with.
+    #[must_use]
+    pub const fn new(config: PaceConfig) -> Self {
+        Self { config, bytes: config.bytes_start, lessened_at_ms: None }
+    }
+
+    /// Bytes that may be on their way.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Answers of so many bytes that may be on their way, one at least.
+    #[must_use]
+    pub fn answers(&self, bytes: u64) -> usize {
+        usize::try_from(self.bytes / bytes.max(1)).unwrap_or(usize::MAX).max(1)
+    }
+
+    /// An answer of so many bytes came after so long.
+    pub fn answered(&mut self, bytes: u64, took_ms: u64) {
+        if took_ms <= self.config.prompt_ms {
+            self.bytes = self.bytes.saturating_add(bytes).min(self.config.bytes_max);
+        } else if took_ms >= self.config.prompt_ms.saturating_mul(2) {
+            // As slow as that, it was asked for together with what made it slow.
+            self.bytes = self.bytes.saturating_sub(bytes).max(self.bytes / 2).max(1);
+        }
+    }
+
+    /// Something did not come at all. What else does not come at the same time says nothing more.
+    pub fn unanswered(&mut self, now_ms: u64) {
+        let is_same = self
+            .lessened_at_ms
+            .is_some_and(|at_ms| now_ms < at_ms.saturating_add(self.config.prompt_ms));
+        if !is_same {
+            self.bytes = (self.bytes / 2).max(1);
+            self.lessened_at_ms = Some(now_ms);
+        }
+    }
+}
+
+/// A list of things that are fetched one batch after the other from one node, as many at a time as
+/// come promptly.
+#[derive(Clone, Debug)]
+pub struct Batches {
+    pace: Pace,
+    /// Bytes of each.
+    bytes: Vec<u64>,
+    batch_max: usize,
+    done: usize,
+    given_up: bool,
+}
+
+impl Batches {
+    /// A list of things of so many bytes each, of which at most `batch_max` may be asked for at a
+    /// time.
+    #[must_use]
+    pub const fn new(config: PaceConfig, bytes: Vec<u64>, batch_max: usize) -> Self {
+        Self { pace: Pace::new(config), bytes, batch_max, done: 0, given_up: false }
+    }
+
+    /// What to ask for next; none if there is nothing left, or no hope.
+    #[must_use]
+    pub fn next(&self) -> Option<Range<usize>> {
+        if self.given_up || self.done >= self.bytes.len() {
+            return None;
+        }
+        let mut room = self.pace.bytes();
+        let rest = self.bytes[self.done..].iter().take(self.batch_max.max(1));
+        let fits = |bytes: &&u64| {
+            let fits = **bytes <= room;
+            room = room.saturating_sub(**bytes);
+            fits
+        };
+        let count = rest.take_while(fits).count().max(1);
+        Some(self.done..self.done + count)
+    }
+
+    /// So many of the batch were answered, after so long.
+    pub fn answered(&mut self, count: usize, took_ms: u64) {
+        let end = (self.done + count).min(self.bytes.len());
+        let bytes = self.bytes[self.done..end].iter().sum();
+        self.done = end;
+        self.pace.answered(bytes, took_ms);
+    }
+
+    /// The batch did not come. False if there is no less to ask for: the node is to be given up.
+    pub fn unanswered(&mut self, now_ms: u64) -> bool {
+        let asked = self.next().map_or(0, |batch| batch.len());
+        self.given_up |= asked <= 1;
+        // By what was asked for, which may be much less than it might have been.
+        while !self.given_up && self.next().is_some_and(|batch| batch.len() >= asked) {
+            self.pace.bytes /= 2;
+        }
+        self.pace.lessened_at_ms = Some(now_ms);
+        !self.given_up
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONFIG: PaceConfig =
+        PaceConfig { bytes_start: 1_000, bytes_max: 16_000, prompt_ms: 2_000 };
+
+    /// A link of so many bytes a second over which everything asked for comes at once.
+    fn fetch(rate: u64, patience_ms: u64, sizes: Vec<u64>) -> Option<(Vec<usize>, u64)> {
+        let (mut batches, mut now_ms) = (Batches::new(CONFIG, sizes.clone(), 100), 0);
+        let mut counts = Vec::new();
+        while let Some(batch) = batches.next() {
+            let bytes: u64 = sizes[batch.clone()].iter().sum();
+            let took_ms = bytes * 1_000 / rate;
+            now_ms += took_ms.min(patience_ms);
+            if took_ms <= patience_ms {
+                counts.push(batch.len());
+                batches.answered(batch.len(), took_ms);
+            } else if !batches.unanswered(now_ms) {
+                return None;
+            }
+        }
+        Some((counts, now_ms))
+    }
+
+    #[test]
+    fn a_fast_link_is_asked_for_more_up_to_the_bound() {
+        let (counts, _) = fetch(1 << 30, 10_000, vec![100; 1_000]).unwrap();
+        assert_eq!(counts[..5], [10, 20, 40, 80, 100]);
+        let (counts, _) = fetch(1 << 30, 10_000, vec![1_000; 100]).unwrap();
+        assert_eq!(counts, [1, 2, 4, 8, 16, 16, 16, 16, 16, 5]);
+    }
+
+    #[test]
+    fn a_slow_link_gets_what_it_can_carry_and_everything_comes() {
+        for rate in [5, 20, 100, 1_000] {
+            let (counts, took_ms) = fetch(rate, 10_000, vec![10; 200]).unwrap();
+            assert_eq!(counts.iter().sum::<usize>(), 200);
+            // What was asked for in vain costs a few times its patience.
+            assert!(took_ms <= 2_000_000 / rate + 8 * 10_000, "{rate}: {took_ms} ms, {counts:?}");
+        }
+        assert_eq!(fetch(5, 1_000, vec![10; 3]), None, "not one comes in time: given up");
+    }
+
+    #[test]
+    fn one_outage_counts_once_and_one_answer_may_always_be_asked_for() {
+        let mut pace = Pace::new(CONFIG);
+        for _ in 0..10 {
+            pace.unanswered(5_000);
+        }
+        assert_eq!(pace.bytes(), 500);
+        pace.unanswered(7_000);
+        assert_eq!(pace.bytes(), 250);
+        assert_eq!(pace.answers(100), 2);
+        assert_eq!(pace.answers(u64::MAX), 1);
+        for outage in 0..100 {
+            pace.unanswered(10_000 * (outage + 1));
+        }
+        assert_eq!((pace.bytes(), pace.answers(100)), (1, 1));
+        pace.answered(1_000, 3_000);
+        assert_eq!(pace.bytes(), 1, "neither prompt nor slow");
+        pace.answered(100_000, 2_000);
+        assert_eq!(pace.bytes(), CONFIG.bytes_max);
+    }
+}
