@@ -34,6 +34,7 @@ mod snapshot;
 mod state;
 mod store;
 mod succession;
+mod summary;
 mod time;
 mod transaction;
 mod tree;
@@ -60,8 +61,8 @@ pub use self::{
     readiness::{NODE_READY_AGE_MAX_MS, NodeReady, ShardsReady},
     record::{
         Account, Attendance, Blob, BlobState, Certified, EpochRecord, Incoming, Name, Node,
-        Payment, Pool, Presence, Prices, Rate, Record, Registration, Settlement, Stake, Summary,
-        Supply, Terms, Unbonding,
+        Payment, Pool, Presence, Prices, Rate, Record, Registration, Settlement, Stake, Terms,
+        Unbonding,
     },
     shard_record::{KEEPERS_MAX, Keeper, ShardRecord},
     snapshot::{
@@ -71,6 +72,7 @@ pub use self::{
     state::{Executed, LoadError, Outcome, Proposal, State, Tip},
     store::{MemoryStore, ReadError, StateChange, StateReader, VersionedValue},
     succession::{Succession, SuccessionError, SuccessionWriter},
+    summary::{Summary, Supply},
     time::Timestamp,
     transaction::{
         MAX_OPERATIONS, MAX_TRANSACTION_BYTES, SignedTransaction, Transaction, TransactionError,

@@ -135,7 +135,7 @@ async fn what_a_delegator_earns_and_is_paid_is_exact_to_the_frost() {
     let mut model = compare(ledger, model, &delegators).await;
 
     // The wallet is every node's operator, and only one of them takes a commission.
-    assert_eq!(model.nodes[&target].commission[2], COMMISSION_BPS.into());
+    assert_eq!(model.nodes[&target].commission[2], u128::from(COMMISSION_BPS));
     for key in &delegators {
         let (id, fees) = (account(key), 3 * rules.fee_per_operation.frost());
         assert_eq!(ledger.stake(id, target).await.unwrap().value, None, "all was paid");
