@@ -117,7 +117,7 @@ pub(super) struct InitArgs {
 /// Arguments of `floe node run`.
 #[derive(Debug, Args)]
 #[command(after_help = RUN_HELP)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub(super) struct RunArgs {
     /// The node's directory
     #[arg(long)]
