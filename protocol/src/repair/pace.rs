@@ -155,8 +155,8 @@ mod tests {
         PaceConfig { bytes_start: 1_000, bytes_max: 16_000, prompt_ms: 2_000 };
 
     /// A link of so many bytes a second over which everything asked for comes at once.
-    fn fetch(rate: u64, patience_ms: u64, sizes: Vec<u64>) -> Option<(Vec<usize>, u64)> {
-        let (mut batches, mut now_ms) = (Batches::new(CONFIG, sizes.clone(), 100), 0);
+    fn fetch(rate: u64, patience_ms: u64, sizes: &[u64]) -> Option<(Vec<usize>, u64)> {
+        let (mut batches, mut now_ms) = (Batches::new(CONFIG, sizes.to_vec(), 100), 0);
         let mut counts = Vec::new();
         while let Some(batch) = batches.next() {
             let bytes: u64 = sizes[batch.clone()].iter().sum();
@@ -174,21 +174,21 @@ mod tests {
 
     #[test]
     fn a_fast_link_is_asked_for_more_up_to_the_bound() {
-        let (counts, _) = fetch(1 << 30, 10_000, vec![100; 1_000]).unwrap();
+        let (counts, _) = fetch(1 << 30, 10_000, &[100; 1_000]).unwrap();
         assert_eq!(counts[..5], [10, 20, 40, 80, 100]);
-        let (counts, _) = fetch(1 << 30, 10_000, vec![1_000; 100]).unwrap();
+        let (counts, _) = fetch(1 << 30, 10_000, &[1_000; 100]).unwrap();
         assert_eq!(counts, [1, 2, 4, 8, 16, 16, 16, 16, 16, 5]);
     }
 
     #[test]
     fn a_slow_link_gets_what_it_can_carry_and_everything_comes() {
         for rate in [100, 200, 500, 1_000] {
-            let (counts, took_ms) = fetch(rate, 10_000, vec![10; 200]).unwrap();
+            let (counts, took_ms) = fetch(rate, 10_000, &[10; 200]).unwrap();
             assert_eq!(counts.iter().sum::<usize>(), 200);
             // What was asked for in vain costs a few times its patience.
             assert!(took_ms <= 2_000_000 / rate + 8 * 10_000, "{rate}: {took_ms} ms, {counts:?}");
         }
-        assert_eq!(fetch(5, 1_000, vec![10; 3]), None, "not one comes in time: given up");
+        assert_eq!(fetch(5, 1_000, &[10; 3]), None, "not one comes in time: given up");
     }
 
     #[test]
