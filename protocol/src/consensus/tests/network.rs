@@ -131,6 +131,10 @@ pub(crate) struct World {
     pub(crate) filter: Filter,
     pub(crate) crashes: u64,
     pub(crate) pace_ms: u64,
+    /// A node, and what each message takes longer that it sends or receives.
+    pub(crate) slow: Option<(usize, u64)>,
+    /// How often a node asks for blocks.
+    pub(crate) sync_ms: u64,
     pub(crate) handled: u64,
 }
 
@@ -184,6 +188,8 @@ impl World {
             filter: Box::new(|_, _, _| false),
             crashes: 0,
             pace_ms: 10,
+            slow: None,
+            sync_ms: 300,
             handled: 0,
         }
     }
@@ -353,10 +359,15 @@ impl World {
         for _ in 0..copies {
             let (low, high) = self.weather.delay_ms;
             let at_ms = self.now_ms + low + self.random.below(high - low + 1);
+            let at_ms = at_ms + self.delay_ms(from) + self.delay_ms(to);
             // Through the wire format, as in life.
             let message = ConsensusMessage::from_bytes(&message.to_bytes()).unwrap();
             self.schedule(at_ms, to, Event::Deliver(Box::new(message)));
         }
+    }
+
+    fn delay_ms(&self, i: usize) -> u64 {
+        self.slow.filter(|(slow, _)| *slow == i).map_or(0, |(_, delay_ms)| delay_ms)
     }
 
     pub(crate) fn broadcast(&mut self, from: usize, message: &ConsensusMessage) {
@@ -512,10 +523,14 @@ impl World {
     }
 
     fn poll_sync(&mut self, i: usize) {
-        self.schedule(self.now_ms + 300, i, Event::PollSync);
+        self.schedule(self.now_ms + self.sync_ms, i, Event::PollSync);
         let (tip, group) = (self.nodes[i].chain.len(), self.nodes[i].group);
-        let mut ahead =
-            self.nodes.iter().filter(|node| node.group == group && node.chain.len() > tip);
+        // Question and answer take their time, too.
+        let asked_ms = self.now_ms.checked_sub(2 * self.delay_ms(i));
+        let mut ahead = self.nodes.iter().filter(|node| {
+            node.group == group
+                && node.committed_ms.get(tip).is_some_and(|at| Some(*at) <= asked_ms)
+        });
         let Some(peer) = ahead.next_back() else { return };
         let decided = self.nodes[i].replica.as_ref().is_none_or(Replica::is_decided);
         if decided || !self.nodes[i].syncs {
