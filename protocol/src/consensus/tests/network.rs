@@ -131,10 +131,8 @@ pub(crate) struct World {
     pub(crate) filter: Filter,
     pub(crate) crashes: u64,
     pub(crate) pace_ms: u64,
-    /// A node, and what each message takes longer that it sends or receives.
-    pub(crate) slow: Option<(usize, u64)>,
-    /// How often a node asks for blocks.
-    pub(crate) sync_ms: u64,
+    /// A node, and from what to what each message takes longer that it sends or receives.
+    pub(crate) slow: Option<(usize, u64, u64)>,
     pub(crate) handled: u64,
 }
 
@@ -189,7 +187,6 @@ impl World {
             crashes: 0,
             pace_ms: 10,
             slow: None,
-            sync_ms: 300,
             handled: 0,
         }
     }
@@ -366,8 +363,9 @@ impl World {
         }
     }
 
-    fn delay_ms(&self, i: usize) -> u64 {
-        self.slow.filter(|(slow, _)| *slow == i).map_or(0, |(_, delay_ms)| delay_ms)
+    fn delay_ms(&mut self, i: usize) -> u64 {
+        let Some((_, low, high)) = self.slow.filter(|(slow, ..)| *slow == i) else { return 0 };
+        low + self.random.below(high - low + 1)
     }
 
     pub(crate) fn broadcast(&mut self, from: usize, message: &ConsensusMessage) {
@@ -523,14 +521,10 @@ impl World {
     }
 
     fn poll_sync(&mut self, i: usize) {
-        self.schedule(self.now_ms + self.sync_ms, i, Event::PollSync);
+        self.schedule(self.now_ms + 300, i, Event::PollSync);
         let (tip, group) = (self.nodes[i].chain.len(), self.nodes[i].group);
-        // Question and answer take their time, too.
-        let asked_ms = self.now_ms.checked_sub(2 * self.delay_ms(i));
-        let mut ahead = self.nodes.iter().filter(|node| {
-            node.group == group
-                && node.committed_ms.get(tip).is_some_and(|at| Some(*at) <= asked_ms)
-        });
+        let mut ahead =
+            self.nodes.iter().filter(|node| node.group == group && node.chain.len() > tip);
         let Some(peer) = ahead.next_back() else { return };
         let decided = self.nodes[i].replica.as_ref().is_none_or(Replica::is_decided);
         if decided || !self.nodes[i].syncs {
