@@ -7,17 +7,15 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
-use floe_node::{Node, NodeConfig, NodeHandle};
+use anyhow::Context;
+use floe_node::{NodeConfig, NodeHandle, network::PeersView};
 use floe_protocol::keys::NodeId;
 use tokio::{
     runtime::{Builder, Runtime},
-    sync::watch,
     task::spawn_blocking,
 };
 
-use super::sink::Sink;
-use floe_node::network::PeersView;
+use super::peer::Peer;
 
 /// Time for blocking work that is under way, such as a flush, when the runtime is shut down.
 const END_DEADLINE: Duration = Duration::from_secs(20);
@@ -32,12 +30,6 @@ pub(super) struct InProcessNode {
     runtime: Option<Runtime>,
 }
 
-#[derive(Debug)]
-enum Peer {
-    Storage(NodeHandle),
-    Sink(Sink),
-}
-
 impl InProcessNode {
     pub(super) async fn start(node: usize, config: NodeConfig, sink: bool) -> anyhow::Result<Self> {
         let runtime = Builder::new_multi_thread()
@@ -47,13 +39,7 @@ impl InProcessNode {
             .build()
             .context("no runtime for the node")?;
         let mut started = Self { peer: None, runtime: Some(runtime) };
-        let starting = started.spawn(async move {
-            if sink {
-                Sink::start(config).await.map(Peer::Sink)
-            } else {
-                Ok(Node::start(config).await.map(Peer::Storage)?)
-            }
-        });
+        let starting = started.spawn(Peer::start(config, sink));
         started.peer = Some(starting.await??);
         Ok(started)
     }
@@ -77,26 +63,15 @@ impl InProcessNode {
     }
 
     pub(super) fn addresses(&self) -> Vec<String> {
-        let addresses = match self.peer() {
-            Peer::Storage(handle) => handle.addresses(),
-            Peer::Sink(sink) => sink.addresses(),
-        };
-        addresses.iter().map(ToString::to_string).collect()
-    }
-
-    fn peers(&self) -> watch::Receiver<PeersView> {
-        match self.peer() {
-            Peer::Storage(handle) => handle.peers(),
-            Peer::Sink(sink) => sink.peers(),
-        }
+        self.peer().addresses()
     }
 
     pub(super) fn connected(&self) -> Vec<NodeId> {
-        self.peers().borrow().connected.keys().copied().collect()
+        self.peer().peers().borrow().connected.keys().copied().collect()
     }
 
     pub(super) async fn wait_connected(&self, others: &[NodeId]) {
-        let mut peers = self.peers();
+        let mut peers = self.peer().peers();
         let all = |view: &PeersView| others.iter().all(|node| view.connected.contains_key(node));
         if peers.wait_for(all).await.is_err() {
             // The node has ended: nobody will ever be connected.
@@ -107,18 +82,14 @@ impl InProcessNode {
     /// Waits until the node ends by itself.
     pub(super) async fn failed(&mut self) -> anyhow::Error {
         match &mut self.peer {
-            Some(Peer::Storage(handle)) => match handle.failed().await {
-                Err(error) => anyhow!(error),
-                Ok(()) => anyhow!("the node has ended"),
-            },
-            Some(Peer::Sink(_)) | None => std::future::pending().await,
+            Some(peer) => peer.failed().await,
+            None => std::future::pending().await,
         }
     }
 
     pub(super) async fn stop(mut self) -> anyhow::Result<()> {
         let stopped = match self.peer.take() {
-            Some(Peer::Storage(handle)) => self.spawn(handle.shutdown()).await,
-            Some(Peer::Sink(sink)) => self.spawn(sink.shutdown()).await,
+            Some(peer) => self.spawn(peer.shutdown()).await,
             None => Ok(()),
         };
         self.kill().await?;

@@ -3,19 +3,27 @@
 use std::sync::Arc;
 
 use anyhow::anyhow;
-use floe_node::{NodeHandle, network::PeersView};
+use floe_node::{Node, NodeConfig, NodeHandle, network::PeersView};
 use floe_protocol::ledger::State;
 use tokio::sync::watch;
 
 use super::sink::Sink;
 
 /// It.
+#[derive(Debug)]
 pub(super) enum Peer {
-    Storage(NodeHandle),
+    Storage(Box<NodeHandle>),
     Sink(Sink),
 }
 
 impl Peer {
+    pub(super) async fn start(config: NodeConfig, sink: bool) -> anyhow::Result<Self> {
+        if sink {
+            return Sink::start(config).await.map(Self::Sink);
+        }
+        Ok(Self::Storage(Box::new(Node::start(config).await?)))
+    }
+
     pub(super) fn addresses(&self) -> Vec<String> {
         let addresses = match self {
             Self::Storage(handle) => handle.addresses(),

@@ -18,7 +18,7 @@ use std::{
 };
 
 use anyhow::{Context, anyhow, bail};
-use floe_node::{Node, NodeConfig};
+use floe_node::NodeConfig;
 use floe_protocol::{committee::Committee, genesis::NetworkFile, keys::NodeId, ledger::State};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
@@ -35,7 +35,6 @@ use super::{
     builder::{Options, node_config},
     link::Host,
     peer::Peer,
-    sink::Sink,
 };
 
 const START_DEADLINE: Duration = Duration::from_secs(60);
@@ -351,11 +350,7 @@ async fn start(args: &ProcessArgs) -> anyhow::Result<Peer> {
         config.quota_bytes = bytes;
     }
     config.accept_empty = args.repair;
-    Ok(if args.sink {
-        Peer::Sink(Sink::start(config).await?)
-    } else {
-        Peer::Storage(Node::start(config).await?)
-    })
+    Peer::start(config, args.sink).await
 }
 
 /// One line to the swarm. If it is gone, stdin says so too, and the node stops.

@@ -192,7 +192,7 @@ async fn stranger(target: Arc<Target>, number: usize) -> anyhow::Result<()> {
         asks.shutdown().await;
         network.shutdown().await;
         target.counts.returns.fetch_add(1, Ordering::Relaxed);
-        if number % 2 == 0 {
+        if number.is_multiple_of(2) {
             key = generate_key_pair()?;
         }
     }
