@@ -13,7 +13,11 @@ mod tests;
 
 use std::{sync::Arc, time::Instant};
 
-use floe_protocol::{keys::NodeId, ledger::ReadError, mempool::MempoolError};
+use floe_protocol::{
+    keys::NodeId,
+    ledger::{ReadError, SystemOperation},
+    mempool::MempoolError,
+};
 use tokio::{sync::mpsc, task::spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
@@ -88,7 +92,7 @@ async fn pass_over_known(
     messages: &mut [(NodeId, Message)],
 ) -> Result<(), LedgerStopped> {
     let operations = messages.iter().filter_map(|(_, message)| match message {
-        Message::System(operation) => Some(operation.clone()),
+        Message::System(operation) => Some(SystemOperation::clone(operation)),
         Message::Malformed | Message::Transactions(_) | Message::Known => None,
     });
     let operations: Vec<_> = operations.collect();

@@ -185,15 +185,12 @@ fn blocks_are_those_of_the_golden_vectors() {
     golden::check("blocks.txt", include_str!("../vectors/blocks.txt"), &text);
 }
 
-/// Each kind of key with a record of its kind.
-fn records() -> Vec<(&'static str, Key, Record)> {
-    let (account, node) = (id(&account_key(0)), node_keys(4)[0].0.public());
-    let (blob, registration) = (header(1), RegistrationId::new([5; 32]));
-    let (epoch, height, time) = (Epoch::new(3), Height::new(4), Timestamp::from_ms(5));
+fn summary() -> Summary {
+    let (epoch, time) = (Epoch::new(3), Timestamp::from_ms(5));
     let prices = Prices { storage: frost(1), write: frost(2), capacity_units: 3 };
     let supply =
         Supply { balances: frost(1), stakes: frost(2), buckets: frost(3), burned: frost(4) };
-    let summary = Summary {
+    Summary {
         epoch,
         epoch_start: time,
         prices,
@@ -203,7 +200,14 @@ fn records() -> Vec<(&'static str, Key, Record)> {
         resumed: Some(time),
         certifications: 6,
         supply,
-    };
+    }
+}
+
+/// Each kind of key with a record of its kind.
+fn records() -> Vec<(&'static str, Key, Record)> {
+    let (account, node) = (id(&account_key(0)), node_keys(4)[0].0.public());
+    let (blob, registration) = (header(1), RegistrationId::new([5; 32]));
+    let (epoch, height, time) = (Epoch::new(3), Height::new(4), Timestamp::from_ms(5));
     let pool = Pool { stake: frost(8), shares: 9 };
     let settled = Settlement { epoch, reward: frost(3), commission: frost(2), forfeited: frost(1) };
     let (bls_key, invalid) = (node_keys(4)[0].1.public(), false);
@@ -244,7 +248,7 @@ fn records() -> Vec<(&'static str, Key, Record)> {
     let name = Name { blob: Some(blob.id()), version: 2 };
     let committee = genesis(4, N).committee().unwrap().to_bytes();
     vec![
-        ("summary", Key::Summary, Record::Summary(summary)),
+        ("summary", Key::Summary, Record::Summary(summary())),
         (
             "account",
             Key::Account(account),

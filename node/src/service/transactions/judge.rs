@@ -36,7 +36,7 @@ pub(super) enum Message {
     /// Transactions, not parsed.
     Transactions(Vec<Vec<u8>>),
     /// A system operation.
-    System(SystemOperation),
+    System(Box<SystemOperation>),
     /// A system operation like which there is one here already.
     Known,
 }
@@ -47,7 +47,7 @@ impl Message {
             .or_else(|_| LedgerAnnouncement::decode(LedgerTopic::System, bytes));
         match announcement {
             Ok(LedgerAnnouncement::Transactions(list)) => Self::Transactions(list),
-            Ok(LedgerAnnouncement::System(operation)) => Self::System(operation),
+            Ok(LedgerAnnouncement::System(operation)) => Self::System(Box::new(operation)),
             Ok(LedgerAnnouncement::NewHeader(_)) | Err(_) => Self::Malformed,
         }
     }
