@@ -34,7 +34,7 @@ const OPERATIONS: u64 = 100;
 /// then, however slow the machine is.
 const HELD_BACK: NonZeroU64 = NonZeroU64::MIN;
 const WRITERS: u64 = 4;
-const READERS: u64 = 2;
+const READERS: u64 = 1;
 
 /// Short epochs; a committee can be punished for so long that any client trusts the genesis.
 fn rules(epoch_ms: u64) -> LedgerParameters {

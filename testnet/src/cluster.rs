@@ -2,9 +2,9 @@
 //!
 //! [`Cluster::builder`] creates a swarm or starts an existing one from its directory. Each node
 //! can be stopped in order, killed, and started again; the swarm tells how it is doing. `in_process`
-//! and `process` run one node each way, both behind `running`, `volunteers` has nodes join and leave, `files` knows the
-//! directory, `slot` the places of nodes, `status` sums up. With [`link`] nodes are on hosts of their own, with slow or lossy
-//! ways to each other.
+//! and `process` run one node each way, both behind `running`, `slot` is the place of a node,
+//! `volunteers` has nodes join and leave, `files` knows the directory, `status` sums up. With
+//! [`link`] nodes are on hosts of their own, with slow or lossy ways to each other.
 //!
 //! Nodes are told one address to join through, that of node 0 (of another running one if it is
 //! down), and find each other through Kademlia, as they would anywhere. Clients are given all

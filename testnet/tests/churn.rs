@@ -15,7 +15,8 @@ const DEADLINE: Duration = Duration::from_secs(900);
 fn short(plan: Plan) -> Plan {
     Plan {
         shards: 16,
-        epoch: Duration::from_secs(12),
+        epoch: Duration::from_secs(8),
+        store_every: Duration::from_millis(500),
         seed: 7,
         blob_bytes_max: 64 << 10,
         executable: Some(env!("CARGO_BIN_EXE_floe-testnet").into()),

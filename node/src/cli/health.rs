@@ -248,6 +248,10 @@ impl SwarmHealth {
                  say so in their logs",
             ),
             Some(LedgerVerdict::NoBlock) => Some("try again in a moment"),
+            Some(LedgerVerdict::PowerMissing) => Some(
+                "start the nodes that are down (in a local swarm: `floe-testnet start N`); if too \
+                 many are lost for good, `floe genesis --from-state` begins a successor network",
+            ),
             _ if self.reads_possible && self.writes_possible => None,
             _ => Some("start the nodes that are down (in a local swarm: `floe-testnet start N`)"),
         }

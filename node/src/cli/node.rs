@@ -85,6 +85,7 @@ impl NodeCommand {
 /// Arguments of `floe node run`.
 #[derive(Debug, Args)]
 #[command(after_help = RUN_HELP)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command line")]
 pub(super) struct RunArgs {
     /// The node's directory
     #[arg(long)]

@@ -18,9 +18,10 @@ use tokio::{
 
 /// Jobs that wait for a thread, for each.
 const QUEUE_MAX: usize = 16;
-/// What the threads add to the process's niceness: they get a tenth of a contended processor.
+/// What the threads add to the process's niceness: they get a quarter of a contended processor, so
+/// that repair goes on however busy the machine is.
 #[cfg(target_os = "linux")]
-const NICENESS: i32 = 10;
+const NICENESS: i32 = 5;
 
 type Job = Box<dyn FnOnce() + Send>;
 

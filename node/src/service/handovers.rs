@@ -82,7 +82,7 @@ struct End {
 /// What a node answered.
 #[derive(Debug)]
 enum Answer {
-    Certificate(NodeId, Option<FinalHeader>),
+    Certificate(NodeId, Option<Box<FinalHeader>>),
     Signature(NodeId, Option<BlsSignature>),
 }
 
@@ -220,7 +220,7 @@ impl Args {
                     Some(LedgerResponse::Handovers { handovers }) => handovers.into_iter().next(),
                     _ => None,
                 };
-                Answer::Certificate(node, last.map(|handover| handover.last))
+                Answer::Certificate(node, last.map(|handover| Box::new(handover.last)))
             }
             HandoverQuestion::Signature(node) => {
                 match self.request(node, LedgerRequest::SignHandover { epoch }).await {
@@ -243,7 +243,7 @@ impl Args {
 /// Takes an answer. Verifies.
 fn heard(mut collection: HandoverCollection, answer: Answer) -> HandoverCollection {
     match answer {
-        Answer::Certificate(node, last) => collection.on_certificate(node, last.as_ref()),
+        Answer::Certificate(node, last) => collection.on_certificate(node, last.as_deref()),
         Answer::Signature(node, signature) => collection.on_signature(node, signature),
     }
     collection

@@ -10,8 +10,8 @@
 //! come to it. Whose vote counts and whose turn it is depends on the state: what fails there is
 //! ignored. Nothing is forwarded that has not passed every check that somebody may reject it by.
 //! The core is fed only what members signed, and proposals only from the member whose turn it is, so
-//! strangers fill no slot and cost no memory; of the next height a few messages per member are kept,
-//! of this committee or the next, of later ones none; cheap checks come before signatures.
+//! strangers fill no slot and cost no memory; of each of the next heights a few messages per member
+//! are kept, of this committee or the next, of later ones none; cheap checks come before signatures.
 
 use std::sync::Arc;
 
@@ -29,6 +29,7 @@ use super::{
     host::Host,
     message::{BodyPart, ConsensusMessage, SignedProposal},
     replica::{Replica, Running},
+    validators::Validators,
 };
 use crate::{
     ledger::{Block, BlockHash, Header},
@@ -41,7 +42,10 @@ type CoreInput = malachite_core::Input<super::context::Context>;
 const PART_ROUNDS_BEHIND: u32 = 1;
 const PART_ROUNDS_AHEAD: u32 = 2;
 
-/// The furthest round of the next height of which messages are kept.
+/// The furthest height of which messages are kept: with a round trip of 400 ms and blocks every
+/// 50 ms, a node that has just caught up is eight behind, and hears of as many while it fetches them.
+const EARLY_HEIGHTS_MAX: u64 = 16;
+/// The furthest round of a later height of which messages are kept.
 const MAX_EARLY_ROUND: u32 = 3;
 
 impl Replica {
@@ -53,8 +57,9 @@ impl Replica {
             return Ok(self.admit_late(&message));
         }
         if message.height() > height {
-            let is_next = message.height() == height.next();
-            return Ok(if is_next { self.admit_early(message) } else { Verdict::Ignore });
+            let ahead = message.height().get() - height.get();
+            let is_soon = ahead <= EARLY_HEIGHTS_MAX;
+            return Ok(if is_soon { self.admit_early(message) } else { Verdict::Ignore });
         }
         match message {
             ConsensusMessage::Vote(vote) if decided => self.admit_after_decision(&vote),
@@ -131,7 +136,7 @@ impl Replica {
         Ok(verdict)
     }
 
-    /// A message of the next height. One that is known already still says that others are there.
+    /// A message of one of the next heights. One that is known already still says that others are there.
     fn admit_early(&mut self, message: ConsensusMessage) -> Verdict {
         let verdict = self.keep_early(message);
         self.announce_next();
@@ -147,7 +152,7 @@ impl Replica {
         }
     }
 
-    /// Keeps a message of the next height, judged by the committee of this one and by the next
+    /// Keeps a message of one of the next heights, judged by the committee of this one and by the next
     /// epoch's: which of them it belongs to is known when this height is over.
     fn keep_early(&mut self, message: ConsensusMessage) -> Verdict {
         let Some(running) = &self.running else { return Verdict::Ignore };
@@ -171,8 +176,8 @@ impl Replica {
                 if !signed.proposal.fits_round() {
                     return Verdict::Reject;
                 }
-                let is_due = next.clone().any(|voters| voters.is_due(&signed.proposal));
-                if !is_due || !self.early.wants_proposal(&signed) {
+                let is_due = |voters: &Validators| voters.is_due_later(&chain, &signed.proposal);
+                if !self.early.wants_proposal(&signed) || !next.clone().any(is_due) {
                     return Verdict::Ignore;
                 }
                 if !signed.verify(&chain) {

@@ -7,3 +7,4 @@ mod handover;
 mod network;
 mod pitfalls;
 mod safety;
+mod slow;

@@ -63,14 +63,30 @@ impl Validators {
 
     /// Who proposes in `round`.
     pub(super) fn proposer(&self, round: u32) -> &Validator {
-        let turns = u32::try_from(self.0.proposers.len()).expect("at most one per shard");
+        self.turn(&self.0.proposers, round)
+    }
+
+    /// Whose turn `round` is in an order.
+    fn turn(&self, proposers: &[usize], round: u32) -> &Validator {
+        let turns = u32::try_from(proposers.len()).expect("at most one per shard");
         let turn = usize::try_from(round % turns).expect("below the number of voters");
-        &self.0.validators[self.0.proposers[turn]]
+        &self.0.validators[proposers[turn]]
     }
 
     /// Whether it is the proposer's turn, and was the turn of whoever made the block.
     pub(super) fn is_due(&self, proposal: &Proposal) -> bool {
-        let turn = |round| self.proposer(round).node;
+        self.fits(&self.0.proposers, proposal)
+    }
+
+    /// The same at another height, if these are its voters, too.
+    pub(super) fn is_due_later(&self, chain: &ChainId, proposal: &Proposal) -> bool {
+        // First, since the draw is work.
+        let is_voter = self.get(&proposal.proposer).is_some();
+        is_voter && self.fits(&draw(chain, proposal.header.height, &self.0.validators), proposal)
+    }
+
+    fn fits(&self, proposers: &[usize], proposal: &Proposal) -> bool {
+        let turn = |round| self.turn(proposers, round).node;
         let Proposal { round, proposer, header, .. } = proposal;
         turn(*round) == *proposer && turn(header.round) == header.proposer
     }

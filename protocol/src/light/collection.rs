@@ -307,7 +307,8 @@ impl HandoverCollection {
         let liars = &mut self.liars;
         self.signed.retain(|position, signed| {
             let member = &committee.members()[*position];
-            signed.verified |= fact.verify(chain, &member.bls_key, &signed.signature);
+            signed.verified =
+                signed.verified || fact.verify(chain, &member.bls_key, &signed.signature);
             if !signed.verified {
                 liars.insert(member.node);
             }

@@ -86,6 +86,7 @@ pub struct Batches {
     bytes: Vec<u64>,
     batch_max: usize,
     done: usize,
+    delivered: bool,
     given_up: bool,
 }
 
@@ -94,7 +95,14 @@ impl Batches {
     /// time.
     #[must_use]
     pub const fn new(config: PaceConfig, bytes: Vec<u64>, batch_max: usize) -> Self {
-        Self { pace: Pace::new(config), bytes, batch_max, done: 0, given_up: false }
+        Self {
+            pace: Pace::new(config),
+            bytes,
+            batch_max,
+            done: 0,
+            delivered: false,
+            given_up: false,
+        }
     }
 
     /// What to ask for next; none if there is nothing left, or no hope.
@@ -114,18 +122,22 @@ impl Batches {
         Some(self.done..self.done + count)
     }
 
-    /// So many of the batch were answered, after so long.
-    pub fn answered(&mut self, count: usize, took_ms: u64) {
+    /// So many of the batch were answered, after so long; whether anything came with it. A node
+    /// that begins with nothing is given up.
+    pub fn answered(&mut self, count: usize, took_ms: u64, anything: bool) {
+        self.delivered |= anything;
+        self.given_up |= !self.delivered;
         let end = (self.done + count).min(self.bytes.len());
         let bytes = self.bytes[self.done..end].iter().sum();
         self.done = end;
         self.pace.answered(bytes, took_ms);
     }
 
-    /// The batch did not come. False if there is no less to ask for: the node is to be given up.
+    /// The batch did not come. False if the node is to be given up: it has never delivered, or there
+    /// is no less to ask for.
     pub fn unanswered(&mut self, now_ms: u64) -> bool {
         let asked = self.next().map_or(0, |batch| batch.len());
-        self.given_up |= asked <= 1;
+        self.given_up |= asked <= 1 || !self.delivered;
         // By what was asked for, which may be much less than it might have been.
         while !self.given_up && self.next().is_some_and(|batch| batch.len() >= asked) {
             self.pace.bytes /= 2;
@@ -143,8 +155,8 @@ mod tests {
         PaceConfig { bytes_start: 1_000, bytes_max: 16_000, prompt_ms: 2_000 };
 
     /// A link of so many bytes a second over which everything asked for comes at once.
-    fn fetch(rate: u64, patience_ms: u64, sizes: Vec<u64>) -> Option<(Vec<usize>, u64)> {
-        let (mut batches, mut now_ms) = (Batches::new(CONFIG, sizes.clone(), 100), 0);
+    fn fetch(rate: u64, patience_ms: u64, sizes: &[u64]) -> Option<(Vec<usize>, u64)> {
+        let (mut batches, mut now_ms) = (Batches::new(CONFIG, sizes.to_vec(), 100), 0);
         let mut counts = Vec::new();
         while let Some(batch) = batches.next() {
             let bytes: u64 = sizes[batch.clone()].iter().sum();
@@ -152,7 +164,7 @@ mod tests {
             now_ms += took_ms.min(patience_ms);
             if took_ms <= patience_ms {
                 counts.push(batch.len());
-                batches.answered(batch.len(), took_ms);
+                batches.answered(batch.len(), took_ms, true);
             } else if !batches.unanswered(now_ms) {
                 return None;
             }
@@ -162,21 +174,39 @@ mod tests {
 
     #[test]
     fn a_fast_link_is_asked_for_more_up_to_the_bound() {
-        let (counts, _) = fetch(1 << 30, 10_000, vec![100; 1_000]).unwrap();
+        let (counts, _) = fetch(1 << 30, 10_000, &[100; 1_000]).unwrap();
         assert_eq!(counts[..5], [10, 20, 40, 80, 100]);
-        let (counts, _) = fetch(1 << 30, 10_000, vec![1_000; 100]).unwrap();
+        let (counts, _) = fetch(1 << 30, 10_000, &[1_000; 100]).unwrap();
         assert_eq!(counts, [1, 2, 4, 8, 16, 16, 16, 16, 16, 5]);
     }
 
     #[test]
     fn a_slow_link_gets_what_it_can_carry_and_everything_comes() {
-        for rate in [5, 20, 100, 1_000] {
-            let (counts, took_ms) = fetch(rate, 10_000, vec![10; 200]).unwrap();
+        for rate in [100, 200, 500, 1_000] {
+            let (counts, took_ms) = fetch(rate, 10_000, &[10; 200]).unwrap();
             assert_eq!(counts.iter().sum::<usize>(), 200);
             // What was asked for in vain costs a few times its patience.
             assert!(took_ms <= 2_000_000 / rate + 8 * 10_000, "{rate}: {took_ms} ms, {counts:?}");
         }
-        assert_eq!(fetch(5, 1_000, vec![10; 3]), None, "not one comes in time: given up");
+        assert_eq!(fetch(5, 1_000, &[10; 3]), None, "not one comes in time: given up");
+    }
+
+    #[test]
+    fn who_begins_with_nothing_is_given_up_and_who_has_delivered_gets_another_chance() {
+        let batches = || Batches::new(CONFIG, vec![100; 100], 100);
+        let mut silent = batches();
+        assert!(!silent.unanswered(10));
+        assert_eq!(silent.next(), None);
+        let mut empty = batches();
+        empty.answered(10, 5, false);
+        assert_eq!(empty.next(), None);
+        let mut lapses = batches();
+        lapses.answered(10, 5, true);
+        assert_eq!(lapses.next(), Some(10..30));
+        lapses.answered(20, 5, false);
+        assert_eq!(lapses.next(), Some(30..70));
+        assert!(lapses.unanswered(20));
+        assert!(lapses.next().is_some_and(|batch| batch.start == 30 && batch.len() < 40));
     }
 
     #[test]

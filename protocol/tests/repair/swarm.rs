@@ -237,6 +237,7 @@ impl Swarm {
         let (mut requests, mut held) = (0, 0);
         let mut input = RecoveryInput::Tick;
         loop {
+            self.ended_ms = now_ms;
             let mut enlarged = false;
             for output in recovery.handle(now_ms, input) {
                 let (to, pair, request) = match output {
@@ -255,14 +256,8 @@ impl Swarm {
                         answers.clear();
                         continue;
                     }
-                    RecoveryOutput::Recover(material) => {
-                        self.ended_ms = now_ms;
-                        return Ok(*material);
-                    }
-                    RecoveryOutput::Failed(failure) => {
-                        self.ended_ms = now_ms;
-                        return Err(failure);
-                    }
+                    RecoveryOutput::Recover(material) => return Ok(*material),
+                    RecoveryOutput::Failed(failure) => return Err(failure),
                 };
                 assert!(!self.banned.contains(&to), "asks a banned node");
                 *self.asked.entry(to).or_default() += 1;

@@ -52,6 +52,9 @@ const DEADLINE: Duration = Duration::from_secs(1_200);
 const LOOK: Duration = Duration::from_millis(50);
 /// Which node loses its disk.
 const LOSER: usize = 1;
+/// A node that keeps its disk and has what writers brought: the store's own memory, which grows until
+/// a volume is full, without repair.
+const WRITTEN: usize = 2;
 /// How many times as many blobs the last repair has.
 pub(super) const MORE: usize = 4;
 /// Reads of each blob while nothing else, or nothing but the flood, happens.
@@ -113,6 +116,7 @@ pub(crate) async fn run(args: &RepairArgs) -> anyhow::Result<()> {
     let spinner = Spinner::new("repairing more");
     bench.store((MORE - 1) * usize::from(args.blobs), args.size).await?;
     let more = bench.repair().await?;
+    let written_rss_bytes = bench.peak_rss_bytes(WRITTEN)?;
     drop(spinner);
     let report = RepairReport {
         blob_bytes: args.size,
@@ -124,6 +128,7 @@ pub(crate) async fn run(args: &RepairArgs) -> anyhow::Result<()> {
         flooded,
         more,
         baseline_rss_bytes,
+        written_rss_bytes,
         in_flight_bytes_max: RepairLimits::default().in_flight_bytes_max,
         cache_bytes: CACHE_BYTES,
     };
@@ -196,11 +201,11 @@ impl Bench {
         let weight = self.cluster.weight(LOSER);
         let whole = |status: &RepairStatus| status.complete_shards >= weight;
         self.wait_for(whole).await?;
-        self.peak_rss_bytes()
+        self.peak_rss_bytes(LOSER)
     }
 
-    fn peak_rss_bytes(&self) -> anyhow::Result<u64> {
-        peak_rss_bytes(self.cluster.process_id(LOSER).context("the node does not run")?)
+    fn peak_rss_bytes(&self, node: usize) -> anyhow::Result<u64> {
+        peak_rss_bytes(self.cluster.process_id(node).context("the node does not run")?)
     }
 
     /// Empties the node's disk and waits until it has everything again; reads meanwhile.
@@ -222,7 +227,7 @@ impl Bench {
         let (repaired, times) = tokio::join!(repaired, reading);
         let (status, took) = repaired?;
         let reads = Reads::new(times?, self.cores_since(&before)?);
-        Repaired::new(self.blobs.len(), (&status, took), self.peak_rss_bytes()?, reads)
+        Repaired::new(self.blobs.len(), (&status, took), self.peak_rss_bytes(LOSER)?, reads)
     }
 
     /// The same while strangers flood all nodes.

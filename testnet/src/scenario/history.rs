@@ -141,8 +141,9 @@ impl Replay {
         if self.state.summary().supply.total() != Some(self.supply) {
             self.broken(format!("the supply is not what it was after block {height}"));
         }
-        if before.summary().selections == 0 && self.state.summary().selections > 0 {
-            self.note_paid()?;
+        let ends = self.state.committee().epoch() > before.committee().epoch();
+        if before.summary().selections == 0 && (ends || self.state.summary().selections > 0) {
+            self.note_paid(&before, shards.clone(), &executed.events);
         }
         for event in executed.events.iter() {
             if let Event::NodeSlashed { node, burned } = event {
@@ -150,7 +151,7 @@ impl Replay {
             }
         }
         self.check_burned(&before, &executed.events);
-        if self.state.committee().epoch() > before.committee().epoch() {
+        if ends {
             self.end_epoch(&before, &shards)?;
         }
         self.store.prune(height.get());
@@ -193,15 +194,19 @@ impl Replay {
         }
     }
 
-    fn note_paid(&mut self) -> anyhow::Result<()> {
-        let shards = self.state.shards(&self.store)?;
-        let members = self.state.committee().members().iter();
-        let paid = members.map(|member| {
+    /// At the first selection of an epoch, which may be its end if blocks were rare: who is paid for
+    /// how many shards.
+    fn note_paid(&mut self, before: &State, mut shards: Vec<ShardRecord>, events: &BlockEvents) {
+        for event in events.iter() {
+            if let Event::ShardsCompleted { shards: completed, .. } = event {
+                completed.iter().for_each(|shard| shards[shard.as_usize()].ready = true);
+            }
+        }
+        let paid = before.committee().members().iter().map(|member| {
             let ready = member.shards.iter().filter(|shard| shards[shard.as_usize()].ready);
             (member.node, u16::try_from(ready.count()).unwrap_or(u16::MAX))
         });
         self.paid = paid.collect();
-        Ok(())
     }
 
     /// WAL is burned at the end of epochs only, and only the pay of shards that were not ready.

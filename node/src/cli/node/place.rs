@@ -76,23 +76,6 @@ pub(super) fn keep_network(dir: &Path, file: &NetworkFile) -> Result<(), Failure
     write_file(&kept(dir), text.as_bytes(), true)
 }
 
-/// Whether a network goes on from another.
-fn follows(before: &Genesis, after: &Genesis) -> bool {
-    let chain = before.chain_id();
-    after.predecessor.as_ref().is_some_and(|predecessor| predecessor.chain == chain)
-}
-
-/// The state file beside the network file that a node is started with, if there is one.
-pub(super) fn first_state(
-    session: &Session,
-    dir: &Path,
-    genesis: Option<&Path>,
-) -> Option<PathBuf> {
-    let named = session.settings.network.value.as_deref();
-    let kept = kept(dir);
-    snapshot::first_beside(genesis.into_iter().chain(named).chain([kept.as_path()]))
-}
-
 /// Where a running node keeps the addresses under which it listens, for commands that ask it.
 fn addresses_kept(dir: &Path) -> PathBuf {
     dir.join("addresses.json")
@@ -110,6 +93,23 @@ pub(super) fn addresses(dir: &Path) -> Vec<String> {
     let mut addresses: Vec<String> = serde_json::from_slice(&text).unwrap_or_default();
     addresses.retain(|address| address.parse::<Multiaddr>().is_ok());
     addresses
+}
+
+/// Whether a network goes on from another.
+fn follows(before: &Genesis, after: &Genesis) -> bool {
+    let chain = before.chain_id();
+    after.predecessor.as_ref().is_some_and(|predecessor| predecessor.chain == chain)
+}
+
+/// The state file beside the network file that a node is started with, if there is one.
+pub(super) fn first_state(
+    session: &Session,
+    dir: &Path,
+    genesis: Option<&Path>,
+) -> Option<PathBuf> {
+    let named = session.settings.network.value.as_deref();
+    let kept = kept(dir);
+    snapshot::first_beside(genesis.into_iter().chain(named).chain([kept.as_path()]))
 }
 
 /// The keys of a node.

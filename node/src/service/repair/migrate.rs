@@ -51,7 +51,7 @@ pub(super) async fn copy(
         let _share = context.budget.take(answer_bytes(asked)).await;
         match batch(&context, (holder, shard), asked).await? {
             Ok(Batch { looked_up, took, settled, is_true }) => {
-                batches.answered(looked_up, millis(took));
+                batches.answered(looked_up, millis(took), !settled.is_empty());
                 for blob in &settled {
                     copied.left.remove(blob);
                 }

@@ -96,7 +96,7 @@ async fn fetch(
     let mut moves = stream::iter(moves).buffer_unordered(context.limits.moves_max.max(1));
     while let Some(Copied { holder, shard, settled, left, fault }) = moves.try_next().await? {
         outcome.faults.extend(fault.map(|fault| (holder, fault)));
-        if fault.is_none() {
+        if fault.is_none() && !settled.is_empty() {
             outcome.delivered.insert(holder);
         }
         outcome.kept |= !settled.is_empty();

@@ -47,7 +47,7 @@ pub(super) use self::{
     choice::{Known, Standing},
     chunks::Wanted,
 };
-use super::{Finished, INCOMING, Snapshots};
+use super::{Draft, Finished, INCOMING, Snapshots};
 use crate::{
     network::{Network, RequestError},
     service::{
@@ -238,18 +238,24 @@ impl Fetcher {
         offers
     }
 
+    /// An empty draft, if there is room for so many chunks and the state that they make. Nothing if
+    /// the node is going down.
+    async fn draft(&self, chunks: usize) -> Option<std::io::Result<Draft>> {
+        let files = self.snapshots.files.clone();
+        let bytes = u64::try_from(chunks.saturating_mul(SNAPSHOT_CHUNK_BYTES)).unwrap_or(u64::MAX);
+        let begin = move || {
+            let draft = files.begin(INCOMING)?;
+            draft.has_room_for(bytes.saturating_mul(COPIES_ON_DISK)).map(|()| draft)
+        };
+        blocking(begin).await
+    }
+
     async fn attempt(&mut self, group: Group, ends: &[Handover]) -> Result<Attempt, LedgerStopped> {
         let Group { offer, peers, standing } = group;
         let (height, chunks) = (offer.manifest.header.height, offer.manifest.chunks.len());
         let peers: Vec<_> = peers.into_iter().filter(|peer| !self.liars.contains(peer)).collect();
         tracing::info!(%height, chunks, peers = peers.len(), ?standing, "fetching a snapshot");
-        let files = self.snapshots.files.clone();
-        let bytes = u64::try_from(chunks.saturating_mul(SNAPSHOT_CHUNK_BYTES)).unwrap_or(u64::MAX);
-        let begun = blocking(move || {
-            let draft = files.begin(INCOMING)?;
-            draft.has_room_for(bytes.saturating_mul(COPIES_ON_DISK)).map(|()| draft)
-        });
-        let draft = match begun.await {
+        let draft = match self.draft(chunks).await {
             Some(Ok(draft)) => Arc::new(draft),
             Some(Err(error)) => {
                 tracing::warn!(%height, chunks, %error, "no place for a snapshot");

@@ -159,9 +159,9 @@ fn a_vote_is_taken_once() {
 }
 
 #[test]
-fn of_the_next_height_a_few_votes_per_member_are_kept_of_later_ones_none() {
+fn of_the_next_heights_a_few_votes_per_member_are_kept_of_later_ones_none() {
     let mut fixture = Fixture::new();
-    for height in [HEIGHT + 2, HEIGHT + 1_000, u64::MAX] {
+    for height in [HEIGHT + 17, HEIGHT + 1_000, u64::MAX] {
         let vote = fixture.world.vote(fixture.other(), (height, 0, VoteKind::Prevote), None);
         assert_eq!(fixture.verdict(vote), Verdict::Ignore);
     }
@@ -391,7 +391,7 @@ fn a_flood_leaves_a_bounded_residue() {
         let vote = fixture.world.vote(liar, (height, round, kind), block);
         fixture.send(vote);
     }
-    assert!(fixture.replica.early.len() <= 32 + 8, "{}", fixture.replica.early.len());
+    assert!(fixture.replica.early.len() <= 64 + 2 * 8, "{}", fixture.replica.early.len());
     let running = fixture.replica.running().unwrap();
     let votes = running.core().driver.votes().all_rounds();
     let kept: usize = votes.values().map(|round| round.received_votes().len()).sum();

@@ -415,5 +415,5 @@ fn a_next_committee_of_liars_leaves_a_bounded_residue() {
     }
     // Eight votes of each of the five members of either committee, and a proposal of each turn.
     assert!(forwarded <= 5 * 8 + 2 * 4, "{forwarded}");
-    assert!(replica.early.len() <= 5 * 8 + 5 + 32, "{}", replica.early.len());
+    assert!(replica.early.len() <= 5 * 8 + 5 + 64, "{}", replica.early.len());
 }

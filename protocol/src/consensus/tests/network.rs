@@ -131,6 +131,8 @@ pub(crate) struct World {
     pub(crate) filter: Filter,
     pub(crate) crashes: u64,
     pub(crate) pace_ms: u64,
+    /// A node, and from what to what each message takes longer that it sends or receives.
+    pub(crate) slow: Option<(usize, u64, u64)>,
     pub(crate) handled: u64,
 }
 
@@ -184,6 +186,7 @@ impl World {
             filter: Box::new(|_, _, _| false),
             crashes: 0,
             pace_ms: 10,
+            slow: None,
             handled: 0,
         }
     }
@@ -353,10 +356,16 @@ impl World {
         for _ in 0..copies {
             let (low, high) = self.weather.delay_ms;
             let at_ms = self.now_ms + low + self.random.below(high - low + 1);
+            let at_ms = at_ms + self.delay_ms(from) + self.delay_ms(to);
             // Through the wire format, as in life.
             let message = ConsensusMessage::from_bytes(&message.to_bytes()).unwrap();
             self.schedule(at_ms, to, Event::Deliver(Box::new(message)));
         }
+    }
+
+    fn delay_ms(&mut self, i: usize) -> u64 {
+        let Some((_, low, high)) = self.slow.filter(|(slow, ..)| *slow == i) else { return 0 };
+        low + self.random.below(high - low + 1)
     }
 
     pub(crate) fn broadcast(&mut self, from: usize, message: &ConsensusMessage) {

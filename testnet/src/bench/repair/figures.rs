@@ -102,6 +102,8 @@ pub(super) struct RepairReport {
     pub(super) more: Repaired,
     /// The largest memory of the same node with nothing to repair.
     pub(super) baseline_rss_bytes: u64,
+    /// The largest memory of a node that writers brought everything and that repaired nothing.
+    pub(super) written_rss_bytes: u64,
     pub(super) in_flight_bytes_max: u64,
     pub(super) cache_bytes: u64,
 }
@@ -140,6 +142,9 @@ impl RepairReport {
         };
         table.row(["memory added by repair", &grown(repair)]);
         table.row(["", &grown(&self.more)]);
+        let written = self.written_rss_bytes.saturating_sub(self.baseline_rss_bytes);
+        let written = format!("{:.0} MiB for {} blobs", mib(written), self.more.blobs);
+        table.row(["the same by writers", &written]);
         let (budget, cache) = (mib(self.in_flight_bytes_max), mib(self.cache_bytes));
         let bounds = format!(
             "in flight {budget:.0} MiB, store cache {cache:.0} MiB (node without repair: {:.0} MiB)",

@@ -13,7 +13,6 @@ use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
 use floe_protocol::{
     committee::Committee,
     hash::Hash,
-    index::Height,
     keys::NodeId,
     ledger::{SNAPSHOT_CHUNK_BYTES, SnapshotManifest, SnapshotOffer},
 };
@@ -104,15 +103,16 @@ impl Known<'_> {
             let group = same.entry(offer.manifest.id()).or_insert_with(|| (offer, Vec::new()));
             group.1.push(peer);
         }
-        let mut groups: Vec<(Reverse<(Standing, Height)>, u64, Group)> = Vec::new();
-        for (id, (offer, peers)) in same {
+        let group = |(offer, peers): (SnapshotOffer, Vec<NodeId>)| {
             let standing = self.standing(&peers);
-            let best = Reverse((standing, offer.manifest.header.height));
-            let group = Group { offer, peers: self.order(peers), standing };
-            groups.push((best, (self.draw)(id.as_bytes()), group));
-        }
-        groups.sort_by_key(|(best, drawn, _)| (*best, *drawn));
-        groups.into_iter().map(|(_, _, group)| group).collect()
+            Group { offer, peers: self.order(peers), standing }
+        };
+        let mut groups: Vec<_> = same.into_values().map(group).collect();
+        groups.sort_by_cached_key(|Group { offer, standing, .. }| {
+            let best = Reverse((*standing, offer.manifest.header.height));
+            (best, (self.draw)(offer.manifest.id().as_bytes()))
+        });
+        groups
     }
 }
 
