@@ -114,8 +114,10 @@ impl ShardRecord {
         let complete = std::mem::replace(&mut self.ready, false);
         self.keepers.push(Keeper { node, until, complete });
         if self.keepers.len() > KEEPERS_MAX {
-            // The newest complete one has to stay: where all are complete it is not the oldest.
-            let first = self.keepers.iter().position(|keeper| !keeper.complete);
+            // The newest complete one has to stay: where all are complete it is not the oldest. So
+            // does who has left just now: nobody else has what was certified in its time.
+            let earlier = &self.keepers[..KEEPERS_MAX];
+            let first = earlier.iter().position(|keeper| !keeper.complete);
             self.keepers.remove(first.unwrap_or(0));
         }
     }
@@ -178,5 +180,18 @@ mod tests {
             assert!(record.is_kept_by(&whole));
         }
         assert_eq!(record.last_ready, node(20));
+    }
+
+    #[test]
+    fn who_has_left_just_now_is_a_keeper() {
+        let mut record = ShardRecord::settled(node(1));
+        for epoch in 1_u8..=8 {
+            record.report_ready(node(epoch));
+            record.leave(node(epoch), Epoch::new(epoch.into()));
+        }
+        record.leave(node(9), Epoch::new(9));
+        assert_eq!(record.keepers.len(), KEEPERS_MAX);
+        assert_eq!(record.earlier_holder(Epoch::new(8)), Some(node(9)));
+        assert_eq!(record.earlier_holder(Epoch::new(0)), Some(node(8)), "the newest complete one");
     }
 }
