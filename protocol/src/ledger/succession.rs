@@ -7,7 +7,7 @@
 //! epoch's bucket, for those who go on. The committee is selected, by the ordinary function, among
 //! the members of the stopped one and the nodes that reported lately that they follow, without those
 //! that people leave out. A shard that moves is not ready; one whose holder lives, and had it
-//! complete, is.
+//! complete, is. Nobody who keeps a shard beside its holder is let go.
 //!
 //! Heights begin at 0 again, as the chain is another: who precommitted what is forgotten, and so are
 //! committees before the last. A vote of the old chain is none here.
@@ -129,7 +129,9 @@ impl Succession {
         let committee = running
             .reassigned(next, &candidates, &returning)
             .map_err(|error| SuccessionError::Committee { nodes: candidates.len(), error })?;
-        ShardRecord::change_epoch(&mut shards, running, &committee);
+        // A quorum of flags proves nothing where more may be gone than the network bears: who kept a
+        // shard beside its holder may be the only one who is left of them.
+        ShardRecord::hand_over(&mut shards, running, &committee);
         let mut succession =
             Self { before, committee, shards, supply: summary.supply, changes: BTreeMap::new() };
         succession.change_epoch(&mut overlay, summary, &nodes)?;
