@@ -92,17 +92,24 @@ impl ShardRecord {
 
     /// The epoch ends in which `running` holds the shards, and `next` holds them from now on.
     ///
-    /// A shard that changes its holder is not ready with the new one, be it one that had it before:
-    /// that one lacks at least what was certified meanwhile. If a quorum of shards is ready, the
-    /// keepers of those that are have done their duty.
+    /// If a quorum of shards is ready, the keepers of those that are have done their duty.
     pub fn change_epoch(records: &mut [Self], running: &Committee, next: &Committee) {
         let ready = records.iter().filter(|record| record.ready).count();
         let ready = u16::try_from(ready).unwrap_or(u16::MAX);
-        let is_quorum = bft::is_quorum(ready, running.n_shards());
-        for (index, record) in (0_u16..).map(ShardIndex::new).zip(records) {
-            if is_quorum && record.ready {
+        if bft::is_quorum(ready, running.n_shards()) {
+            for record in records.iter_mut().filter(|record| record.ready) {
                 record.keepers.clear();
             }
+        }
+        Self::hand_over(records, running, next);
+    }
+
+    /// `next` holds the shards from now on, and no keeper is forgotten.
+    ///
+    /// A shard that changes its holder is not ready with the new one, be it one that had it before:
+    /// that one lacks at least what was certified meanwhile.
+    pub(super) fn hand_over(records: &mut [Self], running: &Committee, next: &Committee) {
+        for (index, record) in (0_u16..).map(ShardIndex::new).zip(records) {
             let holder = |committee: &Committee| committee.members()[committee.holder(index)].node;
             if holder(running) != holder(next) {
                 record.leave(holder(running), next.epoch());

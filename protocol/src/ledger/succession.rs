@@ -7,15 +7,16 @@
 //! epoch's bucket, for those who go on. The committee is selected, by the ordinary function, among
 //! the members of the stopped one and the nodes that reported lately that they follow, without those
 //! that people leave out. A shard that moves is not ready; one whose holder lives, and had it
-//! complete, is.
+//! complete, is. Nobody who keeps a shard beside its holder is let go.
 //!
 //! Heights begin at 0 again, as the chain is another: who precommitted what is forgotten, and so are
 //! committees before the last. A vote of the old chain is none here.
 //!
-//! Invariants: the supply is the same to the FROST, which is counted; a pure function of the state and
-//! of who is left out, so that whoever repeats it gets the same genesis.
+//! Invariants: the supply is the same to the FROST, which is counted; a pure function of the state (of
+//! its records, at its height, whatever came later) and of who is left out, so that whoever repeats it gets the same genesis.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     iter::Peekable,
 };
@@ -33,8 +34,10 @@ use crate::{
     keys::NodeId,
 };
 
-/// Most nodes that are looked at beside the members.
+/// Most nodes that are looked at beside the members: those with most stake when they reported.
 const REPORTED_MAX: usize = 4_096;
+/// Nodes of the registry that are looked up at a time.
+const PAGE_MAX: usize = 1_024;
 
 /// Why a network cannot go on from a state.
 #[derive(Debug, thiserror::Error)]
@@ -110,7 +113,7 @@ impl Succession {
             epoch: summary.epoch,
         };
         let next = summary.epoch.plus(1);
-        let nodes = left(state, &mut overlay, without)?;
+        let nodes = left(state, reader, without)?;
         let least = state.parameters().ledger.min_stake;
         let candidates =
             nodes.iter().filter(|(_, node)| node.jailed.is_none() && node.stake_in(next) >= least);
@@ -129,7 +132,9 @@ impl Succession {
         let committee = running
             .reassigned(next, &candidates, &returning)
             .map_err(|error| SuccessionError::Committee { nodes: candidates.len(), error })?;
-        ShardRecord::change_epoch(&mut shards, running, &committee);
+        // A quorum of flags proves nothing where more may be gone than the network bears: who kept a
+        // shard beside its holder may be the only one who is left of them.
+        ShardRecord::hand_over(&mut shards, running, &committee);
         let mut succession =
             Self { before, committee, shards, supply: summary.supply, changes: BTreeMap::new() };
         succession.change_epoch(&mut overlay, summary, &nodes)?;
@@ -223,26 +228,41 @@ impl Succession {
 }
 
 /// The nodes that may go on: members, and who reported in this epoch or the last.
+///
+/// Who reported is told by records alone. The index of reports is that of the newest block, which
+/// may be a later one, and a state that was restored has less of it. The registry's only grows: who
+/// came later has no record in this state.
 fn left(
     state: &State,
-    overlay: &mut Overlay<'_>,
+    reader: &dyn StateReader,
     without: &BTreeSet<NodeId>,
 ) -> Result<BTreeMap<NodeId, Node>, ReadError> {
-    let mut ids: BTreeSet<_> =
-        state.committee().members().iter().map(|member| member.node).collect();
-    let epoch = state.summary().epoch.get();
-    for epoch in [epoch.saturating_sub(1), epoch].map(Epoch::new) {
-        let reported = overlay.index(&IndexRange::ready(epoch), REPORTED_MAX)?;
-        ids.extend(
-            reported.iter().filter_map(|entry| entry.last_chunk()).map(|id| NodeId::new(*id)),
-        );
-    }
+    let members = state.committee().members().iter().map(|member| member.node);
+    let members: BTreeSet<_> = members.filter(|node| !without.contains(node)).collect();
     let mut nodes = BTreeMap::new();
-    for id in ids.difference(without) {
-        if let Some(node) = overlay.node(id)? {
-            nodes.insert(*id, *node);
+    for id in &members {
+        if let Some(node) = state.node(reader, id)? {
+            nodes.insert(*id, node);
         }
     }
+    let epoch = state.summary().epoch;
+    let is_recent = |node: &Node| node.ready.is_some_and(|ready| epoch <= ready.plus(1));
+    let mut reported = Vec::new();
+    let IndexRange { mut start, end } = IndexRange::registered();
+    loop {
+        let page = reader.index(&start..&end, PAGE_MAX)?;
+        let Some(last) = page.last() else { break };
+        start = [last.as_slice(), &[0]].concat();
+        let ids = page.iter().filter_map(|entry| entry.last_chunk()).map(|id| NodeId::new(*id));
+        for id in ids.filter(|id| !members.contains(id) && !without.contains(id)) {
+            if let Some(node) = state.node(reader, &id)?.filter(is_recent) {
+                reported.push((Reverse(node.ready_stake), id, node));
+            }
+        }
+        reported.sort_unstable_by_key(|(stake, id, _)| (*stake, *id));
+        reported.truncate(REPORTED_MAX);
+    }
+    nodes.extend(reported.into_iter().map(|(_, id, node)| (id, node)));
     Ok(nodes)
 }
 

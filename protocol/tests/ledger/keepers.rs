@@ -26,7 +26,7 @@ fn holders(chain: &Chain) -> Holders {
 }
 
 /// The plan of a node that has something of this shard.
-fn plan_of(chain: &Chain, me: &NodeId, shard: ShardIndex) -> MigrationPlan {
+pub(crate) fn plan_of(chain: &Chain, me: &NodeId, shard: ShardIndex) -> MigrationPlan {
     let holdings = BTreeMap::from([(shard, Holding::Partial)]);
     plan(&holders(chain), None, me, &holdings)
 }

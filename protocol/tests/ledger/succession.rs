@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use floe_protocol::{
+    committee::Committee,
     genesis::{Genesis, GenesisError},
     index::{Epoch, Height, ShardIndex},
     keys::NodeId,
@@ -18,8 +19,10 @@ use floe_protocol::{
 };
 
 use super::{
-    N, account, blob, certify, commit, fund, header, id, indexed, large_header, registered,
-    registration, report_shards, stored, to_deadline, transfer,
+    N, account, blob, certify, commit,
+    epochs::{join, key, ready, three_of_seven_moved},
+    fund, header, id, indexed, keepers, large_header, members, registered, registration,
+    report_ready, report_shards, stored, to_deadline, transfer,
 };
 
 /// Chunks of a first state, as they go from node to node.
@@ -32,10 +35,20 @@ fn without(who: &[usize]) -> BTreeSet<NodeId> {
 
 /// The successor of a network without some nodes.
 fn succeed(chain: &Chain, before: &Genesis, gone: &[usize]) -> (Succession, Genesis, Chunks) {
-    let succession = Succession::new(&chain.state, &chain.store, &without(gone)).unwrap();
+    succeed_from(&chain.state, &chain.store, before, gone)
+}
+
+/// The same from a state that need not be the newest.
+fn succeed_from(
+    state: &State,
+    store: &MemoryStore,
+    before: &Genesis,
+    gone: &[usize],
+) -> (Succession, Genesis, Chunks) {
+    let succession = Succession::new(state, store, &without(gone)).unwrap();
     let mut writer = succession.writer();
     let mut chunks = Vec::new();
-    for (key, value) in chain.store.values(chain.state.tip().height.get()) {
+    for (key, value) in store.values(state.tip().height.get()) {
         chunks.extend(writer.push(&key, value).unwrap());
     }
     let (last, manifest, predecessor) = writer.finish().unwrap();
@@ -172,7 +185,7 @@ fn the_successor_goes_on_as_any_network() {
     for _ in 0..3 {
         let epoch = next.state.committee().epoch();
         let ready: Vec<_> = [0, 2, 4, 5].into_iter().collect();
-        super::report_ready(&mut next, &ready);
+        report_ready(&mut next, &ready);
         next.next_epoch();
         assert_eq!(next.state.committee().epoch(), epoch.plus(1));
     }
@@ -250,4 +263,62 @@ fn whoever_repeats_it_gets_the_same_genesis() {
     let (_, one, chunks) = succeed(&chain, &before, &[1, 3, 6]);
     let (_, other, again) = succeed(&chain, &before, &[6, 1, 3]);
     assert_eq!((one.chain_id(), chunks), (other.chain_id(), again));
+}
+
+#[test]
+fn who_keeps_a_shard_keeps_it_though_its_dead_holder_had_it_complete() {
+    let (mut chain, held_by, losers) = three_of_seven_moved();
+    let interim = chain.state.committee().clone();
+    // So that no loser is a candidate.
+    for i in [6, 7] {
+        join(&mut chain, i, Amount::from_wal(300));
+    }
+    report_ready(&mut chain, &[6, 7]);
+    let all = members(&chain);
+    report_shards(&mut chain, &all);
+    assert_eq!((chain.state.summary().epoch.get(), ready(&chain)), (1, 7), "a quorum of flags");
+    let holder = |committee: &Committee, shard| committee.members()[committee.holder(shard)].node;
+    let mut kept = 0;
+    for gone in all {
+        let (_, genesis, chunks) = succeed(&chain, &genesis(6, N), &[gone]);
+        let next = chain.successor(&genesis, restore(&genesis, &chunks).unwrap());
+        let shards = next.state.shards(&next.store).unwrap();
+        for shard in (0..N).map(ShardIndex::new) {
+            let (loser, dead) = (holder(&held_by, shard), holder(&interim, shard));
+            if loser == dead || dead != key(gone) {
+                continue;
+            }
+            assert!(losers.iter().any(|i| key(*i) == loser));
+            let record = &shards[shard.as_usize()];
+            assert!(!record.ready && record.last_ready == dead);
+            assert!(record.keepers.iter().any(|keeper| keeper.node == loser), "{record:?}");
+            assert_eq!(keepers::plan_of(&next, &loser, shard).guarded, [shard]);
+            kept += 1;
+        }
+    }
+    assert_eq!(kept, 3, "each shard that had moved");
+}
+
+#[test]
+fn what_came_after_a_state_changes_nothing_in_what_follows_from_it() {
+    let (mut chain, _, _) = three_of_seven_moved();
+    let all = members(&chain);
+    report_shards(&mut chain, &all);
+    join(&mut chain, 6, Amount::from_wal(300));
+    report_ready(&mut chain, &[6]);
+    let (state, before) = (chain.state.clone(), genesis(6, N));
+    let (succession, expected, chunks) = succeed(&chain, &before, &[all[0]]);
+    assert!(succession.committee().member(&key(6)).is_some(), "it has reported");
+
+    // Somebody reports for the first time, a node joins, and the index of reports is swept.
+    report_ready(&mut chain, &[0, 1, 2, 3, 4, 5]);
+    join(&mut chain, 7, Amount::from_wal(900));
+    report_ready(&mut chain, &[7]);
+    for _ in 0..3 {
+        let now = members(&chain);
+        report_shards(&mut chain, &now);
+        chain.next_epoch();
+    }
+    let (_, genesis, again) = succeed_from(&state, &chain.store, &before, &[all[0]]);
+    assert_eq!((genesis.chain_id(), again), (expected.chain_id(), chunks));
 }
