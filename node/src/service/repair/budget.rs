@@ -21,8 +21,8 @@ use tokio::{
 /// What a permit stands for.
 const UNIT_BYTES: u64 = 1 << 10;
 
-/// Bytes in flight.
-#[derive(Debug)]
+/// Bytes in flight. Clones share them.
+#[derive(Clone, Debug)]
 pub(super) struct Budget {
     units: Arc<Semaphore>,
     units_max: u32,
@@ -51,18 +51,18 @@ impl Budget {
     }
 }
 
-/// Bytes per second.
-#[derive(Debug)]
+/// Bytes per second. Clones share them.
+#[derive(Clone, Debug)]
 pub(super) struct Throttle {
     bytes_per_second: Option<NonZeroU64>,
     started: Instant,
     /// When all that was received so far has had its time, in nanoseconds since the start.
-    free_at: AtomicU64,
+    free_at: Arc<AtomicU64>,
 }
 
 impl Throttle {
     pub(super) fn new(bytes_per_second: Option<NonZeroU64>) -> Self {
-        Self { bytes_per_second, started: Instant::now(), free_at: AtomicU64::new(0) }
+        Self { bytes_per_second, started: Instant::now(), free_at: Arc::default() }
     }
 
     /// How long these bytes should take, after those received before. Who asks waits by itself: a
