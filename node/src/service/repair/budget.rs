@@ -31,7 +31,7 @@ pub(super) struct Budget {
 /// A part of the budget, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Share {
-    _units: Option<OwnedSemaphorePermit>,
+    units: Option<OwnedSemaphorePermit>,
 }
 
 impl Budget {
@@ -47,7 +47,18 @@ impl Budget {
     pub(super) async fn take(&self, bytes: u64) -> Share {
         let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX);
         let units = Arc::clone(&self.units).acquire_many_owned(units.min(self.units_max)).await;
-        Share { _units: units.ok() }
+        Share { units: units.ok() }
+    }
+}
+
+impl Share {
+    /// Returns what exceeds so many bytes.
+    pub(super) fn shrink(&mut self, bytes: u64) {
+        let kept = usize::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(usize::MAX);
+        if let Some(units) = &mut self.units {
+            let excess = units.num_permits().saturating_sub(kept);
+            drop(units.split(excess));
+        }
     }
 }
 
@@ -102,6 +113,13 @@ mod tests {
         assert!(budget.take(1).now_or_never().is_none());
         drop(huge);
         assert!(budget.take(1).now_or_never().is_some());
+        let mut shrunk = budget.take(64 << 10).now_or_never().unwrap();
+        shrunk.shrink(8 << 10);
+        shrunk.shrink(9 << 10);
+        let rest = budget.take(56 << 10).now_or_never().unwrap();
+        assert!(budget.take(1).now_or_never().is_none(), "8 KiB are still taken");
+        drop((shrunk, rest));
+        assert!(budget.take(64 << 10).now_or_never().is_some());
     }
 
     #[test]

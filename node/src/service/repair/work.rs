@@ -50,6 +50,18 @@ impl Outcome {
         self.delivered.remove(&node);
     }
 
+    /// Who was unfit before, and who has been found so.
+    fn unfit(&self, before: &Unfit) -> Unfit {
+        let mut unfit = before.clone();
+        for (node, fault) in &self.faults {
+            match fault {
+                HolderFault::Away => unfit.away.insert(*node),
+                HolderFault::Lied => unfit.liars.insert(*node),
+            };
+        }
+        unfit
+    }
+
     fn delivered(&mut self, node: NodeId) {
         if !self.faults.contains_key(&node) {
             self.delivered.insert(node);
@@ -121,10 +133,7 @@ async fn fetch(
             recoveries.entry(blob).or_default().push(shard);
         }
     }
-    let lied =
-        |(node, fault): (&NodeId, &HolderFault)| (*fault == HolderFault::Lied).then_some(*node);
-    let liars = unfit.liars.iter().copied().chain(outcome.faults.iter().filter_map(lied));
-    let liars: Arc<BTreeSet<_>> = Arc::new(liars.collect());
+    let unfit = Arc::new(outcome.unfit(unfit));
     let mut runs = Vec::with_capacity(recoveries.len());
     for lack in &looked.lacks {
         let Some(mut shards) = recoveries.remove(&lack.blob) else { continue };
@@ -134,7 +143,7 @@ async fn fetch(
             Arc::clone(context),
             Arc::clone(looked),
             lack,
-            Arc::clone(&liars),
+            Arc::clone(&unfit),
         ));
     }
     let mut runs = stream::iter(runs).buffer_unordered(context.limits.recoveries_max.max(1));
@@ -200,6 +209,7 @@ mod tests {
             }
             outcome.delivered(liar);
             assert_eq!(outcome.faults, BTreeMap::from([(liar, HolderFault::Lied)]));
+            assert_eq!(outcome.unfit(&Unfit::default()).liars, BTreeSet::from([liar]));
             assert_eq!(outcome.delivered, BTreeSet::from([other]), "who has a fault has not");
         }
     }
