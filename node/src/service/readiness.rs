@@ -26,6 +26,8 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_secs(4);
 /// How old the last block may be, by this node's clock, for it to be where the others are.
 const TIP_AGE_MAX_MS: u64 = 20_000;
+/// How old it may be for something to be removed: blocks come every ten seconds at least.
+const REMOVAL_AGE_MAX_MS: u64 = 60_000;
 /// For how long blocks must come live, and look as if they did not, before the clock is to blame.
 const WRONG_MIN: Duration = Duration::from_secs(30);
 /// How often that is told.
@@ -46,6 +48,15 @@ pub(crate) struct Args {
 pub(crate) fn is_current(state: &State, missing: Height, now: Timestamp) -> bool {
     let tip = state.tip();
     tip.height > Height::new(0) && missing <= tip.height && now.ms_since(tip.time) <= TIP_AGE_MAX_MS
+}
+
+/// Whether something may be removed because of the state with this tip: no later block has been
+/// heard of, and by this node's clock it is neither old nor of the future. A clock that is behind,
+/// as after a start without any, would take every state for young.
+pub(crate) fn is_recent(tip: &Tip, missing: Height, now: Timestamp) -> bool {
+    missing <= tip.height
+        && now.ms_since(tip.time) <= REMOVAL_AGE_MAX_MS
+        && tip.time.ms_since(now) <= TIP_AGE_MAX_MS
 }
 
 /// Runs until cancelled, or until the ledger has stopped.
@@ -204,6 +215,29 @@ mod tests {
             told.extend(watch.look(tip, (true, shown), *now));
         }
         told
+    }
+
+    #[test]
+    fn a_state_is_recent_by_a_clock_that_may_be_right_and_if_nothing_later_is_known() {
+        let genesis = floe_protocol::test_support::genesis(4, 7);
+        let mut tip = *floe_protocol::test_support::Chain::new(&genesis).state.tip();
+        (tip.height, tip.time) = (Height::new(9), Timestamp::from_ms(1_700_000_000_000));
+        let recent = |ahead_ms: i64, missing| {
+            let now = Timestamp::from_ms(tip.time.ms().saturating_add_signed(ahead_ms));
+            is_recent(&tip, Height::new(missing), now)
+        };
+        for (ahead_ms, expected) in [
+            (0, true),
+            (60_000, true),
+            (60_001, false),
+            (-20_000, true),
+            (-20_001, false),
+            (-1_700_000_000_000, false),
+        ] {
+            assert_eq!(recent(ahead_ms, 9), expected, "{ahead_ms} ms");
+        }
+        assert!(recent(0, 0));
+        assert!(!recent(0, 10), "a later block is known");
     }
 
     #[tokio::test]

@@ -18,7 +18,8 @@
 //! `budget` bounds memory and rate, `room` waits for a full disk, `progress` counts. Whom not to ask
 //! is decided by the protocol's [`Standing`].
 //!
-//! Invariants: memory is bounded by the limits, whatever the number of blobs; everything is verified
+//! Invariants: memory is bounded by the limits, whatever the number of blobs; what runs ends with its
+//! epoch; everything is verified
 //! before it is kept, and kept before it counts; what is in the store is never fetched again;
 //! whatever fails is tried again, later each time; a full disk stops repair and nothing else.
 
@@ -48,6 +49,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep_until},
 };
+use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::{args::Args, progress::Progress};
 use self::{
@@ -88,7 +90,7 @@ pub(crate) async fn run(args: Args) {
         tracing::error!(%error, "repair has failed: the node stops");
     }
     // What runs ends by itself: it may be about to keep something.
-    repair.context.cancel.cancel();
+    repair.cancel.cancel();
     while let Some(ended) = repair.tasks.join_next().await {
         super::on_ended(ended.map(drop));
     }
@@ -104,6 +106,9 @@ enum Done {
 }
 
 struct Repair {
+    /// Ends everything.
+    cancel: CancellationToken,
+    /// Of the epoch.
     context: Arc<Context>,
     /// Of the list.
     epoch: Epoch,
@@ -134,8 +139,10 @@ impl Repair {
         };
         let away_ms = limits.away_ms.min(WAIT_MAX_MS);
         let standing = Standing::new(away_ms, away_ms.saturating_mul(AWAY_MAX));
+        let cancel = args.cancel.child_token();
         Self {
-            context: Arc::new(args.into_context()),
+            context: Arc::new(args.into_context(cancel.child_token())),
+            cancel,
             epoch,
             list: WorkList::new(list),
             scan: Scan::new(),
@@ -153,7 +160,7 @@ impl Repair {
 
     async fn serve(&mut self, missing: &Notify) -> Result<(), Failed> {
         let mut blocks = self.context.ledger.committed();
-        let cancel = self.context.cancel.clone();
+        let cancel = self.cancel.clone();
         loop {
             self.follow_epoch();
             self.start_due();
@@ -181,11 +188,13 @@ impl Repair {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// A new committee: other shards, another list.
+    /// A new committee: other shards, another list, and nobody waits for what is asked of the old.
     fn follow_epoch(&mut self) {
         let epoch = self.context.state().summary().epoch;
         if epoch != self.epoch {
             self.epoch = epoch;
+            self.context.cancel.cancel();
+            self.context = Arc::new(self.context.with_cancel(self.cancel.child_token()));
             self.list.clear();
             self.scan = Scan::new();
             self.reporter = Reporter::new(epoch);

@@ -6,7 +6,8 @@
 //! promptly, and for half as much when they do not.
 //!
 //! Invariants: one answer may always be asked for, however large; what is asked for never exceeds
-//! the bound; one outage, which ends everything on its way, counts once.
+//! the bound; one outage, which ends everything on its way, counts once; a node holds nobody up for
+//! longer than the time it has for a list, however it spreads its answers over it.
 
 use std::ops::Range;
 
@@ -78,7 +79,7 @@ impl Pace {
 }
 
 /// A list of things that are fetched one batch after the other from one node, as many at a time as
-/// come promptly.
+/// come promptly. The node has a time for all of them: each answer may come late, but not every one.
 #[derive(Clone, Debug)]
 pub struct Batches {
     pace: Pace,
@@ -86,22 +87,27 @@ pub struct Batches {
     bytes: Vec<u64>,
     batch_max: usize,
     done: usize,
+    /// Of the time that the node has, what is left.
+    left_ms: u64,
     delivered: bool,
     given_up: bool,
+    away: bool,
 }
 
 impl Batches {
     /// A list of things of so many bytes each, of which at most `batch_max` may be asked for at a
-    /// time.
+    /// time. The node has `time_ms` for all of them.
     #[must_use]
-    pub const fn new(config: PaceConfig, bytes: Vec<u64>, batch_max: usize) -> Self {
+    pub const fn new(config: PaceConfig, bytes: Vec<u64>, batch_max: usize, time_ms: u64) -> Self {
         Self {
             pace: Pace::new(config),
             bytes,
             batch_max,
             done: 0,
+            left_ms: time_ms,
             delivered: false,
             given_up: false,
+            away: false,
         }
     }
 
@@ -122,28 +128,52 @@ impl Batches {
         Some(self.done..self.done + count)
     }
 
+    /// What is left of the node's time: the next batch has to come within it.
+    #[must_use]
+    pub const fn left_ms(&self) -> u64 {
+        self.left_ms
+    }
+
+    /// Whether the node is to be left alone for a while: it does not answer, or holds up who asks.
+    #[must_use]
+    pub const fn is_away(&self) -> bool {
+        self.away
+    }
+
     /// So many of the batch were answered, after so long; whether anything came with it. A node
-    /// that begins with nothing is given up.
+    /// that begins with nothing is given up, and so is one whose time is over.
     pub fn answered(&mut self, count: usize, took_ms: u64, anything: bool) {
         self.delivered |= anything;
-        self.given_up |= !self.delivered;
+        let is_slow = took_ms >= self.pace.config.prompt_ms.saturating_mul(2);
+        self.give_up_if(!self.delivered, is_slow);
         let end = (self.done + count).min(self.bytes.len());
         let bytes = self.bytes[self.done..end].iter().sum();
         self.done = end;
         self.pace.answered(bytes, took_ms);
+        self.spend(took_ms);
     }
 
-    /// The batch did not come. False if the node is to be given up: it has never delivered, or there
-    /// is no less to ask for.
-    pub fn unanswered(&mut self, now_ms: u64) -> bool {
+    /// The batch did not come within so long. False if the node is to be given up: it has never
+    /// delivered, there is no less to ask for, or its time is over.
+    pub fn unanswered(&mut self, took_ms: u64) -> bool {
         let asked = self.next().map_or(0, |batch| batch.len());
-        self.given_up |= asked <= 1 || !self.delivered;
+        self.give_up_if(asked <= 1 || !self.delivered, true);
+        self.spend(took_ms);
         // By what was asked for, which may be much less than it might have been.
         while !self.given_up && self.next().is_some_and(|batch| batch.len() >= asked) {
             self.pace.bytes /= 2;
         }
-        self.pace.lessened_at_ms = Some(now_ms);
         !self.given_up
+    }
+
+    fn spend(&mut self, took_ms: u64) {
+        self.left_ms = self.left_ms.saturating_sub(took_ms);
+        self.give_up_if(self.left_ms == 0 && self.done < self.bytes.len(), true);
+    }
+
+    const fn give_up_if(&mut self, hopeless: bool, is_away: bool) {
+        self.given_up |= hopeless;
+        self.away |= hopeless && is_away;
     }
 }
 
@@ -154,9 +184,13 @@ mod tests {
     const CONFIG: PaceConfig =
         PaceConfig { bytes_start: 1_000, bytes_max: 16_000, prompt_ms: 2_000 };
 
+    const fn batches(sizes: Vec<u64>, time_ms: u64) -> Batches {
+        Batches::new(CONFIG, sizes, 100, time_ms)
+    }
+
     /// A link of so many bytes a second over which everything asked for comes at once.
     fn fetch(rate: u64, patience_ms: u64, sizes: &[u64]) -> Option<(Vec<usize>, u64)> {
-        let (mut batches, mut now_ms) = (Batches::new(CONFIG, sizes.to_vec(), 100), 0);
+        let (mut batches, mut now_ms) = (batches(sizes.to_vec(), u64::MAX), 0);
         let mut counts = Vec::new();
         while let Some(batch) = batches.next() {
             let bytes: u64 = sizes[batch.clone()].iter().sum();
@@ -165,7 +199,8 @@ mod tests {
             if took_ms <= patience_ms {
                 counts.push(batch.len());
                 batches.answered(batch.len(), took_ms, true);
-            } else if !batches.unanswered(now_ms) {
+            } else if !batches.unanswered(patience_ms) {
+                assert!(batches.is_away());
                 return None;
             }
         }
@@ -193,13 +228,15 @@ mod tests {
 
     #[test]
     fn who_begins_with_nothing_is_given_up_and_who_has_delivered_gets_another_chance() {
-        let batches = || Batches::new(CONFIG, vec![100; 100], 100);
+        let batches = || batches(vec![100; 100], 60_000);
         let mut silent = batches();
         assert!(!silent.unanswered(10));
-        assert_eq!(silent.next(), None);
-        let mut empty = batches();
-        empty.answered(10, 5, false);
-        assert_eq!(empty.next(), None);
+        assert_eq!((silent.next(), silent.is_away()), (None, true));
+        for (took_ms, is_away) in [(5, false), (4_000, true)] {
+            let mut empty = batches();
+            empty.answered(10, took_ms, false);
+            assert_eq!((empty.next(), empty.is_away()), (None, is_away), "{took_ms} ms");
+        }
         let mut lapses = batches();
         lapses.answered(10, 5, true);
         assert_eq!(lapses.next(), Some(10..30));
@@ -207,6 +244,34 @@ mod tests {
         assert_eq!(lapses.next(), Some(30..70));
         assert!(lapses.unanswered(20));
         assert!(lapses.next().is_some_and(|batch| batch.start == 30 && batch.len() < 40));
+    }
+
+    #[test]
+    fn who_dribbles_is_given_up_when_its_time_is_over_however_much_is_asked_of_it() {
+        const PATIENCE_MS: u64 = 15_000;
+        // One pair each time, just in time; or one to begin with, and then empty answers.
+        for (count, every) in [(1, 1), (2, 1), (64, 1), (64, 64), (1_000, 1), (100_000, 1_000)] {
+            let mut batches = batches(vec![10; count], 2 * PATIENCE_MS);
+            let (mut spent_ms, mut done) = (0, 0);
+            while let Some(batch) = batches.next() {
+                assert_eq!(batch.start, done);
+                let took_ms = (PATIENCE_MS - 1).min(batches.left_ms());
+                spent_ms += took_ms;
+                if batches.left_ms() > took_ms {
+                    batches.answered(1, took_ms, done % every == 0);
+                    done += 1;
+                } else {
+                    assert!(!batches.unanswered(took_ms));
+                }
+            }
+            assert!(spent_ms <= 2 * PATIENCE_MS, "{count}: {spent_ms} ms");
+            assert_eq!(batches.is_away(), done < count, "{count}");
+            assert_eq!(done, count.min(2));
+        }
+        // What comes with the last of the time is no fault.
+        let mut late = batches(vec![10; 2], PATIENCE_MS);
+        late.answered(2, PATIENCE_MS, true);
+        assert!(late.next().is_none() && !late.is_away());
     }
 
     #[test]

@@ -12,10 +12,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::keys::NodeId;
 
-/// What is wrong with a holder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What is wrong with a holder, the worst last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum HolderFault {
-    /// It does not answer, or nothing that can be used.
+    /// It does not answer, or nothing that can be used, or so slowly that it holds others up.
     Away,
     /// It sent something provably false.
     Lied,

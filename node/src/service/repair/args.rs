@@ -36,14 +36,14 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// What all parts share. Starts the threads that compute.
-    pub(super) fn into_context(self) -> Context {
+    /// What all parts share, until `cancel`. Starts the threads that compute.
+    pub(super) fn into_context(self, cancel: CancellationToken) -> Context {
         let Self { ledger, keys, store, network, locks, progress, limits, clock, .. } = self;
         Context {
             budget: Budget::new(limits.in_flight_bytes_max),
             throttle: Throttle::new(limits.bytes_per_second),
             background: Background::start(limits.tasks_max),
-            cancel: self.cancel.child_token(),
+            cancel,
             ledger,
             keys,
             store,

@@ -21,8 +21,8 @@ use tokio::{
 /// What a permit stands for.
 const UNIT_BYTES: u64 = 1 << 10;
 
-/// Bytes in flight.
-#[derive(Debug)]
+/// Bytes in flight. Clones share them.
+#[derive(Clone, Debug)]
 pub(super) struct Budget {
     units: Arc<Semaphore>,
     units_max: u32,
@@ -31,7 +31,7 @@ pub(super) struct Budget {
 /// A part of the budget, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Share {
-    _units: Option<OwnedSemaphorePermit>,
+    units: Option<OwnedSemaphorePermit>,
 }
 
 impl Budget {
@@ -47,22 +47,33 @@ impl Budget {
     pub(super) async fn take(&self, bytes: u64) -> Share {
         let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(u32::MAX);
         let units = Arc::clone(&self.units).acquire_many_owned(units.min(self.units_max)).await;
-        Share { _units: units.ok() }
+        Share { units: units.ok() }
     }
 }
 
-/// Bytes per second.
-#[derive(Debug)]
+impl Share {
+    /// Returns what exceeds so many bytes.
+    pub(super) fn shrink(&mut self, bytes: u64) {
+        let kept = usize::try_from(bytes.div_ceil(UNIT_BYTES)).unwrap_or(usize::MAX);
+        if let Some(units) = &mut self.units {
+            let excess = units.num_permits().saturating_sub(kept);
+            drop(units.split(excess));
+        }
+    }
+}
+
+/// Bytes per second. Clones share them.
+#[derive(Clone, Debug)]
 pub(super) struct Throttle {
     bytes_per_second: Option<NonZeroU64>,
     started: Instant,
     /// When all that was received so far has had its time, in nanoseconds since the start.
-    free_at: AtomicU64,
+    free_at: Arc<AtomicU64>,
 }
 
 impl Throttle {
     pub(super) fn new(bytes_per_second: Option<NonZeroU64>) -> Self {
-        Self { bytes_per_second, started: Instant::now(), free_at: AtomicU64::new(0) }
+        Self { bytes_per_second, started: Instant::now(), free_at: Arc::default() }
     }
 
     /// How long these bytes should take, after those received before. Who asks waits by itself: a
@@ -102,6 +113,13 @@ mod tests {
         assert!(budget.take(1).now_or_never().is_none());
         drop(huge);
         assert!(budget.take(1).now_or_never().is_some());
+        let mut shrunk = budget.take(64 << 10).now_or_never().unwrap();
+        shrunk.shrink(8 << 10);
+        shrunk.shrink(9 << 10);
+        let rest = budget.take(56 << 10).now_or_never().unwrap();
+        assert!(budget.take(1).now_or_never().is_none(), "8 KiB are still taken");
+        drop((shrunk, rest));
+        assert!(budget.take(64 << 10).now_or_never().is_some());
     }
 
     #[test]

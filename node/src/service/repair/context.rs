@@ -41,8 +41,8 @@ const BUSY_WAIT_MAX: Duration = Duration::from_secs(2);
 /// What a node is given that may be a block behind.
 const BEHIND_WAIT: Duration = Duration::from_millis(400);
 
-/// What all parts share.
-#[derive(Debug)]
+/// What all parts share. Clones share it, too.
+#[derive(Clone, Debug)]
 pub(super) struct Context {
     pub(super) ledger: Ledger,
     pub(super) keys: NodeKeys,
@@ -56,6 +56,7 @@ pub(super) struct Context {
     pub(super) progress: Progress,
     /// For what only computes.
     pub(super) background: Background,
+    /// The epoch is over, or the node goes down.
     pub(super) cancel: CancellationToken,
 }
 
@@ -66,7 +67,7 @@ pub(super) enum Failed {
     Storage(#[from] StorageError),
     #[error(transparent)]
     Ledger(#[from] ReadError),
-    #[error("the node is going down")]
+    #[error("the node is going down, or the epoch is over")]
     Stopping,
 }
 
@@ -111,11 +112,16 @@ pub(super) enum NoAnswer {
     /// It refuses, speaks another version, or what came is no answer to the question. That proves
     /// nothing against it.
     Unusable,
-    /// This node is going down.
+    /// This node is going down, or the epoch is over.
     Stopping,
 }
 
 impl Context {
+    /// The same, until another end.
+    pub(super) fn with_cancel(&self, cancel: CancellationToken) -> Self {
+        Self { cancel, ..self.clone() }
+    }
+
     pub(super) const fn node(&self) -> NodeId {
         self.network.local_node()
     }
@@ -170,7 +176,7 @@ impl Context {
         Duration::from_millis(limits.answer_timeout_ms.saturating_add(by_size))
     }
 
-    /// Sleeps, but not longer than the node runs.
+    /// Sleeps, but not longer than the node runs, or the epoch.
     pub(super) async fn sleep(&self, wait: Duration) {
         tokio::select! {
             () = self.cancel.cancelled() => {}

@@ -2,8 +2,9 @@
 //!
 //! The holder is asked for batches and believed nothing: each pair must authenticate against the
 //! blob id. As much is asked for at a time as comes promptly ([`Batches`]). Whoever sends something
-//! false is not asked again in this epoch; whoever answers nothing that can be used, not for a
-//! while. What does not come this way is recovered.
+//! false is not asked again in this epoch; whoever answers nothing that can be used, or does not
+//! get done in a time that goes by how much it is asked for, not for a while. What does not come
+//! this way is recovered: no holder decides how long that has to wait.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -15,12 +16,24 @@ use floe_protocol::{
     message::{Limits, MAX_PAIRS, Request, Response, StoredPair},
     repair::{Batches, HolderFault, PaceConfig},
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     context::{Context, Failed, NoAnswer, Pair},
     scan::Lack,
 };
+
+/// From whom a shard is copied.
+#[derive(Clone, Debug)]
+pub(super) struct Source {
+    pub(super) holder: NodeId,
+    pub(super) shard: ShardIndex,
+    /// How long it may take for all.
+    pub(super) time: Duration,
+    /// The holder is given up: all that is copied from it ends.
+    pub(super) over: CancellationToken,
+}
 
 /// What came of asking a holder.
 #[derive(Debug)]
@@ -35,21 +48,25 @@ pub(super) struct Copied {
     pub(super) fault: Option<HolderFault>,
 }
 
-/// Copies the pairs of `shard` of these blobs from `holder`.
+/// Copies the pairs of a shard of these blobs from its holder.
 pub(super) async fn copy(
     context: Arc<Context>,
-    (holder, shard): (NodeId, ShardIndex),
+    Source { holder, shard, time, over }: Source,
     lacks: Vec<Lack>,
 ) -> Result<Copied, Failed> {
     let left = lacks.iter().map(|lack| lack.blob).collect();
     let mut copied = Copied { holder, shard, settled: Vec::new(), left, fault: None };
     let bytes = lacks.iter().map(pair_bytes).collect();
-    let mut batches = Batches::new(PaceConfig::default(), bytes, MAX_PAIRS);
-    let began = Instant::now();
+    let mut batches = Batches::new(PaceConfig::default(), bytes, MAX_PAIRS, millis(time));
     while let Some(next) = batches.next().filter(|_| copied.fault.is_none()) {
         let asked = &lacks[next];
         let _share = context.budget.take(answer_bytes(asked)).await;
-        match batch(&context, (holder, shard), asked).await? {
+        if over.is_cancelled() {
+            break;
+        }
+        // What this node does with an answer takes nothing of the holder's time.
+        let (began, left) = (Instant::now(), Duration::from_millis(batches.left_ms()));
+        match batch(&context, (holder, shard), (asked, left)).await? {
             Ok(Batch { looked_up, took, settled, is_true }) => {
                 batches.answered(looked_up, millis(took), !settled.is_empty());
                 for blob in &settled {
@@ -68,6 +85,12 @@ pub(super) async fn copy(
             }
         }
     }
+    if copied.fault.is_none() && batches.is_away() {
+        copied.fault = Some(HolderFault::Away);
+    }
+    if copied.fault.is_some() {
+        over.cancel();
+    }
     Ok(copied)
 }
 
@@ -81,16 +104,17 @@ struct Batch {
     is_true: bool,
 }
 
-/// Asks once, for as many as fit into an answer.
+/// Asks once, for as many as fit into an answer, which has so long to come.
 async fn batch(
     context: &Arc<Context>,
     (holder, shard): (NodeId, ShardIndex),
-    asked: &[Lack],
+    (asked, left): (&[Lack], Duration),
 ) -> Result<Result<Batch, NoAnswer>, Failed> {
     let blobs: Vec<_> = asked.iter().map(|lack| lack.blob).collect();
     let request = Request::ReadPairs { shard, blobs: blobs.clone() };
     let began = Instant::now();
-    let (looked_up, pairs) = match context.ask(holder, request, answer_bytes(asked)).await {
+    let answer = timeout(left, context.ask(holder, request, answer_bytes(asked))).await;
+    let (looked_up, pairs) = match answer.unwrap_or(Err(NoAnswer::Late)) {
         Ok(Response::Pairs { looked_up, pairs }) => (usize::from(looked_up), pairs),
         Ok(_) => return Ok(Err(NoAnswer::Unusable)),
         Err(none) => return Ok(Err(none)),
@@ -126,7 +150,7 @@ fn answer_bytes(lacks: &[Lack]) -> u64 {
 }
 
 /// What a pair of a blob takes in an answer.
-fn pair_bytes(lack: &Lack) -> u64 {
+pub(super) fn pair_bytes(lack: &Lack) -> u64 {
     lack.header.layout().map_or(0, |layout| {
         let proof = PairProof::layout_bytes(layout.config());
         (layout.primary_bytes() + layout.secondary_bytes() + proof) as u64

@@ -3,11 +3,7 @@
 //! [`Recovery`] decides whom to ask for what. Answers are verified, and pairs are made of them, on
 //! blocking threads. A blob that proves inconsistent is invalidated, if enough members attest it.
 
-use std::{
-    collections::{BTreeSet, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use floe_protocol::{
@@ -19,6 +15,7 @@ use floe_protocol::{
     message::{Refusal, Request, Response},
     repair::{
         Recovery, RecoveryConfig, RecoveryError, RecoveryInput, RecoveryMaterial, RecoveryOutput,
+        Unfit,
     },
     transfer::SliverFault,
 };
@@ -53,7 +50,7 @@ pub(super) async fn recover(
     context: Arc<Context>,
     looked: Arc<Looked>,
     lack: Lack,
-    known_liars: Arc<BTreeSet<NodeId>>,
+    unfit: Arc<Unfit>,
 ) -> Result<Recovered, Failed> {
     let n_shards = lack.header.n_shards;
     let mut recovered = Recovered { blob: lack.blob, shards: Vec::new(), liars: Vec::new() };
@@ -62,7 +59,7 @@ pub(super) async fn recover(
     // A machine may take on fewer pairs than wanted.
     while !wanted.is_empty() {
         let helpers = helpers(context.node(), &looked.holders, &lack, |node| {
-            known_liars.contains(node) || recovered.liars.contains(node)
+            unfit.liars.contains(node) || recovered.liars.contains(node)
         });
         let bytes_max = context.limits.recovery_bytes_max;
         let config = RecoveryConfig { bytes_max, ..RecoveryConfig::default() };
@@ -73,7 +70,7 @@ pub(super) async fn recover(
                 break;
             }
         };
-        let Some(run) = Run::new(&context, lack.clone(), recovery).await else { break };
+        let Some(run) = Run::new(&context, lack.clone(), (recovery, &unfit)).await else { break };
         let (end, liars) = run.drive().await?;
         recovered.liars.extend(liars);
         let End::Made(pairs) = end else { break };
@@ -117,10 +114,15 @@ struct Run {
     liars: Vec<NodeId>,
     started: Instant,
     share: Option<Share>,
+    unfit: Arc<Unfit>,
 }
 
 impl Run {
-    async fn new(context: &Arc<Context>, lack: Lack, recovery: Recovery) -> Option<Self> {
+    async fn new(
+        context: &Arc<Context>,
+        lack: Lack,
+        (recovery, unfit): (Recovery, &Arc<Unfit>),
+    ) -> Option<Self> {
         let layout = lack.header.layout().ok()?;
         let share = Some(context.budget.take(recovery.bytes_needed()).await);
         Some(Self {
@@ -133,6 +135,7 @@ impl Run {
             liars: Vec::new(),
             started: Instant::now(),
             share,
+            unfit: Arc::clone(unfit),
         })
     }
 
@@ -263,14 +266,18 @@ impl Run {
     }
 
     /// Makes the pairs and keeps them, or has the blob invalidated.
-    async fn make(&self, material: RecoveryMaterial) -> Result<End, Failed> {
+    async fn make(&mut self, material: RecoveryMaterial) -> Result<End, Failed> {
         let (blob, n_shards) = (self.lack.blob, self.lack.header.n_shards);
         let made = self.context.compute(move || material.recover()).await;
         let made = made.ok_or(Failed::Stopping)?;
         let made = match made {
             Ok(made) => made,
             Err(RecoveryError::Inconsistent(proof)) => {
-                attest::invalidate(&self.context, &proof).await?;
+                // The proof is all that is left of it: others need not wait for the members.
+                if let Some(share) = &mut self.share {
+                    share.shrink(proof.to_bytes().len() as u64);
+                }
+                attest::invalidate(&self.context, &proof, &self.unfit).await?;
                 return Ok(End::Failed);
             }
             Err(error) => {

@@ -15,11 +15,12 @@ use floe_protocol::{
     repair::{HolderFault, Unfit},
 };
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     context::{Context, Failed},
-    migrate::{self, Copied},
-    plan::plan,
+    migrate::{self, Copied, Source},
+    plan::{Plan, plan},
     recover::{self, Recovered},
     scan::{self, Lack, Looked},
 };
@@ -33,12 +34,39 @@ pub(super) struct Outcome {
     pub(super) missing: Vec<(BlobId, Option<Vec<ShardIndex>>)>,
     /// What was wrong with nodes.
     pub(super) faults: BTreeMap<NodeId, HolderFault>,
-    /// Nodes that sent what they were asked for.
+    /// Nodes that sent most of what they were asked for, and nothing else.
     pub(super) delivered: BTreeSet<NodeId>,
     /// Something could be kept.
     pub(super) kept: bool,
     /// The disk is full.
     pub(super) full: bool,
+}
+
+impl Outcome {
+    /// A node was found at fault: the worst that it did counts.
+    fn fault(&mut self, node: NodeId, fault: HolderFault) {
+        let worst = self.faults.entry(node).or_insert(fault);
+        *worst = fault.max(*worst);
+        self.delivered.remove(&node);
+    }
+
+    /// Who was unfit before, and who has been found so.
+    fn unfit(&self, before: &Unfit) -> Unfit {
+        let mut unfit = before.clone();
+        for (node, fault) in &self.faults {
+            match fault {
+                HolderFault::Away => unfit.away.insert(*node),
+                HolderFault::Lied => unfit.liars.insert(*node),
+            };
+        }
+        unfit
+    }
+
+    fn delivered(&mut self, node: NodeId) {
+        if !self.faults.contains_key(&node) {
+            self.delivered.insert(node);
+        }
+    }
 }
 
 /// Works on `blobs`, without asking who is unfit.
@@ -86,18 +114,16 @@ async fn fetch(
 ) -> Result<(), Failed> {
     let me = context.node();
     let is_fit = |node: &NodeId| !unfit.liars.contains(node) && !unfit.away.contains(node);
-    let planned = plan(&looked.holders, me, is_fit, &looked.lacks);
-    let mut recoveries = planned.recoveries;
-    let mut moves = Vec::with_capacity(planned.moves.len());
-    for ((holder, shard), positions) in planned.moves {
-        let lacks = positions.iter().map(|position| looked.lacks[*position].clone());
-        moves.push(migrate::copy(Arc::clone(context), (holder, shard), lacks.collect()));
-    }
+    let Plan { moves, mut recoveries } = plan(&looked.holders, me, is_fit, &looked.lacks);
+    let moves = copies(context, looked, moves).into_iter();
+    let moves = moves.map(|(source, lacks)| migrate::copy(Arc::clone(context), source, lacks));
     let mut moves = stream::iter(moves).buffer_unordered(context.limits.moves_max.max(1));
     while let Some(Copied { holder, shard, settled, left, fault }) = moves.try_next().await? {
-        outcome.faults.extend(fault.map(|fault| (holder, fault)));
-        if fault.is_none() && !settled.is_empty() {
-            outcome.delivered.insert(holder);
+        match fault {
+            Some(fault) => outcome.fault(holder, fault),
+            // A little of it does not make up for how it was before.
+            None if settled.len() > left.len() => outcome.delivered(holder),
+            None => {}
         }
         outcome.kept |= !settled.is_empty();
         for blob in settled {
@@ -107,10 +133,7 @@ async fn fetch(
             recoveries.entry(blob).or_default().push(shard);
         }
     }
-    let lied =
-        |(node, fault): (&NodeId, &HolderFault)| (*fault == HolderFault::Lied).then_some(*node);
-    let liars = unfit.liars.iter().copied().chain(outcome.faults.iter().filter_map(lied));
-    let liars: Arc<BTreeSet<_>> = Arc::new(liars.collect());
+    let unfit = Arc::new(outcome.unfit(unfit));
     let mut runs = Vec::with_capacity(recoveries.len());
     for lack in &looked.lacks {
         let Some(mut shards) = recoveries.remove(&lack.blob) else { continue };
@@ -120,12 +143,14 @@ async fn fetch(
             Arc::clone(context),
             Arc::clone(looked),
             lack,
-            Arc::clone(&liars),
+            Arc::clone(&unfit),
         ));
     }
     let mut runs = stream::iter(runs).buffer_unordered(context.limits.recoveries_max.max(1));
     while let Some(Recovered { blob, shards, liars }) = runs.try_next().await? {
-        outcome.faults.extend(liars.into_iter().map(|node| (node, HolderFault::Lied)));
+        for node in liars {
+            outcome.fault(node, HolderFault::Lied);
+        }
         outcome.kept |= !shards.is_empty();
         for shard in shards {
             settle(missing, &blob, shard);
@@ -134,12 +159,58 @@ async fn fetch(
     Ok(())
 }
 
+/// What to copy, from whom, and how long each holder has: twice what one answer of all that it is
+/// asked for would have.
+fn copies(
+    context: &Context,
+    looked: &Looked,
+    moves: BTreeMap<(NodeId, ShardIndex), Vec<usize>>,
+) -> Vec<(Source, Vec<Lack>)> {
+    let mut holders: BTreeMap<NodeId, (u64, CancellationToken)> = BTreeMap::new();
+    for ((holder, _), positions) in &moves {
+        let bytes = positions.iter().map(|position| migrate::pair_bytes(&looked.lacks[*position]));
+        let (sum, _) = holders.entry(*holder).or_default();
+        *sum = bytes.fold(*sum, u64::saturating_add);
+    }
+    let copies = moves.into_iter().map(|((holder, shard), positions)| {
+        let (bytes, over) = holders.get(&holder).cloned().unwrap_or_default();
+        let time = context.patience(bytes).saturating_mul(2);
+        let lacks = positions.iter().map(|position| looked.lacks[*position].clone());
+        (Source { holder, shard, time, over }, lacks.collect())
+    });
+    copies.collect()
+}
+
 /// A pair is here, or no longer wanted.
 fn settle(missing: &mut Missing, blob: &BlobId, shard: ShardIndex) {
     if let Some(shards) = missing.get_mut(blob) {
         shards.retain(|other| *other != shard);
         if shards.is_empty() {
             missing.remove(blob);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worst_that_a_node_did_counts() {
+        let (liar, other) = (NodeId::new([1; 32]), NodeId::new([2; 32]));
+        for faults in
+            [[HolderFault::Lied, HolderFault::Away], [HolderFault::Away, HolderFault::Lied]]
+        {
+            let mut outcome = Outcome::default();
+            outcome.delivered(liar);
+            outcome.delivered(other);
+            for fault in faults {
+                outcome.fault(liar, fault);
+            }
+            outcome.delivered(liar);
+            assert_eq!(outcome.faults, BTreeMap::from([(liar, HolderFault::Lied)]));
+            assert_eq!(outcome.unfit(&Unfit::default()).liars, BTreeSet::from([liar]));
+            assert_eq!(outcome.delivered, BTreeSet::from([other]), "who has a fault has not");
         }
     }
 }

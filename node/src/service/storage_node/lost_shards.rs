@@ -10,7 +10,8 @@
 //! Invariants: a pair is removed only under its blob's lock, and only if the plan, made under that
 //! lock of the newest state, gives its shard up. A node that lost its ledger follows it again from
 //! the start, through epochs in which shards that it holds now were others': so the state must be
-//! recent by the clock, and at least of the height at which the blob was known when it was stored.
+//! recent by the clock, the last that is known of, and at least of the height at which the blob was
+//! known when it was stored.
 
 use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc, time::Duration};
 
@@ -40,6 +41,7 @@ use crate::{
         blocking,
         judging::by_newest,
         ledger::{CommittedBlock, Ledger},
+        readiness::is_recent,
     },
 };
 
@@ -47,8 +49,6 @@ use crate::{
 const PAGE_MAX: usize = 256;
 /// Between two pages: reads and writes come first.
 const PAUSE: Duration = Duration::from_millis(10);
-/// How old the last block may be by the clock: blocks come every ten seconds at least.
-const STATE_AGE_MAX_MS: u64 = 60_000;
 
 /// The store or the ledger failed: fatal.
 #[derive(Debug, thiserror::Error)]
@@ -206,7 +206,7 @@ impl LostShards {
     }
 
     fn is_recent(&self, state: &State) -> bool {
-        self.clock.now().ms_since(state.tip().time) <= STATE_AGE_MAX_MS
+        is_recent(state.tip(), *self.ledger.missing().borrow(), self.clock.now())
     }
 
     fn state(&self) -> Arc<State> {
