@@ -33,6 +33,11 @@ Examples:
   floe network add friends --genesis genesis.json --peer /dns4/floe.example/tcp/4950/p2p/12D3KooW…
   floe info --network friends";
 
+const LIST_HELP: &str = "\
+Examples:
+  floe network list
+  floe network list --json";
+
 const REMOVE_HELP: &str = "\
 Forgets a name. Nodes of the network run on: each keeps its network file in its directory.
 
@@ -66,6 +71,7 @@ pub(super) struct AddArgs {
 
 /// Arguments of `floe network list`.
 #[derive(Debug, Args)]
+#[command(after_help = LIST_HELP)]
 pub(super) struct ListArgs {}
 
 /// Arguments of `floe network remove`.
