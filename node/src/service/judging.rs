@@ -15,8 +15,12 @@ use floe_protocol::{
     ledger::{AccountId, Operation, OperationError, ReadError, State, StateReader, Transaction},
 };
 
+use crate::clock::Clock;
+
 /// Transactions of one sender with something for BLS to verify that are judged at a time.
 const BLS_PER_SENDER_MAX: usize = 4;
+/// How old the last block may be by the clock: blocks come every ten seconds at least.
+const STATE_AGE_MAX_MS: u64 = 60_000;
 
 /// Judges by the newest state, and once more if that was forgotten meanwhile.
 pub(super) fn by_newest<T>(
@@ -27,6 +31,12 @@ pub(super) fn by_newest<T>(
         Err(ReadError::NoSuchVersion { .. }) => judge(&newest()),
         judged => judged,
     }
+}
+
+/// Whether a state is the network's, by the clock, and not one that it had long ago: what is judged
+/// by an old one must not be removed, because later blocks may count on it.
+pub(super) fn is_recent(clock: Clock, state: &State) -> bool {
+    clock.now().ms_since(state.tip().time) <= STATE_AGE_MAX_MS
 }
 
 /// How many transactions of each sender have been judged that cost pairings.

@@ -38,7 +38,7 @@ use crate::{
     clock::Clock,
     service::{
         blocking,
-        judging::by_newest,
+        judging::{by_newest, is_recent},
         ledger::{CommittedBlock, Ledger},
     },
 };
@@ -47,8 +47,6 @@ use crate::{
 const PAGE_MAX: usize = 256;
 /// Between two pages: reads and writes come first.
 const PAUSE: Duration = Duration::from_millis(10);
-/// How old the last block may be by the clock: blocks come every ten seconds at least.
-const STATE_AGE_MAX_MS: u64 = 60_000;
 
 /// The store or the ledger failed: fatal.
 #[derive(Debug, thiserror::Error)]
@@ -206,7 +204,7 @@ impl LostShards {
     }
 
     fn is_recent(&self, state: &State) -> bool {
-        self.clock.now().ms_since(state.tip().time) <= STATE_AGE_MAX_MS
+        is_recent(self.clock, state)
     }
 
     fn state(&self) -> Arc<State> {
