@@ -24,10 +24,7 @@ use crate::{
     network::Network,
     service::{
         blocking,
-        snapshot::{
-            fetch::{Known, Standing, Wanted, ask},
-            files::FIRST,
-        },
+        snapshot::fetch::{Known, Standing, Wanted, ask},
     },
 };
 
@@ -107,7 +104,7 @@ async fn fetch_from(
         Err(_) => return Ok(false),
     }
     let files = first.files.clone();
-    let kept = blocking(move || files.keep_as(&draft, &offer, FIRST)).await;
+    let kept = blocking(move || files.keep_first(&draft, &offer)).await;
     match kept {
         Some(kept) => kept.map(|()| true).map_err(|error| first.failed(error)),
         None => Ok(false),
