@@ -28,7 +28,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::beginning::{adopt, first_state};
+use self::beginning::adopt;
 use crate::{
     config::NodeConfig,
     key_file::{KeyFileError, KeyLock, NodeKeys, journal_dir},
@@ -120,8 +120,7 @@ impl Node {
         let id = keys.node.public();
         let store = open_store(&config, id).await?;
         adopt(&config, id, &store).await?;
-        let first = first_state(&config, &keys, &store).await?;
-        let chain = open_chain(&config, id, first).await?;
+        let chain = beginning::ledger(&config, &keys, &store).await?;
 
         let mut registry = Registry::default();
         let members = membership::members(&chain.state, chain.store.as_ref());

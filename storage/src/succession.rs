@@ -6,9 +6,9 @@
 //! and come back if the node ever serves that chain again. Nothing is removed, and no vote that was
 //! ever cast is forgotten: who had a journal of a chain gets that one back, never an empty one.
 //!
-//! Crashes: each step is a rename that is skipped where it is done. The vote journal goes last: it tells
-//! which network is served, and [`NetworkFiles::resume`] does what was left to do behind it. The caller
-//! holds the lock on the node's key.
+//! Crashes: before the first rename a note says what changes, and another one, that all is put aside:
+//! while there is a note the files may be of two networks, and [`NetworkFiles::finish`] ends the change
+//! first, whichever network the node is started with. The caller holds the lock on the node's key.
 //!
 //! Deliberately not here: whether a change is right. The caller has compared the genesis with the
 //! ledger.
@@ -17,10 +17,11 @@
 
 use std::{
     fs::{self, File},
-    io,
+    io::{self, Write as _},
     path::{Path, PathBuf},
 };
 
+use borsh::{BorshDeserialize, BorshSerialize};
 use floe_protocol::keys::{ChainId, NodeId};
 
 use crate::{JournalError, VoteJournal, marker, vote_journal};
@@ -84,52 +85,93 @@ impl NetworkFiles {
     /// Puts the files of one network aside and takes back, or makes, those of another.
     ///
     /// # Errors
-    /// [`SuccessionError`]: what was not done is done when it is repeated.
+    /// [`SuccessionError`]: what was not done is done by [`Self::finish`].
     pub fn change(
         &self,
         (from, to): (&ChainId, &ChainId),
         node: NodeId,
     ) -> Result<(), SuccessionError> {
+        self.finish(node)?;
         let journal = self.journal();
         let voted_in = self.voted_in(node)?;
         if voted_in.as_ref().is_some_and(|chain| chain != from && chain != to) {
             return Err(JournalError::Foreign { path: journal, whose: "network" }.into());
         }
-        let is_last_done = voted_in.as_ref() == Some(to);
-        let kept = [&self.ledger, &self.ledger_marker, &self.snapshots];
-        for path in kept.into_iter().chain((!is_last_done).then_some(&journal)) {
-            let aside = aside(path, from);
+        let mut change = Change { from: *from, to: *to, keeps_journal: false, is_aside: false };
+        change.keeps_journal = voted_in.as_ref() == Some(to);
+        for path in self.changed_by(&change) {
+            let aside = aside(&path, from);
             if path.exists() && aside.exists() {
                 return Err(SuccessionError::InTheWay(aside));
             }
         }
-        // Where it never had a ledger it has said nothing. Where it had one, a journal that is lost
-        // stays lost: then it abstains.
-        let next = aside(&journal, to);
-        if !is_last_done && !next.exists() && !self.has_aside(to) {
-            self.make_journal(to, node, &next)?;
-        }
-        for path in kept {
-            rename(path, &aside(path, from))?;
-        }
-        if !is_last_done {
-            rename(&journal, &aside(&journal, from))?;
-        }
-        self.resume(to)
+        self.note(&change)?;
+        self.finish(node)
     }
 
-    /// Takes back what was put aside of a network, as far as it is not there.
+    /// Ends a change that was cut off, if one was: then the files are of one network again.
     ///
     /// # Errors
-    /// [`SuccessionError::Rename`].
-    pub fn resume(&self, chain: &ChainId) -> Result<(), SuccessionError> {
-        let journal = self.journal();
-        for path in [&self.ledger, &self.ledger_marker, &self.snapshots, &journal] {
+    /// [`SuccessionError`].
+    pub fn finish(&self, node: NodeId) -> Result<(), SuccessionError> {
+        let Some(change) = self.noted()? else { return Ok(()) };
+        let Change { from, to, keeps_journal, is_aside } = change;
+        let paths = self.changed_by(&change);
+        if !is_aside {
+            // Where it never had a ledger it has said nothing. Where it had one, a journal that is
+            // lost stays lost: then it abstains.
+            let next = aside(&self.journal(), &to);
+            if !keeps_journal && !next.exists() && !self.has_aside(&to) {
+                self.make_journal(&to, node, &next)?;
+            }
+            for path in &paths {
+                rename(path, &aside(path, &from))?;
+            }
+            self.note(&Change { is_aside: true, ..change })?;
+        }
+        for path in &paths {
             if !path.exists() {
-                rename(&aside(path, chain), path)?;
+                rename(&aside(path, &to), path)?;
             }
         }
-        Ok(())
+        let path = self.change_note();
+        let removed = fs::remove_file(&path).and_then(|()| sync_parent(&path));
+        removed.map_err(|source| JournalError::Io { path, source }.into())
+    }
+
+    /// What a change renames.
+    fn changed_by(&self, change: &Change) -> Vec<PathBuf> {
+        let kept = [&self.ledger, &self.ledger_marker, &self.snapshots].into_iter().cloned();
+        kept.chain((!change.keeps_journal).then(|| self.journal())).collect()
+    }
+
+    fn change_note(&self) -> PathBuf {
+        self.journal_dir.join(format!("{}.change", vote_journal::FILE))
+    }
+
+    /// The change that has begun and not ended.
+    fn noted(&self) -> Result<Option<Change>, JournalError> {
+        let path = self.change_note();
+        let noted = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            read => read.and_then(|bytes| borsh::from_slice(&bytes)),
+        };
+        noted.map(Some).map_err(|source| JournalError::Io { path, source })
+    }
+
+    /// Makes a change the one that has begun, durably.
+    fn note(&self, change: &Change) -> Result<(), JournalError> {
+        let path = self.change_note();
+        let new = self.journal_dir.join(format!("{}.change.new", vote_journal::FILE));
+        let noted = borsh::to_vec(change).and_then(|bytes| {
+            fs::create_dir_all(&self.journal_dir)?;
+            let mut file = File::create(&new)?;
+            file.write_all(&bytes)?;
+            file.sync_all()?;
+            fs::rename(&new, &path)?;
+            sync_parent(&path)
+        });
+        noted.map_err(|source| JournalError::Io { path, source })
     }
 
     /// An empty journal of `chain`, put aside.
@@ -154,6 +196,21 @@ impl NetworkFiles {
     }
 }
 
+/// A change of networks that has begun.
+#[derive(Clone, Copy, Debug, BorshSerialize, BorshDeserialize)]
+struct Change {
+    from: ChainId,
+    to: ChainId,
+    /// The vote journal is the next network's already.
+    keeps_journal: bool,
+    /// All that was the old network's is put aside: what is here is the next one's.
+    is_aside: bool,
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    File::open(marker::parent(path))?.sync_all()
+}
+
 /// The name of a file that is put aside.
 fn aside(path: &Path, chain: &ChainId) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
@@ -168,7 +225,7 @@ fn rename(from: &Path, to: &Path) -> Result<(), SuccessionError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound && !from.exists() => return Ok(()),
         renamed => renamed,
     };
-    let durable = renamed.and_then(|()| File::open(marker::parent(to))?.sync_all());
+    let durable = renamed.and_then(|()| sync_parent(to));
     durable.map_err(|source| SuccessionError::Rename {
         from: from.to_owned(),
         to: to.to_owned(),
@@ -237,31 +294,79 @@ mod tests {
         assert_eq!(voted_at(dir), Height::new(5), "what it voted before");
     }
 
+    /// Does the first `steps` steps of a change, as [`NetworkFiles::change`] does them; how many
+    /// there are.
+    fn cut_off(files: &NetworkFiles, (from, to): (u8, u8), steps: usize) -> usize {
+        let (from, to) = (chain(from), chain(to));
+        let change = Change { from, to, keeps_journal: false, is_aside: false };
+        let paths = files.changed_by(&change);
+        let next = aside(&files.journal(), &to);
+        let mut done: Vec<Box<dyn Fn() + '_>> = vec![Box::new(|| files.note(&change).unwrap())];
+        if !next.exists() && !files.has_aside(&to) {
+            done.push(Box::new(|| files.make_journal(&to, NODE, &next).unwrap()));
+        }
+        for path in &paths {
+            done.push(Box::new(|| rename(path, &aside(path, &from)).unwrap()));
+        }
+        done.push(Box::new(|| files.note(&Change { is_aside: true, ..change }).unwrap()));
+        for path in &paths {
+            done.push(Box::new(|| rename(&aside(path, &to), path).unwrap()));
+        }
+        done.iter().take(steps).for_each(|step| step());
+        done.len()
+    }
+
+    /// What is here of a network: ledger, marker, snapshots; where it voted.
+    fn here(dir: &Path) -> ([Option<Vec<u8>>; 3], Option<(Option<ChainId>, Height)>) {
+        let kept = ["ledger/log", "ledger.marker", "snapshots/first"];
+        let journal = VoteJournal::open(dir, NODE).unwrap();
+        let voted = journal.map(|journal| (journal.chain(), journal.height()));
+        (kept.map(|path| fs::read(dir.join(path)).ok()), voted)
+    }
+
     #[test]
-    fn a_change_that_was_cut_off_anywhere_is_ended() {
-        for done in 0..=5 {
-            let home = tempfile::tempdir().unwrap();
-            let (dir, files) = (home.path(), files(home.path()));
-            served(dir, 1, 77);
-            fs::create_dir(&files.snapshots).unwrap();
-            // As far as it came.
-            let journal = files.journal();
-            if done > 0 {
-                files.make_journal(&chain(2), NODE, &aside(&journal, &chain(2))).unwrap();
+    fn a_change_that_was_cut_off_anywhere_is_ended_there_and_back() {
+        let files_of = |network: u8| [(); 3].map(|()| Some(vec![network]));
+        let first = |dir: &Path, network: u8| {
+            fs::create_dir_all(dir.join("snapshots")).unwrap();
+            fs::write(dir.join("snapshots/first"), [network]).unwrap();
+        };
+        for is_lost in [false, true] {
+            let (mut done, mut steps) = (0, usize::MAX);
+            while done <= steps {
+                let home = tempfile::tempdir().unwrap();
+                let (dir, files) = (home.path(), files(home.path()));
+                served(dir, 1, 77);
+                first(dir, 1);
+                let lose = || is_lost.then(|| fs::remove_file(files.journal()).unwrap());
+                lose();
+                let there = cut_off(&files, (1, 2), done);
+                files.finish(NODE).unwrap();
+                // What was noted is ended; before, nothing has happened.
+                if done == 0 {
+                    files.change((&chain(1), &chain(2)), NODE).unwrap();
+                }
+                let new = Some((Some(chain(2)), Height::new(0)));
+                assert_eq!(here(dir), ([None, None, None], new), "{done} steps");
+                served(dir, 2, 5);
+                first(dir, 2);
+                lose();
+                let back = cut_off(&files, (2, 1), done);
+                // Whatever it is started with: first the change is ended, and then done again.
+                files.change((&chain(1), &chain(2)), NODE).unwrap_or_else(|error| {
+                    assert!(done == 0, "{done} steps: {error}");
+                });
+                if done > 0 {
+                    let voted = (!is_lost).then(|| (Some(chain(2)), Height::new(5)));
+                    assert_eq!(here(dir), (files_of(2), voted), "{done} steps");
+                    files.change((&chain(2), &chain(1)), NODE).unwrap();
+                    let voted = (!is_lost).then(|| (Some(chain(1)), Height::new(77)));
+                    assert_eq!(here(dir), (files_of(1), voted), "{done} steps");
+                }
+                steps = there.max(back);
+                done += 1;
             }
-            let steps = [&files.ledger, &files.ledger_marker, &files.snapshots, &journal];
-            for path in steps.into_iter().take(usize::saturating_sub(done, 1)) {
-                rename(path, &aside(path, &chain(1))).unwrap();
-            }
-            files.resume(&chain(2)).unwrap();
-            if files.voted_in(NODE).unwrap() != Some(chain(2)) {
-                files.change((&chain(1), &chain(2)), NODE).unwrap();
-            }
-            assert_eq!(files.voted_in(NODE).unwrap(), Some(chain(2)), "{done} steps");
-            assert!(!files.ledger.exists() && files.has_aside(&chain(1)));
-            files.change((&chain(2), &chain(1)), NODE).unwrap();
-            assert_eq!(voted_at(dir), Height::new(77));
-            assert!(files.ledger.exists() && files.ledger_marker.exists());
+            assert_eq!(steps, 11);
         }
     }
 

@@ -1,4 +1,4 @@
-//! What a node does before it opens its ledger, in a network that goes on from a stopped one: its files
+//! What a node does until its ledger is open, in a network that goes on from a stopped one: its files
 //! become those of the network, and the first state comes into them.
 
 use floe_protocol::keys::NodeId;
@@ -6,13 +6,13 @@ use floe_storage::{NetworkFiles, Store};
 use prometheus_client::registry::Registry;
 use tokio::task::spawn_blocking;
 
-use super::{NodeError, network_config};
+use super::{NodeError, network_config, open_chain};
 use crate::{
     config::NodeConfig,
     key_file::{NodeKeys, journal_dir},
     network::{self, NetworkConfig, Role},
     service::{
-        ledger::Adoption,
+        ledger::{Adoption, Chain, ChainError},
         snapshot::{self, FirstState, FirstStateError},
     },
 };
@@ -42,7 +42,7 @@ fn adoption(config: &NodeConfig, node: NodeId, slivers: &Store) -> Adoption {
 
 /// The first state of a network that goes on from another, in the node's files: from the file beside
 /// the network's, or from others.
-pub(super) async fn first_state(
+async fn first_state(
     config: &NodeConfig,
     keys: &NodeKeys,
     slivers: &Store,
@@ -79,4 +79,26 @@ pub(super) async fn first_state(
     drop(task.await);
     fetched.map_err(failed)?;
     Ok(Some(first))
+}
+
+/// Opens the ledger of a node, or begins it. A first state that is damaged on this disk is taken or
+/// fetched once more: everybody else may have it whole.
+pub(super) async fn ledger(
+    config: &NodeConfig,
+    keys: &NodeKeys,
+    slivers: &Store,
+) -> Result<Chain, NodeError> {
+    let node = keys.node.public();
+    let first = first_state(config, keys, slivers).await?;
+    let error = match open_chain(config, node, first.clone()).await {
+        Err(NodeError::Ledger(ChainError::FirstState(FirstStateError::Snapshot(error)))) => error,
+        opened => return opened,
+    };
+    tracing::warn!(%error, "the first state of the network is damaged here: it is got once more");
+    if let Some(first) = first {
+        let removed = spawn_blocking(move || first.discard());
+        removed.await.map_err(|_| NodeError::Interrupted)?;
+    }
+    let first = first_state(config, keys, slivers).await?;
+    open_chain(config, node, first).await
 }

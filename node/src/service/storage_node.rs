@@ -287,8 +287,12 @@ fn spawn_keepers(
     let Args { ledger, store, metrics, cancel, .. } = args;
     let removed = Arc::new(Notify::new());
     let (collected, collector_locks) = (store.clone(), Arc::clone(locks));
-    let collector =
-        Collector::new(ledger.clone(), collected, collector_locks, Arc::clone(&removed));
+    let collector = Collector::new(
+        (ledger.clone(), args.clock),
+        collected,
+        collector_locks,
+        Arc::clone(&removed),
+    );
     tasks.spawn(collector.run(cancel.clone(), broken.clone()));
     let lost_shards = LostShards {
         node: args.keys.node.public(),

@@ -89,7 +89,8 @@ impl Adoption {
     /// [`AdoptError`]: everything is as it was, or is put right at the next start.
     pub(crate) fn adopt(&self, genesis: &Genesis) -> Result<(), AdoptError> {
         let chain = genesis.chain_id();
-        self.files.resume(&chain)?;
+        // A change that was cut off: before it has ended nothing here tells which network is served.
+        self.files.finish(self.node)?;
         let voted_in = self.files.voted_in(self.node)?;
         if voted_in == Some(chain) {
             return Ok(());
@@ -111,8 +112,11 @@ impl Adoption {
             None => return Ok(()),
         }
         drop(found);
-        self.slivers.forget_heights()?;
         self.files.change((&served, &chain), self.node)?;
+        if genesis.predecessor.is_some() {
+            // Heights begin again. Where a crash prevents it ended blobs are only kept for longer.
+            self.slivers.forget_heights()?;
+        }
         tracing::info!(
             from = %served, to = %chain,
             "the node goes on in another network: its slivers stay, the ledger before is put aside"
@@ -162,5 +166,150 @@ impl Adoption {
             return Err(AdoptError::Ahead { tip: *tip, height });
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use floe_protocol::{
+        blob::BlobHeader,
+        ledger::{State, Succession},
+        test_support::{Chain, genesis},
+    };
+    use floe_storage::{StoreConfig, VoteJournal};
+
+    use super::*;
+
+    const NODE: NodeId = NodeId::new([1; 32]);
+
+    /// A node's files, with a blob that was known at a height.
+    struct Home {
+        dir: tempfile::TempDir,
+        adoption: Adoption,
+        blob: BlobHeader,
+        /// A network, and its successor.
+        networks: [Genesis; 2],
+    }
+
+    fn networks() -> [Genesis; 2] {
+        let before = genesis(7, 7);
+        let mut chain = Chain::new(&before);
+        chain.next_epoch();
+        let gone = chain.state.committee().members()[..2].iter().map(|member| member.node);
+        let gone = gone.collect();
+        let succession = Succession::new(&chain.state, &chain.store, &gone).unwrap();
+        let mut writer = succession.writer();
+        for (key, value) in chain.store.values(chain.state.tip().height.get()) {
+            writer.push(&key, value).unwrap();
+        }
+        let (_, _, predecessor) = writer.finish().unwrap();
+        let successor = before.successor(predecessor);
+        [before, successor]
+    }
+
+    impl Home {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let at = |name: &str| dir.path().join(name);
+            let slivers = Store::open(&StoreConfig::new(at("store"), at("marker"), NODE));
+            let files = NetworkFiles {
+                ledger: at("ledger"),
+                ledger_marker: at("ledger.marker"),
+                snapshots: at("snapshots"),
+                journal_dir: at("key"),
+            };
+            let blob = BlobHeader { n_shards: 7, len: 1_000, root: Hash::new([3; 32]) };
+            let (slivers, abandon_blocks) = (slivers.unwrap(), false);
+            let adoption = Adoption { node: NODE, files, slivers, abandon_blocks };
+            Self { dir, adoption, blob, networks: networks() }
+        }
+
+        fn dir(&self) -> &Path {
+            self.dir.path()
+        }
+
+        /// It serves a network, and knows the blob at a height.
+        fn serve(&self, network: usize, height: u64) {
+            let NetworkFiles { ledger, ledger_marker, journal_dir, .. } = &self.adoption.files;
+            let chain = self.networks[network].chain_id();
+            let config = LedgerStoreConfig::new(ledger.clone(), ledger_marker.clone(), NODE);
+            let (_, change) = State::genesis(&self.networks[0]).unwrap();
+            let store = LedgerStore::open(&config).unwrap();
+            store.commit_genesis(&change, chain.as_bytes()).unwrap();
+            let journal = VoteJournal::open(journal_dir, NODE).unwrap();
+            let journal = journal.map_or_else(|| VoteJournal::create(journal_dir, NODE), Ok);
+            journal.unwrap().bind(&chain).unwrap();
+            self.adoption.slivers.put_table(&self.blob, Height::new(height), &[]).unwrap();
+        }
+
+        fn adopt(&self, network: usize) {
+            self.adoption.adopt(&self.networks[network]).unwrap();
+        }
+
+        /// The network of the ledger and of the votes, and where the blob was known.
+        fn here(&self) -> (Option<ChainId>, Option<ChainId>, u64) {
+            let ledger = self.adoption.found().unwrap().map(|found| found.chain);
+            let voted_in = self.adoption.files.voted_in(NODE).unwrap();
+            let blob = self.adoption.slivers.blob(&self.blob.id()).unwrap().unwrap();
+            (ledger, voted_in, blob.height.get())
+        }
+    }
+
+    #[test]
+    fn heights_begin_again_in_a_successor_and_stay_on_the_way_back() {
+        let home = Home::new();
+        let [old, new] = home.networks.each_ref().map(|genesis| Some(genesis.chain_id()));
+        home.serve(0, 70);
+        home.adopt(0);
+        assert_eq!(home.here(), (old, old, 70));
+        home.adopt(1);
+        assert_eq!(home.here(), (None, new, 0));
+        home.serve(1, 5);
+        home.adopt(1);
+        assert_eq!(home.here(), (new, new, 5));
+        home.adopt(0);
+        assert_eq!(home.here(), (old, old, 5), "that no blob is known by now is not said");
+    }
+
+    #[test]
+    fn a_refused_successor_changes_nothing() {
+        let home = Home::new();
+        home.serve(0, 70);
+        let mut stranger = home.networks[1].clone();
+        stranger.predecessor.as_mut().unwrap().chain = stranger.chain_id();
+        let refused = home.adoption.adopt(&stranger).unwrap_err();
+        assert!(matches!(refused, AdoptError::NotPredecessor { .. }), "{refused}");
+        let old = Some(home.networks[0].chain_id());
+        assert_eq!(home.here(), (old, old, 70));
+    }
+
+    #[test]
+    fn a_return_that_was_cut_off_is_ended_whatever_the_node_is_started_with() {
+        for started_with in [0, 1] {
+            for is_lost in [false, true] {
+                let home = Home::new();
+                let [old, new] = home.networks.each_ref().map(Genesis::chain_id);
+                home.serve(0, 70);
+                home.adopt(1);
+                home.serve(1, 5);
+                let votes = home.dir().join("key/votes");
+                if is_lost {
+                    fs::remove_file(&votes).unwrap();
+                }
+                // Noted: from, to, with the journal, not all aside yet; and the ledger is.
+                let note = borsh::to_vec(&(new, old, false, false)).unwrap();
+                fs::write(home.dir().join("key/votes.change"), note).unwrap();
+                let ledger = home.dir().join("ledger");
+                fs::rename(&ledger, format!("{}.{new}", ledger.display())).unwrap();
+                home.adopt(started_with);
+                let served = [old, new][started_with];
+                let (ledger, voted_in, _) = home.here();
+                assert_eq!(ledger, Some(served));
+                let abstains = is_lost && started_with == 1;
+                assert_eq!(voted_in, (!abstains).then_some(served));
+            }
+        }
     }
 }

@@ -40,12 +40,11 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use self::{
     choice::Group,
-    chunks::FetchError,
     restore::{RestoreError, restore},
 };
 pub(super) use self::{
     choice::{Known, Standing},
-    chunks::Wanted,
+    chunks::{FetchError, Wanted},
 };
 use super::{Draft, Finished, INCOMING, Snapshots};
 use crate::{

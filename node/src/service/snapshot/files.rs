@@ -2,15 +2,16 @@
 //! one for the offer.
 //!
 //! A directory gets its name when it is whole. What has another name is a draft that nobody
-//! finished, and goes at the next start. Nothing here has to be durable: a snapshot that a crash
-//! took can be made or fetched again, and chunks are compared with the manifest before they are
-//! sent.
+//! finished, and goes at the next start. A snapshot need not be durable: one that a crash took can
+//! be made or fetched again, and chunks are compared with the manifest before they are sent. A
+//! network's first state is: nobody makes it again.
 //!
 //! Invariant: nothing is written that leaves less free on the disk than its reserve: snapshots are
 //! for others, and what the node itself needs to go on comes first.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -95,13 +96,19 @@ impl SnapshotFiles {
         self.keep_as(draft, offer, &offer.manifest.header.height.get().to_string())
     }
 
-    /// The same, under a name.
-    pub(super) fn keep_as(
-        &self,
-        draft: &Draft,
-        offer: &SnapshotOffer,
-        name: &str,
-    ) -> io::Result<()> {
+    /// Makes a draft the network's first state, durably.
+    pub(super) fn keep_first(&self, draft: &Draft, offer: &SnapshotOffer) -> io::Result<()> {
+        for index in 0..offer.manifest.chunks.len() {
+            File::open(chunk_in(&draft.dir, index))?.sync_all()?;
+        }
+        self.keep_as(draft, offer, FIRST)?;
+        let dir = self.dir.join(FIRST);
+        File::open(dir.join(OFFER))?.sync_all()?;
+        File::open(dir)?.sync_all()?;
+        File::open(&self.dir)?.sync_all()
+    }
+
+    fn keep_as(&self, draft: &Draft, offer: &SnapshotOffer, name: &str) -> io::Result<()> {
         let bytes = borsh::to_vec(offer)?;
         fs::write(draft.dir.join(OFFER), bytes)?;
         let place = self.dir.join(name);

@@ -160,8 +160,13 @@ impl FirstState {
             }
             draft.write(index, &chunk).map_err(|error| self.failed(error))?;
         }
-        let kept = self.files.keep_as(&draft, &offered(manifest), FIRST);
+        let kept = self.files.keep_first(&draft, &offered(manifest));
         kept.map_err(|error| self.failed(error))
+    }
+
+    /// Removes what is there of it: it was damaged. Blocks.
+    pub(crate) fn discard(&self) {
+        self.files.discard(FIRST);
     }
 
     /// Begins an empty ledger with it. Blocks.
@@ -171,7 +176,10 @@ impl FirstState {
         let mut restore = SnapshotRestore::of_first_state(offer.manifest, &self.predecessor)?;
         let mut installation = store.begin_install(Height::new(0))?;
         for index in 0..chunks {
-            let chunk = self.chunk(index).map_err(|error| self.failed(error))?;
+            let chunk = self.chunk(index).map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => SnapshotError::OtherChunk(index).into(),
+                _ => self.failed(error),
+            })?;
             installation.write(restore.take(&chunk)?).map_err(CommitError::from)?;
         }
         installation.write(restore.finish()?).map_err(CommitError::from)?;
@@ -299,6 +307,35 @@ mod tests {
         let again = State::first_of_successor(&genesis, &store).unwrap();
         assert_eq!(again.tip(), state.tip());
         assert!(first.install(&store, tip.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn what_was_damaged_on_the_disk_is_taken_once_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let (genesis, path) = successor(dir.path());
+        let snapshots = dir.path().join("snapshots");
+        let first = FirstState::of(&genesis, &snapshots, 0).unwrap();
+        let node = genesis.committee().unwrap().members()[0].node;
+        let [ledger, marker] = ["ledger", "ledger.marker"].map(|name| dir.path().join(name));
+        let store = LedgerStore::open(&LedgerStoreConfig::new(ledger, marker, node)).unwrap();
+        let tip = genesis.chain_id();
+        first.take(&path).unwrap();
+        let chunk = snapshots.join(FIRST).join("00000");
+        let damages: [&dyn Fn(); 3] = [
+            &|| fs::write(&chunk, b"").unwrap(),
+            &|| fs::write(&chunk, vec![7; 100]).unwrap(),
+            &|| fs::remove_file(&chunk).unwrap(),
+        ];
+        for damage in damages {
+            damage();
+            let refused = first.install(&store, tip.as_bytes()).unwrap_err();
+            assert!(matches!(refused, FirstStateError::Snapshot(_)), "{refused}");
+            first.discard();
+            assert!(first.offer().is_none());
+            first.take(&path).unwrap();
+        }
+        first.install(&store, tip.as_bytes()).unwrap();
+        State::first_of_successor(&genesis, &store).unwrap();
     }
 
     #[test]

@@ -8,9 +8,9 @@
 //!
 //! Invariants: a blob is removed only under its lock, and only if the state, looked at under that
 //! lock, does not know it. Because a node may have lost its ledger and be following it again from
-//! the start, the state must also be at least of the height at which the blob was known when it was
-//! stored: an older state proves nothing, and such blobs are looked at again when it has come so
-//! far.
+//! the start, the state must also be recent by the clock, and at least of the height at which the
+//! blob was known when it was stored: an older state proves nothing, and such blobs are looked at
+//! again when it has come so far.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -30,10 +30,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::blob_locks::BlobLocks;
-use crate::service::{
-    blocking,
-    judging::by_newest,
-    ledger::{CommittedBlock, Ledger},
+use crate::{
+    clock::Clock,
+    service::{
+        blocking,
+        judging::by_newest,
+        ledger::{CommittedBlock, Ledger},
+        readiness::is_recent,
+    },
 };
 
 /// Blobs compared with the state in one step.
@@ -47,6 +51,7 @@ pub(crate) struct Collector {
     ledger: Ledger,
     store: Store,
     locks: Arc<BlobLocks>,
+    clock: Clock,
     /// Told of each removal: what it left in half-empty files can be given back.
     removed: Arc<Notify>,
 }
@@ -72,13 +77,13 @@ enum Failed {
 }
 
 impl Collector {
-    pub(super) const fn new(
-        ledger: Ledger,
+    pub(super) fn new(
+        (ledger, clock): (Ledger, Clock),
         store: Store,
         locks: Arc<BlobLocks>,
         removed: Arc<Notify>,
     ) -> Self {
-        Self { ledger, store, locks, removed }
+        Self { ledger, store, locks, clock, removed }
     }
 
     /// Runs until one of the tokens is cancelled, and cancels `broken` if a store fails.
@@ -96,8 +101,11 @@ impl Collector {
         // Missed blocks ask for another one, but not before this.
         let mut rested = Instant::now();
         loop {
-            let height = self.ledger.state().borrow().tip().height;
-            let is_due = compare_at.is_some_and(|due| height >= due);
+            let state = self.ledger.state().borrow().clone();
+            let due = compare_at.is_some_and(|due| state.tip().height >= due);
+            // On the way through old blocks nothing can be judged.
+            let is_due = due && self.is_recent(&state);
+            drop(state);
             if is_due && Instant::now() >= rested {
                 let started = Instant::now();
                 let meanwhile;
@@ -181,6 +189,10 @@ impl Collector {
         Ok(again)
     }
 
+    fn is_recent(&self, state: &State) -> bool {
+        is_recent(state.tip(), *self.ledger.missing().borrow(), self.clock.now())
+    }
+
     async fn remove_if_over(&self, blob: BlobId) -> Result<Fate, Failed> {
         let collector = self.clone();
         // Without a result the node is going down: at its next start it compares.
@@ -193,9 +205,10 @@ impl Collector {
         let Some(stored) = self.store.blob(blob)? else { return Ok(Fate::Gone) };
         let newest = || self.ledger.state().borrow().clone();
         let known = by_newest(newest, |state| {
-            Ok((state.blob(self.ledger.store().as_ref(), blob)?, state.tip().height))
+            let known = state.blob(self.ledger.store().as_ref(), blob)?;
+            Ok((known, state.tip().height, self.is_recent(state)))
         });
-        let (known, height) = match known {
+        let (known, height, is_recent) = match known {
             // The ledger runs ahead of whoever reads it: look again at the next height.
             Err(ReadError::NoSuchVersion { .. }) => {
                 return Ok(Fate::Open(newest().next_height()));
@@ -205,8 +218,8 @@ impl Collector {
         if known.as_ref().is_some_and(|blob| !blob.invalid) {
             return Ok(Fate::Kept);
         }
-        if height < stored.height {
-            return Ok(Fate::Open(stored.height));
+        if height < stored.height || !is_recent {
+            return Ok(Fate::Open(stored.height.max(height)));
         }
         self.store.remove_blob(blob, newest().parameters().n_shards)?;
         self.removed.notify_one();
