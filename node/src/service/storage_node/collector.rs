@@ -17,7 +17,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use floe_protocol::{
     blob::BlobId,
     index::Height,
-    ledger::{Event, ReadError},
+    ledger::{Event, ReadError, State},
 };
 use floe_storage::Store;
 use tokio::{
