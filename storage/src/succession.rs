@@ -316,8 +316,11 @@ mod tests {
         done.len()
     }
 
+    /// In which network somebody voted, and where.
+    type Voted = Option<(Option<ChainId>, Height)>;
+
     /// What is here of a network: ledger, marker, snapshots; where it voted.
-    fn here(dir: &Path) -> ([Option<Vec<u8>>; 3], Option<(Option<ChainId>, Height)>) {
+    fn here(dir: &Path) -> ([Option<Vec<u8>>; 3], Voted) {
         let kept = ["ledger/log", "ledger.marker", "snapshots/first"];
         let journal = VoteJournal::open(dir, NODE).unwrap();
         let voted = journal.map(|journal| (journal.chain(), journal.height()));
