@@ -115,7 +115,6 @@ async fn a_node_that_lost_its_votes_between_prevote_and_commit_does_not_vote_twi
     for node in [victim, away[0], away[1]] {
         cluster.start(node).await.unwrap();
     }
-    assert_eq!(tip(&cluster, victim), Height::new(0), "everything is lost");
     let mut waits = Some(pending);
     let vote = loop {
         if waits.is_none() {
