@@ -1,7 +1,7 @@
 //! One BLS signature in place of many: members of a committee who signed the same message.
 //!
-//! Certificates of storage, of invalidity and of hand-overs are made of it. What is signed, and how much weight it
-//! takes, is theirs to say.
+//! Certificates of storage, of invalidity and of hand-overs are made of it. What is signed, and how
+//! much weight it takes, is theirs to say.
 //!
 //! Invariant: the byte layout is canonical: members (u16 LE), bitmap of signers in committee order
 //! (least significant bit first, spare bits zero), aggregated signature.

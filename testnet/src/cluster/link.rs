@@ -1,7 +1,7 @@
 //! Links between nodes that are slow, lose packets, or are cut: a small internet on one machine.
 //!
 //! Every node that is to have links of its own runs on a [`Host`]: a network namespace whose only
-//! way out is a TUN device. A thread of this process, the [`switch`], carries the packets from
+//! way out is a TUN device. A thread of this process, the `switch`, carries the packets from
 //! device to device, each when its [`Path`] says, or never. So whatever a node sends or receives,
 //! to whomever and by whichever address, passes its link; and no node knows of it.
 //!
