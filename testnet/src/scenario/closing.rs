@@ -24,6 +24,8 @@ use super::{
 
 /// A ledger that makes no block for so long has stopped.
 const BLOCK_GAP_MAX: Duration = Duration::from_secs(60);
+/// How long writers are given to bring a blob, `RepairLimits::grace_ms`, and a few seconds more.
+const TOLD_AFTER_MS: u64 = 8_000;
 /// Heights that are looked at for votes.
 const LATEST_MAX: u64 = 20;
 
@@ -33,8 +35,10 @@ impl Run<'_> {
     pub(super) async fn settle(&mut self) -> anyhow::Result<()> {
         self.load.finish().await;
         let full = self.full_ids();
-        let stored = self.client.ledger().newest().await?;
-        let stored = stored.header.map_or(Height::new(0), |header| header.header().height);
+        let newest = self.client.ledger().newest().await?;
+        let stored = newest.header.as_ref().map_or(Height::new(0), |header| header.header().height);
+        // Of what was stored last a node says that it lacks it only after the writer's time is over.
+        let told = newest.header.map(|header| header.header().time.plus_ms(TOLD_AFTER_MS));
         let end = Instant::now() + self.plan.patience();
         loop {
             let left: Vec<_> =
@@ -51,6 +55,9 @@ impl Run<'_> {
             let mut missing = self.missing(&running).await;
             if missing.is_none() && self.plan.slow.is_some() {
                 missing = self.lagging(&running, stored).await?;
+                if missing.is_none() && running.time < told {
+                    missing = Some("nodes still wait for what was stored last".to_owned());
+                }
             }
             let Some(missing) = missing else { return Ok(()) };
             if Instant::now() > end {
