@@ -10,7 +10,7 @@ use floe_protocol::{
     bft,
     blob::BlobId,
     certificate::{Certificate, CertificateError, ConfirmedFact},
-    committee::Committee,
+    committee::{Committee, CommitteeFact},
     genesis::{Genesis, GenesisMember},
     index::Epoch,
     keys::{BlsKeyPair, BlsSignature, ChainId, KeyPair},

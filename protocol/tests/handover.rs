@@ -15,7 +15,7 @@ use floe_protocol::{
     bft,
     blob::BlobId,
     certificate::CertificateError,
-    committee::Committee,
+    committee::{Committee, CommitteeFact},
     genesis::{Genesis, GenesisError, GenesisMember},
     handover::{HandoverCertificate, HandoverFact},
     hash::Hash,

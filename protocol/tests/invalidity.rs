@@ -11,7 +11,7 @@ use floe_protocol::{
     bft,
     blob::BlobId,
     certificate::{CertificateError, ConfirmedFact},
-    committee::Committee,
+    committee::{Committee, CommitteeFact},
     genesis::{Genesis, GenesisMember},
     index::Epoch,
     invalidity::{InvalidityCertificate, InvalidityFact},
