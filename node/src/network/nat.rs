@@ -45,6 +45,9 @@ const RESERVATIONS_PER_MINUTE: (NonZeroU32, NonZeroU32) = (rate(6), rate(30));
 const PROBES_PER_MINUTE: (usize, usize) = (30, 3);
 /// Addresses that are dialled in answer to one probe.
 const PROBED_ADDRESSES_MAX: usize = 4;
+/// Reports in a row that must say the same before nobody is asked for a while. Who is asked is
+/// random, so fewer may well come from one member alone, and one decides nothing.
+const REPORTS_ALIKE: usize = 16;
 /// Time for one probe.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Time before a verdict that nothing contradicts is looked at again.
@@ -137,7 +140,7 @@ fn probes(config: &NetworkConfig, local: PeerId) -> autonat::Behaviour {
             throttle_server_period: interval,
             // Only members are asked, once they are connected.
             use_connected: false,
-            confidence_max: 3,
+            confidence_max: REPORTS_ALIKE,
             max_peer_addresses: PROBED_ADDRESSES_MAX,
             throttle_clients_global_max: PROBES_PER_MINUTE.0,
             throttle_clients_peer_max: PROBES_PER_MINUTE.1,

@@ -12,6 +12,10 @@ use libp2p::{
 };
 
 use futures::StreamExt;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+};
 
 use super::{
     nat::{freeloader, light, local, named, private, public},
@@ -84,6 +88,8 @@ async fn members_that_flatter_a_node_do_not_talk_it_out_of_its_relay() {
     let relay = Peer::start(public(1)).await;
     // It listens, but nothing gets in.
     let mut config = public(2);
+    // So rarely that both have met it before it has asked one often enough.
+    config.limits.probe_interval_ms = 200;
     let own = config.external.remove(0);
     config.limits.loopback_exempt = false;
     config.limits.process_memory_bytes_max = 0;
@@ -135,27 +141,51 @@ async fn a_circuit_lasts_beside_a_direct_connection_while_the_other_side_uses_it
     hidden.sees(|peers| !peers.connected.contains_key(&node(3))).await;
 }
 
-/// Where it takes a while to get to an address.
-async fn slow_door(to: Multiaddr) -> Multiaddr {
-    let port = |address: &Multiaddr| match address.iter().nth(1) {
+fn port(address: &Multiaddr) -> u16 {
+    match address.iter().nth(1) {
         Some(Protocol::Tcp(port)) => port,
         other => panic!("{other:?}"),
-    };
+    }
+}
+
+fn on_loopback(port: u16) -> Multiaddr {
+    format!("/ip4/127.0.0.1/tcp/{port}").parse().unwrap()
+}
+
+/// Where nobody gets to an address before the door is open.
+async fn door(to: Multiaddr, open: watch::Receiver<bool>) -> Multiaddr {
     let to = ("127.0.0.1", port(&to));
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let own = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
         while let Ok((mut outside, _)) = listener.accept().await {
+            let mut open = open.clone();
             tokio::spawn(async move {
-                // Longer than from one look at what waits to the next.
-                tokio::time::sleep(Duration::from_millis(2_500)).await;
-                let mut inside = tokio::net::TcpStream::connect(to).await.unwrap();
+                open.wait_for(|open| *open).await.unwrap();
+                let mut inside = TcpStream::connect(to).await.unwrap();
                 // Either side may end it.
                 drop(tokio::io::copy_bidirectional(&mut outside, &mut inside).await);
             });
         }
     });
-    format!("/ip4/127.0.0.1/tcp/{own}").parse().unwrap()
+    on_loopback(own)
+}
+
+/// Has a peer dial where nobody is. With each dial that fails it looks at what waits for a relay; one
+/// has failed when this returns.
+async fn dials_in_vain(peer: &Peer) {
+    let mut dead_ends = Vec::new();
+    for _ in 0..2 {
+        dead_ends.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
+    }
+    let (nobody, network) = (node(7), peer.network.clone());
+    tokio::spawn(async move { network.request(nobody, Request::NodeStatus).await });
+    // That it goes on to the second one shows that it has seen the first one fail.
+    for dead_end in dead_ends {
+        let address = on_loopback(dead_end.local_addr().unwrap().port());
+        peer.network.add_addresses(nobody, vec![address]).await;
+        drop(timeout(DEADLINE, dead_end.accept()).await.expect("it dials").unwrap());
+    }
 }
 
 #[tokio::test]
@@ -167,7 +197,8 @@ async fn waiting_for_a_relay_uses_up_no_dials_of_what_is_published() {
     let mut hidden = Peer::start(private(2, &[&relay])).await;
     hidden.is_relayed_by(&[&relay]).await;
 
-    let door = slow_door(relay.address()).await;
+    let open = watch::Sender::new(false);
+    let door = door(relay.address(), open.subscribe()).await;
     let mut config = light(9, &[]);
     // So that what is published of this machine counts.
     config.listen = vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()];
@@ -177,5 +208,9 @@ async fn waiting_for_a_relay_uses_up_no_dials_of_what_is_published() {
     let client = Peer::start(config).await;
     let circuit = named(&relay).with(Protocol::P2pCircuit);
     client.network.set_published(node(2), vec![circuit]).await;
-    client.exchanges_with(&mut hidden).await;
+    let looks = async {
+        dials_in_vain(&client).await;
+        open.send_replace(true);
+    };
+    tokio::join!(client.exchanges_with(&mut hidden), looks);
 }

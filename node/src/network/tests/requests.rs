@@ -92,7 +92,7 @@ async fn light_peers_ask_but_are_not_asked() {
 async fn nodes_that_nobody_knows_are_unreachable_at_once() {
     let peer = Peer::start(config(1)).await;
     let asked = peer.network.request(node(2), Request::NodeStatus);
-    let asked = timeout(Duration::from_secs(5), asked).await;
+    let asked = timeout(DEADLINE, asked).await;
     assert_eq!(asked.unwrap(), Err(RequestError::Unreachable));
     assert_eq!(peer.network.find(node(2)).await, Err(FindError::NotFound));
     // Itself, and what is no key.
@@ -110,7 +110,7 @@ async fn an_address_where_nobody_listens_is_unreachable() {
     peer.knows(&gone).await;
     gone.network.shutdown().await;
     let asked = peer.network.request(node(2), Request::NodeStatus);
-    let asked = timeout(Duration::from_secs(5), asked).await;
+    let asked = timeout(DEADLINE, asked).await;
     assert_eq!(asked.unwrap(), Err(RequestError::Unreachable));
 }
 
