@@ -28,7 +28,7 @@ use floe_node::{
 use floe_protocol::{
     blob::BlobId,
     encoding::Axis,
-    index::{ShardIndex, SliverPairIndex},
+    index::{Epoch, ShardIndex, SliverPairIndex},
     ledger::{Amount, BlobState, Event, LedgerParameters, Operation},
     message::{Limits, Refusal, RepairStatus, Request, Response, StoredPair},
     test_support,
@@ -119,8 +119,22 @@ async fn happened(
     blocks: &mut broadcast::Receiver<Arc<CommittedBlock>>,
     wish: impl Fn(&Event) -> bool,
 ) {
-    let happened = async { while !blocks.recv().await.unwrap().events.iter().any(&wish) {} };
-    timeout(DEADLINE, happened).await.expect("it happens");
+    told(blocks, |event| wish(event).then_some(())).await;
+}
+
+/// Waits for an event; what it tells.
+async fn told<T>(
+    blocks: &mut broadcast::Receiver<Arc<CommittedBlock>>,
+    of: impl Fn(&Event) -> Option<T>,
+) -> T {
+    let told = async {
+        loop {
+            if let Some(told) = blocks.recv().await.unwrap().events.iter().find_map(&of) {
+                return told;
+            }
+        }
+    };
+    timeout(DEADLINE, told).await.expect("it happens")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -359,15 +373,19 @@ struct Change {
     /// What the gainer has before.
     before: Vec<ShardIndex>,
     blocks: broadcast::Receiver<Arc<CommittedBlock>>,
+    /// The epoch in which it gains.
+    next: Epoch,
 }
 
+/// Half of it is enough to replace a node on most machines.
+const EPOCH_MS: u64 = 12_000;
+
 impl Change {
-    async fn begin() -> Self {
-        let rules =
-            LedgerParameters { epoch_ms: 12_000, heartbeat_ms: 200, ..LedgerParameters::default() };
-        let configure = |_, config: &mut NodeConfig| {
+    async fn begin(epoch_ms: u64, configure: fn(&mut NodeConfig)) -> Self {
+        let rules = LedgerParameters { epoch_ms, heartbeat_ms: 200, ..LedgerParameters::default() };
+        let configure = move |_, config: &mut NodeConfig| {
             eager(config);
-            config.repair.answer_timeout_ms = 2_000;
+            configure(config);
         };
         let builder = Cluster::builder().nodes(NODES).shards(SHARDS).ledger(rules);
         let cluster = builder.configure(configure).start().await.unwrap();
@@ -384,14 +402,24 @@ impl Change {
         let stake = Operation::Stake { node, amount: Amount::from_wal(5_000) };
         client.ledger().submit(vec![stake], cluster.wallet()).await.unwrap();
         happened(&mut blocks, |event| matches!(event, Event::Staked { .. })).await;
-        happened(&mut blocks, |event| matches!(event, Event::EpochSelected { .. })).await;
-        Self { cluster, client, blobs, gainer, before, blocks }
+        let next = |event: &Event| match event {
+            Event::EpochSelected { epoch, .. } => Some(*epoch),
+            _ => None,
+        };
+        let next = told(&mut blocks, next).await;
+        Self { cluster, client, blobs, gainer, before, blocks, next }
+    }
+
+    /// Whether the epoch has not begun yet in which it gains.
+    fn is_ahead(&self) -> bool {
+        let gainer = self.cluster.node(self.gainer).expect("a running node");
+        gainer.ledger().state().borrow().committee().epoch() < self.next
     }
 
     /// Waits until the gainer has all, has told the ledger so, and holds the truth; what it says of
     /// itself, and how many pairs it has gained.
     async fn end(&mut self) -> (RepairStatus, u64) {
-        let Self { cluster, client, blobs, gainer, before, blocks } = self;
+        let Self { cluster, client, blobs, gainer, before, blocks, .. } = self;
         let node = cluster.node_id(*gainer);
         let gained = |event: &Event| matches!(event, Event::ShardsCompleted { node: reporter, .. } if *reporter == node);
         happened(blocks, gained).await;
@@ -412,7 +440,7 @@ impl Change {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gained_shard_is_copied_from_its_holder_and_reported() {
-    let mut change = Change::begin().await;
+    let mut change = Change::begin(EPOCH_MS, |_| {}).await;
     let (status, gained) = change.end().await;
     assert_eq!((status.moved_pairs, status.recovered_pairs), (gained, 0), "{status:?}");
     let proofs = status.fetched_bytes - status.gained_bytes;
@@ -483,10 +511,20 @@ async fn replace(cluster: &mut Cluster, node: usize, holder: Holder) -> Arc<Atom
 
 /// What the earlier holder does not give is recovered from the others.
 async fn is_recovered_without(holder: Holder) {
-    let mut change = Change::begin().await;
-    // Of the nodes with equal stake the last one has no second shard when the gainer takes it.
-    let loser = (0..NODES).filter(|node| *node != change.gainer).max().unwrap();
-    let asked = replace(&mut change.cluster, loser, holder).await;
+    let mut epoch_ms = EPOCH_MS;
+    let (mut change, asked) = loop {
+        let mut change =
+            Change::begin(epoch_ms, |config| config.repair.answer_timeout_ms = 2_000).await;
+        // Of the nodes with equal stake the last one has no second shard when the gainer takes it.
+        let loser = (0..NODES).filter(|node| *node != change.gainer).max().unwrap();
+        let asked = replace(&mut change.cluster, loser, holder).await;
+        if change.is_ahead() {
+            break (change, asked);
+        }
+        // The shard has moved before the holder was another: the machine needs more time.
+        change.cluster.shutdown().await.unwrap();
+        epoch_ms *= 2;
+    };
     let (status, gained) = change.end().await;
     let counts = (status.moved_pairs, status.recovered_pairs);
     assert_eq!(counts, (0, gained), "{holder:?}: {status:?}");

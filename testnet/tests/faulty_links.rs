@@ -34,7 +34,8 @@ fn a_slow_member_stays_in_the_committee() {
     let slow = &report["slow"];
     let trip = |name: &str| slow[name].as_u64().unwrap();
     assert!(trip("round_trip_us") >= 200_000, "{slow}");
-    assert!(trip("others_round_trip_us") < 100_000, "{slow}");
+    // A machine under load takes its time with both.
+    assert!(trip("others_round_trip_us") + 100_000 < trip("round_trip_us"), "{slow}");
     let epochs = slow["epochs"].as_array().unwrap();
     assert!(epochs.len() >= 3, "{slow}");
     for epoch in epochs {

@@ -165,7 +165,7 @@ impl Liar {
 }
 
 /// How long a proposal is waited for: so long that it shows if anybody does.
-const PROPOSE_MS: u64 = 5_000;
+const PROPOSE_MS: u64 = 15_000;
 
 /// Lies at every turn until all lies are told; the last height.
 async fn tell_all(cluster: &Cluster, liar: &mut Liar, honest: &Ledger, through: usize) -> Height {
