@@ -15,6 +15,7 @@
 //! hashes, verifies or touches the disk runs on an async thread; libp2p is named only under
 //! `network`; a panic of a service ends the process.
 
+pub mod allocator;
 pub mod cli;
 pub mod client;
 mod clock;

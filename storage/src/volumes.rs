@@ -13,12 +13,13 @@
 //! Sealed volumes are opened when somebody reads them; few stay open, and not for long if much is
 //! read (see `volumes/open.rs`), which bounds memory.
 
+mod active;
 mod open;
 mod removal;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{self, File},
+    fs::File,
     io,
     path::{Path, PathBuf},
     sync::{
@@ -30,6 +31,11 @@ use std::{
 use bytes::Bytes;
 use floe_protocol::encoding::Axis;
 
+pub(crate) use self::active::KEPT_BYTES_MAX;
+use self::{
+    active::Active,
+    open::{LOST, OPEN_MAX, OpenVolumes},
+};
 use crate::{
     StorageError, StoreConfig,
     database::{Database, Table},
@@ -40,18 +46,15 @@ use crate::{
     schema,
     usage::Space,
     volume::Volume,
-    volumes::open::{LOST, OPEN_MAX, OpenVolumes, storage_error},
 };
 
 /// A volume with so many bytes takes no more. Three fifths of it are the most that is moved to give
-/// one back, and what the quota may be passed by meanwhile. sled may keep all of it in memory.
+/// one back, and what the quota may be passed by meanwhile.
 const VOLUME_BYTES_MAX: u64 = 128 << 20;
 /// Smaller volumes would be mostly overhead.
 const VOLUME_BYTES_MIN: u64 = 16 << 20;
 /// A store has room for at least so many volumes below its quota.
 const VOLUMES_PER_QUOTA: u64 = 16;
-/// An active volume with fewer bytes than these is not worth replacing, even if all are dead.
-pub(crate) const KEPT_BYTES_MAX: u64 = 2 << 20;
 const DIR: &str = "volumes";
 
 /// How the cache is divided: a quarter each for the main database and for all sealed volumes,
@@ -74,13 +77,6 @@ impl CacheShares {
             sealed: (cache_bytes / 4 / OPEN_MAX as u64).max(Self::MIN),
         }
     }
-}
-
-/// The volume that is written to.
-#[derive(Debug)]
-struct Active {
-    volume: Arc<Volume>,
-    pieces: Arc<Pieces>,
 }
 
 /// All volumes of a store.
@@ -206,7 +202,7 @@ impl Volumes {
         let mut attempt = 1;
         loop {
             let guard = self.ready()?;
-            let Some(Active { volume, pieces }) = guard.as_ref() else {
+            let Some(Active { volume, pieces, .. }) = guard.as_ref() else {
                 continue;
             };
             let place = Place { volume: volume.number(), offset: volume.give(bytes) };
@@ -287,19 +283,6 @@ impl Volumes {
         Ok(())
     }
 
-    /// Seals the active volume if it meets `condition` once nobody writes to it.
-    pub(crate) fn seal_if(&self, condition: impl Fn(&Volume) -> bool) -> Result<(), StorageError> {
-        let meets = |active: &Active| condition(&active.volume);
-        if !read(&self.active).as_ref().is_some_and(&meets) {
-            return Ok(());
-        }
-        let mut active = write(&self.active);
-        if active.as_ref().is_some_and(&meets) {
-            self.seal(&mut active)?;
-        }
-        Ok(())
-    }
-
     #[cfg(test)]
     pub(crate) fn open_count(&self) -> usize {
         self.open.count()
@@ -312,71 +295,6 @@ impl Volumes {
 
     pub(crate) fn get(&self, number: u32) -> Option<Arc<Volume>> {
         read(&self.all).get(&number).cloned()
-    }
-
-    /// The active volume, with room.
-    fn ready(&self) -> Result<RwLockReadGuard<'_, Option<Active>>, StorageError> {
-        let has_room = |active: &Option<Active>| {
-            let given = active.as_ref().map(|active| active.volume.given());
-            given.is_some_and(|given| given < self.volume_bytes_max)
-        };
-        loop {
-            let active = read(&self.active);
-            if has_room(&active) {
-                return Ok(active);
-            }
-            drop(active);
-            let mut active = write(&self.active);
-            if !has_room(&active) {
-                self.seal(&mut active)?;
-                *active = Some(self.begin()?);
-            }
-        }
-    }
-
-    /// Makes a new volume, durable itself before anything names it.
-    fn begin(&self) -> Result<Active, StorageError> {
-        let number = self.next_number.fetch_add(1, Ordering::AcqRel);
-        let volume = Arc::new(Volume::new(&self.dir, number));
-        fs::create_dir(volume.dir())?;
-        let pieces = Pieces::open(&self.main, volume.dir(), self.cache.active);
-        let pieces = Arc::new(pieces.map_err(|error| storage_error(number, error))?);
-        sync(&self.dir)?;
-        *volume.lock() = Arc::downgrade(&pieces);
-        volume.set_sealed(false);
-        write(&self.all).insert(number, Arc::clone(&volume));
-        self.space.set_growing(Some(volume.dir()));
-        tracing::debug!(volume = number, "began a volume");
-        Ok(Active { volume, pieces })
-    }
-
-    /// Goes on with a volume that was written to before.
-    fn activate(&self, volume: &Arc<Volume>, pieces: Arc<Pieces>) {
-        drop(self.open.close(volume.number()));
-        volume.set_sealed(false);
-        self.space.release_sealed(volume.disk_bytes());
-        self.space.set_growing(Some(volume.dir()));
-        *write(&self.active) = Some(Active { volume: Arc::clone(volume), pieces });
-    }
-
-    /// Seals the active volume, if there is one. The caller holds the lock: nobody writes.
-    fn seal(&self, active: &mut Option<Active>) -> Result<(), StorageError> {
-        let Some(Active { volume, pieces }) = active.as_ref() else {
-            return Ok(());
-        };
-        self.note_sealed(volume)?;
-        // Even if the volume can't be flushed: it is not gone on with after a restart.
-        self.main.flush()?;
-        pieces.flush()?;
-        self.space.set_growing(None);
-        self.space.add_sealed(volume.measure()?);
-        volume.set_sealed(true);
-        *active = None;
-        Ok(())
-    }
-
-    fn note_sealed(&self, volume: &Volume) -> Result<(), StorageError> {
-        self.sealed.insert(&volume.number().to_be_bytes(), &volume.given().to_be_bytes())
     }
 }
 

@@ -3,5 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    floe_node::allocator::limit();
     floe_testnet::cli::main()
 }

@@ -1,4 +1,8 @@
-use std::path::Path;
+use std::{
+    path::Path,
+    sync::atomic::{AtomicU8, Ordering},
+    thread,
+};
 
 use floe_protocol::{
     blob::BlobHeader,
@@ -20,13 +24,17 @@ use crate::{
 const QUOTA_BYTES: u64 = 256 << 20;
 
 fn open(dir: &Path) -> (Slivers, Arc<Database>) {
+    open_with(dir, QUOTA_BYTES)
+}
+
+fn open_with(dir: &Path, quota_bytes: u64) -> (Slivers, Arc<Database>) {
     let config = StoreConfig {
-        quota_bytes: QUOTA_BYTES,
+        quota_bytes,
         cache_bytes: 4 << 20,
         ..StoreConfig::new(dir.to_owned(), dir.join("marker"), NodeId::new([1; 32]))
     };
     let database = Arc::new(Database::open(dir, 1 << 20, SMALL_BACKLOG_BYTES_MAX).unwrap());
-    let space = Arc::new(Space::new(dir, QUOTA_BYTES, 0));
+    let space = Arc::new(Space::new(dir, quota_bytes, 0));
     let sealed = database.table(schema::VOLUMES).unwrap();
     let volumes =
         Volumes::open(&config, Arc::clone(&database), sealed, Arc::clone(&space)).unwrap();
@@ -206,6 +214,48 @@ fn few_volumes_stay_open() {
         slivers.get(&pair(19), Axis::Primary).unwrap().unwrap();
     }
     assert_eq!(slivers.volumes.open_count(), 1);
+}
+
+/// sled may keep in memory whatever was written since it opened a database.
+#[test]
+fn the_active_volume_is_opened_again_while_others_read_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (slivers, database) = open_with(dir.path(), 16 * (128 << 20));
+    let sliver = |number: u8| vec![number; 2 << 20];
+    let opened = |slivers: &Slivers| Arc::downgrade(&slivers.volumes.pieces(1).unwrap());
+    slivers.put(&pair(0), &sliver(0), &[0; 9]).unwrap();
+    let first = opened(&slivers);
+    let written = AtomicU8::new(0);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut number = 0;
+            while number < 39 {
+                number = written.load(Ordering::Acquire);
+                let found = slivers.get(&pair(number), Axis::Primary).unwrap();
+                assert!(found.as_deref() == Some(&sliver(number)[..]), "pair {number}");
+            }
+        });
+        for number in 1..40 {
+            slivers.put(&pair(number), &sliver(number), &[number; 9]).unwrap();
+            written.store(number, Ordering::Release);
+        }
+    });
+    // Nobody reads it now, so it is closed the next time.
+    for number in 40..60 {
+        slivers.put(&pair(number), &sliver(number), &[number; 9]).unwrap();
+    }
+    assert!(first.upgrade().is_none(), "it is as open as it was");
+    let check = |slivers: &Slivers| {
+        for number in 0..60 {
+            assert_eq!(slivers.record(&pair(number)).unwrap().unwrap().place.volume, 1);
+            let found = slivers.get(&pair(number), Axis::Primary).unwrap();
+            assert!(found.as_deref() == Some(&sliver(number)[..]), "pair {number}");
+        }
+    };
+    check(&slivers);
+    slivers.flush().unwrap();
+    drop((slivers, database));
+    check(&open_with(dir.path(), 16 * (128 << 20)).0);
 }
 
 /// A store with a pair of the blob in shards 2 and 6.
