@@ -59,8 +59,9 @@ const WRITTEN: usize = 2;
 pub(super) const MORE: usize = 4;
 /// Reads of each blob while nothing else, or nothing but the flood, happens.
 const READS_OF_EACH: usize = 3;
-/// Reads under flood at least, and how long the flood is let to come up before.
-const FLOODED_READS: usize = 60;
+/// So many at least, or the middle one says little.
+const READS_MIN: usize = 60;
+/// How long a flood is let to come up.
 const FLOOD_RISE: Duration = Duration::from_secs(2);
 /// Memory of each node's store cache: it fills with whatever a node stores.
 pub(super) const CACHE_BYTES: u64 = 16 << 20;
@@ -103,7 +104,7 @@ pub(crate) async fn run(args: &RepairArgs) -> anyhow::Result<()> {
     bench.store(args.blobs.into(), args.size).await?;
     drop(spinner);
     let spinner = Spinner::new("reading while nothing else happens");
-    let idle = bench.read(READS_OF_EACH * bench.blobs.len()).await?;
+    let idle = bench.read_all().await?;
     let baseline_rss_bytes = bench.baseline().await?;
     drop(spinner);
     let spinner = Spinner::new("repairing a node with an empty disk");
@@ -187,9 +188,10 @@ impl Bench {
         })
     }
 
-    /// Reads so often, one blob after the other.
-    async fn read(&self, reads: usize) -> anyhow::Result<Reads> {
+    /// Reads one blob after the other.
+    async fn read_all(&self) -> anyhow::Result<Reads> {
         let before = self.spent()?;
+        let reads = (READS_OF_EACH * self.blobs.len()).max(READS_MIN);
         let times = read_for(&self.client, &self.blobs, std::future::ready(()), reads).await?;
         Ok(Reads::new(times, self.cores_since(&before)?))
     }
@@ -235,7 +237,7 @@ impl Bench {
         let _spinner = Spinner::new("reading and repairing while strangers flood all nodes");
         self.flood = Some(Flood::start(&self.cluster, &self.blobs, strangers)?);
         sleep(FLOOD_RISE).await;
-        let reads = self.read((READS_OF_EACH * self.blobs.len()).max(FLOODED_READS)).await?;
+        let reads = self.read_all().await?;
         let repair = self.repair().await?;
         let flood = self.flood.take().context("the flood was started")?;
         Ok(Flooded { strangers, reads, repair, given: flood.stop().await? })

@@ -23,8 +23,8 @@ const PEERS_MAX: usize = 1024;
 const WAIT_MIN: Duration = Duration::from_millis(100);
 const WAIT_MAX: Duration = Duration::from_secs(10);
 /// Requests too early that are answered at once, and how many more in a second.
-const EARLY_MAX: u64 = 64;
-const EARLY_PER_SECOND: u64 = 16;
+const EARLY_MAX: u64 = 24;
+const EARLY_PER_SECOND: u64 = 8;
 /// The first cool-down, and the longest.
 const COOL_DOWN_MIN: Duration = Duration::from_secs(2);
 const COOL_DOWN_MAX: Duration = Duration::from_secs(64);
