@@ -3,6 +3,7 @@
 mod commitment;
 mod parameters;
 mod round;
+mod rounds;
 mod score;
 mod seed;
 mod transcript;
@@ -19,6 +20,7 @@ pub use self::{
         Failure, Ignored, Progress, Pulse, Round, RoundConfig, RoundInput, RoundOutput, Sight,
         Silence, Verification,
     },
+    rounds::{EARLY_HEIGHTS, RoundOutputs, Rounds},
     score::{NotOpen, OpenRound, Outcome, Score},
     seed::{Seeds, chain_start},
     transcript::{

@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn a_round_opens_and_closes_by_ledger_time_and_heights() {
         let rules = ChallengeParameters::default();
-        let at = |ms| Timestamp::from_ms(1_000_000 + ms);
+        let at = |ms: u64| Timestamp::from_ms(1_000_000 + ms);
         assert!(!rules.opens(at(0), at(59_999)));
         assert!(rules.opens(at(0), at(60_000)));
         let closes = |height, ms| {

@@ -40,7 +40,7 @@ pub struct RoundConfig {
     pub busy_max: usize,
     /// By how many milliseconds a member asks later than the one before it, once enough have asked.
     pub turn_ms: u64,
-    /// How often a node is asked for its transcript.
+    /// How often a node is asked for its transcript, and answers each member.
     pub attempts_max: u32,
     /// Wait before it is asked again in milliseconds.
     pub retry_ms: u64,
@@ -139,17 +139,18 @@ impl Round {
         else {
             return Progress::NotAsked;
         };
-        let is_own = position == self.position;
-        if self.certified[position] {
-            Progress::Certified
-        } else if is_own && self.own.has_given_up() {
-            Progress::Missed
-        } else if if is_own { self.own.is_acknowledged() } else { other.is_acknowledged() } {
-            Progress::Acknowledged
-        } else if if is_own { self.own.is_answered() } else { other.is_answered() } {
-            Progress::Answered
+        let (is_acknowledged, is_answered, is_missed) = if position == self.position {
+            let own = &self.own;
+            (own.is_acknowledged(), own.is_answered(), own.has_given_up())
         } else {
-            Progress::Opened
+            (other.is_acknowledged(), other.is_answered(), false)
+        };
+        match () {
+            () if self.certified[position] => Progress::Certified,
+            () if is_acknowledged => Progress::Acknowledged,
+            () if is_answered => Progress::Answered,
+            () if is_missed => Progress::Missed,
+            () => Progress::Opened,
         }
     }
 
@@ -257,8 +258,10 @@ impl Round {
         }
     }
 
-    fn on_wanted(&self, member: NodeId, outputs: &mut Vec<RoundOutput>) {
-        let transcript = self.other(&member).and_then(|_| self.own.transcript());
+    fn on_wanted(&mut self, member: NodeId, outputs: &mut Vec<RoundOutput>) {
+        let answers_max = self.config.attempts_max;
+        let position = self.other(&member);
+        let transcript = position.and_then(|at| self.own.transcript(at, answers_max));
         outputs.push(RoundOutput::Answer { member, transcript });
     }
 

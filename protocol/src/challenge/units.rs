@@ -54,18 +54,10 @@ impl Sums {
     const NONE: Self = Self { units: 0, next_since: None, next_end: None };
 
     fn add(self, other: Self) -> Self {
-        let earlier = |a: Option<_>, b: Option<_>| match (a, b) {
-            (Some(a), Some(b)) => Some(std::cmp::min(a, b)),
-            (one, None) | (None, one) => one,
-        };
-        let first = |a: Option<Epoch>, b: Option<Epoch>| match (a, b) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (one, None) | (None, one) => one,
-        };
         Self {
-            // Below the units of all epochs on the ledger, which are checked.
+            // Never above what the ledger counts of the running epoch, in as many bits.
             units: self.units.saturating_add(other.units),
-            next_since: earlier(self.next_since, other.next_since),
+            next_since: first(self.next_since, other.next_since),
             next_end: first(self.next_end, other.next_end),
         }
     }
@@ -73,6 +65,13 @@ impl Sums {
     fn is_due(&self, epoch: Epoch, cutoff: Timestamp) -> bool {
         self.next_end.is_some_and(|end| end <= epoch)
             || self.next_since.is_some_and(|since| since <= cutoff)
+    }
+}
+
+fn first<T: Ord>(a: Option<T>, b: Option<T>) -> Option<T> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (one, None) | (None, one) => one,
     }
 }
 

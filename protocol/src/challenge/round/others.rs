@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use super::{Ignored, RoundConfig, RoundOutput, Silence, Verification};
 use crate::{
-    challenge::{Challenge, ChallengeFact},
+    challenge::{Challenge, ChallengeFact, TranscriptError},
     hash::Hash,
     keys::NodeId,
 };
@@ -81,7 +81,11 @@ impl Other {
         outputs: &mut Vec<RoundOutput>,
     ) {
         self.deadline_ms = now_ms.saturating_add(challenge.universe().parameters.window_ms);
-        self.turn_ms = config.turn_ms.saturating_mul(turn(&challenge, me));
+        // All turns are over long before certificates cease to count.
+        let universe = challenge.universe();
+        let members = universe.committee.members().len().max(1) as u64;
+        let turn_max_ms = universe.parameters.certificate_window_ms / 4 / members;
+        self.turn_ms = config.turn_ms.min(turn_max_ms).saturating_mul(turn(&challenge, me));
         self.silence = silence;
         self.challenge = Some(challenge);
         if let Some((_, at_ms)) = self.committed {
@@ -169,7 +173,7 @@ impl Other {
     /// Its transcript was judged. Who has sent a wrong one is not asked again.
     pub(super) fn judged(
         &mut self,
-        verdict: Result<(), crate::challenge::TranscriptError>,
+        verdict: Result<(), TranscriptError>,
         outputs: &mut Vec<RoundOutput>,
     ) {
         let (Stage::Verifying, Some(challenge), Some((end, _))) =

@@ -9,6 +9,7 @@ use crate::{
     challenge::{
         Challenge, ChallengeCertificate, ChallengeFact, Commitment, StepProof, Universe, Walk,
     },
+    committee::Member,
     keys::{BlsSignature, NodeId},
 };
 
@@ -28,15 +29,26 @@ enum Stage {
     GaveUp,
 }
 
+/// An acknowledgement, and whether it was verified on its own.
+#[derive(Clone, Copy, Debug)]
+struct Signed {
+    signature: BlsSignature,
+    verified: bool,
+}
+
+/// By position.
+type Acknowledgements = BTreeMap<usize, Signed>;
+
 /// The own part.
 #[derive(Clone, Debug)]
 pub(super) struct Own {
     stage: Stage,
     give_up_ms: u64,
-    /// By position.
-    acknowledged: BTreeMap<usize, BlsSignature>,
+    acknowledged: Acknowledgements,
     /// Positions of those that signed something else.
     liars: BTreeSet<usize>,
+    /// How often each position got the transcript.
+    answered: BTreeMap<usize, u32>,
 }
 
 impl Own {
@@ -46,6 +58,7 @@ impl Own {
             give_up_ms: u64::MAX,
             acknowledged: BTreeMap::new(),
             liars: BTreeSet::new(),
+            answered: BTreeMap::new(),
         }
     }
 
@@ -59,10 +72,6 @@ impl Own {
 
     pub(super) const fn is_acknowledged(&self) -> bool {
         matches!(self.stage, Stage::Submitted)
-    }
-
-    pub(super) const fn is_certified(&self) -> bool {
-        matches!(self.stage, Stage::Certified)
     }
 
     pub(super) const fn has_given_up(&self) -> bool {
@@ -146,16 +155,15 @@ impl Own {
         }
     }
 
-    /// What a member gets that asks for the transcript: nothing once enough have it.
-    pub(super) fn transcript(&self) -> Option<Bytes> {
-        match &self.stage {
-            Stage::Committed { transcript, .. } => Some(transcript.clone()),
-            Stage::Waiting
-            | Stage::Walking(_)
-            | Stage::Submitted
-            | Stage::Certified
-            | Stage::GaveUp => None,
-        }
+    /// What the member at `position` gets that asks for the transcript, so often at most: nothing
+    /// once enough have acknowledged it.
+    pub(super) fn transcript(&mut self, position: usize, answers_max: u32) -> Option<Bytes> {
+        let Stage::Committed { transcript, .. } = &self.stage else {
+            return None;
+        };
+        let answered = self.answered.entry(position).or_default();
+        *answered = answered.saturating_add(1);
+        (*answered <= answers_max).then(|| transcript.clone())
     }
 
     /// The member at `position` says that it acknowledges. Signatures are verified joined, as mostly
@@ -172,34 +180,24 @@ impl Own {
         if self.liars.contains(&position) || self.acknowledged.contains_key(&position) {
             return;
         }
-        self.acknowledged.insert(position, signature);
-        let (committee, chain) = (&universe.committee, &universe.chain);
-        let weight = |by: &BTreeMap<usize, BlsSignature>| {
-            by.keys().map(|position| committee.members()[*position].weight()).sum()
-        };
-        if !committee.is_validity(weight(&self.acknowledged)) {
-            return;
-        }
-        let join = |by: &BTreeMap<usize, BlsSignature>| {
-            let signatures: Vec<_> = by.iter().map(|(at, signature)| (*at, *signature)).collect();
-            let certificate = ChallengeCertificate::new(committee, *fact, &signatures).ok()?;
-            certificate.verify(committee, chain).is_ok().then_some(certificate)
-        };
-        let mut certificate = join(&self.acknowledged);
-        if certificate.is_none() {
-            self.acknowledged.retain(|position, signature| {
-                let member = &committee.members()[*position];
-                let is_true = fact.verify(chain, &member.bls_key, signature);
-                if !is_true {
+        self.acknowledged.insert(position, Signed { signature, verified: false });
+        let mut certificate = join(universe, *fact, &self.acknowledged);
+        if certificate == Some(None) {
+            let members = universe.committee.members();
+            self.acknowledged.retain(|position, signed| {
+                let Member { node, bls_key, .. } = &members[*position];
+                let (chain, signature) = (&universe.chain, &signed.signature);
+                signed.verified = signed.verified || fact.verify(chain, bls_key, signature);
+                if !signed.verified {
                     self.liars.insert(*position);
-                    let (node, reason) = (member.node, Ignored::FalseAcknowledgement);
+                    let (node, reason) = (*node, Ignored::FalseAcknowledgement);
                     outputs.push(RoundOutput::Ignored { node, reason });
                 }
-                is_true
+                signed.verified
             });
-            certificate = join(&self.acknowledged);
+            certificate = join(universe, *fact, &self.acknowledged);
         }
-        if let Some(certificate) = certificate {
+        if let Some(Some(certificate)) = certificate {
             outputs.push(RoundOutput::Submit(Box::new(certificate)));
             self.stage = Stage::Submitted;
         }
@@ -209,4 +207,21 @@ impl Own {
     pub(super) fn certified(&mut self) {
         self.stage = Stage::Certified;
     }
+}
+
+/// The certificate of these acknowledgements: none if they weigh too little, none in some if they
+/// are not all true.
+fn join(
+    universe: &Universe,
+    fact: ChallengeFact,
+    acknowledged: &Acknowledgements,
+) -> Option<Option<ChallengeCertificate>> {
+    let (committee, chain) = (&universe.committee, &universe.chain);
+    let weight = acknowledged.keys().map(|at| committee.members()[*at].weight()).sum();
+    committee.is_validity(weight).then(|| {
+        let signatures = acknowledged.iter().map(|(at, signed)| (*at, signed.signature));
+        let signatures: Vec<_> = signatures.collect();
+        let certificate = ChallengeCertificate::new(committee, fact, &signatures).ok();
+        certificate.filter(|certificate| certificate.verify(committee, chain).is_ok())
+    })
 }
