@@ -281,7 +281,8 @@ impl Round {
     fn ask(&mut self, outputs: &mut Vec<RoundOutput>) {
         let busy = self.others.iter().filter(|other| other.is_busy()).count();
         for _ in busy..self.config.busy_max {
-            let ready = self.others.iter_mut().filter_map(|other| Some((other.ask_at_ms()?, other)));
+            let ready =
+                self.others.iter_mut().filter_map(|other| Some((other.ask_at_ms()?, other)));
             let due = ready.filter(|(at_ms, _)| *at_ms <= self.now_ms);
             let Some((_, other)) = due.min_by_key(|(at_ms, _)| *at_ms) else {
                 return;

@@ -129,8 +129,8 @@ impl ChunkProof {
         hashes: Vec<Hash>,
     ) -> Result<Self, StepError> {
         let index = place.symbol.as_usize();
-        let is_whole =
-            symbol.len() == place.layout.symbol_bytes() && hashes.len() == place.layout.config().n();
+        let is_whole = symbol.len() == place.layout.symbol_bytes()
+            && hashes.len() == place.layout.config().n();
         let slice = slice::siblings(symbol, place.chunk).filter(|_| is_whole);
         let slice = slice.ok_or(StepError::Length)?;
         let start = place.chunk * slice::CHUNK_BYTES;
@@ -198,9 +198,7 @@ impl StepProof {
     /// The value after `value`.
     fn next(&self, value: &Hash, place: &Place) -> Hash {
         match self {
-            Self::Chunk(proof) => {
-                Domain::ChallengeChunk.hash(&[value.as_bytes(), &proof.chunk])
-            }
+            Self::Chunk(proof) => Domain::ChallengeChunk.hash(&[value.as_bytes(), &proof.chunk]),
             Self::Inconsistent => {
                 Domain::ChallengeInconsistent.hash(&[value.as_bytes(), place.blob.as_bytes()])
             }
@@ -264,7 +262,8 @@ impl Challenge {
     #[must_use]
     pub fn turns(&self) -> Vec<usize> {
         let members = self.universe.committee.members();
-        let mut turns: Vec<_> = (0..members.len()).filter(|other| *other != self.position).collect();
+        let mut turns: Vec<_> =
+            (0..members.len()).filter(|other| *other != self.position).collect();
         turns.sort_by_cached_key(|other| {
             let other = members[*other].node;
             let parts = [&self.seed.as_bytes()[..], self.node.as_bytes(), other.as_bytes()];

@@ -9,7 +9,6 @@ mod draws;
 #[path = "../golden/mod.rs"]
 mod golden;
 mod rounds;
-mod simulation;
 mod transcripts;
 mod vectors;
 

@@ -57,7 +57,8 @@ fn a_step_takes_less_than_3_kib_at_64_shards_and_32_mib() {
 fn the_longest_transcript_of_any_network_stays_within_56_kib() {
     for n in MIN_SHARDS..=MAX_SHARDS {
         let config = EncodingConfig::new(n).unwrap();
-        let (one, most) = (transcript_bytes_max(config, 1), transcript_bytes_max(config, STEPS_MAX));
+        let (one, most) =
+            (transcript_bytes_max(config, 1), transcript_bytes_max(config, STEPS_MAX));
         let step = transcript_bytes_max(config, 2) - one;
         assert_eq!(most, one + usize::from(STEPS_MAX - 1) * step, "n = {n}: not cut off");
         assert!(most <= TRANSCRIPT_BYTES_MAX && step < 2_048, "n = {n}: {step} bytes a step");

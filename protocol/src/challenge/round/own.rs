@@ -21,7 +21,10 @@ enum Stage {
     /// Something is being read.
     Walking(Box<Walk>),
     /// Its chain has ended: acknowledgements are collected.
-    Committed { fact: ChallengeFact, transcript: Bytes },
+    Committed {
+        fact: ChallengeFact,
+        transcript: Bytes,
+    },
     /// Enough have acknowledged.
     Submitted,
     /// The certificate is on the ledger.
