@@ -48,7 +48,7 @@ pub struct RoundConfig {
 
 impl Default for RoundConfig {
     fn default() -> Self {
-        Self { busy_max: 8, turn_ms: 500, attempts_max: 4, retry_ms: 1_000 }
+        Self { busy_max: 8, turn_ms: 500, attempts_max: 10, retry_ms: 1_000 }
     }
 }
 
@@ -175,9 +175,14 @@ impl Round {
             RoundInput::Commitment(commitment) => self.on_commitment(&commitment, &mut outputs),
             RoundInput::Wanted { member } => self.on_wanted(member, &mut outputs),
             RoundInput::Transcript { node, transcript } => {
+                if let Some(position) = self.other(&node) {
+                    self.others[position].answered(transcript, &mut outputs);
+                }
+            }
+            RoundInput::NoAnswer { node } => {
                 let known = (now_ms, &self.config);
                 if let Some(position) = self.other(&node) {
-                    self.others[position].answered(transcript, known, &mut outputs);
+                    self.others[position].not_answered(known, &mut outputs);
                 }
             }
             RoundInput::Judged { node, verdict } => {

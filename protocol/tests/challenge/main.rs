@@ -9,6 +9,7 @@ mod draws;
 #[path = "../golden/mod.rs"]
 mod golden;
 mod rounds;
+mod simulation;
 mod transcripts;
 mod vectors;
 

@@ -353,16 +353,23 @@ fn who_does_not_answer_is_asked_a_few_times() {
             }
             [RoundOutput::Ask { .. }] => {
                 asked += 1;
-                let input = RoundInput::Transcript { node, transcript: None };
-                outputs = table.rounds[1].handle(now_ms, input);
+                outputs = table.rounds[1].handle(now_ms, RoundInput::NoAnswer { node });
             }
             other => {
-                assert_eq!(ignored(other), Some((node, Ignored::NoTranscript)));
+                assert_eq!(ignored(other), Some((node, Ignored::NoAnswer)));
                 break;
             }
         }
     }
     assert_eq!(asked, RoundConfig::default().attempts_max);
+    // Who says that it needs nobody is left in peace.
+    let commitment = table.commit(2, 0);
+    let now_ms = table.asks_at(1, 10, commitment);
+    let node = commitment.node;
+    let input = RoundInput::Transcript { node, transcript: None };
+    let outputs = table.rounds[1].handle(now_ms, input);
+    assert_eq!(ignored(&outputs), Some((node, Ignored::NoTranscript)));
+    assert!(table.rounds[1].handle(now_ms + 60_000, RoundInput::Tick).is_empty());
 }
 
 #[test]

@@ -45,13 +45,17 @@ pub enum RoundInput {
         /// Who asks.
         member: NodeId,
     },
-    /// A node has answered [`RoundOutput::Ask`]; none if it refuses, or needs no one any more, or
-    /// has not answered in time.
+    /// A node has answered [`RoundOutput::Ask`]: none if it needs nobody any more, or refuses.
     Transcript {
         /// Who.
         node: NodeId,
         /// What it says.
         transcript: Option<Bytes>,
+    },
+    /// A node has not answered [`RoundOutput::Ask`] in time, or is busy.
+    NoAnswer {
+        /// Who.
+        node: NodeId,
     },
     /// A transcript was judged that [`RoundOutput::Verify`] asked for.
     Judged {
@@ -194,9 +198,12 @@ pub enum Ignored {
     /// The transcript is wrong.
     #[error(transparent)]
     Transcript(#[from] TranscriptError),
-    /// It does not hand out its transcript.
+    /// It does not hand out its transcript: it has enough acknowledgements, or refuses.
     #[error("no transcript")]
     NoTranscript,
+    /// It does not answer.
+    #[error("no answer")]
+    NoAnswer,
     /// What it signed is not this node's commitment.
     #[error("false acknowledgement")]
     FalseAcknowledgement,

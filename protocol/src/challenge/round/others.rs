@@ -145,12 +145,7 @@ impl Other {
     }
 
     /// It has answered.
-    pub(super) fn answered(
-        &mut self,
-        transcript: Option<Bytes>,
-        (now_ms, config): (u64, &RoundConfig),
-        outputs: &mut Vec<RoundOutput>,
-    ) {
+    pub(super) fn answered(&mut self, transcript: Option<Bytes>, outputs: &mut Vec<RoundOutput>) {
         let (Stage::Asked, Some(challenge), Some((end, _))) =
             (self.stage, &self.challenge, self.committed)
         else {
@@ -161,12 +156,27 @@ impl Other {
             self.stage = Stage::Verifying;
             let verification = Verification { challenge, end, transcript };
             outputs.push(RoundOutput::Verify(Box::new(verification)));
-        } else if self.attempts < config.attempts_max {
+        } else {
+            self.stage = Stage::Done;
+            self.ignore(Ignored::NoTranscript, outputs);
+        }
+    }
+
+    /// It has not answered.
+    pub(super) fn not_answered(
+        &mut self,
+        (now_ms, config): (u64, &RoundConfig),
+        outputs: &mut Vec<RoundOutput>,
+    ) {
+        if self.stage != Stage::Asked {
+            return;
+        }
+        if self.attempts < config.attempts_max {
             self.stage = Stage::Waiting;
             self.ask_at_ms = now_ms.saturating_add(config.retry_ms);
         } else {
             self.stage = Stage::Done;
-            self.ignore(Ignored::NoTranscript, outputs);
+            self.ignore(Ignored::NoAnswer, outputs);
         }
     }
 
