@@ -89,7 +89,6 @@ fn a_certificate_proves_nothing_else() {
 }
 
 #[test]
-#[expect(clippy::print_stdout, reason = "the size is a promise")]
 fn a_certificate_is_short_and_parsed_strictly() {
     let (network, fact) = network();
     let (committee, chain) = (&network.universe.committee, network.chain());

@@ -41,7 +41,6 @@ fn who_holds_everything_passes() {
 }
 
 #[test]
-#[expect(clippy::print_stdout, reason = "the size is a promise")]
 fn a_step_takes_less_than_3_kib_at_64_shards_and_32_mib() {
     let network = Network::new(16, 64, &[32 << 20]);
     let challenge = network.challenge(3);
