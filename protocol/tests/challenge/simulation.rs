@@ -62,6 +62,8 @@ enum Nature {
     Honest,
     /// Lacks so many of a thousand symbols.
     Dropped(u64),
+    /// Has dropped everything and fetches what it is asked for, each time in so many milliseconds.
+    Fetches(u64),
     /// Does nothing.
     Stopped,
     /// Holds everything, but changes a byte of its transcripts and acknowledges nobody.
@@ -236,7 +238,10 @@ impl World<'_> {
             match output {
                 RoundOutput::Read { step, place } => {
                     let proof = self.read(at, &place);
-                    let took_ms = self.random.below(15);
+                    let took_ms = match self.natures[at] {
+                        Nature::Fetches(round_trip_ms) => round_trip_ms,
+                        _ => self.random.below(15),
+                    };
                     let read = Event::Told(RoundInput::Read { step, proof });
                     self.push(self.now_ms + took_ms, at, read);
                 }
@@ -300,7 +305,7 @@ impl World<'_> {
                 u64::from(u32::from_le_bytes(*word)) % 1_000 < per_mille
             }
             Nature::Empty => true,
-            Nature::Honest | Nature::Liar | Nature::Stopped => false,
+            Nature::Honest | Nature::Fetches(_) | Nature::Liar | Nature::Stopped => false,
         };
         (!lacks).then(|| NETWORK.read(place).unwrap())
     }
@@ -363,11 +368,13 @@ fn natures(random: &mut Random) -> Vec<Nature> {
         let more = committee.members()[at].weight();
         if natures[at] == Nature::Honest && weight + more <= committee.config().max_faulty() {
             weight += more;
-            natures[at] = match random.below(5) {
+            natures[at] = match random.below(7) {
                 0 => Nature::Dropped(30),
                 1 => Nature::Dropped(300),
                 2 => Nature::Stopped,
                 3 => Nature::Liar,
+                4 => Nature::Fetches(30),
+                5 => Nature::Fetches(100),
                 _ => Nature::Empty,
             };
         }
@@ -471,7 +478,9 @@ fn honest_nodes_are_never_slashed_and_nobody_passes_undeserved() {
                     let (passed, of) = score.pay();
                     assert!(passed + troubles[at] >= of, "{state}");
                 }
-                Nature::Stopped | Nature::Liar | Nature::Empty => {
+                // Nothing prevents it where links are fast.
+                Nature::Fetches(30) => assert!(score.passed > 0, "{state}"),
+                Nature::Fetches(_) | Nature::Stopped | Nature::Liar | Nature::Empty => {
                     assert_eq!(score.passed, 0, "{state}");
                     let counted = u64::from(score.missed + score.void);
                     assert_eq!(counted, ROUNDS, "{state}");
