@@ -65,6 +65,7 @@
 
 mod commitment;
 mod parameters;
+mod proof;
 mod round;
 mod rounds;
 mod score;
@@ -79,6 +80,7 @@ pub use self::{
         MalformedCommitment, SignedCommitment,
     },
     parameters::{ChallengeParameters, STEPS_MAX},
+    proof::{ChunkProof, StepError, StepProof},
     round::{
         Failure, Ignored, Progress, Pulse, Round, RoundConfig, RoundInput, RoundOutput, Sight,
         Silence, Verification,
@@ -86,10 +88,7 @@ pub use self::{
     rounds::{EARLY_HEIGHTS, RoundOutputs, Rounds},
     score::{NotOpen, OpenRound, Outcome, Score},
     seed::{Seeds, chain_start},
-    transcript::{
-        Challenge, ChunkProof, StepError, StepProof, TRANSCRIPT_BYTES_MAX, TranscriptError, Walk,
-        transcript_bytes_max,
-    },
+    transcript::{Challenge, TRANSCRIPT_BYTES_MAX, TranscriptError, Walk, transcript_bytes_max},
     units::BilledUnits,
     universe::{Place, Universe, challenged_shards},
 };

@@ -48,7 +48,7 @@ pub struct RoundConfig {
 
 impl Default for RoundConfig {
     fn default() -> Self {
-        Self { busy_max: 8, turn_ms: 500, attempts_max: 10, retry_ms: 1_000 }
+        Self { busy_max: 16, turn_ms: 500, attempts_max: 10, retry_ms: 1_000 }
     }
 }
 
@@ -145,13 +145,14 @@ impl Round {
         } else {
             (other.is_acknowledged(), other.is_answered(), false)
         };
-        match () {
-            () if self.certified[position] => Progress::Certified,
-            () if is_acknowledged => Progress::Acknowledged,
-            () if is_answered => Progress::Answered,
-            () if is_missed => Progress::Missed,
-            () => Progress::Opened,
-        }
+        let reached = [
+            (self.certified[position], Progress::Certified),
+            (is_acknowledged, Progress::Acknowledged),
+            (is_answered, Progress::Answered),
+            (is_missed, Progress::Missed),
+        ];
+        let furthest = reached.into_iter().find(|(is_reached, _)| *is_reached);
+        furthest.map_or(Progress::Opened, |(_, progress)| progress)
     }
 
     /// Takes in what happened and says what to do, in order.

@@ -1,4 +1,11 @@
 //! What a round asks for, as it was when the round opened, and what a value of a chain draws of it.
+//!
+//! A blob that is deleted, ends or turns out invalid while a round is open stays in its universe:
+//! nodes keep its slivers so long. What is too new, and shards that a member has just gained, are
+//! not in it: there is a time for repair.
+//!
+//! Invariants: a universe never changes, and is the same at every member; making one costs nothing
+//! that grows with the number of blobs; every place that is drawn is one that the member is to hold.
 
 use std::sync::Arc;
 
