@@ -6,8 +6,8 @@
 //! a key of its own kind.
 //!
 //! Invariant: a value of one kind can never stand for a value of another kind, because no two
-//! [`Domain`]s share a key. This is the only file, with [`slice`] below it, that names the `blake3`
-//! crate.
+//! [`Domain`]s share a key. This is the only file, with [`mod@slice`] below it, that names the
+//! `blake3` crate.
 
 pub mod slice;
 
