@@ -14,6 +14,7 @@ use floe_node::{
 use floe_protocol::{
     blob::BlobId,
     certificate::{Certificate, ConfirmedFact},
+    committee::CommitteeFact,
     encoding::Axis,
     keys::{BlsKeyPair, BlsSignature, ChainId, KeyPair},
     ledger::{AccountId, BlobState, Operation},

@@ -17,6 +17,7 @@ use floe_node::{
 };
 use floe_protocol::{
     blob::BlobId,
+    committee::CommitteeFact,
     encoding::{self, Axis},
     genesis::NetworkFile,
     inconsistency::InconsistencyProof,

@@ -16,6 +16,7 @@ use floe_node::{
 };
 use floe_protocol::{
     blob::BlobId,
+    committee::CommitteeFact,
     encoding::Axis,
     index::SliverPairIndex,
     ledger::Operation,

@@ -7,7 +7,7 @@ use std::hint::black_box;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use floe_protocol::{
     bft,
-    committee::Committee,
+    committee::{Committee, CommitteeFact},
     genesis::Genesis,
     handover::{HandoverCertificate, HandoverFact},
     index::Epoch,

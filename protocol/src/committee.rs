@@ -10,6 +10,7 @@
 
 mod aggregate;
 mod assignment;
+mod certificate;
 mod quorum;
 
 use std::collections::BTreeMap;
@@ -24,9 +25,9 @@ use crate::{
     keys::{BlsPublicKey, NodeId},
 };
 
-pub(crate) use self::aggregate::{Aggregate, AggregateError};
 pub use self::{
     assignment::{Candidate, award_shards, reassign, shard_cap},
+    certificate::{CertificateError, CommitteeCertificate, CommitteeFact},
     quorum::QuorumTracker,
 };
 

@@ -9,8 +9,7 @@
 //!
 //! Invariants: the signed bytes bind chain, epoch, height and header, and so the next committee; a
 //! member signs only a header that it has committed and executed itself, which is one of each
-//! epoch, so a signature made again is the same; a certificate carries signatures of the ended
-//! epoch's committee only and is judged by it; its byte layout is canonical.
+//! epoch, so a signature made again is the same.
 //!
 //! Keys are safe to aggregate: members of a genesis and nodes registered later have proven that
 //! they hold the secret of their BLS key. Deliberately not here: a punishment for signing two
@@ -20,16 +19,13 @@
 use std::io::{self, Read, Write};
 
 use crate::{
-    certificate::CertificateError,
-    committee::{Aggregate, Committee},
+    committee::{Committee, CommitteeCertificate, CommitteeFact},
+    encoding::MAX_SHARDS,
     hash::Hash,
     index::{Epoch, Height},
-    keys::{BlsKeyPair, BlsPublicKey, BlsSignature, ChainId, SigningDomain},
+    keys::SigningDomain,
     ledger::{BlockHash, Header},
 };
-
-/// Most members that a committee can have: one for each shard.
-const MAX_MEMBERS: u16 = 256;
 
 /// What a member signs at the end of its epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,124 +44,41 @@ impl HandoverFact {
     pub fn new(last: &Header) -> Self {
         Self { epoch: last.epoch, height: last.height, last: last.hash() }
     }
-
-    /// What is signed: tag (32), chain id (32), epoch (u64 LE), height (u64 LE), header hash (32).
-    #[must_use]
-    pub fn message(&self, chain: &ChainId) -> Vec<u8> {
-        SigningDomain::Handover.message(&[
-            chain.as_bytes(),
-            &self.epoch.get().to_le_bytes(),
-            &self.height.get().to_le_bytes(),
-            self.last.hash().as_bytes(),
-        ])
-    }
-
-    /// Signs it. The caller has committed and executed the block.
-    #[must_use]
-    pub fn sign(&self, chain: &ChainId, key: &BlsKeyPair) -> BlsSignature {
-        key.sign(&self.message(chain))
-    }
-
-    /// Whether `signature` is that of the member with `key`.
-    #[must_use]
-    pub fn verify(&self, chain: &ChainId, key: &BlsPublicKey, signature: &BlsSignature) -> bool {
-        key.verify(&self.message(chain), signature)
-    }
 }
 
-/// A quorum's word that a header ended its epoch.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HandoverCertificate {
-    /// What is certified.
-    pub fact: HandoverFact,
-    signers: Aggregate,
-}
+impl CommitteeFact for HandoverFact {
+    const DOMAIN: SigningDomain = SigningDomain::Handover;
 
-impl HandoverCertificate {
-    /// Joins signatures over `fact`, each with its signer's position in `committee`. The
-    /// signatures must be valid, or the result will not verify.
-    ///
-    /// # Errors
-    /// [`CertificateError`] if they make no certificate.
-    pub fn new(
-        committee: &Committee,
-        fact: HandoverFact,
-        signatures: &[(usize, BlsSignature)],
-    ) -> Result<Self, CertificateError> {
-        let signers = Aggregate::new(committee, signatures)?;
-        let certificate = Self { fact, signers };
-        certificate.check_weight(committee)?;
-        Ok(certificate)
+    fn epoch(&self) -> Epoch {
+        self.epoch
     }
 
-    /// Checks that a quorum of `committee` signed exactly this. Cheap checks come first.
-    ///
-    /// # Errors
-    /// [`CertificateError`]: it proves nothing.
-    pub fn verify(&self, committee: &Committee, chain: &ChainId) -> Result<(), CertificateError> {
-        self.check_weight(committee)?;
-        if self.signers.verify(committee, &self.fact.message(chain)) {
-            Ok(())
-        } else {
-            Err(CertificateError::Signature)
-        }
+    fn is_proven_by(committee: &Committee, weight: u16) -> bool {
+        committee.is_quorum(weight)
     }
 
-    /// Shards of the signers.
-    #[must_use]
-    pub fn weight(&self, committee: &Committee) -> u16 {
-        self.signers.weight(committee)
+    /// Epoch (u64 LE), height (u64 LE), header hash.
+    fn write(&self, bytes: &mut Vec<u8>) {
+        bytes.extend_from_slice(&self.epoch.get().to_le_bytes());
+        bytes.extend_from_slice(&self.height.get().to_le_bytes());
+        bytes.extend_from_slice(self.last.hash().as_bytes());
     }
 
-    /// Committee positions of the signers, ascending.
-    pub fn signers<'a>(&'a self, committee: &'a Committee) -> impl Iterator<Item = usize> + 'a {
-        self.signers.signers(committee)
-    }
-
-    fn check_weight(&self, committee: &Committee) -> Result<(), CertificateError> {
-        let (certificate, epoch) = (self.fact.epoch, committee.epoch());
-        if certificate != epoch {
-            return Err(CertificateError::Epoch { certificate, committee: epoch });
-        }
-        if !self.signers.fits(committee) {
-            return Err(CertificateError::Malformed);
-        }
-        let weight = self.weight(committee);
-        if committee.is_quorum(weight) {
-            Ok(())
-        } else {
-            Err(CertificateError::NoQuorum { weight, n_shards: committee.n_shards() })
-        }
-    }
-
-    /// The canonical layout: epoch (u64 LE), height (u64 LE), header hash, members (u16 LE), bitmap
-    /// of signers (least significant bit first), aggregated signature.
-    #[must_use]
-    pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = self.fact.epoch.get().to_le_bytes().to_vec();
-        bytes.extend_from_slice(&self.fact.height.get().to_le_bytes());
-        bytes.extend_from_slice(self.fact.last.hash().as_bytes());
-        self.signers.write(&mut bytes);
-        bytes
-    }
-
-    /// Parses the layout. The certificate is not verified.
-    ///
-    /// # Errors
-    /// [`CertificateError::Malformed`].
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, CertificateError> {
-        let malformed = CertificateError::Malformed;
-        let (epoch, rest) = bytes.split_first_chunk::<8>().ok_or(malformed)?;
-        let (height, rest) = rest.split_first_chunk::<8>().ok_or(malformed)?;
-        let (last, rest) = rest.split_first_chunk::<32>().ok_or(malformed)?;
-        let fact = HandoverFact {
+    fn parse(bytes: &[u8]) -> Option<(Self, &[u8])> {
+        let (epoch, rest) = bytes.split_first_chunk::<8>()?;
+        let (height, rest) = rest.split_first_chunk::<8>()?;
+        let (last, rest) = rest.split_first_chunk::<32>()?;
+        let fact = Self {
             epoch: Epoch::new(u64::from_le_bytes(*epoch)),
             height: Height::new(u64::from_le_bytes(*height)),
             last: BlockHash::new(Hash::new(*last)),
         };
-        Ok(Self { fact, signers: Aggregate::from_bytes(rest).ok_or(malformed)? })
+        Some((fact, rest))
     }
 }
+
+/// A quorum's word that a header ended its epoch.
+pub type HandoverCertificate = CommitteeCertificate<HandoverFact>;
 
 /// In an answer it stands as its own layout, which says how long it is.
 impl borsh::BorshSerialize for HandoverCertificate {
@@ -180,7 +93,8 @@ impl borsh::BorshDeserialize for HandoverCertificate {
         let mut bytes = vec![0; 8 + 8 + 32 + 2];
         reader.read_exact(&mut bytes)?;
         let members = bytes.last_chunk().map_or(u16::MAX, |members| u16::from_le_bytes(*members));
-        if members > MAX_MEMBERS {
+        // One for each shard at most.
+        if members > MAX_SHARDS {
             return Err(malformed());
         }
         let mut rest = vec![0; usize::from(members.div_ceil(8)) + 96];

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use floe_protocol::{
     blob::BlobId,
     codec,
+    committee::CommitteeFact,
     encoding::EncodingConfig,
     handover::{HandoverCertificate, HandoverFact},
     hash::Hash,

@@ -13,6 +13,7 @@ use floe_node::{
 use floe_protocol::{
     blob::{BlobHeader, BlobId},
     certificate::ConfirmedFact,
+    committee::CommitteeFact,
     encoding::{self, Axis, EncodingConfig},
     index::SliverPairIndex,
     keys::{KeyPair, NodeId},

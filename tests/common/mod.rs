@@ -15,7 +15,7 @@ use floe_node::{
 use floe_protocol::{
     blob::{BlobHeader, BlobId, PairDigest, PairProof},
     certificate::{Certificate, ConfirmedFact},
-    committee::Committee,
+    committee::{Committee, CommitteeFact},
     encoding::{self, Axis, BlobLayout, DigestTable, EncodedBlob, EncodingConfig},
     index::SliverPairIndex,
     keys::{BlsSignature, ChainId, KeyPair, NodeId},

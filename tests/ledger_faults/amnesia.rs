@@ -16,9 +16,7 @@ use floe_protocol::{
 };
 use floe_testnet::Cluster;
 
-use super::swarm::{
-    Blocks, Puppet, agree, committed, ledger, next_block, pay, reports_anybody, tip, turn,
-};
+use super::swarm::{Payments, Puppet, agree, ledger, reports_anybody, silence, tip, turn};
 
 /// What the victim was heard voting, by place.
 #[derive(Default)]
@@ -40,7 +38,7 @@ impl Heard {
     }
 }
 
-/// A swarm in which no height begins without a payment, and not many of them in a second.
+/// A swarm in which hardly a height begins without a payment, and not many of them in a second.
 async fn quiet_cluster() -> Cluster {
     let parameters = LedgerParameters {
         heartbeat_ms: 20_000,
@@ -53,20 +51,6 @@ async fn quiet_cluster() -> Cluster {
     let cluster = builder.start().await.unwrap();
     cluster.wait_connected().await.unwrap();
     cluster
-}
-
-/// Pays through node 0 until it is the turn of a node; at which height, and the next nonce.
-async fn until_turn(cluster: &Cluster, blocks: &mut Blocks, node: usize) -> (Height, u64) {
-    let mut nonce = 0;
-    loop {
-        let id = pay(cluster, 0, nonce).await;
-        nonce += 1;
-        let last = committed(blocks, id).await.block.header.height;
-        agree(cluster, &[0, 1, 2, 3], last).await;
-        if turn(cluster, last.next(), 0) == node {
-            return (last.next(), nonce);
-        }
-    }
 }
 
 /// All nodes agree, and no block up to there reports anybody.
@@ -85,16 +69,17 @@ async fn a_node_that_lost_its_votes_between_prevote_and_commit_does_not_vote_twi
     let voter = cluster.node_id(victim);
     let mut puppet = Puppet::join(&cluster, KeyPair::from_seed([77; 32])).await;
     let mut heard = Heard::default();
-    let mut blocks = ledger(&cluster, witness).committed();
-    // What it forgets is the block that it made itself.
-    let (height, mut nonce) = until_turn(&cluster, &mut blocks, victim).await;
-    // Two alone decide nothing, so the victim stays between prevote and commit.
-    for node in away {
-        cluster.stop(node).await.unwrap();
-    }
-    assert_eq!(tip(&cluster, witness).next(), height, "nobody has begun it");
-    let pending = pay(&cluster, witness, nonce).await;
-    nonce += 1;
+    let mut payments = Payments::new(&cluster, witness);
+    // What it forgets is the block that it made itself. Two alone decide nothing, so it stays
+    // between prevote and commit.
+    let height = loop {
+        let is_its_turn = |height| turn(&cluster, height, 0) == victim;
+        let height = payments.until(&cluster, is_its_turn).await;
+        if silence(&mut cluster, &away, height).await {
+            break height;
+        }
+    };
+    payments.pay(&cluster).await;
     let first = loop {
         let message = puppet.hear().await;
         if let Some(vote) = heard.take(&message, voter, &puppet)
@@ -107,7 +92,11 @@ async fn a_node_that_lost_its_votes_between_prevote_and_commit_does_not_vote_twi
     assert!(first.block.is_some(), "for its own block");
     cluster.kill(victim).await.unwrap();
     assert_eq!(tip(&cluster, witness).next(), height, "it was not committed");
-    let dir = cluster.dir().join(format!("node-{victim}"));
+    // What is heard from here on, it says without knowing of what it said.
+    for message in puppet.hear_out(cluster.node_id(witness)).await {
+        heard.take(&message, voter, &puppet);
+    }
+    let dir = cluster.node_dir(victim);
     fs::remove_dir_all(dir.join("ledger")).unwrap();
     fs::remove_file(dir.join("votes")).unwrap();
 
@@ -115,12 +104,8 @@ async fn a_node_that_lost_its_votes_between_prevote_and_commit_does_not_vote_twi
     for node in [victim, away[0], away[1]] {
         cluster.start(node).await.unwrap();
     }
-    let mut waits = Some(pending);
     let vote = loop {
-        if waits.is_none() {
-            waits = Some(pay(&cluster, witness, nonce).await);
-            nonce += 1;
-        }
+        payments.pay(&cluster).await;
         tokio::select! {
             message = puppet.hear() => {
                 let vote = heard.take(&message, voter, &puppet);
@@ -128,9 +113,7 @@ async fn a_node_that_lost_its_votes_between_prevote_and_commit_does_not_vote_twi
                     break vote;
                 }
             }
-            block = next_block(&mut blocks) => {
-                waits = waits.filter(|id| !block.transactions.contains(id));
-            }
+            _ = payments.next_block() => {}
         }
     };
     assert!(vote.height >= height.next().next(), "it has seen two heights since: {vote:?}");
@@ -142,11 +125,7 @@ async fn a_node_that_lost_its_votes_between_prevote_and_commit_does_not_vote_twi
         assert!(block.header.time > born.plus_ms(10_000), "block {height}");
     }
     // It is one of those who decide again, and nobody has anything to report.
-    let id = match waits {
-        Some(id) => id,
-        None => pay(&cluster, witness, nonce).await,
-    };
-    let last = committed(&mut blocks, id).await.block.header.height;
+    let last = payments.paid(&cluster).await;
     nobody_is_reported(&cluster, last).await;
     cluster.shutdown().await.unwrap();
 }

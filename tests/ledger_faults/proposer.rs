@@ -16,9 +16,7 @@ use floe_protocol::{
 };
 use floe_testnet::Cluster;
 
-use super::swarm::{
-    Mirror, Puppet, agree, draft, judged, keys, ledger, next_block, pay, sign, turn,
-};
+use super::swarm::{Mirror, Payments, Puppet, agree, draft, judged, keys, ledger, sign, turn};
 
 /// What is sent in place of the body, if not the body.
 type Bytes = Option<Vec<u8>>;
@@ -171,22 +169,16 @@ const PROPOSE_MS: u64 = 5_000;
 
 /// Lies at every turn until all lies are told; the last height.
 async fn tell_all(cluster: &Cluster, liar: &mut Liar, honest: &Ledger, through: usize) -> Height {
-    let mut blocks = honest.committed();
+    let mut payments = Payments::new(cluster, through);
     let mut mirror = Mirror::new(&cluster.network().genesis);
     let mut listened_to = false;
-    let mut waits = None;
-    let mut nonce = 0;
     mirror.follow(honest);
     while liar.told < LIES.len() || !listened_to {
-        if waits.is_none() {
-            waits = Some(pay(cluster, through, nonce).await);
-            nonce += 1;
-        }
-        assert!(nonce < 400, "its turn comes by its weight: {} lies", liar.told);
+        payments.pay(cluster).await;
+        assert!(payments.made < 400, "its turn comes by its weight: {} lies", liar.told);
         liar.lie(cluster, &mirror, 0).await;
         tokio::select! {
-            block = next_block(&mut blocks) => {
-                waits = waits.filter(|id| !block.transactions.contains(id));
+            block = payments.next_block() => {
                 mirror.follow(honest);
                 listened_to |= liar.judge(&block);
             }

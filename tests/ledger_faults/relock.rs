@@ -13,7 +13,7 @@ use floe_protocol::{
 };
 use floe_testnet::Cluster;
 
-use super::swarm::{Mirror, Puppet, agree, committed, keys, ledger, pay, reached, tip, turn};
+use super::swarm::{Mirror, Payments, Puppet, agree, keys, ledger, reached, silence, tip, turn};
 
 /// The only node that is left to itself.
 const REAL: usize = 0;
@@ -42,7 +42,7 @@ async fn vote_all(
     }
 }
 
-/// A swarm in which no height begins without a payment, and rounds that are lost are lost soon.
+/// A swarm in which hardly a height begins without a payment, and rounds that are lost are lost soon.
 async fn quiet_cluster() -> Cluster {
     let parameters = LedgerParameters { heartbeat_ms: 20_000, ..LedgerParameters::default() };
     let builder = Cluster::builder().nodes(4).shards(4).ledger(parameters);
@@ -59,25 +59,17 @@ async fn quiet_cluster() -> Cluster {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_locked_block_proposed_again_in_round_2_is_synced_by_a_newcomer() {
     let mut cluster = quiet_cluster().await;
-    // Until the real node is the one that has to propose the block again.
-    let mut blocks = ledger(&cluster, REAL).committed();
-    let mut nonce = 0;
-    let height = loop {
-        let id = pay(&cluster, REAL, nonce).await;
-        nonce += 1;
-        let last = committed(&mut blocks, id).await.block.header.height;
-        agree(&cluster, &[0, 1, 2, 3], last).await;
-        let turns = [0, 2].map(|round| turn(&cluster, last.next(), round));
-        if turns[0] != REAL && turns[1] == REAL {
-            break last.next();
-        }
-    };
     let puppets: BTreeMap<_, _> = (1..4).map(|node| (node, keys(&cluster, node))).collect();
     let real = keys(&cluster, REAL).node;
-    for node in puppets.keys() {
-        cluster.stop(*node).await.unwrap();
-    }
-    assert_eq!(tip(&cluster, REAL).next(), height, "nobody has begun it");
+    // Until the real node is the one that has to propose the block again.
+    let mut payments = Payments::new(&cluster, REAL);
+    let height = loop {
+        let is_its_turn = |height| [0, 2].map(|round| turn(&cluster, height, round) == REAL);
+        let height = payments.until(&cluster, |height| is_its_turn(height) == [false, true]).await;
+        if silence(&mut cluster, &[1, 2, 3], height).await {
+            break height;
+        }
+    };
     let mut puppet = Puppet::join(&cluster, puppets[&1].node.clone()).await;
 
     // Round 0: all prevote the block, so the node locks on it; the others precommit nil.
@@ -87,7 +79,7 @@ async fn a_locked_block_proposed_again_in_round_2_is_synced_by_a_newcomer() {
     let block = mirror.build(proposer, 0);
     let hash = block.header.hash();
     let body = borsh::to_vec(&block.body).unwrap();
-    let id = pay(&cluster, REAL, nonce).await;
+    payments.pay(&cluster).await;
     puppet.propose(&proposer.node, block.header, &body).await;
     vote_all(&puppet, &puppets, (height, 0, VoteKind::Prevote), Some(hash)).await;
     let vote = heard(&mut puppet, (height, 0, VoteKind::Precommit), &real).await;
@@ -127,7 +119,7 @@ async fn a_locked_block_proposed_again_in_round_2_is_synced_by_a_newcomer() {
     for node in [2, 3] {
         cluster.start(node).await.unwrap();
     }
-    let last = committed(&mut blocks, id).await.block.header.height;
+    let last = payments.paid(&cluster).await;
     assert!(last > height);
     agree(&cluster, &[0, 1, 2, 3], last).await;
     cluster.shutdown().await.unwrap();

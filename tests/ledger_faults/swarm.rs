@@ -1,5 +1,10 @@
-//! What the tests here share: payments and waiting for them, a peer that holds members' keys and
-//! says what a test wants it to say, and a copy of the chain to build on.
+//! What the tests here share: payments and waiting for them, members that fall silent before they
+//! say anything at a height, a peer that holds members' keys and says what a test wants it to say,
+//! and a copy of the chain to build on.
+//!
+//! In a quiet swarm a height begins with a payment, but not only: with a node's report that it
+//! follows the ledger, as a heartbeat, when a node starts. So nothing here rests on a height that
+//! has not begun: [`silence`] looks whether it has, and whoever needs that tries again.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
@@ -22,6 +27,7 @@ use floe_protocol::{
     message::{LedgerRequest, LedgerResponse, Limits, Request, Response, SubmitError},
     vote::{CommitCertificate, Vote, VoteKind},
 };
+use floe_storage::VoteJournal;
 use floe_testnet::Cluster;
 use prometheus_client::registry::Registry;
 use tokio::{
@@ -52,13 +58,13 @@ pub(crate) fn recipient() -> AccountId {
     AccountId::new(KeyPair::from_seed([9; 32]).public())
 }
 
-/// The wallet's transfer with this nonce, good for a minute.
+/// The wallet's transfer with this nonce, good for longer than any test takes.
 pub(crate) fn draft(cluster: &Cluster, nonce: u64) -> Transaction {
     Transaction {
         sender: AccountId::new(cluster.wallet().public()),
         nonce,
         fee: cluster.network().genesis.ledger.fee_per_operation,
-        expires: Clock::SYSTEM.now().plus_ms(60_000),
+        expires: Clock::SYSTEM.now().plus_ms(1_200_000),
         operations: vec![Operation::Transfer { to: recipient(), amount: Amount::from_frost(1) }],
     }
 }
@@ -108,6 +114,84 @@ pub(crate) async fn committed(blocks: &mut Blocks, id: TransactionId) -> Arc<Com
             return block;
         }
     }
+}
+
+/// Payments through one node, one after the other: they keep heights coming.
+pub(crate) struct Payments {
+    node: usize,
+    blocks: Blocks,
+    /// Payments made so far.
+    pub(crate) made: u64,
+    waits: Option<TransactionId>,
+}
+
+impl Payments {
+    pub(crate) fn new(cluster: &Cluster, node: usize) -> Self {
+        Self { node, blocks: ledger(cluster, node).committed(), made: 0, waits: None }
+    }
+
+    /// Pays, unless a payment waits.
+    pub(crate) async fn pay(&mut self, cluster: &Cluster) {
+        if self.waits.is_none() {
+            self.waits = Some(pay(cluster, self.node, self.made).await);
+            self.made += 1;
+        }
+    }
+
+    /// The next block of the node.
+    pub(crate) async fn next_block(&mut self) -> Arc<CommittedBlock> {
+        let block = next_block(&mut self.blocks).await;
+        self.waits = self.waits.filter(|id| !block.transactions.contains(id));
+        block
+    }
+
+    /// Waits until the payment that waits, or else a new one, is committed; the height.
+    pub(crate) async fn paid(&mut self, cluster: &Cluster) -> Height {
+        self.pay(cluster).await;
+        loop {
+            let block = self.next_block().await;
+            if self.waits.is_none() {
+                return block.block.header.height;
+            }
+        }
+    }
+
+    /// Pays until all nodes are below a height such as is wanted; which.
+    pub(crate) async fn until(
+        &mut self,
+        cluster: &Cluster,
+        wanted: impl Fn(Height) -> bool,
+    ) -> Height {
+        let all: Vec<_> = (0..cluster.nodes()).collect();
+        loop {
+            let last = self.paid(cluster).await;
+            agree(cluster, &all, last).await;
+            if wanted(last.next()) {
+                return last.next();
+            }
+        }
+    }
+}
+
+/// Kills nodes before they begin a height; whether that was in time, so that nothing that they say
+/// there is under way. If it was not, they run again.
+pub(crate) async fn silence(cluster: &mut Cluster, nodes: &[usize], height: Height) -> bool {
+    for node in nodes {
+        cluster.kill(*node).await.unwrap();
+    }
+    // A node writes down that it begins a height before it says anything there.
+    let has_begun = |node: &usize| {
+        let journal = VoteJournal::open(&cluster.node_dir(*node), cluster.node_id(*node));
+        journal.unwrap().expect("it has one").height() >= height
+    };
+    let in_time = !nodes.iter().any(has_begun);
+    if !in_time {
+        println!("height {height} began too soon");
+        for node in nodes {
+            cluster.start(*node).await.unwrap();
+        }
+    }
+    in_time
 }
 
 pub(crate) fn tip(cluster: &Cluster, node: usize) -> Height {
@@ -172,6 +256,14 @@ impl Puppet {
     pub(crate) async fn hear(&mut self) -> ConsensusMessage {
         let message = timeout(DEADLINE, self.consensus.recv()).await.expect("in time");
         judged(message.expect("the network runs"))
+    }
+
+    /// Waits until one node is all that is left, and takes what the others had said.
+    pub(crate) async fn hear_out(&mut self, left: NodeId) -> Vec<ConsensusMessage> {
+        let mut peers = self.network.peers();
+        let gone = peers.wait_for(|view| view.connected.keys().eq([&left]));
+        timeout(DEADLINE, gone).await.expect("the others go in time").unwrap();
+        std::iter::from_fn(|| self.consensus.try_recv().ok()).map(judged).collect()
     }
 
     /// Says something, once somebody listens.

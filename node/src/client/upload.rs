@@ -11,7 +11,7 @@ use bytes::Bytes;
 use floe_protocol::{
     bft,
     certificate::{Certificate, ConfirmedFact},
-    committee::Committee,
+    committee::{Committee, CommitteeFact},
     encoding::EncodedBlob,
     keys::{BlsSignature, NodeId},
     message::{Request, Response},

@@ -18,7 +18,7 @@ use std::{
 };
 
 use floe_protocol::{
-    committee::Committee,
+    committee::{Committee, CommitteeFact},
     genesis::Genesis,
     handover::{HandoverCertificate, HandoverFact},
     index::Epoch,

@@ -1,56 +1,46 @@
 //! One BLS signature in place of many: members of a committee who signed the same message.
 //!
-//! Certificates of storage, of invalidity and of hand-overs are made of it. What is signed, and how
-//! much weight it takes, is theirs to say.
+//! Certificates are made of it. What is signed, and how much weight it takes, is theirs to say.
 //!
 //! Invariant: the byte layout is canonical: members (u16 LE), bitmap of signers in committee order
 //! (least significant bit first, spare bits zero), aggregated signature.
 
-use super::{Committee, QuorumTracker};
+use super::{CertificateError, Committee, QuorumTracker};
 use crate::keys::{BlsPublicKey, BlsSignature};
 
 /// Members who signed, and their signatures joined.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Aggregate {
+pub(super) struct Aggregate {
     signers: Vec<bool>,
     signature: BlsSignature,
 }
 
-/// Signatures that cannot be joined, or bytes that are no aggregate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum AggregateError {
-    /// A position that the committee does not have, or one twice; bytes of another shape.
-    Malformed,
-    /// Some signature is no point of the curve, or there is none.
-    Signature,
-}
-
 impl Aggregate {
     /// Joins verified signatures over one message, each with its signer's position.
-    pub(crate) fn new(
+    pub(super) fn new(
         committee: &Committee,
         signatures: &[(usize, BlsSignature)],
-    ) -> Result<Self, AggregateError> {
+    ) -> Result<Self, CertificateError> {
         let mut signers = vec![false; committee.members().len()];
         for (position, _) in signatures {
-            let signer = signers.get_mut(*position).ok_or(AggregateError::Malformed)?;
+            let signer = signers.get_mut(*position).ok_or(CertificateError::Malformed)?;
             if std::mem::replace(signer, true) {
-                return Err(AggregateError::Malformed);
+                return Err(CertificateError::Malformed);
             }
         }
         let signatures: Vec<_> = signatures.iter().map(|(_, signature)| *signature).collect();
         let signature =
-            BlsSignature::aggregate(&signatures).map_err(|_| AggregateError::Signature)?;
+            BlsSignature::aggregate(&signatures).map_err(|_| CertificateError::Signature)?;
         Ok(Self { signers, signature })
     }
 
     /// Whether it is one of a committee with as many members.
-    pub(crate) fn fits(&self, committee: &Committee) -> bool {
+    pub(super) fn fits(&self, committee: &Committee) -> bool {
         self.signers.len() == committee.members().len()
     }
 
     /// Shards of the signers.
-    pub(crate) fn weight(&self, committee: &Committee) -> u16 {
+    pub(super) fn weight(&self, committee: &Committee) -> u16 {
         let mut tracker = QuorumTracker::new(committee);
         for position in self.signers(committee) {
             tracker.add(committee, position);
@@ -59,7 +49,7 @@ impl Aggregate {
     }
 
     /// Positions of the signers, ascending.
-    pub(crate) fn signers<'a>(
+    pub(super) fn signers<'a>(
         &'a self,
         committee: &'a Committee,
     ) -> impl Iterator<Item = usize> + 'a {
@@ -68,14 +58,14 @@ impl Aggregate {
     }
 
     /// Whether all signers signed `message`.
-    pub(crate) fn verify(&self, committee: &Committee, message: &[u8]) -> bool {
+    pub(super) fn verify(&self, committee: &Committee, message: &[u8]) -> bool {
         let keys: Vec<BlsPublicKey> =
             self.signers(committee).map(|position| committee.members()[position].bls_key).collect();
         self.signature.verify_aggregate(message, &keys)
     }
 
     /// Appends the layout.
-    pub(crate) fn write(&self, bytes: &mut Vec<u8>) {
+    pub(super) fn write(&self, bytes: &mut Vec<u8>) {
         let members = u16::try_from(self.signers.len()).expect("at most n_shards members");
         bytes.extend_from_slice(&members.to_le_bytes());
         bytes.extend(self.signers.chunks(8).map(|bits| {
@@ -85,7 +75,7 @@ impl Aggregate {
     }
 
     /// Parses the layout, to the last byte.
-    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (members, rest) = bytes.split_first_chunk::<2>()?;
         let members = usize::from(u16::from_le_bytes(*members));
         let (bitmap, signature) = rest.split_at_checked(members.div_ceil(8))?;

@@ -19,7 +19,7 @@ use std::{
 
 use super::{FinalHeader, Finality};
 use crate::{
-    committee::{Committee, QuorumTracker},
+    committee::{Committee, CommitteeFact, QuorumTracker},
     handover::{HandoverCertificate, HandoverFact},
     keys::{BlsKeyPair, BlsSignature, ChainId, NodeId},
     ledger::Timestamp,

@@ -30,6 +30,7 @@ use std::sync::Arc;
 use floe_protocol::{
     blob::BlobHeader,
     certificate::{Certificate, ConfirmedFact},
+    committee::CommitteeFact,
     hash::Hash,
     index::Epoch,
     keys::{BlsKeyPair, ChainId, KeyPair, NodeId},

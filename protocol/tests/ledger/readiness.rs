@@ -2,7 +2,7 @@
 
 use floe_protocol::{
     certificate::CertificateError,
-    committee::Committee,
+    committee::{Committee, CommitteeFact},
     hash::Hash,
     index::{Epoch, Height, ShardIndex},
     invalidity::{InvalidityCertificate, InvalidityFact},

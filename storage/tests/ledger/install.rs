@@ -1,6 +1,7 @@
 //! Ledgers that begin with a snapshot: whole or not at all, and they go on as all others.
 
 use floe_protocol::{
+    committee::CommitteeFact,
     genesis::{Genesis, GenesisAccount},
     handover::{HandoverCertificate, HandoverFact},
     index::{Epoch, Height},

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use floe_protocol::{
     blob::{BlobHeader, BlobId},
     certificate::CertificateError,
+    committee::CommitteeFact,
     genesis::{Genesis, NetworkFile},
     handover::{HandoverCertificate, HandoverFact},
     hash::Hash,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use floe_protocol::{
-    committee::{Committee, QuorumTracker},
+    committee::{Committee, CommitteeFact, QuorumTracker},
     inconsistency::InconsistencyProof,
     invalidity::{InvalidityCertificate, InvalidityFact},
     keys::{BlsPublicKey, BlsSignature, ChainId, NodeId},

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use floe_protocol::{
     blob::{BlobHeader, HEADER_BYTES},
+    committee::CommitteeFact,
     inconsistency::InconsistencyProof,
     invalidity::InvalidityFact,
     ledger::{BlobState, State},

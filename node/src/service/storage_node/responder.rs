@@ -19,6 +19,7 @@ use bytes::Bytes;
 use floe_protocol::{
     blob::{BlobHeader, BlobId, PairProof},
     certificate::ConfirmedFact,
+    committee::CommitteeFact,
     encoding::{self, Axis, DigestTable, EncodingConfig},
     index::{ShardIndex, SliverPairIndex},
     ledger::{Key, ReadError, Registration, State, StateReader},

@@ -5,7 +5,7 @@ use std::{cell::Cell, ops::Range, sync::Arc, time::Instant};
 use floe_protocol::{
     blob::{BlobHeader, BlobId},
     certificate::{Certificate, ConfirmedFact},
-    committee::Committee,
+    committee::{Committee, CommitteeFact},
     hash::Hash,
     index::{Epoch, Height},
     invalidity::{InvalidityCertificate, InvalidityFact},
