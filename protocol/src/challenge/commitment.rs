@@ -5,21 +5,17 @@
 //! acknowledgements of more than `f` shards, the node's own not among them, make a
 //! [`ChallengeCertificate`]: one honest member at least saw it right and in time.
 //!
-//! Invariants: the signed bytes bind chain, round, node and last value; a certificate carries
-//! acknowledgements of one epoch's committee and is judged by that committee; byte layouts are
-//! canonical and parsed strictly.
+//! Invariants: the signed bytes bind chain, round, node and last value; nobody acknowledges itself;
+//! byte layouts are canonical and parsed strictly.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
 use super::Universe;
 use crate::{
-    certificate::CertificateError,
-    committee::{Aggregate, Committee},
+    committee::{CertificateError, Committee, CommitteeCertificate, CommitteeFact},
     hash::Hash,
     index::{ChallengeRound, Epoch},
-    keys::{
-        BlsKeyPair, BlsPublicKey, BlsSignature, ChainId, KeyPair, NodeId, Signature, SigningDomain,
-    },
+    keys::{BlsSignature, ChainId, KeyPair, NodeId, Signature, SigningDomain},
 };
 
 /// A node's word where its chain ends.
@@ -108,29 +104,40 @@ impl ChallengeFact {
     pub fn new(universe: &Universe, node: NodeId, end: Hash) -> Self {
         Self { epoch: universe.epoch(), round: universe.round, node, end }
     }
+}
 
-    /// What is signed: tag (32), chain id (32), epoch (u64 LE), round (u64 LE), node (32), end (32).
-    #[must_use]
-    pub fn message(&self, chain: &ChainId) -> Vec<u8> {
-        SigningDomain::ChallengeAcknowledgement.message(&[
-            chain.as_bytes(),
-            &self.epoch.get().to_le_bytes(),
-            &self.round.get().to_le_bytes(),
-            self.node.as_bytes(),
-            self.end.as_bytes(),
-        ])
+impl CommitteeFact for ChallengeFact {
+    const DOMAIN: SigningDomain = SigningDomain::ChallengeAcknowledgement;
+
+    fn epoch(&self) -> Epoch {
+        self.epoch
     }
 
-    /// Signs it. The caller has seen the commitment in time and verified the transcript.
-    #[must_use]
-    pub fn sign(&self, chain: &ChainId, key: &BlsKeyPair) -> BlsSignature {
-        key.sign(&self.message(chain))
+    /// More than `f`: one honest member at least. That the node is none of them is not asked here.
+    fn is_proven_by(committee: &Committee, weight: u16) -> bool {
+        committee.is_validity(weight)
     }
 
-    /// Whether `signature` is the acknowledgement of the member with `key`.
-    #[must_use]
-    pub fn verify(&self, chain: &ChainId, key: &BlsPublicKey, signature: &BlsSignature) -> bool {
-        key.verify(&self.message(chain), signature)
+    /// Epoch (u64 LE), round (u64 LE), node, end.
+    fn write(&self, bytes: &mut Vec<u8>) {
+        bytes.extend_from_slice(&self.epoch.get().to_le_bytes());
+        bytes.extend_from_slice(&self.round.get().to_le_bytes());
+        bytes.extend_from_slice(self.node.as_bytes());
+        bytes.extend_from_slice(self.end.as_bytes());
+    }
+
+    fn parse(bytes: &[u8]) -> Option<(Self, &[u8])> {
+        let (epoch, rest) = bytes.split_first_chunk::<8>()?;
+        let (round, rest) = rest.split_first_chunk::<8>()?;
+        let (node, rest) = rest.split_first_chunk::<32>()?;
+        let (end, rest) = rest.split_first_chunk::<32>()?;
+        let fact = Self {
+            epoch: Epoch::new(u64::from_le_bytes(*epoch)),
+            round: ChallengeRound::new(u64::from_le_bytes(*round)),
+            node: NodeId::new(*node),
+            end: Hash::new(*end),
+        };
+        Some((fact, rest))
     }
 }
 
@@ -150,11 +157,7 @@ pub enum ChallengeCertificateError {
 
 /// Acknowledgements of other members with more than `f` shards.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ChallengeCertificate {
-    /// What is acknowledged.
-    pub fact: ChallengeFact,
-    signers: Aggregate,
-}
+pub struct ChallengeCertificate(CommitteeCertificate<ChallengeFact>);
 
 impl ChallengeCertificate {
     /// Joins acknowledgements, given as committee positions and signatures over `fact`. They must be
@@ -167,10 +170,8 @@ impl ChallengeCertificate {
         fact: ChallengeFact,
         acknowledgements: &[(usize, BlsSignature)],
     ) -> Result<Self, ChallengeCertificateError> {
-        let signers = Aggregate::new(committee, acknowledgements);
-        let signers = signers.map_err(CertificateError::from)?;
-        let certificate = Self { fact, signers };
-        certificate.check(committee)?;
+        let certificate = Self(CommitteeCertificate::new(committee, fact, acknowledgements)?);
+        certificate.check_own(committee)?;
         Ok(certificate)
     }
 
@@ -184,51 +185,36 @@ impl ChallengeCertificate {
         committee: &Committee,
         chain: &ChainId,
     ) -> Result<(), ChallengeCertificateError> {
-        self.check(committee)?;
-        if self.signers.verify(committee, &self.fact.message(chain)) {
-            Ok(())
-        } else {
-            Err(CertificateError::Signature.into())
-        }
+        self.check_own(committee)?;
+        Ok(self.0.verify(committee, chain)?)
+    }
+
+    /// What is acknowledged.
+    #[must_use]
+    pub const fn fact(&self) -> &ChallengeFact {
+        &self.0.fact
     }
 
     /// Committee positions of the signers, ascending.
     pub fn signers<'a>(&'a self, committee: &'a Committee) -> impl Iterator<Item = usize> + 'a {
-        self.signers.signers(committee)
+        self.0.signers(committee)
     }
 
-    fn check(&self, committee: &Committee) -> Result<(), ChallengeCertificateError> {
-        let (certificate, epoch) = (self.fact.epoch, committee.epoch());
-        if certificate != epoch {
-            return Err(CertificateError::Epoch { certificate, committee: epoch }.into());
-        }
-        if !self.signers.fits(committee) {
-            return Err(CertificateError::Malformed.into());
-        }
-        let node = self.fact.node;
+    fn check_own(&self, committee: &Committee) -> Result<(), ChallengeCertificateError> {
+        let node = self.fact().node;
         let position = committee.position(&node);
         let position = position.ok_or(ChallengeCertificateError::NoMember(node))?;
         if self.signers(committee).any(|signer| signer == position) {
             return Err(ChallengeCertificateError::Own(node));
         }
-        let (weight, n_shards) = (self.signers.weight(committee), committee.n_shards());
-        if committee.is_validity(weight) {
-            Ok(())
-        } else {
-            Err(CertificateError::NoQuorum { weight, n_shards }.into())
-        }
+        Ok(())
     }
 
-    /// The canonical layout: epoch (u64 LE), round (u64 LE), node, end, members (u16 LE), bitmap of
+    /// The canonical layout: the fact's (epoch, round, node, end), members (u16 LE), bitmap of
     /// signers, aggregated signature.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = self.fact.epoch.get().to_le_bytes().to_vec();
-        bytes.extend_from_slice(&self.fact.round.get().to_le_bytes());
-        bytes.extend_from_slice(self.fact.node.as_bytes());
-        bytes.extend_from_slice(self.fact.end.as_bytes());
-        self.signers.write(&mut bytes);
-        bytes
+        self.0.to_bytes()
     }
 
     /// Parses the layout. The certificate is not verified.
@@ -236,17 +222,6 @@ impl ChallengeCertificate {
     /// # Errors
     /// [`CertificateError::Malformed`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, CertificateError> {
-        let malformed = CertificateError::Malformed;
-        let (epoch, rest) = bytes.split_first_chunk::<8>().ok_or(malformed)?;
-        let (round, rest) = rest.split_first_chunk::<8>().ok_or(malformed)?;
-        let (node, rest) = rest.split_first_chunk::<32>().ok_or(malformed)?;
-        let (end, rest) = rest.split_first_chunk::<32>().ok_or(malformed)?;
-        let fact = ChallengeFact {
-            epoch: Epoch::new(u64::from_le_bytes(*epoch)),
-            round: ChallengeRound::new(u64::from_le_bytes(*round)),
-            node: NodeId::new(*node),
-            end: Hash::new(*end),
-        };
-        Ok(Self { fact, signers: Aggregate::from_bytes(rest).ok_or(malformed)? })
+        Ok(Self(CommitteeCertificate::from_bytes(bytes)?))
     }
 }

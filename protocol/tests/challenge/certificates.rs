@@ -1,11 +1,11 @@
 //! Commitments, acknowledgements and the certificates that they make.
 
 use floe_protocol::{
-    certificate::CertificateError,
     challenge::{
         ChallengeCertificate, ChallengeCertificateError, ChallengeFact, Commitment,
         MalformedCommitment, SignedCommitment,
     },
+    committee::{CertificateError, CommitteeFact},
     hash::Hash,
     index::{ChallengeRound, Epoch},
     keys::{BlsSignature, ChainId},
@@ -59,9 +59,10 @@ fn a_certificate_proves_nothing_else() {
     let good = ChallengeCertificate::new(committee, fact, &sign(&network, &fact, &[1, 3, 5]));
     let good = good.unwrap();
     let with = |fact: ChallengeFact| {
-        let mut certificate = good.clone();
-        certificate.fact = fact;
-        certificate
+        let (mut bytes, good) = (Vec::new(), good.to_bytes());
+        fact.write(&mut bytes);
+        bytes.extend_from_slice(&good[bytes.len()..]);
+        ChallengeCertificate::from_bytes(&bytes).unwrap()
     };
     let next = ChallengeRound::new(ROUND.get() + 1);
     let signature = Err(CertificateError::Signature.into());

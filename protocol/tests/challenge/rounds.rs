@@ -9,6 +9,7 @@ use floe_protocol::{
         Progress, Round, RoundConfig, RoundInput, RoundOutput, Rounds, Sight, Silence, StepError,
         TranscriptError, Verification,
     },
+    committee::CommitteeFact,
     hash::Hash,
     index::{ChallengeRound, Height},
     keys::{BlsSignature, NodeId},

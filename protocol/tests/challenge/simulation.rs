@@ -15,6 +15,7 @@ use floe_protocol::{
         ChallengeFact, Commitment, OpenRound, Outcome, Place, RoundConfig, RoundInput, RoundOutput,
         RoundOutputs, Rounds, Score, Sight, Universe,
     },
+    committee::CommitteeFact,
     hash::Hash,
     index::{ChallengeRound, Height},
     keys::BlsSignature,
@@ -274,7 +275,7 @@ impl World<'_> {
                 RoundOutput::Submit(certificate) => {
                     let (committee, chain) = (&self.universe.committee, NETWORK.chain());
                     assert_eq!(certificate.verify(committee, chain), Ok(()));
-                    assert_eq!(certificate.fact.node, NETWORK.node(at));
+                    assert_eq!(certificate.fact().node, NETWORK.node(at));
                     // Gossip and the mempools of all bring it into a block.
                     if self.troubles[at] != Some(Trouble::Cut) {
                         self.ledger.pass(at).unwrap();

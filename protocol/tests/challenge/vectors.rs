@@ -7,6 +7,7 @@ use floe_protocol::{
         ChallengeCertificate, ChallengeFact, ChallengeParameters, Commitment, OpenRound, Outcome,
         Score,
     },
+    committee::CommitteeFact,
     hash::Hash,
     keys::TAG_BYTES,
 };

@@ -9,7 +9,7 @@ use crate::{
     challenge::{
         Challenge, ChallengeCertificate, ChallengeFact, Commitment, StepProof, Universe, Walk,
     },
-    committee::Member,
+    committee::{CommitteeFact, Member},
     keys::{BlsSignature, NodeId},
 };
 
