@@ -3,12 +3,16 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails where it can't go on")]
 
+mod acknowledgements;
 mod argument;
 mod certificates;
 mod draws;
 #[path = "../golden/mod.rs"]
 mod golden;
 mod rounds;
+#[expect(dead_code, reason = "the golden vectors of challenges are written by another hand")]
+#[path = "../signed/mod.rs"]
+mod signed;
 mod simulation;
 mod transcripts;
 mod vectors;
