@@ -6,7 +6,10 @@
 //! a key of its own kind.
 //!
 //! Invariant: a value of one kind can never stand for a value of another kind, because no two
-//! [`Domain`]s share a key. This is the only file that names the `blake3` crate.
+//! [`Domain`]s share a key. This is the only file, with [`mod@slice`] below it, that names the
+//! `blake3` crate.
+
+pub mod slice;
 
 use std::{fmt, str::FromStr};
 
@@ -151,6 +154,14 @@ pub enum Domain {
     SnapshotManifest,
     /// The factors by which signatures are verified together.
     SignatureBatch,
+    /// The beginning of a node's chain in a challenge round.
+    ChallengeStart,
+    /// A step of such a chain over a chunk.
+    ChallengeChunk,
+    /// A step of such a chain over a blob that is proven inconsistent.
+    ChallengeInconsistent,
+    /// The order in which members ask a challenged node for its transcript.
+    ChallengeTurn,
 }
 
 impl Domain {
@@ -195,6 +206,10 @@ impl Domain {
         const SNAPSHOT_CHUNK: [u8; HASH_BYTES] = pad("floe/1 snapshot chunk");
         const SNAPSHOT_MANIFEST: [u8; HASH_BYTES] = pad("floe/1 snapshot manifest");
         const SIGNATURE_BATCH: [u8; HASH_BYTES] = pad("floe/1 signature batch");
+        const CHALLENGE_START: [u8; HASH_BYTES] = pad("floe/1 challenge start");
+        const CHALLENGE_CHUNK: [u8; HASH_BYTES] = pad("floe/1 challenge chunk");
+        const CHALLENGE_INCONSISTENT: [u8; HASH_BYTES] = pad("floe/1 challenge inconsistent");
+        const CHALLENGE_TURN: [u8; HASH_BYTES] = pad("floe/1 challenge turn");
         match self {
             Self::SliverNode => &SLIVER_NODE,
             Self::BlobNode => &BLOB_NODE,
@@ -220,6 +235,10 @@ impl Domain {
             Self::SnapshotChunk => &SNAPSHOT_CHUNK,
             Self::SnapshotManifest => &SNAPSHOT_MANIFEST,
             Self::SignatureBatch => &SIGNATURE_BATCH,
+            Self::ChallengeStart => &CHALLENGE_START,
+            Self::ChallengeChunk => &CHALLENGE_CHUNK,
+            Self::ChallengeInconsistent => &CHALLENGE_INCONSISTENT,
+            Self::ChallengeTurn => &CHALLENGE_TURN,
         }
     }
 }
@@ -282,6 +301,10 @@ mod tests {
             Domain::StateKey,
             Domain::StateTree,
             Domain::SignatureBatch,
+            Domain::ChallengeStart,
+            Domain::ChallengeChunk,
+            Domain::ChallengeInconsistent,
+            Domain::ChallengeTurn,
         ];
         for (i, a) in domains.iter().enumerate() {
             for b in &domains[i + 1..] {

@@ -1,6 +1,6 @@
 //! Newtype indices, so that a shard is never taken for a sliver.
 //!
-//! All but epochs and heights stay below `n_shards` (at most 256); whoever decodes one from a
+//! All but epochs, heights and rounds stay below `n_shards` (at most 256); whoever decodes one from a
 //! peer checks it against its network's `n_shards` before use.
 
 use std::fmt;
@@ -63,6 +63,10 @@ index! {
 index! {
     /// The number of a block; the first one is 1, genesis is 0.
     Height(u64)
+}
+index! {
+    /// A round of storage challenges: the height of the block that opened it.
+    ChallengeRound(u64)
 }
 
 macro_rules! as_usize {

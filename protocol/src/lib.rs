@@ -6,7 +6,7 @@
 //! What peers say to each other is in [`message`], what a network starts from in [`genesis`], what
 //! everyone agrees on in [`ledger`], how in [`consensus`], what waits for a block in [`mempool`],
 //! how those who hold nothing check it all in [`light`], and what spares them most of that in
-//! [`handover`].
+//! [`handover`]. That nodes still hold what they promised is shown in rounds of [`challenge`].
 //!
 //! ```text
 //!   bft  index  hash ── merkle ── blob ── encoding ── inconsistency
@@ -25,6 +25,7 @@
 pub mod bft;
 pub mod blob;
 pub mod certificate;
+pub mod challenge;
 pub mod codec;
 pub mod committee;
 pub mod consensus;

@@ -1,0 +1,94 @@
+//! Storage challenges: proof, many times an epoch, that a node still holds its slivers.
+//!
+//! A block opens a round. Of each member a beacon that it did not sign gives the [seed](Seeds) of a
+//! chain through what it holds ([`Universe`], weighted by [`BilledUnits`]): each of 16 steps reads
+//! the 1 KiB that the bytes read before have drawn ([`Walk`]). Within a second it gossips where its
+//! chain ends ([`Commitment`]); members that got that in time check its transcript against the
+//! universe alone ([`Challenge::verify`]) and acknowledge it; more than `f` shards of them make a
+//! [`ChallengeCertificate`], and the ledger counts ([`OpenRound`], [`Score`]). Who does what at a
+//! member, and when, is decided by [`Rounds`]; nothing here sends, reads or stores.
+//!
+//! Invariants: a chain depends only on seed, universe and the bytes held; one transcript belongs to
+//! it, and no byte of that goes unchecked; a late answer equals no answer; a verdict is final; work
+//! and memory for a round follow members and steps, whatever strangers send, and blobs only by the
+//! logarithm of their number.
+//!
+//! # What it proves, and what not
+//!
+//! By default rules (16 steps in 1 s, a round a minute), of a node that lacks a part of its billed
+//! units for good; checked by `tests/challenge/argument.rs`:
+//!
+//! | lacks | pay lost | slashed after a day | after 100 rounds |
+//! |---|---|---|---|
+//! | 0.1 % | 1.6 % | never (< 10^-99) | never (< 10^-60) |
+//! | 1 % | 14.9 % | never (< 10^-99) | < 10^-15 |
+//! | 3 % | 38.6 % | < 10^-18 | 0.8 % |
+//! | 4 % | 48.0 % | 5.7 % | 30 % |
+//! | 5 % | 56.0 % | > 99.9 % | 86 % |
+//! | 30 % | 99.7 % | certain | certain |
+//!
+//! Units and not blobs count, nor bytes to the last: what a small blob is rounded up to weighs, too.
+//!
+//! - *Fetching on demand* works for who gets 16 answers one after the other within the window: over
+//!   links with a round trip of less than 62 ms. Symbols and secondary slivers are not served then,
+//!   so a step costs rows of its blob, up to all of it: 512 MB in that second if blobs have 32 MiB.
+//!   It costs what storing would have saved where links are slow or blobs large, and not else. Who
+//!   lacks little needs few answers: 3 % are half a fetch a round.
+//! - *Time gained*: a proposer knows its beacon first. Nodes that it tells have as much longer as it
+//!   can delay its proposal (1 to 3 s), in its rounds, at most a third of all.
+//! - *Withholding*: a proposer may drop a block whose beacon it dislikes, once for each colluding
+//!   proposer in a row. With a third of them, 1 - p becomes 2(1 - p) / (2 + p) if p is the
+//!   probability to pass: slashing begins at 5.6 % lacking instead of 4.2 %.
+//! - *Copying*: all nodes are asked for pairs of their own, so nothing is passed on that helps. But
+//!   nodes that share a disk pass as many.
+//! - *Members*: up to `f` shards of them that refuse, or lie, make no difference: others with more
+//!   than `f` are left, and only with one honest acknowledgement is there a certificate. Above that
+//!   they fail or pass whom they like. Nothing pays or punishes judging, so a third that
+//!   acknowledges unseen is not noticed here.
+//! - *A lazy third*: if more than `f` shards miss a round, nobody is slashed for it. They lose the
+//!   pay of it all the same.
+//! - *Honest nodes* are slashed only if they miss more than half of 20 or more rounds that are not
+//!   void. Who cannot tell the time is silent, not a false witness.
+//!
+//! Cost of a node for each round at 64 shards: 16 symbols read (of up to 97 KB), some 30 KB sent to
+//! each of 2, 3, 6 or 22 members (4, 7, 16, 64 members: 90 to 960 MB a day), as many transcripts
+//! judged (0.1 ms each), some signatures. It does not grow with blobs or their number, but for what
+//! a draw takes (0.5 us among ten, 1.2 us among a million) and a larger symbol to read.
+//!
+//! # Where the design leaves a choice
+//!
+//! Drawn are symbols that are stored, as only these can be read one by one. Slices hold siblings
+//! alone ([`crate::hash::slice`]): half of what bao's do, and one form. A step on a blob that is
+//! proven inconsistent, but not yet on the ledger, stands on the blob's name, not on a proof's. A
+//! member is silent on nodes whose seed's block it cannot time, not on all. A certificate with the
+//! node's own acknowledgement is refused. For a void round all shards of a member count.
+
+mod commitment;
+mod parameters;
+mod proof;
+mod round;
+mod rounds;
+mod score;
+mod seed;
+mod transcript;
+mod units;
+mod universe;
+
+pub use self::{
+    commitment::{
+        ChallengeCertificate, ChallengeCertificateError, ChallengeFact, Commitment,
+        MalformedCommitment, SignedCommitment,
+    },
+    parameters::{ChallengeParameters, STEPS_MAX},
+    proof::{ChunkProof, StepError, StepProof},
+    round::{
+        Failure, Ignored, Progress, Pulse, Round, RoundConfig, RoundInput, RoundOutput, Sight,
+        Silence, Verification,
+    },
+    rounds::{EARLY_HEIGHTS, RoundOutputs, Rounds},
+    score::{NotOpen, OpenRound, Outcome, Score},
+    seed::{Seeds, chain_start},
+    transcript::{Challenge, TRANSCRIPT_BYTES_MAX, TranscriptError, Walk, transcript_bytes_max},
+    units::BilledUnits,
+    universe::{Place, Universe, challenged_shards},
+};

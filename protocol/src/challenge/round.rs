@@ -1,0 +1,303 @@
+//! One round at one member: its own answer, and its judgement of the others'.
+//!
+//! A driver makes a [`Round`] when a block opens one, hands in each block that is committed from
+//! that one on, and does what the outputs say. With no input before [`Round::wake_at_ms`], it ticks.
+//! It drops the machine when the ledger has closed the round or its epoch has ended.
+//!
+//! ```text
+//!   own     seed -> Read, Read, ... -> Commit -> Answer members -> Submit -> certified
+//!   others  seed and commitment in time -> Ask in turn -> Verify -> Acknowledge
+//! ```
+//!
+//! Members ask for a transcript in an order that the seed draws: those first whose shards are just
+//! enough, then one more at each turn, until the certificate is on the ledger. So a node hands out
+//! its transcript about as often as it must, and nobody chooses his judges.
+//!
+//! Invariants: the window counts from this member's own commit of the seed's block, and who cannot
+//! tell what came in time is silent: only late answers are refused for their time; the first
+//! commitment of a node counts; no more than [`RoundConfig::busy_max`] transcripts are in memory; who
+//! sends a wrong one has cost one check; a verdict is final.
+
+mod events;
+mod others;
+mod own;
+mod sight;
+
+use std::sync::Arc;
+
+pub use self::{
+    events::{Failure, Ignored, RoundInput, RoundOutput, Silence, Verification},
+    sight::{Pulse, Sight},
+};
+use self::{others::Other, own::Own};
+use super::{Challenge, Commitment, Outcome, Seeds, Universe};
+use crate::{keys::NodeId, ledger::Header};
+
+/// The limits of a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RoundConfig {
+    /// Transcripts that are asked for or judged at a time.
+    pub busy_max: usize,
+    /// By how many milliseconds a member asks later than the one before it, once enough have asked.
+    pub turn_ms: u64,
+    /// How often a node is asked for its transcript, and answers each member.
+    pub attempts_max: u32,
+    /// Wait before it is asked again in milliseconds.
+    pub retry_ms: u64,
+}
+
+impl Default for RoundConfig {
+    fn default() -> Self {
+        Self { busy_max: 16, turn_ms: 500, attempts_max: 10, retry_ms: 1_000 }
+    }
+}
+
+/// How far a member is in a round, as another one sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// The round does not count for it.
+    NotAsked,
+    /// It is asked.
+    Opened,
+    /// Its commitment came.
+    Answered,
+    /// This member has acknowledged it; of itself, enough others have.
+    Acknowledged,
+    /// Its certificate is on the ledger.
+    Certified,
+    /// It has missed the round.
+    Missed,
+    /// It has missed the round, as too many others.
+    Void,
+}
+
+/// A round at one member.
+#[derive(Clone, Debug)]
+pub struct Round {
+    config: RoundConfig,
+    universe: Arc<Universe>,
+    me: NodeId,
+    position: usize,
+    seeds: Seeds,
+    own: Own,
+    /// By position; nothing ever happens at the own one.
+    others: Vec<Other>,
+    certified: Vec<bool>,
+    /// How the round ended.
+    outcomes: Option<Vec<Outcome>>,
+    quiet_until_ms: u64,
+    now_ms: u64,
+}
+
+impl Round {
+    /// The round of `universe` at the member `me`; none if it is no member. The first input is the
+    /// opening block.
+    #[must_use]
+    pub fn new(config: RoundConfig, universe: Arc<Universe>, me: NodeId) -> Option<Self> {
+        let position = universe.committee.position(&me)?;
+        let others = universe.committee.members().iter().map(|member| Other::new(member.node));
+        let others: Vec<_> = others.collect();
+        Some(Self {
+            config,
+            me,
+            position,
+            seeds: Seeds::new(universe.round),
+            own: Own::new(),
+            certified: vec![false; others.len()],
+            others,
+            outcomes: None,
+            quiet_until_ms: 0,
+            now_ms: 0,
+            universe,
+        })
+    }
+
+    /// What the round asks for.
+    #[must_use]
+    pub const fn universe(&self) -> &Arc<Universe> {
+        &self.universe
+    }
+
+    /// Until when symbols and secondary slivers are not handed out: the windows known so far.
+    #[must_use]
+    pub const fn quiet_until_ms(&self) -> u64 {
+        self.quiet_until_ms
+    }
+
+    /// How far the member at `position` is.
+    #[must_use]
+    pub fn progress(&self, position: usize) -> Progress {
+        let outcome = self.outcomes.as_ref().and_then(|outcomes| outcomes.get(position));
+        match outcome {
+            Some(Outcome::NotAsked) => return Progress::NotAsked,
+            Some(Outcome::Passed) => return Progress::Certified,
+            Some(Outcome::Missed) => return Progress::Missed,
+            Some(Outcome::Void) => return Progress::Void,
+            Some(Outcome::Open) | None => {}
+        }
+        let Some(other) = self.others.get(position).filter(|_| self.universe.counts_for(position))
+        else {
+            return Progress::NotAsked;
+        };
+        let (is_acknowledged, is_answered, is_missed) = if position == self.position {
+            let own = &self.own;
+            (own.is_acknowledged(), own.is_answered(), own.has_given_up())
+        } else {
+            (other.is_acknowledged(), other.is_answered(), false)
+        };
+        let reached = [
+            (self.certified[position], Progress::Certified),
+            (is_acknowledged, Progress::Acknowledged),
+            (is_answered, Progress::Answered),
+            (is_missed, Progress::Missed),
+        ];
+        let furthest = reached.into_iter().find(|(is_reached, _)| *is_reached);
+        furthest.map_or(Progress::Opened, |(_, progress)| progress)
+    }
+
+    /// Takes in what happened and says what to do, in order.
+    pub fn handle(&mut self, now_ms: u64, input: RoundInput) -> Vec<RoundOutput> {
+        let mut outputs = Vec::new();
+        self.now_ms = now_ms;
+        if self.outcomes.is_some() {
+            return outputs;
+        }
+        match input {
+            RoundInput::Committed { header, sight } => {
+                self.on_committed(&header, &sight, &mut outputs);
+            }
+            RoundInput::Paused { since_ms } => {
+                self.others.iter_mut().for_each(|other| other.paused(since_ms));
+            }
+            RoundInput::Read { step, proof } => {
+                let universe = (&*self.universe, self.me);
+                self.own.read((now_ms, step), proof, universe, &mut outputs);
+            }
+            RoundInput::Commitment(commitment) => self.on_commitment(&commitment, &mut outputs),
+            RoundInput::Wanted { member } => self.on_wanted(member, &mut outputs),
+            RoundInput::Transcript { node, transcript } => {
+                if let Some(position) = self.other(&node) {
+                    self.others[position].answered(transcript, &mut outputs);
+                }
+            }
+            RoundInput::NoAnswer { node } => {
+                let known = (now_ms, &self.config);
+                if let Some(position) = self.other(&node) {
+                    self.others[position].not_answered(known, &mut outputs);
+                }
+            }
+            RoundInput::Judged { node, verdict } => {
+                if let Some(position) = self.other(&node) {
+                    self.others[position].judged(verdict, &mut outputs);
+                }
+            }
+            RoundInput::Acknowledged { member, signature } => match self.other(&member) {
+                Some(position) => {
+                    let acknowledgement = (position, signature);
+                    self.own.acknowledged(&self.universe, acknowledgement, &mut outputs);
+                }
+                None => ignore(member, Ignored::NotAsked, &mut outputs),
+            },
+            RoundInput::Certified { node } => self.on_certified(&node),
+            RoundInput::Closed { outcomes } => {
+                self.outcomes = Some(outcomes);
+                return outputs;
+            }
+            RoundInput::Tick => {}
+        }
+        self.own.tick(now_ms, &mut outputs);
+        self.ask(&mut outputs);
+        outputs
+    }
+
+    /// When to come back with a [`RoundInput::Tick`] if nothing else happens before.
+    #[must_use]
+    pub fn wake_at_ms(&self) -> Option<u64> {
+        if self.outcomes.is_some() {
+            return None;
+        }
+        let asks = self.others.iter().filter_map(Other::ask_at_ms);
+        let give_up = self.own.give_up_ms().map(|at_ms| at_ms.saturating_add(1));
+        asks.filter(|at_ms| *at_ms > self.now_ms).chain(give_up).min()
+    }
+
+    /// Position of another member.
+    fn other(&self, node: &NodeId) -> Option<usize> {
+        self.universe.committee.position(node).filter(|position| *position != self.position)
+    }
+
+    fn on_committed(&mut self, header: &Header, sight: &Sight, outputs: &mut Vec<RoundOutput>) {
+        self.seeds.committed(header);
+        let window_ms = self.universe.parameters.window_ms;
+        let silence = sight.silence(self.now_ms, window_ms);
+        for position in 0..self.others.len() {
+            let is_own = position == self.position;
+            let has_seed =
+                if is_own { self.own.has_seed() } else { self.others[position].has_seed() };
+            let node = self.universe.committee.members()[position].node;
+            let seed = self.seeds.of(&node).filter(|_| !has_seed);
+            let universe = Arc::clone(&self.universe);
+            let Some(challenge) = seed.and_then(|seed| Challenge::new(universe, node, seed)) else {
+                continue;
+            };
+            self.quiet_until_ms = self.now_ms.saturating_add(window_ms);
+            if is_own {
+                self.own.begin(challenge, self.now_ms, outputs);
+            } else {
+                let (me, known) = ((self.position, &self.config), (self.now_ms, silence));
+                self.others[position].begin(challenge, me, known, outputs);
+            }
+        }
+    }
+
+    fn on_commitment(&mut self, commitment: &Commitment, outputs: &mut Vec<RoundOutput>) {
+        let node = commitment.node;
+        if commitment.round != self.universe.round {
+            return ignore(node, Ignored::OtherRound, outputs);
+        }
+        match self.other(&node).filter(|position| self.universe.counts_for(*position)) {
+            Some(position) => {
+                self.others[position].commitment(commitment.end, self.now_ms, outputs);
+            }
+            None if node == self.me => {}
+            None => ignore(node, Ignored::NotAsked, outputs),
+        }
+    }
+
+    fn on_wanted(&mut self, member: NodeId, outputs: &mut Vec<RoundOutput>) {
+        let answers_max = self.config.attempts_max;
+        let position = self.other(&member);
+        let transcript = position.and_then(|at| self.own.transcript(at, answers_max));
+        outputs.push(RoundOutput::Answer { member, transcript });
+    }
+
+    fn on_certified(&mut self, node: &NodeId) {
+        let Some(position) = self.universe.committee.position(node) else {
+            return;
+        };
+        self.certified[position] = true;
+        if position == self.position {
+            self.own.certified();
+        } else {
+            self.others[position].certified();
+        }
+    }
+
+    /// Asks for transcripts whose turn it is, those first that have waited longest.
+    fn ask(&mut self, outputs: &mut Vec<RoundOutput>) {
+        let busy = self.others.iter().filter(|other| other.is_busy()).count();
+        for _ in busy..self.config.busy_max {
+            let ready =
+                self.others.iter_mut().filter_map(|other| Some((other.ask_at_ms()?, other)));
+            let due = ready.filter(|(at_ms, _)| *at_ms <= self.now_ms);
+            let Some((_, other)) = due.min_by_key(|(at_ms, _)| *at_ms) else {
+                return;
+            };
+            other.ask(outputs);
+        }
+    }
+}
+
+fn ignore(node: NodeId, reason: Ignored, outputs: &mut Vec<RoundOutput>) {
+    outputs.push(RoundOutput::Ignored { node, reason });
+}

@@ -1,0 +1,227 @@
+//! What a round is told, and what it says is to be done.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+
+use super::Sight;
+use crate::{
+    blob::BlobId,
+    challenge::{
+        Challenge, ChallengeCertificate, ChallengeFact, Commitment, Outcome, Place, StepError,
+        StepProof, TranscriptError,
+    },
+    hash::Hash,
+    keys::{BlsSignature, NodeId},
+    ledger::Header,
+};
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum RoundInput {
+    /// A block was committed here: the one that opened the round, then each further one in order.
+    Committed {
+        /// Its header.
+        header: Box<Header>,
+        /// How this node came to it.
+        sight: Sight,
+    },
+    /// This process stood still until now.
+    Paused {
+        /// Since when.
+        since_ms: u64,
+    },
+    /// What [`RoundOutput::Read`] asked for was read; none if it is not there.
+    Read {
+        /// The step that it was asked for.
+        step: u16,
+        /// What is there.
+        proof: Option<StepProof>,
+    },
+    /// A commitment came whose signature was verified.
+    Commitment(Commitment),
+    /// A member asks for this node's transcript.
+    Wanted {
+        /// Who asks.
+        member: NodeId,
+    },
+    /// A node has answered [`RoundOutput::Ask`]: none if it needs nobody any more, or refuses.
+    Transcript {
+        /// Who.
+        node: NodeId,
+        /// What it says.
+        transcript: Option<Bytes>,
+    },
+    /// A node has not answered [`RoundOutput::Ask`] in time, or is busy.
+    NoAnswer {
+        /// Who.
+        node: NodeId,
+    },
+    /// A transcript was judged that [`RoundOutput::Verify`] asked for.
+    Judged {
+        /// Whose.
+        node: NodeId,
+        /// What it is.
+        verdict: Result<(), TranscriptError>,
+    },
+    /// A member has acknowledged this node's commitment. Not verified.
+    Acknowledged {
+        /// Who.
+        member: NodeId,
+        /// Its signature.
+        signature: BlsSignature,
+    },
+    /// A certificate is on the ledger.
+    Certified {
+        /// Whose.
+        node: NodeId,
+    },
+    /// The ledger has closed the round, or its epoch has ended (then nothing counts: no outcomes).
+    Closed {
+        /// Per committee position.
+        outcomes: Vec<Outcome>,
+    },
+    /// Time has passed.
+    Tick,
+}
+
+/// What to do.
+#[derive(Clone, Debug)]
+pub enum RoundOutput {
+    /// Read the symbol at this place and report what is there, proven with
+    /// [`ChunkProof::new`](crate::challenge::ChunkProof::new).
+    Read {
+        /// The step that it is for.
+        step: u16,
+        /// Where.
+        place: Box<Place>,
+    },
+    /// Sign this and gossip it, at once.
+    Commit(Commitment),
+    /// Hand this node's transcript to a member that asked; none if it is not needed, or not there.
+    Answer {
+        /// To whom.
+        member: NodeId,
+        /// What.
+        transcript: Option<Bytes>,
+    },
+    /// Ask a node for its transcript. Report what it says as [`RoundInput::Transcript`].
+    Ask {
+        /// Whom.
+        node: NodeId,
+    },
+    /// Run this where it disturbs nobody and report the verdict.
+    Verify(Box<Verification>),
+    /// Sign this with the BLS key and send it to the node.
+    Acknowledge(ChallengeFact),
+    /// Submit this: the round is passed.
+    Submit(Box<ChallengeCertificate>),
+    /// This node has missed the round.
+    GaveUp(Failure),
+    /// Nothing comes of what another node says, or of this node's judging it: for the log.
+    Ignored {
+        /// Whose.
+        node: NodeId,
+        /// Why.
+        reason: Ignored,
+    },
+}
+
+/// A transcript that is to be judged.
+#[derive(Clone, Debug)]
+pub struct Verification {
+    /// What its node was asked for.
+    pub challenge: Challenge,
+    /// Where the node says that its chain ends.
+    pub end: Hash,
+    /// The transcript.
+    pub transcript: Bytes,
+}
+
+impl Verification {
+    /// Judges it: some microseconds for each step. Blobs in `inconsistent` are those of which a
+    /// proof was verified here that is not yet on the ledger.
+    ///
+    /// # Errors
+    /// [`TranscriptError`]: it counts for nothing.
+    pub fn run(&self, inconsistent: &BTreeSet<BlobId>) -> Result<(), TranscriptError> {
+        self.challenge.verify(&self.transcript, &self.end, inconsistent)
+    }
+}
+
+/// Why this node misses a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// What was asked for is not here.
+    #[error("step {step}: nothing can be read at the place")]
+    Absent {
+        /// The step.
+        step: u16,
+    },
+    /// What is here is not what was asked for.
+    #[error("step {step}: {error}")]
+    Damaged {
+        /// The step.
+        step: u16,
+        /// What is wrong.
+        error: StepError,
+    },
+    /// The window is over.
+    #[error("step {step} when the window was over")]
+    TooSlow {
+        /// The step.
+        step: u16,
+    },
+}
+
+/// Why something counts for nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Ignored {
+    /// No member, or the round does not count for it.
+    #[error("the round does not count for it")]
+    NotAsked,
+    /// Of another round.
+    #[error("of another round")]
+    OtherRound,
+    /// The first one counts.
+    #[error("a second commitment, to something else")]
+    SecondCommitment,
+    /// The window was over.
+    #[error("commitment {late_ms} ms after the window")]
+    Late {
+        /// How long it was over.
+        late_ms: u64,
+    },
+    /// This node cannot say whether it was in time.
+    #[error(transparent)]
+    Silent(#[from] Silence),
+    /// The transcript is wrong.
+    #[error(transparent)]
+    Transcript(#[from] TranscriptError),
+    /// It does not hand out its transcript: it has enough acknowledgements, or refuses.
+    #[error("no transcript")]
+    NoTranscript,
+    /// It does not answer.
+    #[error("no answer")]
+    NoAnswer,
+    /// What it signed is not this node's commitment.
+    #[error("false acknowledgement")]
+    FalseAcknowledgement,
+}
+
+/// Why a member cannot say what came in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Silence {
+    /// The seed's block came by sync.
+    #[error("the seed's block came by sync")]
+    Synced,
+    /// Others were further when the seed's block was committed here.
+    #[error("the seed's block was committed {behind_ms} ms after others were further")]
+    Behind {
+        /// How long.
+        behind_ms: u64,
+    },
+    /// This process stood still.
+    #[error("this process stood still")]
+    Paused,
+}

@@ -1,0 +1,232 @@
+//! A member's part in the round of another: it notes when the commitment came, asks for the
+//! transcript when it is its turn, and acknowledges what is right.
+
+use bytes::Bytes;
+
+use super::{Ignored, RoundConfig, RoundOutput, Silence, Verification};
+use crate::{
+    challenge::{Challenge, ChallengeFact, TranscriptError},
+    hash::Hash,
+    keys::NodeId,
+};
+
+/// How far the judging is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Waiting,
+    Asked,
+    Verifying,
+    Acknowledged,
+    /// Nothing more is to be done: it is certified, or not acknowledged.
+    Done,
+}
+
+/// Another member as this one sees it.
+#[derive(Clone, Debug)]
+pub(super) struct Other {
+    node: NodeId,
+    /// Once its seed is known.
+    challenge: Option<Challenge>,
+    /// Until when a commitment is in time.
+    deadline_ms: u64,
+    /// How long this member leaves it to others to ask.
+    turn_ms: u64,
+    /// Why this member cannot tell what came in time.
+    silence: Option<Silence>,
+    /// The first commitment, and when it came.
+    committed: Option<(Hash, u64)>,
+    stage: Stage,
+    attempts: u32,
+    ask_at_ms: u64,
+}
+
+impl Other {
+    pub(super) const fn new(node: NodeId) -> Self {
+        Self {
+            node,
+            challenge: None,
+            deadline_ms: u64::MAX,
+            turn_ms: 0,
+            silence: None,
+            committed: None,
+            stage: Stage::Waiting,
+            attempts: 0,
+            ask_at_ms: 0,
+        }
+    }
+
+    pub(super) const fn has_seed(&self) -> bool {
+        self.challenge.is_some()
+    }
+
+    pub(super) const fn is_answered(&self) -> bool {
+        self.committed.is_some()
+    }
+
+    pub(super) fn is_acknowledged(&self) -> bool {
+        self.stage == Stage::Acknowledged
+    }
+
+    /// Something is on its way or being verified.
+    pub(super) fn is_busy(&self) -> bool {
+        matches!(self.stage, Stage::Asked | Stage::Verifying)
+    }
+
+    /// Its seed is there. `me` is this member's position.
+    pub(super) fn begin(
+        &mut self,
+        challenge: Challenge,
+        (me, config): (usize, &RoundConfig),
+        (now_ms, silence): (u64, Option<Silence>),
+        outputs: &mut Vec<RoundOutput>,
+    ) {
+        self.deadline_ms = now_ms.saturating_add(challenge.universe().parameters.window_ms);
+        // All turns are over long before certificates cease to count.
+        let universe = challenge.universe();
+        let members = universe.committee.members().len().max(1) as u64;
+        let turn_max_ms = universe.parameters.certificate_window_ms / 4 / members;
+        self.turn_ms = config.turn_ms.min(turn_max_ms).saturating_mul(turn(&challenge, me));
+        self.silence = silence;
+        self.challenge = Some(challenge);
+        if let Some((_, at_ms)) = self.committed {
+            self.prepare(at_ms.max(now_ms), outputs);
+        }
+    }
+
+    /// A commitment came.
+    pub(super) fn commitment(&mut self, end: Hash, now_ms: u64, outputs: &mut Vec<RoundOutput>) {
+        if let Some((first, _)) = self.committed {
+            if first != end {
+                self.ignore(Ignored::SecondCommitment, outputs);
+            }
+            return;
+        }
+        self.committed = Some((end, now_ms));
+        if self.challenge.is_some() {
+            self.prepare(now_ms, outputs);
+        }
+    }
+
+    /// Commitment and seed are there.
+    fn prepare(&mut self, now_ms: u64, outputs: &mut Vec<RoundOutput>) {
+        let at_ms = self.committed.map_or(u64::MAX, |(_, at_ms)| at_ms);
+        let late_ms = at_ms.saturating_sub(self.deadline_ms);
+        let reason = match self.silence {
+            _ if self.stage != Stage::Waiting => return,
+            Some(silence) => silence.into(),
+            None if late_ms > 0 => Ignored::Late { late_ms },
+            None => {
+                self.ask_at_ms = now_ms.saturating_add(self.turn_ms);
+                return;
+            }
+        };
+        self.stage = Stage::Done;
+        self.ignore(reason, outputs);
+    }
+
+    /// This process stood still from `since_ms` on: what comes in a window that this touched may
+    /// have come too late.
+    pub(super) fn paused(&mut self, since_ms: u64) {
+        if self.committed.is_none() && since_ms <= self.deadline_ms && self.has_seed() {
+            self.silence = self.silence.or(Some(Silence::Paused));
+        }
+    }
+
+    /// When it is to be asked; none if it is not.
+    pub(super) fn ask_at_ms(&self) -> Option<u64> {
+        let is_ready = self.stage == Stage::Waiting && self.has_seed() && self.is_answered();
+        is_ready.then_some(self.ask_at_ms)
+    }
+
+    pub(super) fn ask(&mut self, outputs: &mut Vec<RoundOutput>) {
+        self.stage = Stage::Asked;
+        self.attempts += 1;
+        outputs.push(RoundOutput::Ask { node: self.node });
+    }
+
+    /// It has answered.
+    pub(super) fn answered(&mut self, transcript: Option<Bytes>, outputs: &mut Vec<RoundOutput>) {
+        let (Stage::Asked, Some(challenge), Some((end, _))) =
+            (self.stage, &self.challenge, self.committed)
+        else {
+            return;
+        };
+        if let Some(transcript) = transcript {
+            let challenge = challenge.clone();
+            self.stage = Stage::Verifying;
+            let verification = Verification { challenge, end, transcript };
+            outputs.push(RoundOutput::Verify(Box::new(verification)));
+        } else {
+            self.stage = Stage::Done;
+            self.ignore(Ignored::NoTranscript, outputs);
+        }
+    }
+
+    /// It has not answered.
+    pub(super) fn not_answered(
+        &mut self,
+        (now_ms, config): (u64, &RoundConfig),
+        outputs: &mut Vec<RoundOutput>,
+    ) {
+        if self.stage != Stage::Asked {
+            return;
+        }
+        if self.attempts < config.attempts_max {
+            self.stage = Stage::Waiting;
+            self.ask_at_ms = now_ms.saturating_add(config.retry_ms);
+        } else {
+            self.stage = Stage::Done;
+            self.ignore(Ignored::NoAnswer, outputs);
+        }
+    }
+
+    /// Its transcript was judged. Who has sent a wrong one is not asked again.
+    pub(super) fn judged(
+        &mut self,
+        verdict: Result<(), TranscriptError>,
+        outputs: &mut Vec<RoundOutput>,
+    ) {
+        let (Stage::Verifying, Some(challenge), Some((end, _))) =
+            (self.stage, &self.challenge, self.committed)
+        else {
+            return;
+        };
+        match verdict {
+            Ok(()) => {
+                let fact = ChallengeFact::new(challenge.universe(), self.node, end);
+                self.stage = Stage::Acknowledged;
+                outputs.push(RoundOutput::Acknowledge(fact));
+            }
+            Err(error) => {
+                self.stage = Stage::Done;
+                self.ignore(error.into(), outputs);
+            }
+        }
+    }
+
+    /// Its certificate is on the ledger.
+    pub(super) fn certified(&mut self) {
+        if self.stage != Stage::Acknowledged {
+            self.stage = Stage::Done;
+        }
+    }
+
+    fn ignore(&self, reason: Ignored, outputs: &mut Vec<RoundOutput>) {
+        outputs.push(RoundOutput::Ignored { node: self.node, reason });
+    }
+}
+
+/// The turn of the member at `me`: 0 while those before it are too few for a certificate, then one
+/// for each further member.
+fn turn(challenge: &Challenge, me: usize) -> u64 {
+    let committee = &challenge.universe().committee;
+    let (mut weight, mut turn) = (0_u16, 0);
+    for position in challenge.turns() {
+        turn += u64::from(committee.is_validity(weight));
+        if position == me {
+            break;
+        }
+        weight = weight.saturating_add(committee.members()[position].weight());
+    }
+    turn
+}
