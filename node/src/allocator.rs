@@ -9,35 +9,36 @@
 //! Deliberately not here: an allocator of our own. mimalloc kept as much, and five times as much
 //! before anything was repaired.
 
-/// Arenas: enough for threads that allocate at the same time on a few processors. Each keeps what
-/// it had at its fullest.
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-const ARENAS_MAX: libc::c_int = 2;
-/// Blocks of so many bytes are given back when they are freed: sled's tables of pages.
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-const LARGE_BYTES: libc::c_int = 2 << 20;
-/// So many free bytes at an arena's end are given back.
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-const TRIMMED_BYTES: libc::c_int = 8 << 20;
-
 /// Limits the allocator of this process. Called first in `main`, while there is one thread.
 ///
 /// A limit that is not taken is no error: the process only uses more memory. Allocators of other
 /// systems are left as they are.
 pub fn limit() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    for (limit, value) in [
-        (libc::M_ARENA_MAX, ARENAS_MAX),
-        (libc::M_MMAP_THRESHOLD, LARGE_BYTES),
-        (libc::M_TRIM_THRESHOLD, TRIMMED_BYTES),
-    ] {
-        set(limit, value);
-    }
+    glibc::limit();
 }
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
-#[expect(unsafe_code, reason = "there is no safe call that limits glibc's allocator")]
-fn set(limit: libc::c_int, value: libc::c_int) {
-    // SAFETY: takes two numbers and changes how later allocations are served, nothing that is in use.
-    unsafe { libc::mallopt(limit, value) };
+mod glibc {
+    use libc::{M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, c_int, mallopt};
+
+    /// Arenas: enough for threads that allocate at the same time on a few processors. Each keeps
+    /// what it had at its fullest.
+    const ARENAS_MAX: c_int = 2;
+    /// Blocks of so many bytes are given back when they are freed: sled's tables of pages.
+    const LARGE_BYTES: c_int = 2 << 20;
+    /// So many free bytes at an arena's end are given back.
+    const TRIMMED_BYTES: c_int = 8 << 20;
+
+    #[expect(unsafe_code, reason = "there is no safe call that limits glibc's allocator")]
+    pub(super) fn limit() {
+        for (limit, value) in [
+            (M_ARENA_MAX, ARENAS_MAX),
+            (M_MMAP_THRESHOLD, LARGE_BYTES),
+            (M_TRIM_THRESHOLD, TRIMMED_BYTES),
+        ] {
+            // SAFETY: takes two numbers, and changes how later allocations are served only.
+            unsafe { mallopt(limit, value) };
+        }
+    }
 }

@@ -32,6 +32,8 @@ use bytes::Bytes;
 use floe_protocol::encoding::Axis;
 
 pub(crate) use self::active::KEPT_BYTES_MAX;
+#[cfg(test)]
+pub(crate) use self::active::REOPENED_AFTER_BYTES;
 use self::{
     active::Active,
     open::{LOST, OPEN_MAX, OpenVolumes},
@@ -275,9 +277,9 @@ impl Volumes {
         if self.flushed.load(Ordering::Acquire) >= written {
             return Ok(());
         }
-        let active = read(&self.active).as_ref().map(|active| Arc::clone(&active.pieces));
-        if let Some(pieces) = active {
-            pieces.flush()?;
+        // Held until it is done: a handle beyond that would keep the volume from being closed.
+        if let Some(active) = read(&self.active).as_ref() {
+            active.pieces.flush()?;
         }
         self.flushed.fetch_max(written, Ordering::AcqRel);
         Ok(())

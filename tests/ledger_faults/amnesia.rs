@@ -16,7 +16,9 @@ use floe_protocol::{
 };
 use floe_testnet::Cluster;
 
-use super::swarm::{Payments, Puppet, agree, ledger, reports_anybody, silence, tip, turn};
+use super::swarm::{
+    Payments, Puppet, TURNS_MAX, agree, ledger, reports_anybody, silence, tip, turn,
+};
 
 /// What the victim was heard voting, by place.
 #[derive(Default)]
@@ -72,7 +74,10 @@ async fn a_node_that_lost_its_votes_between_prevote_and_commit_does_not_vote_twi
     let mut payments = Payments::new(&cluster, witness);
     // What it forgets is the block that it made itself. Two alone decide nothing, so it stays
     // between prevote and commit.
+    let mut turns = 0;
     let height = loop {
+        turns += 1;
+        assert!(turns <= TURNS_MAX, "the height begins too soon each time");
         let is_its_turn = |height| turn(&cluster, height, 0) == victim;
         let height = payments.until(&cluster, is_its_turn).await;
         if silence(&mut cluster, &away, height).await {
@@ -109,7 +114,7 @@ async fn a_node_that_lost_its_votes_between_prevote_and_commit_does_not_vote_twi
         tokio::select! {
             message = puppet.hear() => {
                 let vote = heard.take(&message, voter, &puppet);
-                if let Some(vote) = vote.filter(|vote| *vote != first) {
+                if let Some(vote) = vote.filter(|vote| *vote != first && vote.height >= height) {
                     break vote;
                 }
             }

@@ -13,7 +13,9 @@ use floe_protocol::{
 };
 use floe_testnet::Cluster;
 
-use super::swarm::{Mirror, Payments, Puppet, agree, keys, ledger, reached, silence, tip, turn};
+use super::swarm::{
+    Mirror, Payments, Puppet, TURNS_MAX, agree, keys, ledger, reached, silence, tip, turn,
+};
 
 /// The only node that is left to itself.
 const REAL: usize = 0;
@@ -63,7 +65,10 @@ async fn a_locked_block_proposed_again_in_round_2_is_synced_by_a_newcomer() {
     let real = keys(&cluster, REAL).node;
     // Until the real node is the one that has to propose the block again.
     let mut payments = Payments::new(&cluster, REAL);
+    let mut turns = 0;
     let height = loop {
+        turns += 1;
+        assert!(turns <= TURNS_MAX, "the height begins too soon each time");
         let is_its_turn = |height| [0, 2].map(|round| turn(&cluster, height, round) == REAL);
         let height = payments.until(&cluster, |height| is_its_turn(height) == [false, true]).await;
         if silence(&mut cluster, &[1, 2, 3], height).await {

@@ -37,6 +37,8 @@ use tokio::{
 
 /// Far longer than anything here takes.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
+/// Turns in which a height may begin before nodes are silent, until a test gives up.
+pub(crate) const TURNS_MAX: usize = 10;
 
 pub(crate) fn ledger(cluster: &Cluster, node: usize) -> Ledger {
     cluster.node(node).expect("a running node").ledger().clone()

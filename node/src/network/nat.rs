@@ -45,8 +45,8 @@ const RESERVATIONS_PER_MINUTE: (NonZeroU32, NonZeroU32) = (rate(6), rate(30));
 const PROBES_PER_MINUTE: (usize, usize) = (30, 3);
 /// Addresses that are dialled in answer to one probe.
 const PROBED_ADDRESSES_MAX: usize = 4;
-/// Reports in a row that must say the same before nobody is asked for a while. Who is asked is
-/// random, so fewer may well come from one member alone, and one decides nothing.
+/// So many more reports must say one thing than the other before nobody is asked for a while. Who is
+/// asked is random, so fewer may well come from one member alone, and one decides nothing.
 const REPORTS_ALIKE: usize = 16;
 /// Time for one probe.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(20);

@@ -1,6 +1,8 @@
 use std::{
+    ops::Range,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
-    sync::atomic::{AtomicU8, Ordering},
+    sync::atomic::{AtomicBool, AtomicU8, Ordering},
     thread,
 };
 
@@ -18,6 +20,7 @@ use crate::{
     database::{Database, SMALL_BACKLOG_BYTES_MAX},
     pieces::PIECE_BYTES,
     schema,
+    volumes::REOPENED_AFTER_BYTES,
 };
 
 /// With a quota that makes the smallest volumes.
@@ -216,46 +219,83 @@ fn few_volumes_stay_open() {
     assert_eq!(slivers.volumes.open_count(), 1);
 }
 
+/// With a quota that makes the largest volumes.
+const LARGE_QUOTA_BYTES: u64 = 1 << 40;
+/// So many slivers of 2 MiB, and the active volume is opened again.
+const REOPENED_AFTER: u8 = 9;
+const _: () = assert!(REOPENED_AFTER_BYTES < (REOPENED_AFTER as u64) << 21);
+
+fn large_sliver(number: u8) -> Vec<u8> {
+    vec![number; 2 << 20]
+}
+
+fn put_large(slivers: &Slivers, numbers: Range<u8>) {
+    for number in numbers {
+        slivers.put(&pair(number), &large_sliver(number), &[number; 9]).unwrap();
+    }
+}
+
+fn check_large(slivers: &Slivers, numbers: Range<u8>) {
+    for number in numbers {
+        let found = slivers.get(&pair(number), Axis::Primary).unwrap();
+        assert!(found.as_deref() == Some(&large_sliver(number)[..]), "pair {number}");
+    }
+}
+
 /// sled may keep in memory whatever was written since it opened a database.
 #[test]
 fn the_active_volume_is_opened_again_while_others_read_it() {
     let dir = tempfile::tempdir().unwrap();
-    let (slivers, database) = open_with(dir.path(), 16 * (128 << 20));
-    let sliver = |number: u8| vec![number; 2 << 20];
-    let opened = |slivers: &Slivers| Arc::downgrade(&slivers.volumes.pieces(1).unwrap());
-    slivers.put(&pair(0), &sliver(0), &[0; 9]).unwrap();
-    let first = opened(&slivers);
-    let written = AtomicU8::new(0);
+    let (slivers, database) = open_with(dir.path(), LARGE_QUOTA_BYTES);
+    let opened = || Arc::downgrade(&slivers.volumes.pieces(1).unwrap());
+    put_large(&slivers, 0..1);
+    let first = opened();
+    let (last, is_over) = (AtomicU8::new(0), AtomicBool::new(false));
     thread::scope(|scope| {
         scope.spawn(|| {
-            let mut number = 0;
-            while number < 39 {
-                number = written.load(Ordering::Acquire);
-                let found = slivers.get(&pair(number), Axis::Primary).unwrap();
-                assert!(found.as_deref() == Some(&sliver(number)[..]), "pair {number}");
+            while !is_over.load(Ordering::Acquire) {
+                let number = last.load(Ordering::Acquire);
+                check_large(&slivers, number..number + 1);
             }
         });
-        for number in 1..40 {
-            slivers.put(&pair(number), &sliver(number), &[number; 9]).unwrap();
-            written.store(number, Ordering::Release);
-        }
+        let put = catch_unwind(AssertUnwindSafe(|| {
+            for number in 1..2 * REOPENED_AFTER {
+                put_large(&slivers, number..number + 1);
+                last.store(number, Ordering::Release);
+            }
+        }));
+        is_over.store(true, Ordering::Release);
+        put.unwrap();
     });
-    // Nobody reads it now, so it is closed the next time.
-    for number in 40..60 {
-        slivers.put(&pair(number), &sliver(number), &[number; 9]).unwrap();
-    }
+    // Who reads it may have kept it until here; nobody does now.
+    put_large(&slivers, 2 * REOPENED_AFTER..3 * REOPENED_AFTER);
     assert!(first.upgrade().is_none(), "it is as open as it was");
+    check_large(&slivers, 0..3 * REOPENED_AFTER);
+    assert_eq!(slivers.volumes.open_count(), 0, "it is no sealed one");
+    slivers.flush().unwrap();
+    drop((slivers, database));
+    let (slivers, _database) = open_with(dir.path(), LARGE_QUOTA_BYTES);
+    check_large(&slivers, 0..3 * REOPENED_AFTER);
+    assert!(!dir.path().join("volumes/000002").exists());
+}
+
+#[test]
+fn an_active_volume_that_does_not_open_again_is_given_up_and_another_begun() {
+    let dir = tempfile::tempdir().unwrap();
+    let (slivers, database) = open_with(dir.path(), LARGE_QUOTA_BYTES);
+    put_large(&slivers, 0..REOPENED_AFTER - 1);
+    std::fs::remove_file(dir.path().join("volumes/000001/db")).unwrap();
+    put_large(&slivers, REOPENED_AFTER..REOPENED_AFTER + 4);
     let check = |slivers: &Slivers| {
-        for number in 0..60 {
-            assert_eq!(slivers.record(&pair(number)).unwrap().unwrap().place.volume, 1);
-            let found = slivers.get(&pair(number), Axis::Primary).unwrap();
-            assert!(found.as_deref() == Some(&sliver(number)[..]), "pair {number}");
-        }
+        check_large(slivers, REOPENED_AFTER + 1..REOPENED_AFTER + 4);
+        assert_eq!(slivers.get(&pair(0), Axis::Primary).unwrap(), None);
+        assert!(!slivers.has(&pair(0)).unwrap());
     };
+    assert!(slivers.volumes.is_lost(1));
     check(&slivers);
     slivers.flush().unwrap();
     drop((slivers, database));
-    check(&open_with(dir.path(), 16 * (128 << 20)).0);
+    check(&open_with(dir.path(), LARGE_QUOTA_BYTES).0);
 }
 
 /// A store with a pair of the blob in shards 2 and 6.

@@ -1,8 +1,8 @@
 //! The active volume: the one that takes new pairs, until it is full.
 //!
-//! A pair's pieces are written to it, then its record names the place. sled's cache does not bound
-//! what it keeps of a database that is written to, so the active volume is closed and opened again
-//! now and then, which takes some 10 ms.
+//! A record names a place in it, then the pieces are written there (see `slivers.rs`). sled's cache
+//! does not bound what it keeps of a database that is written to, so the active volume is closed
+//! and opened again now and then, which takes some 10 ms.
 //!
 //! Invariants: there is at most one; who seals or reopens it holds the lock, so nobody writes; what
 //! was written is durable before it is closed.
@@ -17,7 +17,9 @@ use crate::{StorageError, pieces::Pieces, volume::Volume};
 
 /// After so many bytes it is closed and opened again: sled may keep in memory all that was written
 /// since then.
-const REOPENED_AFTER_BYTES: u64 = 32 << 20;
+pub(crate) const REOPENED_AFTER_BYTES: u64 = 16 << 20;
+/// After so many more if somebody was reading it then.
+const TRIED_AGAIN_AFTER_BYTES: u64 = 2 << 20;
 /// With fewer bytes it is not worth replacing, even if all are dead.
 pub(crate) const KEPT_BYTES_MAX: u64 = 2 << 20;
 
@@ -106,19 +108,19 @@ impl Volumes {
 
     /// Closes the active volume and opens it again. The caller holds the lock: nobody writes.
     ///
-    /// Who reads from it just then keeps it as it is, until the next time. One that no longer opens
-    /// is sealed.
+    /// One that is read just then stays as it is for a while. One that no longer opens is sealed.
     fn reopen(&self, active: &mut Option<Active>) -> Result<(), StorageError> {
-        let Some(Active { volume, pieces, .. }) = active.as_ref() else {
+        if let Some(active) = active.as_ref() {
+            active.pieces.flush()?;
+        }
+        let Some(Active { volume, pieces, .. }) = active.take() else {
             return Ok(());
         };
-        pieces.flush()?;
-        let volume = Arc::clone(volume);
-        *active = None;
-        match self.open.get(&volume, self.cache.active) {
-            Ok(pieces) => {
-                drop(self.open.close(volume.number()));
-                let given_before = volume.given();
+        match self.open.reopen(&volume, pieces, self.cache.active) {
+            Ok((pieces, is_new)) => {
+                let spared =
+                    if is_new { 0 } else { REOPENED_AFTER_BYTES - TRIED_AGAIN_AFTER_BYTES };
+                let given_before = volume.given().saturating_sub(spared);
                 *active = Some(Active { volume, pieces, given_before });
                 Ok(())
             }
@@ -126,7 +128,9 @@ impl Volumes {
                 tracing::warn!(volume = volume.number(), %error, "does not open again: sealed");
                 self.note_sealed(&volume)?;
                 self.main.flush()?;
-                self.set_sealed(&volume)
+                let disk_bytes = volume.measure().unwrap_or_else(|_| volume.disk_bytes());
+                self.set_sealed(&volume, disk_bytes);
+                Ok(())
             }
         }
     }
@@ -150,17 +154,17 @@ impl Volumes {
         // Even if the volume can't be flushed: it is not gone on with after a restart.
         self.main.flush()?;
         pieces.flush()?;
-        self.set_sealed(volume)?;
+        let disk_bytes = volume.measure()?;
+        self.set_sealed(volume, disk_bytes);
         *active = None;
         Ok(())
     }
 
     /// Counts a volume that takes nothing more by what it takes on the disk.
-    fn set_sealed(&self, volume: &Volume) -> Result<(), StorageError> {
+    fn set_sealed(&self, volume: &Volume, disk_bytes: u64) {
         self.space.set_growing(None);
-        self.space.add_sealed(volume.measure()?);
+        self.space.add_sealed(disk_bytes);
         volume.set_sealed(true);
-        Ok(())
     }
 
     pub(super) fn note_sealed(&self, volume: &Volume) -> Result<(), StorageError> {

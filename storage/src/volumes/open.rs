@@ -79,6 +79,38 @@ impl OpenVolumes {
             self.use_again(number);
             return Ok(pieces);
         }
+        let pieces = self.open(volume, cache)?;
+        *opened = Arc::downgrade(&pieces);
+        drop(opened);
+        let mut open = self.lock();
+        open.push_back(Opened { number, pieces: Arc::clone(&pieces), read_bytes: 0 });
+        let oldest = if open.len() > OPEN_MAX { open.pop_front() } else { None };
+        drop(open);
+        drop(oldest);
+        Ok(pieces)
+    }
+
+    /// Closes a volume that is not among those that stay open, and opens it again. Readers wait
+    /// meanwhile; if one reads it just now, it stays as it is, which is said beside it.
+    pub(super) fn reopen(
+        &self,
+        volume: &Volume,
+        pieces: Arc<Pieces>,
+        cache: u64,
+    ) -> Result<(Arc<Pieces>, bool), StorageError> {
+        let mut opened = volume.lock();
+        drop(self.close(volume.number()));
+        drop(pieces);
+        if let Some(pieces) = opened.upgrade() {
+            return Ok((pieces, false));
+        }
+        let pieces = self.open(volume, cache)?;
+        *opened = Arc::downgrade(&pieces);
+        Ok((pieces, true))
+    }
+
+    /// Opens a volume that nobody has open. The caller holds its lock.
+    fn open(&self, volume: &Volume, cache: u64) -> Result<Arc<Pieces>, StorageError> {
         if volume.is_lost() {
             return Err(LOST);
         }
@@ -90,15 +122,7 @@ impl OpenVolumes {
         if let Err(DatabaseError::Corrupt(_)) = &read {
             volume.set_lost();
         }
-        let pieces = Arc::new(read.map_err(|error| storage_error(number, error))?);
-        *opened = Arc::downgrade(&pieces);
-        drop(opened);
-        let mut open = self.lock();
-        open.push_back(Opened { number, pieces: Arc::clone(&pieces), read_bytes: 0 });
-        let oldest = if open.len() > OPEN_MAX { open.pop_front() } else { None };
-        drop(open);
-        drop(oldest);
-        Ok(pieces)
+        read.map(Arc::new).map_err(|error| storage_error(volume.number(), error))
     }
 
     fn use_again(&self, number: u32) {

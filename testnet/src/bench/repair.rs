@@ -52,8 +52,8 @@ const DEADLINE: Duration = Duration::from_secs(1_200);
 const LOOK: Duration = Duration::from_millis(50);
 /// Which node loses its disk.
 const LOSER: usize = 1;
-/// A node that keeps its disk and has what writers brought: the store's own memory, which grows until
-/// a volume is full, without repair.
+/// A node that keeps its disk and has what writers brought: what a node takes for the same without
+/// repair.
 const WRITTEN: usize = 2;
 /// How many times as many blobs the last repair has.
 pub(super) const MORE: usize = 4;
