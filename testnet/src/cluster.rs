@@ -49,6 +49,7 @@ pub use self::{
     status::{NodeState, NodeSummary, SwarmStatus},
     volunteers::{reach_epoch, wait_for_epoch},
 };
+use crate::lazy::Lazy;
 use self::{builder::Options, files::SwarmFiles, link::Host, running::Running, slot::Slot};
 pub(crate) use self::{
     files::HOST_PORT,
@@ -236,6 +237,13 @@ impl Cluster {
         let running = self.launch(node, self.bootstrap()).await?;
         self.on_started(node, running)?;
         self.publish_network()
+    }
+
+    /// Has a node be lazy from its next start on, or no more.
+    pub(crate) fn set_lazy(&mut self, node: usize, lazy: Option<Lazy>) -> anyhow::Result<()> {
+        self.check_exists(node)?;
+        self.nodes[node].lazy = lazy;
+        Ok(())
     }
 
     /// The addresses that a node is told to join through.

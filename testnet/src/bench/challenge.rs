@@ -1,0 +1,285 @@
+//! `bench challenge`: what storage challenges cost a node, and what readers notice of them.
+//!
+//! Swarms of processes, each size twice: with rounds as often as the rules let them be, and without
+//! any. What nodes use with rounds beyond what they use without, divided by the rounds, is what a
+//! round costs; the reads of both are compared. With more blobs the same is measured again: the
+//! cost must follow their number by its logarithm at most. What a step takes of bytes and
+//! time is measured alone, for a large blob.
+
+mod figures;
+mod steps;
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, ensure};
+use bytes::Bytes;
+use floe_node::{
+    Client,
+    client::{ReadOptions, StoreProgress},
+};
+use floe_protocol::{
+    blob::BlobId,
+    challenge::ChallengeParameters,
+    index::Height,
+    ledger::{AccountId, Event, LedgerParameters, SystemOperation},
+    transfer::Wanted,
+};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+
+use self::figures::{ChallengeReport, Period, Swarm};
+use super::{
+    ledger::usage::{Gossip, Usage},
+    repair::parse_size,
+};
+use crate::{
+    cluster::Cluster,
+    report::{self, Spinner},
+    workload::{Dice, content, fresh_seed},
+};
+
+/// What is paid for: longer than any bench takes.
+const WANTED: Wanted = Wanted { epochs: 100, deletable: true };
+/// Blobs that one transaction pays for.
+const BATCH: usize = 32;
+/// A network that opens no rounds: none within a year.
+const NEVER_MS: u64 = 365 * 24 * 3_600_000;
+/// Blobs that are read, of those that are stored.
+const READ_MAX: usize = 64;
+/// How long the first round may take to come.
+const FIRST_ROUND: Duration = Duration::from_secs(60);
+
+/// What to measure.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct ChallengeArgs {
+    /// Sizes of swarms
+    #[arg(long, value_delimiter = ',', default_value = "4,7,16", value_name = "N,...")]
+    nodes: Vec<usize>,
+    /// Shards of the network
+    #[arg(long, default_value_t = 64, value_name = "N")]
+    shards: u16,
+    /// Numbers of blobs; all but the first with the middle size of swarm alone
+    #[arg(long, value_delimiter = ',', default_value = "10,1000,10000", value_name = "N,...")]
+    blobs: Vec<usize>,
+    /// Size of each blob
+    #[arg(long, default_value = "64KiB", value_name = "SIZE", value_parser = parse_size)]
+    size: u64,
+    /// Time that nodes have to answer a round
+    #[arg(long, default_value = "200ms", value_name = "TIME", value_parser = humantime::parse_duration)]
+    window: Duration,
+    /// Duration of each measurement
+    #[arg(long, default_value = "30s", value_name = "TIME", value_parser = humantime::parse_duration)]
+    time: Duration,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl ChallengeArgs {
+    fn rules(&self, rounds: bool) -> LedgerParameters {
+        let window_ms = u64::try_from(self.window.as_millis()).unwrap_or(u64::MAX);
+        let often_ms = window_ms.saturating_mul(10);
+        let challenges = ChallengeParameters {
+            window_ms,
+            interval_ms: if rounds { often_ms } else { NEVER_MS },
+            grace_ms: 0,
+            certificate_window_ms: often_ms,
+            ..ChallengeParameters::default()
+        };
+        LedgerParameters { challenges, ..LedgerParameters::default() }
+    }
+}
+
+/// Measures and prints.
+pub(crate) async fn run(args: &ChallengeArgs) -> anyhow::Result<()> {
+    let few = *args.blobs.first().context("how many blobs?")?;
+    let middle = *args.nodes.get(args.nodes.len() / 2).context("how many nodes?")?;
+    let spinner = Spinner::new("measuring steps alone");
+    let steps = steps::measure(args.shards)?;
+    drop(spinner);
+    let mut swarms = Vec::new();
+    let mut quiet = None;
+    for nodes in args.nodes.iter().copied() {
+        let without = measure(args, (nodes, few), false).await?;
+        let with = measure(args, (nodes, few), true).await?;
+        if nodes == middle {
+            quiet = Some(without.clone());
+        }
+        swarms.push(Swarm { nodes, blobs: few, without, with });
+    }
+    for blobs in args.blobs.iter().skip(1).copied() {
+        let with = measure(args, (middle, blobs), true).await?;
+        let without = quiet.clone().context("nothing to compare with")?;
+        swarms.push(Swarm { nodes: middle, blobs, without, with });
+    }
+    let window_ms = u64::try_from(args.window.as_millis())?;
+    let report =
+        ChallengeReport { n_shards: args.shards, blob_bytes: args.size, window_ms, steps, swarms };
+    if args.json {
+        return report::json(&report);
+    }
+    report.print();
+    Ok(())
+}
+
+/// What one swarm uses in a while, and how long reads take in it.
+async fn measure(
+    args: &ChallengeArgs,
+    (nodes, blobs): (usize, usize),
+    rounds: bool,
+) -> anyhow::Result<Period> {
+    let spinner = Spinner::new(&format!("{nodes} nodes, {blobs} blobs: storing"));
+    let builder = Cluster::builder().nodes(nodes).shards(args.shards).processes(true);
+    let cluster = Box::pin(builder.ledger(args.rules(rounds)).start()).await?;
+    let client = cluster.client().await?;
+    let stored = store(&client, &cluster, (blobs, usize::try_from(args.size)?)).await?;
+    drop(spinner);
+    let _spinner = Spinner::new(&format!("{nodes} nodes, {blobs} blobs: measuring"));
+    if rounds {
+        let first = timeout(FIRST_ROUND, next_round(&client)).await;
+        first.context("no round is opened")??;
+    }
+    // Nobody reads: what nodes use is what rounds and an idle ledger take.
+    let begin = (Look::new(&cluster, &client).await?, Instant::now());
+    sleep(args.time).await;
+    let (end, took) = (Look::new(&cluster, &client).await?, begin.1.elapsed());
+    let opened = rounds_between(&client, begin.0.height, end.height).await?;
+    if rounds {
+        ensure!(opened.rounds > 0, "no round was opened in {} s", took.as_secs());
+    }
+    let reads = read_for(&client, &stored, args.time).await?;
+    client.shutdown().await;
+    let gossip: Gossip = end.usage.gossip_since(&begin.0.usage);
+    let period = Period {
+        seconds: took.as_secs_f64(),
+        rounds: opened.rounds,
+        passed: opened.passed,
+        certificate_bytes: opened.certificate_bytes,
+        cpu_ms: end.usage.cpu_since(&begin.0.usage).as_secs_f64() * 1e3,
+        disk_read_bytes: end.read_bytes.saturating_sub(begin.0.read_bytes) / nodes as u64,
+        gossip_bytes: (gossip.heard_bytes + gossip.published_bytes) / nodes as u64,
+        read_p50_ms: percentile(&reads, 50),
+        read_p99_ms: percentile(&reads, 99),
+        reads: reads.len(),
+    };
+    cluster.shutdown().await?;
+    Ok(period)
+}
+
+/// What nodes have used so far.
+struct Look {
+    usage: Usage,
+    read_bytes: u64,
+    height: Height,
+}
+
+impl Look {
+    async fn new(cluster: &Cluster, client: &Client) -> anyhow::Result<Self> {
+        let mut read_bytes = 0;
+        for node in 0..cluster.nodes() {
+            let pid = cluster.process_id(node).context("a node does not run")?;
+            read_bytes += bytes_read(pid)?;
+        }
+        let newest = client.ledger().newest().await?;
+        let height = newest.header.map_or(Height::new(0), |header| header.header().height);
+        Ok(Self { usage: Usage::read(cluster).await?, read_bytes, height })
+    }
+}
+
+/// Bytes that a process has read from files so far, be it from the disk or from memory; what it
+/// has received over sockets is not among them.
+fn bytes_read(pid: u32) -> anyhow::Result<u64> {
+    let path = format!("/proc/{pid}/io");
+    let io = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    let line = io.lines().find_map(|line| line.strip_prefix("rchar: "));
+    let bytes = line.and_then(|bytes| bytes.trim().parse().ok());
+    bytes.with_context(|| format!("{path} says nothing of reads"))
+}
+
+async fn store(
+    client: &Client,
+    cluster: &Cluster,
+    (blobs, bytes): (usize, usize),
+) -> anyhow::Result<Vec<BlobId>> {
+    let (seed, wallet) = (fresh_seed(), cluster.wallet());
+    let owner = AccountId::new(wallet.public());
+    let progress = watch::Sender::new(StoreProgress::default());
+    let mut stored = Vec::with_capacity(blobs);
+    while stored.len() < blobs {
+        let mut batch = Vec::new();
+        for number in (stored.len()..blobs).take(BATCH) {
+            let blob: Bytes = content(seed.wrapping_add(number as u64), bytes);
+            batch.push(client.prepare_store(blob, WANTED, owner).await?);
+        }
+        for blob in client.store_prepared(batch, wallet, &progress).await {
+            stored.push(blob?.blob);
+        }
+    }
+    Ok(stored)
+}
+
+/// Waits until a round is opened after now.
+async fn next_round(client: &Client) -> anyhow::Result<()> {
+    let ledger = client.ledger();
+    let newest = ledger.newest().await?.header;
+    let mut height = newest.map_or(Height::new(0), |header| header.header().height);
+    loop {
+        height = height.next();
+        ledger.reached(height).await?;
+        if rounds_between(client, height, height.next()).await?.rounds > 0 {
+            return Ok(());
+        }
+    }
+}
+
+/// Rounds that were closed by blocks, and what came of them.
+#[derive(Clone, Copy, Debug, Default)]
+struct Closed {
+    rounds: u64,
+    passed: u64,
+    certificate_bytes: usize,
+}
+
+async fn rounds_between(client: &Client, from: Height, to: Height) -> anyhow::Result<Closed> {
+    let mut closed = Closed::default();
+    for height in (from.get()..to.get()).map(Height::new) {
+        let Some(block) = client.ledger().block(height).await? else { continue };
+        for operation in &block.block.body.system {
+            if let SystemOperation::PassChallenge { certificate } = operation {
+                closed.passed += 1;
+                closed.certificate_bytes = closed.certificate_bytes.max(certificate.len());
+            }
+        }
+        let _: Option<Event> = None;
+    }
+    Ok(closed)
+}
+
+/// Reads blob after blob for a while; how long each took.
+async fn read_for(
+    client: &Client,
+    blobs: &[BlobId],
+    time: Duration,
+) -> anyhow::Result<Vec<Duration>> {
+    let (begun, mut dice, mut times) = (Instant::now(), Dice::new(fresh_seed()), Vec::new());
+    let blobs = &blobs[..blobs.len().min(READ_MAX)];
+    while begun.elapsed() < time {
+        let started = Instant::now();
+        let blob = blobs[dice.below(blobs.len())];
+        client.read(blob, ReadOptions::default()).await?.read_to_end().await?;
+        times.push(started.elapsed());
+    }
+    times.sort_unstable();
+    Ok(times)
+}
+
+/// Of sorted times.
+fn percentile(times: &[Duration], percent: usize) -> f64 {
+    let index = (times.len() * percent / 100).min(times.len().saturating_sub(1));
+    times.get(index).map_or(0.0, |time| time.as_secs_f64() * 1e3)
+}
