@@ -82,8 +82,8 @@ pub use self::{
     parameters::{ChallengeParameters, STEPS_MAX},
     proof::{ChunkProof, StepError, StepProof},
     round::{
-        Failure, Ignored, Progress, Pulse, Round, RoundConfig, RoundInput, RoundOutput, Sight,
-        Silence, Verification,
+        Failure, Ignored, Joined, Joining, Progress, Round, RoundConfig, RoundInput, RoundOutput,
+        Sight, Silence, Verification,
     },
     rounds::{EARLY_HEIGHTS, RoundOutputs, Rounds},
     score::{NotOpen, OpenRound, Outcome, Score},
