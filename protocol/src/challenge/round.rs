@@ -186,7 +186,8 @@ impl Round {
         if self.outcomes.is_some() {
             return outputs;
         }
-        let known = (now_ms, &self.config.clone());
+        let config = self.config;
+        let known = (now_ms, &config);
         match input {
             RoundInput::Committed { header, sight } => {
                 self.on_committed(&header, &sight, &mut outputs);
