@@ -101,7 +101,7 @@ impl LedgerParameters {
         let out = |(_, value, min, max): &(_, u64, u64, u64)| !(min..=max).contains(&value);
         match rules.into_iter().find(out) {
             Some((name, value, min, max)) => Some(OutOfRange { name, value, min, max }),
-            None => self.challenges.out_of_range(),
+            None => self.challenges.check().err(),
         }
     }
 }
@@ -144,6 +144,10 @@ mod tests {
         check(|rules, n| rules.unbonding_epochs = small(n), "unbonding_epochs", (2, 1_024));
         check(|rules, n| rules.jail_epochs = small(n), "jail_epochs", (0, 1_024));
         check(slash, "equivocation_slash_bps", (0, 10_000));
+        let of_challenges = |rules: &mut LedgerParameters, bps| {
+            rules.challenges.slash_bps = u16::try_from(bps).unwrap();
+        };
+        check(of_challenges, "slash_bps", (0, 10_000));
         let heartbeat = LedgerParameters { heartbeat_ms: 30_000, ..LedgerParameters::default() };
         assert_eq!(
             heartbeat.out_of_range().expect("too long").to_string(),
