@@ -11,28 +11,33 @@ mod steps;
 
 use std::{
     fs,
+    ops::Range,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use floe_node::{
     Client,
-    client::{ReadOptions, StoreProgress},
+    client::{ReadOptions, StoreProgress, ledger::Purpose},
 };
 use floe_protocol::{
     blob::BlobId,
     challenge::ChallengeParameters,
     index::Height,
-    ledger::{AccountId, Event, LedgerParameters, SystemOperation},
+    ledger::{AccountId, Key, LedgerParameters, Record, SystemOperation},
     transfer::Wanted,
 };
 use tokio::{
     sync::watch,
+    task::spawn_blocking,
     time::{sleep, timeout},
 };
 
-use self::figures::{ChallengeReport, Period, Swarm};
+use self::{
+    figures::{ChallengeReport, Period, Swarm},
+    steps::Steps,
+};
 use super::{
     ledger::usage::{Gossip, Usage},
     repair::parse_size,
@@ -53,6 +58,8 @@ const NEVER_MS: u64 = 365 * 24 * 3_600_000;
 const READ_MAX: usize = 64;
 /// How long the first round may take to come.
 const FIRST_ROUND: Duration = Duration::from_secs(60);
+/// Between two looks at the ledger.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// What to measure.
 #[derive(Clone, Debug, clap::Args)]
@@ -99,9 +106,7 @@ impl ChallengeArgs {
 pub(crate) async fn run(args: &ChallengeArgs) -> anyhow::Result<()> {
     let few = *args.blobs.first().context("how many blobs?")?;
     let middle = *args.nodes.get(args.nodes.len() / 2).context("how many nodes?")?;
-    let spinner = Spinner::new("measuring steps alone");
-    let steps = steps::measure(args.shards)?;
-    drop(spinner);
+    let steps = measure_steps(args, middle).await?;
     let mut swarms = Vec::new();
     let mut quiet = None;
     for nodes in args.nodes.iter().copied() {
@@ -127,39 +132,50 @@ pub(crate) async fn run(args: &ChallengeArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What a step takes alone, for a member of a swarm of so many nodes.
+async fn measure_steps(args: &ChallengeArgs, nodes: usize) -> anyhow::Result<Steps> {
+    let _spinner = Spinner::new("measuring steps alone");
+    let cluster = Cluster::builder().nodes(nodes).shards(args.shards).start().await?;
+    let (chain, committee) = (cluster.network().genesis.chain_id(), cluster.committee().clone());
+    cluster.shutdown().await?;
+    spawn_blocking(move || steps::measure(chain, committee)).await?
+}
+
 /// What one swarm uses in a while, and how long reads take in it.
 async fn measure(
     args: &ChallengeArgs,
     (nodes, blobs): (usize, usize),
-    rounds: bool,
+    is_challenged: bool,
 ) -> anyhow::Result<Period> {
     let spinner = Spinner::new(&format!("{nodes} nodes, {blobs} blobs: storing"));
     let builder = Cluster::builder().nodes(nodes).shards(args.shards).processes(true);
-    let cluster = Box::pin(builder.ledger(args.rules(rounds)).start()).await?;
+    let cluster = Box::pin(builder.ledger(args.rules(is_challenged)).start()).await?;
     let client = cluster.client().await?;
     let stored = store(&client, &cluster, (blobs, usize::try_from(args.size)?)).await?;
     drop(spinner);
     let _spinner = Spinner::new(&format!("{nodes} nodes, {blobs} blobs: measuring"));
-    if rounds {
-        let first = timeout(FIRST_ROUND, next_round(&client)).await;
-        first.context("no round is opened")??;
+    if is_challenged {
+        let first = timeout(FIRST_ROUND, first_round(&client)).await;
+        first.context("no round is passed")??;
     }
     // Nobody reads: what nodes use is what rounds and an idle ledger take.
     let begin = (Look::new(&cluster, &client).await?, Instant::now());
     sleep(args.time).await;
     let (end, took) = (Look::new(&cluster, &client).await?, begin.1.elapsed());
-    let opened = rounds_between(&client, begin.0.height, end.height).await?;
-    if rounds {
-        ensure!(opened.rounds > 0, "no round was opened in {} s", took.as_secs());
-    }
+    let opened = end.rounds.opened - begin.0.rounds.opened;
+    ensure!(opened > 0 || !is_challenged, "no round was opened in {} s", took.as_secs());
+    let heights = begin.0.height.get()..end.height.get();
+    let certificate_bytes = certificate_bytes(&client, heights.clone()).await?;
     let reads = read_for(&client, &stored, args.time).await?;
     client.shutdown().await;
     let gossip: Gossip = end.usage.gossip_since(&begin.0.usage);
     let period = Period {
         seconds: took.as_secs_f64(),
-        rounds: opened.rounds,
-        passed: opened.passed,
-        certificate_bytes: opened.certificate_bytes,
+        blocks: heights.end - heights.start,
+        rounds: opened,
+        passed: end.rounds.passed - begin.0.rounds.passed,
+        missed: end.rounds.missed - begin.0.rounds.missed,
+        certificate_bytes,
         cpu_ms: end.usage.cpu_since(&begin.0.usage).as_secs_f64() * 1e3,
         disk_read_bytes: end.read_bytes.saturating_sub(begin.0.read_bytes) / nodes as u64,
         gossip_bytes: (gossip.heard_bytes + gossip.published_bytes) / nodes as u64,
@@ -176,6 +192,15 @@ struct Look {
     usage: Usage,
     read_bytes: u64,
     height: Height,
+    rounds: Rounds,
+}
+
+/// Rounds of an epoch, and what all members together made of those that are over.
+#[derive(Clone, Copy, Debug)]
+struct Rounds {
+    opened: u64,
+    passed: u64,
+    missed: u64,
 }
 
 impl Look {
@@ -187,7 +212,8 @@ impl Look {
         }
         let newest = client.ledger().newest().await?;
         let height = newest.header.map_or(Height::new(0), |header| header.header().height);
-        Ok(Self { usage: Usage::read(cluster).await?, read_bytes, height })
+        let rounds = rounds(client).await?;
+        Ok(Self { usage: Usage::read(cluster).await?, read_bytes, height, rounds })
     }
 }
 
@@ -223,41 +249,41 @@ async fn store(
     Ok(stored)
 }
 
-/// Waits until a round is opened after now.
-async fn next_round(client: &Client) -> anyhow::Result<()> {
-    let ledger = client.ledger();
-    let newest = ledger.newest().await?.header;
-    let mut height = newest.map_or(Height::new(0), |header| header.header().height);
-    loop {
-        height = height.next();
-        ledger.reached(height).await?;
-        if rounds_between(client, height, height.next()).await?.rounds > 0 {
-            return Ok(());
-        }
+/// What the ledger says of the epoch's rounds so far.
+async fn rounds(client: &Client) -> anyhow::Result<Rounds> {
+    let epoch = client.committee().epoch();
+    let proven = client.ledger().facts(&[Key::Challenges(epoch)], Purpose::Decide).await?;
+    let Some(Some(Record::Challenges(challenges))) = proven.value.into_iter().next() else {
+        bail!("the ledger has no record of challenges");
+    };
+    let scores = challenges.scores.iter();
+    Ok(Rounds {
+        opened: challenges.rounds.into(),
+        passed: scores.clone().map(|score| u64::from(score.passed)).sum(),
+        missed: scores.map(|score| u64::from(score.missed) + u64::from(score.void)).sum(),
+    })
+}
+
+/// Waits until nodes have passed a round.
+async fn first_round(client: &Client) -> anyhow::Result<()> {
+    while rounds(client).await?.passed == 0 {
+        sleep(LOOK).await;
     }
+    Ok(())
 }
 
-/// Rounds that were closed by blocks, and what came of them.
-#[derive(Clone, Copy, Debug, Default)]
-struct Closed {
-    rounds: u64,
-    passed: u64,
-    certificate_bytes: usize,
-}
-
-async fn rounds_between(client: &Client, from: Height, to: Height) -> anyhow::Result<Closed> {
-    let mut closed = Closed::default();
-    for height in (from.get()..to.get()).map(Height::new) {
+/// Bytes of the largest certificate in these blocks.
+async fn certificate_bytes(client: &Client, heights: Range<u64>) -> anyhow::Result<usize> {
+    let mut bytes = 0;
+    for height in heights.map(Height::new) {
         let Some(block) = client.ledger().block(height).await? else { continue };
         for operation in &block.block.body.system {
             if let SystemOperation::PassChallenge { certificate } = operation {
-                closed.passed += 1;
-                closed.certificate_bytes = closed.certificate_bytes.max(certificate.len());
+                bytes = bytes.max(certificate.len());
             }
         }
-        let _: Option<Event> = None;
     }
-    Ok(closed)
+    Ok(bytes)
 }
 
 /// Reads blob after blob for a while; how long each took.
