@@ -4,6 +4,8 @@
 //! it, messages are ignored. Verdicts come back through one channel that has a place for each of
 //! them, so a handle never waits and the loop does the same little work for every message.
 
+use std::time::Instant;
+
 use libp2p::{
     PeerId,
     gossipsub::{Event as GossipEvent, Message, MessageAcceptance, MessageId, PublishError},
@@ -128,7 +130,8 @@ impl EventLoop {
         pending.messages += 1;
         pending.bytes += bytes;
         let verdict = VerdictHandle::new(judged, self.judging.verdict_sender.clone());
-        place.send(GossipMessage { topic, from, source, bytes: message.data, verdict });
+        let (bytes, received) = (message.data, Instant::now());
+        place.send(GossipMessage { topic, from, source, bytes, received, verdict });
         Ok(())
     }
 
