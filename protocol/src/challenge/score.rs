@@ -2,7 +2,11 @@
 //! member's pay and stake.
 //!
 //! An [`OpenRound`] is what the ledger keeps of a round while certificates can come, a [`Score`]
-//! what it keeps of a member through its epoch.
+//! what it keeps of a member through its epoch. Pay counts every round that was opened for the
+//! member; for slashing it has to be the member's fault alone, so rounds that too many missed are
+//! left out.
+//!
+//! Invariants: an outcome is decided once; a score only grows; who passes a void round keeps it.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
