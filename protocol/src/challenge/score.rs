@@ -139,11 +139,17 @@ impl Score {
         if opened == 0 { (1, 1) } else { (passed, opened) }
     }
 
+    /// Whether enough rounds count to say that it is good or bad.
+    #[must_use]
+    pub fn is_judged(&self, parameters: &ChallengeParameters) -> bool {
+        let counted = u64::from(self.passed).saturating_add(self.missed.into());
+        counted >= parameters.slash_rounds_min.into()
+    }
+
     /// Whether it costs stake: less than half of enough rounds that count were passed.
     #[must_use]
     pub fn is_slashed(&self, parameters: &ChallengeParameters) -> bool {
-        let (passed, missed) = (u64::from(self.passed), u64::from(self.missed));
-        passed.saturating_add(missed) >= parameters.slash_rounds_min.into() && passed < missed
+        self.is_judged(parameters) && self.passed < self.missed
     }
 }
 

@@ -222,6 +222,7 @@ impl Driver {
             work: !self.mempool.is_idle() || self.sweep,
             others_began: self.others_began,
             epoch_wait: self.chain.state.epoch_wait(),
+            challenge_wait: self.chain.state.challenge_wait(),
         };
         Some(self.pace.next_height(self.last_commit, &reasons))
     }
@@ -478,7 +479,8 @@ impl Driver {
             senders.push((sender, facts));
         }
         self.mempool.committed(block.header.time, &committed.transactions, &senders);
-        self.mempool.committed_system(&block.body.system, state.summary().epoch);
+        let open = state.open_challenges();
+        self.mempool.committed_system(&block.body.system, (state.summary().epoch, &open));
         tracing::debug!(%height, transactions = committed.transactions.len(), "block committed");
         if block.header.proposer == self.keys.node.public() && self.source == Source::Votes {
             let certificate = committed.certificate.clone();
