@@ -20,6 +20,7 @@
 
 mod address;
 mod admission;
+mod admitted;
 mod behaviour;
 mod codec;
 mod command;
@@ -135,9 +136,10 @@ fn inbound(config: &NetworkConfig) -> (mpsc::Sender<InboundRequest>, Judges, Inb
     let (judge_transactions, transactions) = channel(Topic::Transactions);
     let (judge_consensus, consensus) = channel(Topic::Consensus);
     let (judge_headers, headers) = channel(Topic::Headers);
+    let (judge_challenges, challenges) = channel(Topic::Challenges);
     // In the order of the topics.
-    let judges = [judge_transactions, judge_consensus, judge_headers];
-    let inbound = Inbound { requests, transactions, consensus, headers };
+    let judges = [judge_transactions, judge_consensus, judge_headers, judge_challenges];
+    let inbound = Inbound { requests, transactions, consensus, headers, challenges };
     (request_sender, judges, inbound)
 }
 
@@ -227,7 +229,8 @@ impl Network {
     /// The queue of a topic's own messages.
     const fn own(&self, topic: Topic) -> &mpsc::Sender<Publication> {
         match topic {
-            Topic::Consensus => &self.consensus,
+            // Commitments are few and in a hurry.
+            Topic::Consensus | Topic::Challenges => &self.consensus,
             Topic::Transactions | Topic::Headers => &self.publications,
         }
     }

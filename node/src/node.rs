@@ -274,7 +274,7 @@ fn spawn_services(
 ) -> Result<(JoinSet<()>, Ledger, LedgerThread), NodeError> {
     let Parts { config, keys, store, network, .. } = &parts;
     let mut services = JoinSet::new();
-    let Inbound { requests, transactions, consensus, headers } = inbound;
+    let Inbound { requests, transactions, consensus, headers, challenges: _ } = inbound;
     let (ledger, ledger_thread) = start_ledger(
         &mut services,
         ledger::Args {

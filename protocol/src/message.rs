@@ -10,6 +10,7 @@
 //! by the kind of message and the network's limits before the first byte of it is read; heads
 //! with trailing bytes are refused. Deliberately not here: sockets and streams (`floe-node`).
 
+mod challenge;
 pub mod ledger;
 mod repair;
 mod request;
@@ -25,6 +26,7 @@ use crate::{
 };
 
 pub use self::{
+    challenge::{ChallengeStatus, MAX_FAILURE_BYTES},
     ledger::{
         CertifiedBlock, Handover, IndexQuery, LedgerAnnouncement, LedgerKind, LedgerRequest,
         LedgerResponse, LedgerTopic, RefusedOperation, SubmitError,

@@ -13,9 +13,12 @@
 use std::{io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use floe_protocol::message::{
-    Frame, Limits, MAX_HEAD_BYTES, MessageError, PREFIX_BYTES, Request, RequestHead, Response,
-    ResponseHead,
+use floe_protocol::{
+    challenge::TRANSCRIPT_BYTES_MAX,
+    message::{
+        Frame, Limits, MAX_HEAD_BYTES, MessageError, PREFIX_BYTES, Request, RequestHead, Response,
+        ResponseHead,
+    },
 };
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::{StreamProtocol, request_response};
@@ -305,11 +308,13 @@ impl Shared {
                 let bytes = bytes.min(self.limits().max_payload_bytes());
                 usize::try_from(bytes).unwrap_or(usize::MAX)
             }
+            RequestHead::ReadTranscript { .. } => TRANSCRIPT_BYTES_MAX,
             RequestHead::Ledger { kind, .. } => kind.max_response_bytes(),
             RequestHead::Table { .. }
             | RequestHead::StoreSlivers { .. }
             | RequestHead::Confirm { .. }
             | RequestHead::Attest { .. }
+            | RequestHead::Acknowledge { .. }
             | RequestHead::NodeStatus => 0,
         }
     }

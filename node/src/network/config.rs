@@ -185,6 +185,8 @@ pub struct NetworkLimits {
     pub consensus_messages_max: usize,
     /// Headers that await their verdict; more are ignored. Default 64.
     pub headers_max: usize,
+    /// Commitments of challenged nodes that await their verdict; more are ignored. Default 512.
+    pub commitments_max: usize,
     /// Bytes of one topic that await their verdict; more are ignored. The router holds as much
     /// again. Default 8 MiB: eight whole blocks.
     pub gossip_pending_bytes_max: usize,
@@ -194,7 +196,8 @@ pub struct NetworkLimits {
     /// Longest gossip frame, a message or control messages, and what is read ahead of the next.
     /// Less than 73 KiB is refused. Default 80 KiB.
     pub gossip_frame_bytes: usize,
-    /// Own messages that wait for the network's task, those of consensus apart from the others.
+    /// Own messages that wait for the network's task, those of consensus and challenges apart
+    /// from the others.
     /// Default 256.
     pub publications_max: usize,
 
@@ -286,6 +289,7 @@ impl NetworkLimits {
             Topic::Transactions => self.transactions_max,
             Topic::Consensus => self.consensus_messages_max,
             Topic::Headers => self.headers_max,
+            Topic::Challenges => self.commitments_max,
         }
     }
 }
@@ -330,6 +334,7 @@ impl Default for NetworkLimits {
             transactions_max: 2_048,
             consensus_messages_max: 1_024,
             headers_max: 64,
+            commitments_max: 512,
             gossip_pending_bytes_max: 8 << 20,
             gossip_queue_max: 128,
             gossip_frame_bytes: 80 << 10,

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use floe_protocol::{
     keys::NodeId,
     message::{Refusal, Request, Response, StoredPair},
@@ -26,6 +27,8 @@ pub struct Inbound {
     pub consensus: mpsc::Receiver<GossipMessage>,
     /// Gossip of [`Topic::Headers`].
     pub headers: mpsc::Receiver<GossipMessage>,
+    /// Gossip of [`Topic::Challenges`].
+    pub challenges: mpsc::Receiver<GossipMessage>,
 }
 
 /// A peer asks. What it sent is within limits but not verified.
@@ -84,11 +87,13 @@ impl ReplyHandle {
                 pairs.iter().map(bytes).sum()
             }
             Response::Symbols(symbols) => symbols.symbols.len(),
+            Response::Transcript(transcript) => transcript.as_ref().map_or(0, Bytes::len),
             Response::TableStored { .. }
             | Response::Stored { .. }
             | Response::Confirmed { .. }
             | Response::Missing { .. }
             | Response::Attested { .. }
+            | Response::Taken
             | Response::NodeStatus(_)
             | Response::Refused(_) => 0,
         };

@@ -20,13 +20,15 @@
 //! longest messages on purpose. What does not fit is dropped, and what has waited longer than
 //! [`PUBLISH_PATIENCE`] or [`FORWARD_PATIENCE`] when its turn comes; votes are sent again and blocks
 //! are synced, so nothing is lost for good. What awaits its verdict is bounded by number and bytes,
-//! topic by topic, so that one topic cannot crowd out another.
+//! topic by topic, so that one topic cannot crowd out another. Commitments, which cost who judges
+//! them a signature check each, are bounded by the peer that passes them on, too (`admitted.rs`).
 //!
 //! Deliberately not here: what a message means, and when it is worth to be sent again.
 
 use std::{collections::HashSet, time::Duration};
 
 use floe_protocol::{
+    challenge::SignedCommitment,
     consensus::MAX_MESSAGE_BYTES,
     hash::Hash,
     message::ledger::{MAX_HEADER_ANNOUNCEMENT_BYTES, MAX_TRANSACTIONS_ANNOUNCEMENT_BYTES},
@@ -54,6 +56,8 @@ pub enum Topic {
     Consensus,
     /// Headers with their certificates, for light peers.
     Headers,
+    /// Commitments of challenged nodes to their answers.
+    Challenges,
 }
 
 /// What is particular to a topic.
@@ -86,12 +90,19 @@ const RULES: [Rules; Topic::COUNT] = [
         by_sequence: false,
         mesh: (6, 5, 12),
     },
+    Rules {
+        word: "challenges",
+        max_bytes: SignedCommitment::BYTES,
+        by_sequence: false,
+        mesh: (3, 2, 5),
+    },
 ];
 
 impl Topic {
-    pub(super) const COUNT: usize = 3;
+    pub(super) const COUNT: usize = 4;
     /// All topics.
-    pub const ALL: [Self; Self::COUNT] = [Self::Transactions, Self::Consensus, Self::Headers];
+    pub const ALL: [Self; Self::COUNT] =
+        [Self::Transactions, Self::Consensus, Self::Headers, Self::Challenges];
 
     /// Its place among all topics.
     pub(super) const fn index(self) -> usize {

@@ -126,6 +126,11 @@ impl Peers {
         self.bootstrap_answered.insert(position, peer);
     }
 
+    /// Whether the peer is of the committee.
+    pub(super) fn is_member(&self, peer: &PeerId) -> bool {
+        self.committee.contains(peer)
+    }
+
     /// Whether the peer is of the committee, or one that this peer began with.
     pub(super) fn is_trusted(&self, peer: &PeerId) -> bool {
         self.committee.contains(peer)

@@ -17,7 +17,10 @@ use floe_protocol::{
     hash::Hash,
     index::{Epoch, SliverPairIndex},
     keys::{BlsKeyPair, ChainId, KeyPair, NodeId},
-    message::{InvalidReason, Limits, NodeStatus, Refusal, RepairStatus, Request, Response},
+    message::{
+        ChallengeStatus, InvalidReason, Limits, NodeStatus, Refusal, RepairStatus, Request,
+        Response,
+    },
 };
 use prometheus_client::registry::Registry;
 use tokio::{task::JoinHandle, time::timeout};
@@ -88,6 +91,7 @@ impl Peer {
             Topic::Transactions => &mut self.inbound.transactions,
             Topic::Consensus => &mut self.inbound.consensus,
             Topic::Headers => &mut self.inbound.headers,
+            Topic::Challenges => &mut self.inbound.challenges,
         }
     }
 
@@ -165,7 +169,9 @@ fn response_to(request: &Request) -> Response {
         Request::ReadPairs { .. }
         | Request::ReadSymbols { .. }
         | Request::Attest { .. }
+        | Request::Acknowledge { .. }
         | Request::Ledger(_) => Response::Refused(Refusal::Unavailable),
+        Request::ReadTranscript { .. } => Response::Transcript(Some(vec![7; 50 << 10].into())),
         Request::ReadSliver { .. } => {
             Response::Sliver { proof: proof(), sliver: vec![9; 3 << 20].into() }
         }
@@ -183,6 +189,7 @@ fn response_to(request: &Request) -> Response {
             uptime_ms: 7,
             time: floe_protocol::ledger::Timestamp::from_ms(8),
             repair: RepairStatus::default(),
+            challenges: ChallengeStatus::default(),
         }),
     }
 }

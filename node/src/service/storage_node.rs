@@ -213,6 +213,10 @@ impl Service {
                 }
                 return;
             }
+            // Members only, and where they are asked there is a round open.
+            Request::ReadTranscript { .. } | Request::Acknowledge { .. } => {
+                return reply.reply(Response::Refused(Refusal::Unavailable));
+            }
             Request::ReadPairs { .. } if !self.members.has(&peer) => {
                 return reply.reply(Response::Refused(Refusal::Unavailable));
             }

@@ -11,7 +11,8 @@ use crate::{
     blob::{BlobHeader, BlobId, HEADER_BYTES},
     codec,
     encoding::Axis,
-    index::{ShardIndex, SliverPairIndex, SymbolIndex},
+    index::{ChallengeRound, ShardIndex, SliverPairIndex, SymbolIndex},
+    keys::BlsSignature,
     registration::RegistrationId,
 };
 
@@ -78,6 +79,21 @@ pub enum Request {
     Attest {
         /// The byte layout of an [`InconsistencyProof`](crate::inconsistency::InconsistencyProof).
         proof: Bytes,
+    },
+    /// Asks a challenged node for its transcript of a round. Answered by
+    /// [`Response::Transcript`](super::Response::Transcript).
+    ReadTranscript {
+        /// The round.
+        round: ChallengeRound,
+    },
+    /// Hands a challenged node the acknowledgement of its transcript. Answered by
+    /// [`Response::Taken`](super::Response::Taken).
+    Acknowledge {
+        /// The round.
+        round: ChallengeRound,
+        /// The asker's signature over the [`ChallengeFact`](crate::challenge::ChallengeFact): of the
+        /// round's epoch, of the node that is asked, and of its commitment.
+        signature: BlsSignature,
     },
     /// Asks how the node is doing.
     NodeStatus,
@@ -154,6 +170,20 @@ pub enum RequestHead {
         /// Bytes of the proof.
         proof_bytes: u32,
     },
+    /// See [`Request::ReadTranscript`].
+    #[serde(rename = "read_transcript")]
+    ReadTranscript {
+        /// The round.
+        round: ChallengeRound,
+    },
+    /// See [`Request::Acknowledge`].
+    #[serde(rename = "acknowledge")]
+    Acknowledge {
+        /// The round.
+        round: ChallengeRound,
+        /// The asker's signature.
+        signature: BlsSignature,
+    },
     /// See [`Request::NodeStatus`].
     #[serde(rename = "node_status")]
     NodeStatus,
@@ -205,7 +235,10 @@ impl RequestHead {
             Self::Ledger { kind, request_bytes } => {
                 at_most(u64::from(*request_bytes), kind.max_request_bytes() as u64)?;
             }
-            Self::Confirm { .. } | Self::NodeStatus => {}
+            Self::Confirm { .. }
+            | Self::ReadTranscript { .. }
+            | Self::Acknowledge { .. }
+            | Self::NodeStatus => {}
         }
         Ok(head)
     }
@@ -224,6 +257,8 @@ impl RequestHead {
             | Self::ReadSliver { .. }
             | Self::ReadPairs { .. }
             | Self::ReadSymbols { .. }
+            | Self::ReadTranscript { .. }
+            | Self::Acknowledge { .. }
             | Self::NodeStatus => 0,
         }
     }
@@ -241,6 +276,8 @@ impl Request {
             Self::ReadPairs { .. } => "read_pairs",
             Self::ReadSymbols { .. } => "read_symbols",
             Self::Attest { .. } => "attest",
+            Self::ReadTranscript { .. } => "read_transcript",
+            Self::Acknowledge { .. } => "acknowledge",
             Self::NodeStatus => "node_status",
             Self::Ledger(request) => request.kind().name(),
         }
@@ -258,6 +295,8 @@ impl Request {
             | Self::ReadSliver { .. }
             | Self::ReadPairs { .. }
             | Self::ReadSymbols { .. }
+            | Self::ReadTranscript { .. }
+            | Self::Acknowledge { .. }
             | Self::NodeStatus => 0,
         }
     }
@@ -294,6 +333,10 @@ impl Request {
             }
             Self::Attest { proof } => {
                 (RequestHead::Attest { proof_bytes: stated(&proof) }, vec![proof])
+            }
+            Self::ReadTranscript { round } => (RequestHead::ReadTranscript { round }, Vec::new()),
+            Self::Acknowledge { round, signature } => {
+                (RequestHead::Acknowledge { round, signature }, Vec::new())
             }
             Self::NodeStatus => (RequestHead::NodeStatus, Vec::new()),
             Self::Ledger(request) => {
@@ -335,6 +378,8 @@ impl Request {
                 Self::ReadSymbols { blob, pair, axis, targets }
             }
             RequestHead::Attest { .. } => Self::Attest { proof: payload },
+            RequestHead::ReadTranscript { round } => Self::ReadTranscript { round },
+            RequestHead::Acknowledge { round, signature } => Self::Acknowledge { round, signature },
             RequestHead::NodeStatus => Self::NodeStatus,
             RequestHead::Ledger { kind, .. } => {
                 Self::Ledger(LedgerRequest::decode(kind, &payload)?)

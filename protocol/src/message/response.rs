@@ -4,8 +4,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Frame, LedgerKind, LedgerResponse, Limits, MAX_HEAD_BYTES, MAX_PAIRS, MAX_VERSION_BYTES,
-    MessageError, RepairStatus, StoredPair, StoredPairHead, Symbols, at_most, check_pair, stated,
+    ChallengeStatus, Frame, LedgerKind, LedgerResponse, Limits, MAX_HEAD_BYTES, MAX_PAIRS,
+    MAX_VERSION_BYTES, MessageError, RepairStatus, StoredPair, StoredPairHead, Symbols, at_most,
+    challenge::check_transcript, check_pair, stated,
 };
 use crate::{
     codec,
@@ -102,6 +103,8 @@ pub struct NodeStatus {
     pub time: Timestamp,
     /// How far it has come with what it is to hold.
     pub repair: RepairStatus,
+    /// How it does in challenge rounds.
+    pub challenges: ChallengeStatus,
 }
 
 /// A response, decoded and within limits, not yet verified.
@@ -153,6 +156,10 @@ pub enum Response {
         /// Its signature over the [`InvalidityFact`](crate::invalidity::InvalidityFact).
         signature: BlsSignature,
     },
+    /// The node's transcript; none if it is not there, or needed by no further member.
+    Transcript(Option<Bytes>),
+    /// The node will look at the acknowledgement.
+    Taken,
     /// How the node is doing.
     NodeStatus(NodeStatus),
     /// What the node says of the ledger.
@@ -219,6 +226,13 @@ pub enum ResponseHead {
         /// Its signature.
         signature: BlsSignature,
     },
+    /// See [`Response::Transcript`].
+    Transcript {
+        /// Bytes of the transcript, if there is one.
+        transcript_bytes: Option<u32>,
+    },
+    /// See [`Response::Taken`].
+    Taken,
     /// See [`Response::NodeStatus`].
     NodeStatus(NodeStatus),
     /// See [`Response::Ledger`].
@@ -250,7 +264,11 @@ impl ResponseHead {
                 }
             }
             Self::Stored { pair } => check_pair(*pair, n_shards)?,
-            Self::NodeStatus(status) => check_version(&status.version)?,
+            Self::NodeStatus(status) => {
+                check_version(&status.version)?;
+                status.challenges.check()?;
+            }
+            Self::Transcript { transcript_bytes } => check_transcript(*transcript_bytes)?,
             Self::Sliver { proof, sliver_bytes } => {
                 at_most(u64::from(*sliver_bytes), limits.max_primary_bytes())?;
                 if proof.len() != limits.proof_bytes() {
@@ -275,7 +293,7 @@ impl ResponseHead {
             Self::Ledger { kind, response_bytes } => {
                 at_most(u64::from(*response_bytes), kind.max_response_bytes() as u64)?;
             }
-            Self::Confirmed { .. } | Self::Attested { .. } | Self::Refused(_) => {}
+            Self::Confirmed { .. } | Self::Attested { .. } | Self::Taken | Self::Refused(_) => {}
         }
         Ok(head)
     }
@@ -293,12 +311,14 @@ impl ResponseHead {
             }
             Self::Symbols { symbols_bytes, .. } => *symbols_bytes as usize,
             Self::Sliver { sliver_bytes, .. } => *sliver_bytes as usize,
+            Self::Transcript { transcript_bytes } => transcript_bytes.unwrap_or(0) as usize,
             Self::Ledger { response_bytes, .. } => *response_bytes as usize,
             Self::TableStored { .. }
             | Self::Stored { .. }
             | Self::Confirmed { .. }
             | Self::Missing { .. }
             | Self::Attested { .. }
+            | Self::Taken
             | Self::NodeStatus(_)
             | Self::Refused(_) => 0,
         }
@@ -339,6 +359,12 @@ impl Response {
                 ResponseHead::Symbols { proof, symbol_bytes, symbols_bytes }
             }
             Self::Attested { epoch, signature } => ResponseHead::Attested { epoch, signature },
+            Self::Transcript(transcript) => {
+                let transcript_bytes = transcript.as_ref().map(stated);
+                payload.extend(transcript);
+                ResponseHead::Transcript { transcript_bytes }
+            }
+            Self::Taken => ResponseHead::Taken,
             Self::NodeStatus(status) => ResponseHead::NodeStatus(status),
             Self::Ledger(response) => {
                 let bytes = Bytes::from(response.encode()?);
@@ -384,6 +410,10 @@ impl Response {
                 Self::Symbols(Symbols { proof: Bytes::from(proof), symbol_bytes, symbols: payload })
             }
             ResponseHead::Attested { epoch, signature } => Self::Attested { epoch, signature },
+            ResponseHead::Transcript { transcript_bytes } => {
+                Self::Transcript(transcript_bytes.map(|_| payload))
+            }
+            ResponseHead::Taken => Self::Taken,
             ResponseHead::NodeStatus(status) => Self::NodeStatus(status),
             ResponseHead::Ledger { kind, .. } => {
                 Self::Ledger(Box::new(LedgerResponse::decode(kind, &payload)?))

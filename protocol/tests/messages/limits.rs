@@ -3,12 +3,14 @@
 use bytes::Bytes;
 use floe_protocol::{
     blob::{BlobId, PairProof},
+    challenge::TRANSCRIPT_BYTES_MAX,
     codec::{self, CodecError},
     encoding::Axis,
     index::{ShardIndex, SliverPairIndex, SymbolIndex},
     message::{
-        Limits, MAX_HEAD_BYTES, MAX_PAIRS, MAX_VERSION_BYTES, MessageError, NodeStatus, Request,
-        RequestHead, Response, ResponseHead, StoredPair, StoredPairHead, Symbols,
+        ChallengeStatus, Limits, MAX_FAILURE_BYTES, MAX_HEAD_BYTES, MAX_PAIRS, MAX_VERSION_BYTES,
+        MessageError, NodeStatus, Request, RequestHead, Response, ResponseHead, StoredPair,
+        StoredPairHead, Symbols,
     },
     registration::RegistrationId,
 };
@@ -82,6 +84,12 @@ fn payloads_above_the_limit_are_refused_by_the_head_alone() {
         check_limit(limits.max_payload_bytes(), |proof_bytes| {
             decode_request(&limits, &RequestHead::Attest { proof_bytes })
         });
+        check_limit(TRANSCRIPT_BYTES_MAX as u64, |bytes| {
+            let transcript_bytes = Some(bytes);
+            decode_response(&limits, &ResponseHead::Transcript { transcript_bytes })
+        });
+        let none = ResponseHead::Transcript { transcript_bytes: None };
+        assert_eq!(decode_response(&limits, &none), Ok(0));
     }
 }
 
@@ -308,6 +316,11 @@ fn response_fields_out_of_range_are_refused() {
         let node_status = |version: &str| {
             ResponseHead::NodeStatus(NodeStatus { version: version.into(), ..sample_node_status() })
         };
+        let failure = |reason: &str| {
+            let last_failure = Some(reason.into());
+            let challenges = ChallengeStatus { last_failure, ..ChallengeStatus::default() };
+            ResponseHead::NodeStatus(NodeStatus { challenges, ..sample_node_status() })
+        };
         let bad_heads = [
             ResponseHead::TableStored { missing: vec![beyond] },
             ResponseHead::TableStored { missing: too_many.clone() },
@@ -319,6 +332,9 @@ fn response_fields_out_of_range_are_refused() {
             node_status(&"1".repeat(MAX_VERSION_BYTES + 1)),
             node_status("0.1.0\u{1b}[2J"),
             node_status("0.1.0\n"),
+            failure(&"1".repeat(MAX_FAILURE_BYTES + 1)),
+            failure("step 3\u{1b}[2J"),
+            failure("step 3\n"),
         ];
         for head in bad_heads {
             assert_eq!(decode_response(&limits, &head), Err(MessageError::Field), "{head:?}");
@@ -350,6 +366,13 @@ fn payloads_of_another_length_than_stated_are_refused() {
         let head = ResponseHead::Symbols { proof: Vec::new(), symbol_bytes: 4, symbols_bytes: 8 };
         let result = Response::from_parts(&limits, head, payload.clone());
         assert_eq!(result, Err(MessageError::PayloadLength), "{bytes} bytes");
+        for transcript_bytes in
+            [Some(8), None].into_iter().filter(|sent| sent.is_some() || bytes > 0)
+        {
+            let head = ResponseHead::Transcript { transcript_bytes };
+            let result = Response::from_parts(&limits, head, payload.clone());
+            assert_eq!(result, Err(MessageError::PayloadLength), "{bytes} bytes");
+        }
         let result = Request::from_parts(&limits, RequestHead::Attest { proof_bytes: 8 }, payload);
         assert_eq!(result, Err(MessageError::PayloadLength), "{bytes} bytes");
     }

@@ -5,11 +5,12 @@ use floe_protocol::{
     blob::{BlobHeader, BlobId, PairProof},
     encoding::Axis,
     hash::Hash,
-    index::{Epoch, ShardIndex, SliverPairIndex, SymbolIndex},
+    index::{ChallengeRound, Epoch, ShardIndex, SliverPairIndex, SymbolIndex},
     keys::{BlsSignature, ChainId},
     ledger::Timestamp,
     message::{
-        InvalidReason, NodeStatus, Refusal, RepairStatus, Request, Response, StoredPair, Symbols,
+        ChallengeStatus, InvalidReason, NodeStatus, Refusal, RepairStatus, Request, Response,
+        StoredPair, Symbols,
     },
     registration::RegistrationId,
 };
@@ -64,6 +65,13 @@ pub(crate) fn sample_node_status() -> NodeStatus {
         uptime_ms: 86_400_000,
         time: Timestamp::from_ms(1_700_000_000_123),
         repair: sample_repair_status(),
+        challenges: ChallengeStatus {
+            round: Some(ChallengeRound::new(4_711)),
+            passed: 700,
+            missed: 3,
+            void: 1,
+            last_failure: Some("step 3: nothing can be read at the place".into()),
+        },
     }
 }
 
@@ -91,6 +99,11 @@ pub(crate) fn sample_requests() -> Vec<Request> {
             targets: [0, 3, 6].map(SymbolIndex::new).into(),
         },
         Request::Attest { proof: vec![0xdd; 900].into() },
+        Request::ReadTranscript { round: ChallengeRound::new(4_711) },
+        Request::Acknowledge {
+            round: ChallengeRound::new(4_711),
+            signature: BlsSignature::new([0xab; 96]),
+        },
         Request::NodeStatus,
     ]
 }
@@ -126,6 +139,9 @@ pub(crate) fn sample_responses() -> Vec<Response> {
             symbols: vec![0x22; 2 * (67 + 3 * 32)].into(),
         }),
         Response::Attested { epoch: Epoch::new(3), signature: BlsSignature::new([0xee; 96]) },
+        Response::Transcript(Some(vec![0x12; 2_000].into())),
+        Response::Transcript(None),
+        Response::Taken,
         Response::NodeStatus(sample_node_status()),
     ];
     responses.extend(REFUSALS.map(Response::Refused));

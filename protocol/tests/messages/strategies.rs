@@ -5,17 +5,18 @@ use floe_protocol::{
     blob::{BlobHeader, BlobId, PairProof},
     encoding::{Axis, EncodingConfig},
     hash::Hash,
-    index::{Epoch, ShardIndex, SliverPairIndex, SymbolIndex},
+    index::{ChallengeRound, Epoch, ShardIndex, SliverPairIndex, SymbolIndex},
     keys::{BlsSignature, ChainId},
     ledger::Timestamp,
     message::{
-        Limits, MAX_PAIRS, NodeStatus, Refusal, RepairStatus, Request, Response, StoredPair,
-        Symbols,
+        ChallengeStatus, Limits, MAX_PAIRS, NodeStatus, Refusal, RepairStatus, Request, Response,
+        StoredPair, Symbols,
     },
     registration::RegistrationId,
 };
 use proptest::{
     collection::{btree_set, vec},
+    option,
     prelude::*,
     sample,
 };
@@ -32,6 +33,23 @@ fn blob_id() -> impl Strategy<Value = BlobId> {
 
 fn bls_signature() -> impl Strategy<Value = BlsSignature> {
     any::<[u8; 96]>().prop_map(BlsSignature::new)
+}
+
+fn round() -> impl Strategy<Value = ChallengeRound> {
+    any::<u64>().prop_map(ChallengeRound::new)
+}
+
+fn challenge_status() -> impl Strategy<Value = ChallengeStatus> {
+    let failure = option::of("[ -~]{0,192}");
+    (option::of(round()), any::<[u32; 3]>(), failure).prop_map(
+        |(round, [passed, missed, void], last_failure)| ChallengeStatus {
+            round,
+            passed,
+            missed,
+            void,
+            last_failure,
+        },
+    )
 }
 
 fn pair(n_shards: u16) -> impl Strategy<Value = SliverPairIndex> {
@@ -82,6 +100,9 @@ pub(crate) fn request(n_shards: u16) -> impl Strategy<Value = Request> {
             |(blob, pair, axis, targets)| Request::ReadSymbols { blob, pair, axis, targets }
         ),
         payload(600).prop_map(|proof| Request::Attest { proof }),
+        round().prop_map(|round| Request::ReadTranscript { round }),
+        (round(), bls_signature())
+            .prop_map(|(round, signature)| Request::Acknowledge { round, signature }),
         Just(Request::NodeStatus),
     ]
 }
@@ -133,8 +154,8 @@ fn symbols(n_shards: u16) -> impl Strategy<Value = Symbols> {
 
 fn node_status() -> impl Strategy<Value = NodeStatus> {
     let numbers = (any::<u16>(), any::<u32>(), vec(any::<u64>(), 13));
-    ("[!-~]{1,64}", any::<[u8; 32]>(), any::<bool>(), numbers).prop_map(
-        |(version, chain, accepts_slivers, (shards, peers, numbers))| NodeStatus {
+    ("[!-~]{1,64}", any::<[u8; 32]>(), any::<bool>(), numbers, challenge_status()).prop_map(
+        |(version, chain, accepts_slivers, (shards, peers, numbers), challenges)| NodeStatus {
             version,
             chain: ChainId::new(Hash::new(chain)),
             epoch: Epoch::new(numbers[0]),
@@ -156,6 +177,7 @@ fn node_status() -> impl Strategy<Value = NodeStatus> {
                 fetched_bytes: numbers[10],
                 scrubbed_pairs: numbers[11],
             },
+            challenges,
         },
     )
 }
@@ -182,6 +204,8 @@ pub(crate) fn response(n_shards: u16) -> impl Strategy<Value = Response> {
             epoch: Epoch::new(epoch),
             signature
         }),
+        option::of(payload(300)).prop_map(Response::Transcript),
+        Just(Response::Taken),
         node_status().prop_map(Response::NodeStatus),
         refusal.prop_map(Response::Refused),
     ]

@@ -47,6 +47,8 @@ fn messages_are_those_of_the_golden_vectors() {
             Response::Pairs { .. } => "pairs".into(),
             Response::Symbols(_) => "symbols".into(),
             Response::Attested { .. } => "attested".into(),
+            Response::Transcript(_) => "transcript".into(),
+            Response::Taken => "taken".into(),
             Response::NodeStatus(_) => "node_status".into(),
             Response::Ledger(answer) => format!("ledger {}", answer.kind().name()),
             Response::Refused(refusal) => format!("refused: {refusal}"),

@@ -96,6 +96,8 @@ async fn serve(encoding: EncodingConfig, mut requests: mpsc::Receiver<InboundReq
             | Request::ReadPairs { .. }
             | Request::ReadSymbols { .. }
             | Request::Attest { .. }
+            | Request::ReadTranscript { .. }
+            | Request::Acknowledge { .. }
             | Request::NodeStatus
             | Request::Ledger(_) => Response::Refused(Refusal::Unavailable),
         });

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use super::EventLoop;
 use crate::network::{
     address::node_id,
+    admitted::Admitted,
     command::Publication,
     config::NetworkLimits,
     error::AnnounceError,
@@ -42,6 +43,7 @@ pub(super) struct Judging {
     verdict_sender: mpsc::Sender<(Judged, Verdict)>,
     judges: Judges,
     pending: [Pending; Topic::COUNT],
+    commitments: Admitted,
 }
 
 impl Judging {
@@ -49,7 +51,8 @@ impl Judging {
         let places: usize = Topic::ALL.into_iter().map(|topic| limits.pending_max(topic)).sum();
         let (verdict_sender, verdicts) = mpsc::channel(places.max(1));
         let pending = [Pending::default(); Topic::COUNT];
-        Self { topics, verdicts, verdict_sender, judges, pending }
+        let commitments = Admitted::new(Instant::now());
+        Self { topics, verdicts, verdict_sender, judges, pending, commitments }
     }
 }
 
@@ -114,9 +117,15 @@ impl EventLoop {
         }
     }
 
-    /// Asks the service for its verdict, if it keeps up.
+    /// Asks the service for its verdict, if it keeps up and the peer does not send too much.
     fn hand_over(&mut self, judged: Judged, message: Message) -> Result<(), Judged> {
         let (topic, bytes) = (judged.topic, judged.bytes);
+        if topic == Topic::Challenges {
+            let is_member = self.peers.is_member(&judged.from);
+            if !self.judging.commitments.admit(judged.from, is_member, Instant::now()) {
+                return Err(judged);
+            }
+        }
         let limits = &self.config.limits;
         let pending = &mut self.judging.pending[topic.index()];
         let fits = pending.messages < limits.pending_max(topic)

@@ -233,7 +233,7 @@ async fn light_peers_hear_headers_only_and_publish_transactions() {
     publish(&b, Topic::Headers, b"header").await;
     let header = light.heard(Topic::Headers).await;
     assert_eq!((header.source, header.bytes.as_slice()), (node(2), b"header".as_slice()));
-    for topic in [Topic::Transactions, Topic::Consensus] {
+    for topic in [Topic::Transactions, Topic::Consensus, Topic::Challenges] {
         assert!(light.gossip(topic).recv().await.is_none(), "{topic:?} is not heard");
     }
     publish(&light, Topic::Transactions, b"transaction").await;

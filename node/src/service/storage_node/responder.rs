@@ -23,7 +23,9 @@ use floe_protocol::{
     encoding::{self, Axis, DigestTable, EncodingConfig},
     index::{ShardIndex, SliverPairIndex},
     ledger::{Key, ReadError, Registration, State, StateReader},
-    message::{InvalidReason, NodeStatus, Refusal, RepairStatus, Request, Response},
+    message::{
+        ChallengeStatus, InvalidReason, NodeStatus, Refusal, RepairStatus, Request, Response,
+    },
     registration::RegistrationId,
 };
 use floe_storage::{StorageError, Store};
@@ -108,9 +110,11 @@ impl Responder {
                 self.pairs.answer(config(&self.state()), shard, &blobs)
             }
             // Other services have them.
-            Request::ReadSymbols { .. } | Request::Attest { .. } | Request::Ledger(_) => {
-                Err(Refusal::Unavailable)
-            }
+            Request::ReadSymbols { .. }
+            | Request::Attest { .. }
+            | Request::ReadTranscript { .. }
+            | Request::Acknowledge { .. }
+            | Request::Ledger(_) => Err(Refusal::Unavailable),
         };
         answer.unwrap_or_else(Response::Refused)
     }
@@ -319,6 +323,7 @@ impl Responder {
                 scrubbed_pairs: self.scrubbed.load(Ordering::Relaxed),
                 ..*self.repair.borrow()
             },
+            challenges: ChallengeStatus::default(),
         })
     }
 
