@@ -50,7 +50,7 @@ pub async fn run() -> anyhow::Result<()> {
     // It copies them, checks each sliver against the blob's id, and says which shards are ready.
     let ready = wait_for_epoch(&client, |running| {
         let own = running.committee.member(&id).map_or(&[][..], |member| &member.shards);
-        !own.is_empty() && own.iter().all(|shard| running.shards[shard.as_usize()].ready)
+        !own.is_empty() && own.iter().all(|shard| running.shards[shard.as_usize()].is_ready())
     });
     println!("epoch {}: all of its shards are ready", ready.await?.summary.epoch);
     let repair = *cluster.node(newcomer).context("it runs")?.repair().borrow();

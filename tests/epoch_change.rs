@@ -302,7 +302,7 @@ async fn who_comes_long_after_the_genesis_needs_none_of_its_members() {
         let serves = |founder: &NodeId| {
             running.committee.member(founder).is_some() || running.kept_by(founder) > 0
         };
-        running.shards.iter().all(|shard| shard.ready) && !founders.iter().any(serves)
+        running.shards.iter().all(|shard| shard.is_ready()) && !founders.iter().any(serves)
     });
     let gone = timeout(DEADLINE, gone).await.expect("the founders are replaced").unwrap();
     println!("epoch {} is without founders", gone.summary.epoch);

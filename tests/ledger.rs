@@ -287,7 +287,7 @@ async fn who_votes_twice_is_slashed_and_jailed() {
         while found.is_none() {
             let block = timeout(DEADLINE, blocks.recv()).await.expect("in time").unwrap();
             found = block.events.iter().find_map(|event| match event {
-                Event::NodeSlashed { node, burned } => Some(Some((*node, *burned))),
+                Event::NodeSlashed { node, burned, .. } => Some(Some((*node, *burned))),
                 _ => None,
             });
             if found.is_none() && block.transactions.contains(&ids[0]) {

@@ -97,9 +97,12 @@ mod tests {
         let keeper = |node, until, complete| Keeper { node, until: Epoch::new(until), complete };
         // Moved once; not ready twice and back with its first holder; ready, but not for long.
         let (other, interim) = (member(position(2) + 1), member(position(3) + 1));
-        shards[2] =
-            ShardRecord { ready: false, last_ready: other, keepers: vec![keeper(other, 4, true)] };
-        shards[3].ready = false;
+        shards[2] = ShardRecord {
+            ready_since: None,
+            last_ready: other,
+            keepers: vec![keeper(other, 4, true)],
+        };
+        shards[3].ready_since = None;
         shards[3].keepers = vec![keeper(holder(3), 3, true), keeper(interim, 4, false)];
         shards[4].keepers = vec![keeper(interim, 4, true)];
         let holders = Holders::new(Arc::clone(&committee), shards.clone()).unwrap();

@@ -16,6 +16,7 @@
 mod account;
 mod amount;
 mod block;
+mod challenges;
 mod entry;
 mod error;
 mod event;
@@ -46,9 +47,10 @@ pub use self::{
         Block, BlockHash, Body, CommitRecord, Header, LATE_PRECOMMIT_HEIGHTS, LatePrecommit,
         MAX_BLOCK_BYTES, MalformedBlock, SYSTEM_BYTES, beacon_message, genesis_beacon, next_beacon,
     },
+    challenges::{CLOSED_ROUNDS_KEPT, Challenges, ClosedRound, OPEN_ROUNDS_MAX},
     entry::{Entry, index_of},
     error::{BlockError, CommitRecordError, OperationError},
-    event::{BlockEvents, EndReason, Event},
+    event::{BlockEvents, EndReason, Event, SlashReason},
     execute::SWEEP_MAX,
     key::{IndexEntry, IndexRange, Key},
     operation::{

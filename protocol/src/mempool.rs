@@ -40,7 +40,7 @@ use self::{
     system::SystemPool,
 };
 use crate::{
-    index::Epoch,
+    index::{ChallengeRound, Epoch},
     ledger::{
         AccountId, Amount, SystemOperation, Timestamp, Transaction, TransactionId,
         VerifiedTransaction,
@@ -324,12 +324,17 @@ impl Mempool {
     }
 
     /// System operations were committed: drops and remembers them, and drops what was for another
-    /// epoch than `epoch`, which runs now. A node that never makes blocks would keep it for ever.
-    pub fn committed_system(&mut self, operations: &[SystemOperation], epoch: Epoch) {
+    /// epoch than `epoch`, which runs now, and for rounds of challenges that are not `open` now. A
+    /// node that never makes blocks would keep it for ever.
+    pub fn committed_system(
+        &mut self,
+        operations: &[SystemOperation],
+        (epoch, open): (Epoch, &[ChallengeRound]),
+    ) {
         for operation in operations {
             self.system.committed(operation);
         }
-        self.system.keep_epoch(epoch);
+        self.system.keep(epoch, open);
     }
 
     /// A system operation failed against the state: drops it.

@@ -21,6 +21,8 @@ pub struct Reasons {
     /// When the running epoch needs a block, in ledger time after the last one; none before the
     /// first block.
     pub epoch_wait: Option<Duration>,
+    /// When challenges need one, likewise; none without any.
+    pub challenge_wait: Option<Duration>,
 }
 
 /// The pace of a ledger.
@@ -49,7 +51,8 @@ impl Pace {
             return soonest;
         }
         let heartbeat = last.saturating_add(self.heartbeat);
-        let deadline = reasons.epoch_wait.map(|wait| last.saturating_add(wait));
+        let waits = [reasons.epoch_wait, reasons.challenge_wait].into_iter().flatten();
+        let deadline = waits.min().map(|wait| last.saturating_add(wait));
         deadline.map_or(heartbeat, |deadline| heartbeat.min(deadline).max(soonest))
     }
 }

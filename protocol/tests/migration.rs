@@ -14,7 +14,7 @@ use floe_protocol::{
     holders::Holders,
     index::{Epoch, ShardIndex},
     keys::{BlsPublicKey, NodeId},
-    ledger::{KEEPERS_MAX, Keeper, ShardRecord},
+    ledger::{KEEPERS_MAX, Keeper, ShardRecord, Timestamp},
     migration::{Fetches, Holding, MigrationPlan, moved, moved_minimum, plan},
 };
 use proptest::{
@@ -52,7 +52,8 @@ fn keeper(i: u8, until: u64, complete: bool) -> Keeper {
 }
 
 fn record(ready: bool, last_ready: u8, keepers: &[Keeper]) -> ShardRecord {
-    ShardRecord { ready, last_ready: node(last_ready), keepers: keepers.to_vec() }
+    let ready_since = ready.then_some(Timestamp::from_ms(0));
+    ShardRecord { ready_since, last_ready: node(last_ready), keepers: keepers.to_vec() }
 }
 
 fn planned(me: u8) -> MigrationPlan {
@@ -250,7 +251,7 @@ impl Swarm {
     fn may_end(&self, next: &Committee) -> bool {
         let counted = all_shards().filter(|shard| {
             let record = self.holders.shard(*shard);
-            record.ready || next.members()[next.holder(*shard)].node == record.last_ready
+            record.is_ready() || next.members()[next.holder(*shard)].node == record.last_ready
         });
         bft::is_quorum(u16::try_from(counted.count()).unwrap(), SHARDS)
     }
@@ -263,7 +264,7 @@ impl Swarm {
         }
         // What their writers did not bring has come to honest holders after a whole epoch.
         for shard in all_shards() {
-            if self.holders.shard(shard).ready {
+            if self.holders.shard(shard).is_ready() {
                 self.fetch(shard, usize::MAX);
             }
         }
@@ -282,7 +283,7 @@ impl Swarm {
 
     fn report(&mut self, shard: ShardIndex) {
         let mut records = self.records();
-        records[shard.as_usize()].report_ready(self.holders.holder(shard));
+        records[shard.as_usize()].report_ready(self.holders.holder(shard), Timestamp::from_ms(1));
         self.put(Arc::clone(self.holders.committee()), records);
     }
 
@@ -304,7 +305,7 @@ impl Swarm {
                 let back = |shard| {
                     let record = self.holders.shard(shard);
                     let holder = self.holders.holder(shard);
-                    let back = if record.ready { holder } else { record.last_ready };
+                    let back = if record.is_ready() { holder } else { record.last_ready };
                     back.as_bytes()[0]
                 };
                 let next: Vec<_> = all_shards().map(back).collect();

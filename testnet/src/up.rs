@@ -3,7 +3,10 @@
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context;
-use floe_protocol::ledger::{AccountId, LedgerParameters};
+use floe_protocol::{
+    challenge::ChallengeParameters,
+    ledger::{AccountId, LedgerParameters},
+};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
@@ -39,7 +42,8 @@ pub(crate) struct UpArgs {
 /// The usual rules with epochs of this duration.
 pub(crate) fn with_epoch(epoch: Duration) -> LedgerParameters {
     let epoch_ms = u64::try_from(epoch.as_millis()).unwrap_or(u64::MAX);
-    LedgerParameters { epoch_ms, ..LedgerParameters::default() }
+    let challenges = ChallengeParameters::for_epoch(epoch_ms);
+    LedgerParameters { epoch_ms, challenges, ..LedgerParameters::default() }
 }
 
 impl UpArgs {

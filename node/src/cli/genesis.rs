@@ -11,6 +11,7 @@ use std::{
 
 use clap::Args;
 use floe_protocol::{
+    challenge::ChallengeParameters,
     encoding::EncodingConfig,
     genesis::{Faucet, Genesis, GenesisAccount, GenesisMember, NetworkFile},
     hash::Hash,
@@ -131,6 +132,7 @@ fn found(
     let members = members?;
     check_absent(&output, arguments.force)?;
     let (accounts, faucet) = funded(arguments.fund, arguments.faucet)?;
+    let epoch_ms = u64::try_from(arguments.epoch.as_millis()).unwrap_or(u64::MAX);
     let genesis = Genesis {
         name: arguments.name.unwrap_or_default(),
         n_shards: arguments.n_shards,
@@ -139,8 +141,9 @@ fn found(
         accounts,
         faucet,
         ledger: LedgerParameters {
-            epoch_ms: u64::try_from(arguments.epoch.as_millis()).unwrap_or(u64::MAX),
+            epoch_ms,
             min_stake: arguments.min_stake,
+            challenges: ChallengeParameters::for_epoch(epoch_ms),
             ..LedgerParameters::default()
         },
         predecessor: None,

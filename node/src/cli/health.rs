@@ -279,7 +279,7 @@ fn readable(ledger: &LedgerHealth, up: &BTreeSet<NodeId>) -> Option<u16> {
         member.shards.iter().map(move |shard| (member.node, &running.shards[shard.as_usize()]))
     });
     let readable = held.filter(|(holder, shard)| {
-        let whole = if shard.ready { holder } else { &shard.last_ready };
+        let whole = if shard.is_ready() { holder } else { &shard.last_ready };
         is_up(whole)
     });
     u16::try_from(readable.count()).ok()

@@ -76,7 +76,7 @@ impl Client {
         let answered = committee.members().len() - silent.len();
         let running = self.ledger.running_epoch_for(Purpose::Read).await.ok();
         let unready = running.iter().flat_map(|running| &running.shards);
-        let unready = unready.filter(|shard| !shard.ready).map(|shard| shard.last_ready);
+        let unready = unready.filter(|shard| !shard.is_ready()).map(|shard| shard.last_ready);
         let others: BTreeSet<_> = unready.filter(|node| !members.contains(node)).collect();
         silent.extend(self.silent_of(&others).await);
         let header = self.ledger.known_header();

@@ -65,7 +65,7 @@ impl HoldersCache {
 
     fn learnt(&self, holders: &Arc<Holders>) {
         let shards = 0..holders.committee().n_shards();
-        let settled = shards.map(ShardIndex::new).all(|shard| holders.shard(shard).ready);
+        let settled = shards.map(ShardIndex::new).all(|shard| holders.shard(shard).is_ready());
         let (holders, asked) = (Arc::clone(holders), Instant::now());
         self.known.send_replace(Some(Known { holders, settled, asked }));
     }

@@ -1,4 +1,12 @@
 //! What a genesis fixes for storage challenges.
+//!
+//! The defaults are for epochs of a day. Networks with shorter ones take what
+//! [`ChallengeParameters::for_epoch`] derives: as many rounds as make a score say something, in
+//! windows that shrink with them. A genesis may fix others, within [`ChallengeParameters::check`].
+//!
+//! Invariants of rules that pass the check: a window is over long before certificates cease to
+//! count, those long before so many further rounds are open that memory would notice, and a
+//! transcript stays within its longest.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
@@ -11,6 +19,15 @@ use crate::{
 /// Most steps of a chain: a transcript of so many stays within
 /// [`TRANSCRIPT_BYTES_MAX`](super::TRANSCRIPT_BYTES_MAX) in every network.
 pub const STEPS_MAX: u16 = 28;
+/// Shortest window in milliseconds: less, and it measures how busy machines are.
+const WINDOW_MS_MIN: u64 = 100;
+/// Windows in an interval, at least: most of the time is for reads.
+const WINDOWS_PER_INTERVAL: u64 = 10;
+/// Windows for which certificates count, at least: transcripts, acknowledgements and a transaction
+/// follow upon the first.
+const WINDOWS_PER_CERTIFICATE: u64 = 8;
+/// Intervals for which certificates count, at most: about so many rounds are open at a time.
+const INTERVALS_PER_CERTIFICATE: u64 = 8;
 /// Longest window and longest wait for certificates in milliseconds: an hour.
 const WAIT_MS_MAX: u64 = 3_600_000;
 /// Longest interval and grace in milliseconds: a year.
@@ -60,26 +77,53 @@ impl Default for ChallengeParameters {
 }
 
 impl ChallengeParameters {
-    /// The first value that no ledger can work with.
+    /// Rules for epochs of so many milliseconds.
+    ///
+    /// - interval: the 120th part of the epoch, so that 100 rounds at least are over when it ends;
+    ///   from 1 s, ten of the shortest windows, to the default. Epochs below two minutes have fewer.
+    /// - window: the tenth part of the interval, at most the default.
+    /// - certificates count for four intervals, at most the default: eight windows at least.
+    /// - grace: the tenth part of the epoch, at most the default.
+    ///
+    /// All else, and from two hours on everything, is as by default.
     #[must_use]
-    pub fn out_of_range(&self) -> Option<OutOfRange> {
-        let interval_min = self.window_ms.saturating_mul(10);
-        // So few rounds are open at a time.
-        let wait_max = self.interval_ms.saturating_mul(8).min(WAIT_MS_MAX);
+    pub fn for_epoch(epoch_ms: u64) -> Self {
+        let default = Self::default();
+        let interval_min_ms = WINDOW_MS_MIN * WINDOWS_PER_INTERVAL;
+        let interval_ms = (epoch_ms / 120).clamp(interval_min_ms, default.interval_ms);
+        Self {
+            interval_ms,
+            window_ms: (interval_ms / WINDOWS_PER_INTERVAL).min(default.window_ms),
+            certificate_window_ms: (interval_ms * 4).min(default.certificate_window_ms),
+            grace_ms: (epoch_ms / 10).min(default.grace_ms),
+            ..default
+        }
+    }
+
+    /// Checks the rules of a genesis.
+    ///
+    /// # Errors
+    /// [`OutOfRange`]: the first value that no ledger can work with.
+    pub fn check(&self) -> Result<(), OutOfRange> {
+        let interval_min = self.window_ms.saturating_mul(WINDOWS_PER_INTERVAL);
+        let wait_min = self.window_ms.saturating_mul(WINDOWS_PER_CERTIFICATE);
+        let wait_max = self.interval_ms.saturating_mul(INTERVALS_PER_CERTIFICATE).min(WAIT_MS_MAX);
         let rules = [
-            ("window_ms", self.window_ms, 1, WAIT_MS_MAX),
+            ("window_ms", self.window_ms, WINDOW_MS_MIN, WAIT_MS_MAX / WINDOWS_PER_CERTIFICATE),
             ("interval_ms", self.interval_ms, interval_min, INTERVAL_MS_MAX),
             ("grace_ms", self.grace_ms, 0, INTERVAL_MS_MAX),
             ("steps", self.steps.into(), 1, STEPS_MAX.into()),
-            ("certificate_window_ms", self.certificate_window_ms, self.window_ms, wait_max),
+            ("certificate_window_ms", self.certificate_window_ms, wait_min, wait_max),
             ("certificate_window_heights", self.certificate_window_heights, 1, 100),
             ("slash_rounds_min", self.slash_rounds_min.into(), 1, u32::MAX.into()),
             ("slash_bps", self.slash_bps.into(), 0, 10_000),
             ("slashes_until_jail", self.slashes_until_jail.into(), 1, 1_024),
         ];
         let out = |(_, value, min, max): &(_, u64, u64, u64)| !(min..=max).contains(&value);
-        let (name, value, min, max) = rules.into_iter().find(out)?;
-        Some(OutOfRange { name, value, min, max })
+        match rules.into_iter().find(out) {
+            Some((name, value, min, max)) => Err(OutOfRange { name, value, min, max }),
+            None => Ok(()),
+        }
     }
 
     /// Whether a block of this time opens a round, where the last one was opened at `last`.
@@ -106,21 +150,71 @@ impl ChallengeParameters {
 mod tests {
     use super::*;
 
+    /// What is wrong with default rules after this change.
+    fn check(change: impl FnOnce(&mut ChallengeParameters)) -> Option<(&'static str, u64, u64)> {
+        let mut rules = ChallengeParameters::default();
+        change(&mut rules);
+        rules.check().err().map(|rule| (rule.name, rule.min, rule.max))
+    }
+
     #[test]
     fn rules_have_bounds() {
-        let rules = ChallengeParameters::default();
-        assert_eq!(rules.out_of_range(), None);
-        let name = |rules: ChallengeParameters| rules.out_of_range().map(|rule| rule.name);
-        assert_eq!(name(ChallengeParameters { window_ms: 0, ..rules }), Some("window_ms"));
-        assert_eq!(name(ChallengeParameters { window_ms: 6_001, ..rules }), Some("interval_ms"));
-        assert_eq!(name(ChallengeParameters { steps: 0, ..rules }), Some("steps"));
-        assert_eq!(name(ChallengeParameters { steps: STEPS_MAX + 1, ..rules }), Some("steps"));
-        for certificate_window_ms in [999, 480_001] {
-            let rules = ChallengeParameters { certificate_window_ms, ..rules };
-            assert_eq!(name(rules), Some("certificate_window_ms"));
+        assert_eq!(check(|_| {}), None);
+        let window = Some(("window_ms", 100, 450_000));
+        for (window_ms, expected) in [
+            (0, window),
+            (99, window),
+            (100, None),
+            (3_750, None),
+            (3_751, Some(("certificate_window_ms", 30_008, 480_000))),
+            (6_001, Some(("interval_ms", 60_010, INTERVAL_MS_MAX))),
+            (450_001, window),
+        ] {
+            assert_eq!(check(|rules| rules.window_ms = window_ms), expected, "{window_ms} ms");
         }
-        let never = ChallengeParameters { slash_rounds_min: 0, ..rules };
-        assert_eq!(name(never), Some("slash_rounds_min"));
+        for (ms, is_right) in [(7_999, false), (8_000, true), (480_000, true), (480_001, false)] {
+            let expected = (!is_right).then_some(("certificate_window_ms", 8_000, 480_000));
+            assert_eq!(check(|rules| rules.certificate_window_ms = ms), expected, "{ms} ms");
+        }
+        let max = u64::from(STEPS_MAX);
+        assert_eq!(check(|rules| rules.steps = 0), Some(("steps", 1, max)));
+        assert_eq!(check(|rules| rules.steps = STEPS_MAX + 1), Some(("steps", 1, max)));
+        let never = Some(("slash_rounds_min", 1, u32::MAX.into()));
+        assert_eq!(check(|rules| rules.slash_rounds_min = 0), never);
+        assert_eq!(check(|rules| rules.slash_bps = 10_001), Some(("slash_bps", 0, 10_000)));
+    }
+
+    #[test]
+    fn rules_for_shorter_epochs_keep_their_proportions() {
+        let default = ChallengeParameters::default();
+        let rules = |interval_ms, window_ms, certificate_window_ms, grace_ms| ChallengeParameters {
+            interval_ms,
+            window_ms,
+            certificate_window_ms,
+            grace_ms,
+            ..default
+        };
+        for (epoch_ms, expected) in [
+            (0, rules(1_000, 100, 4_000, 0)),
+            (10_000, rules(1_000, 100, 4_000, 1_000)),
+            (120_000, rules(1_000, 100, 4_000, 12_000)),
+            (600_000, rules(5_000, 500, 20_000, 60_000)),
+            (1_200_000, rules(10_000, 1_000, 30_000, 120_000)),
+            (7_200_000, default),
+            (86_400_000, default),
+            (u64::MAX, default),
+        ] {
+            let derived = ChallengeParameters::for_epoch(epoch_ms);
+            assert_eq!(derived, expected, "{epoch_ms} ms");
+        }
+        for epoch_ms in (0..8_000_000).step_by(997) {
+            let rules = ChallengeParameters::for_epoch(epoch_ms);
+            assert_eq!(rules.check(), Ok(()), "{epoch_ms} ms");
+            // Blocks open rounds up to a tenth of an interval late; the last ones are still open.
+            let over = (epoch_ms - rules.certificate_window_ms.min(epoch_ms)) * 10;
+            let rounds = over / (rules.interval_ms * 11);
+            assert!(rounds >= 100 || epoch_ms < 120_000, "{epoch_ms} ms: {rounds} rounds");
+        }
     }
 
     #[test]

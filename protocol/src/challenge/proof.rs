@@ -3,7 +3,8 @@
 //! A blob can turn out to be inconsistent before the ledger says so, and who lacks a pair of it can
 //! never recover it. A step on such a blob stands without chunk, and counts with those that have
 //! verified a proof. What is hashed then names the blob and not the proof: there may be many proofs
-//! of one blob, and who could choose among them could choose the next step.
+//! of one blob, and who could choose among them could choose the next step. (It may still choose
+//! between the chunk, if it has that, and none.)
 //!
 //! Invariants: lengths follow from the place alone; a chunk that verifies is the one that the blob
 //! id commits to; nothing here panics on bytes from a peer.

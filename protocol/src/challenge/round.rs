@@ -1,7 +1,7 @@
 //! One round at one member: its own answer, and its judgement of the others'.
 //!
-//! A driver makes a [`Round`] when a block opens one, hands in each block that is committed from
-//! that one on, and does what the outputs say. With no input before [`Round::wake_at_ms`], it ticks.
+//! A driver makes a [`Round`] when a block opens one, hands in each block that is committed after
+//! that one, and does what the outputs say. With no input before [`Round::wake_at_ms`], it ticks.
 //! It drops the machine when the ledger has closed the round or its epoch has ended.
 //!
 //! ```text
@@ -18,6 +18,7 @@
 //! commitment of a node counts; no more than [`RoundConfig::busy_max`] transcripts are in memory; who
 //! sends a wrong one has cost one check; a verdict is final.
 
+mod acknowledgements;
 mod events;
 mod others;
 mod own;
@@ -25,30 +26,50 @@ mod sight;
 
 use std::sync::Arc;
 
+pub(super) use self::sight::Pulse;
 pub use self::{
+    acknowledgements::{Joined, Joining},
     events::{Failure, Ignored, RoundInput, RoundOutput, Silence, Verification},
-    sight::{Pulse, Sight},
+    sight::Sight,
 };
 use self::{others::Other, own::Own};
-use super::{Challenge, Commitment, Outcome, Seeds, Universe};
+use super::{Challenge, ChallengeParameters, Commitment, Outcome, Seeds, Universe};
 use crate::{keys::NodeId, ledger::Header};
 
-/// The limits of a round.
+/// The limits of a round. Where certificates count for less than half a minute, the times are cut
+/// to what leaves room for some attempts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RoundConfig {
     /// Transcripts that are asked for or judged at a time.
     pub busy_max: usize,
     /// By how many milliseconds a member asks later than the one before it, once enough have asked.
     pub turn_ms: u64,
-    /// How often a node is asked for its transcript, and answers each member.
+    /// How often a node is asked for its transcript, and answers each member; how many
+    /// acknowledgements it takes of each, and how often it submits its certificate.
     pub attempts_max: u32,
+    /// How many milliseconds a node has to answer.
+    pub answer_ms: u64,
     /// Wait before it is asked again in milliseconds.
     pub retry_ms: u64,
 }
 
 impl Default for RoundConfig {
     fn default() -> Self {
-        Self { busy_max: 16, turn_ms: 500, attempts_max: 10, retry_ms: 1_000 }
+        Self { busy_max: 16, turn_ms: 500, attempts_max: 10, answer_ms: 3_000, retry_ms: 1_000 }
+    }
+}
+
+impl RoundConfig {
+    fn cut(self, rules: &ChallengeParameters, members: usize) -> Self {
+        let wait_ms = rules.certificate_window_ms;
+        // All turns are over long before certificates cease to count.
+        let turn_max_ms = wait_ms / 4 / (members.max(1) as u64);
+        Self {
+            turn_ms: self.turn_ms.min(turn_max_ms),
+            answer_ms: self.answer_ms.min(wait_ms / 8).max(1),
+            retry_ms: self.retry_ms.min(wait_ms / 16).max(1),
+            ..self
+        }
     }
 }
 
@@ -85,6 +106,8 @@ pub struct Round {
     certified: Vec<bool>,
     /// How the round ended.
     outcomes: Option<Vec<Outcome>>,
+    /// When this process last went on after it had stood still.
+    resumed_ms: Option<u64>,
     quiet_until_ms: u64,
     now_ms: u64,
 }
@@ -98,7 +121,7 @@ impl Round {
         let others = universe.committee.members().iter().map(|member| Other::new(member.node));
         let others: Vec<_> = others.collect();
         Some(Self {
-            config,
+            config: config.cut(&universe.parameters, others.len()),
             me,
             position,
             seeds: Seeds::new(universe.round),
@@ -106,6 +129,7 @@ impl Round {
             certified: vec![false; others.len()],
             others,
             outcomes: None,
+            resumed_ms: None,
             quiet_until_ms: 0,
             now_ms: 0,
             universe,
@@ -162,11 +186,14 @@ impl Round {
         if self.outcomes.is_some() {
             return outputs;
         }
+        let config = self.config;
+        let known = (now_ms, &config);
         match input {
             RoundInput::Committed { header, sight } => {
                 self.on_committed(&header, &sight, &mut outputs);
             }
             RoundInput::Paused { since_ms } => {
+                self.resumed_ms = Some(now_ms);
                 self.others.iter_mut().for_each(|other| other.paused(since_ms));
             }
             RoundInput::Read { step, proof } => {
@@ -176,38 +203,57 @@ impl Round {
             RoundInput::Commitment(commitment) => self.on_commitment(&commitment, &mut outputs),
             RoundInput::Wanted { member } => self.on_wanted(member, &mut outputs),
             RoundInput::Transcript { node, transcript } => {
-                if let Some(position) = self.other(&node) {
-                    self.others[position].answered(transcript, &mut outputs);
+                if let Some(other) = self.other_mut(&node) {
+                    other.answered(transcript, &mut outputs);
                 }
             }
             RoundInput::NoAnswer { node } => {
-                let known = (now_ms, &self.config);
-                if let Some(position) = self.other(&node) {
-                    self.others[position].not_answered(known, &mut outputs);
+                if let Some(other) = self.other_mut(&node) {
+                    other.not_answered(known, &mut outputs);
                 }
             }
             RoundInput::Judged { node, verdict } => {
-                if let Some(position) = self.other(&node) {
-                    self.others[position].judged(verdict, &mut outputs);
+                if let Some(other) = self.other_mut(&node) {
+                    other.judged(verdict, known, &mut outputs);
                 }
             }
             RoundInput::Acknowledged { member, signature } => match self.other(&member) {
                 Some(position) => {
-                    let acknowledgement = (position, signature);
-                    self.own.acknowledged(&self.universe, acknowledgement, &mut outputs);
+                    let (acknowledgement, most) = ((position, signature), self.config.attempts_max);
+                    self.own.acknowledged(&self.universe, acknowledgement, most, &mut outputs);
                 }
                 None => ignore(member, Ignored::NotAsked, &mut outputs),
             },
-            RoundInput::Certified { node } => self.on_certified(&node),
-            RoundInput::Closed { outcomes } => {
-                self.outcomes = Some(outcomes);
-                return outputs;
+            RoundInput::Joined(joined) => {
+                self.own.joined(&self.universe, *joined, known, &mut outputs);
             }
+            RoundInput::Certified { node } => self.on_certified(&node),
             RoundInput::Tick => {}
         }
-        self.own.tick(now_ms, &mut outputs);
+        self.own.tick(known, &mut outputs);
+        self.others.iter_mut().for_each(|other| other.tick(known, &mut outputs));
         self.ask(&mut outputs);
         outputs
+    }
+
+    /// The ledger has closed the round with these outcomes by position, or its epoch has ended (none
+    /// of it counts: no outcomes). Nothing more is to be done.
+    pub fn close(&mut self, outcomes: Vec<Outcome>) {
+        self.outcomes = Some(outcomes);
+    }
+
+    /// Whether a commitment to this round would say anything new.
+    #[must_use]
+    pub fn wants(&self, commitment: &Commitment) -> bool {
+        let position = self.other(&commitment.node);
+        let other = position.filter(|position| self.universe.counts_for(*position));
+        let is_open = self.outcomes.is_none() && commitment.round == self.universe.round;
+        is_open && other.is_some_and(|position| self.others[position].wants(&commitment.end))
+    }
+
+    /// This process had gone on then after it had stood still, before the round was opened.
+    pub(super) const fn resumed(&mut self, at_ms: Option<u64>) {
+        self.resumed_ms = at_ms;
     }
 
     /// When to come back with a [`RoundInput::Tick`] if nothing else happens before.
@@ -217,8 +263,9 @@ impl Round {
             return None;
         }
         let asks = self.others.iter().filter_map(Other::ask_at_ms);
-        let give_up = self.own.give_up_ms().map(|at_ms| at_ms.saturating_add(1));
-        asks.filter(|at_ms| *at_ms > self.now_ms).chain(give_up).min()
+        let answers = self.others.iter().filter_map(Other::answer_until_ms);
+        let waits = asks.filter(|at_ms| *at_ms > self.now_ms).chain(answers);
+        waits.chain(self.own.wake_at_ms(&self.config)).min()
     }
 
     /// Position of another member.
@@ -226,10 +273,15 @@ impl Round {
         self.universe.committee.position(node).filter(|position| *position != self.position)
     }
 
+    fn other_mut(&mut self, node: &NodeId) -> Option<&mut Other> {
+        let position = self.other(node)?;
+        Some(&mut self.others[position])
+    }
+
     fn on_committed(&mut self, header: &Header, sight: &Sight, outputs: &mut Vec<RoundOutput>) {
         self.seeds.committed(header);
         let window_ms = self.universe.parameters.window_ms;
-        let silence = sight.silence(self.now_ms, window_ms);
+        let silence = sight.silence((self.now_ms, self.resumed_ms), window_ms);
         for position in 0..self.others.len() {
             let is_own = position == self.position;
             let has_seed =
@@ -293,7 +345,7 @@ impl Round {
             let Some((_, other)) = due.min_by_key(|(at_ms, _)| *at_ms) else {
                 return;
             };
-            other.ask(outputs);
+            other.ask((self.now_ms, &self.config), outputs);
         }
     }
 }

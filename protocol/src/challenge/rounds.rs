@@ -9,8 +9,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    Commitment, Ignored, Outcome, Pulse, Round, RoundConfig, RoundInput, RoundOutput, Sight,
-    Universe,
+    Commitment, Ignored, Outcome, Round, RoundConfig, RoundInput, RoundOutput, Sight, Universe,
+    round::Pulse,
 };
 use crate::{
     committee::Committee,
@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// How far ahead of this member's tip a commitment may be.
-pub const EARLY_HEIGHTS: u64 = 8;
+pub const EARLY_HEIGHTS: u64 = 32;
 
 /// What to do, and for which round.
 pub type RoundOutputs = Vec<(ChallengeRound, RoundOutput)>;
@@ -84,10 +84,9 @@ impl Rounds {
     ) -> RoundOutputs {
         let mut outputs = self.beat(now_ms);
         self.tip = header.height;
-        let resumed_ms = sight.resumed_ms.max(self.pulse.resumed_ms());
-        let sight = Sight { resumed_ms, ..sight };
         let opens = opened.and_then(|universe| Round::new(self.config, universe, self.me));
-        if let Some(round) = opens {
+        if let Some(mut round) = opens {
+            round.resumed(self.pulse.resumed_ms());
             self.open.insert(round.universe().round, round);
         }
         let input = RoundInput::Committed { header: Box::new(*header), sight };
@@ -100,6 +99,18 @@ impl Rounds {
         outputs
     }
 
+    /// Whether a commitment would say anything new: a look before its signature is verified.
+    /// `committee` is that of the next height.
+    #[must_use]
+    pub fn wants(&self, committee: &Committee, commitment: &Commitment) -> bool {
+        let Commitment { round, node, .. } = *commitment;
+        if let Some(open) = self.open.get(&round) {
+            return open.wants(commitment);
+        }
+        let is_new = node != self.me && !self.early.contains_key(&(round, node));
+        is_new && self.is_early(round) && committee.position(&node).is_some()
+    }
+
     /// A commitment came whose signature was verified; `committee` is that of the next height.
     pub fn commitment(
         &mut self,
@@ -109,11 +120,10 @@ impl Rounds {
     ) -> RoundOutputs {
         let mut outputs = self.beat(now_ms);
         let Commitment { round, node, .. } = commitment;
-        let ahead = round.get().saturating_sub(self.tip.get());
         let reason = if self.open.contains_key(&round) {
             self.tell(now_ms, round, RoundInput::Commitment(commitment), &mut outputs);
             return outputs;
-        } else if !(1..=EARLY_HEIGHTS).contains(&ahead) {
+        } else if !self.is_early(round) {
             Ignored::OtherRound
         } else if committee.position(&node).is_none() {
             Ignored::NotAsked
@@ -128,7 +138,8 @@ impl Rounds {
         outputs
     }
 
-    /// Something else happened to a round. What comes for one that is not open changes nothing.
+    /// Something else happened to a round. What comes for one that is not open changes nothing, and
+    /// who wants this node's transcript for it is told that there is none.
     pub fn handle(
         &mut self,
         now_ms: u64,
@@ -136,6 +147,11 @@ impl Rounds {
         input: RoundInput,
     ) -> RoundOutputs {
         let mut outputs = self.beat(now_ms);
+        if let RoundInput::Wanted { member } = input
+            && !self.open.contains_key(&round)
+        {
+            outputs.push((round, RoundOutput::Answer { member, transcript: None }));
+        }
         self.tell(now_ms, round, input, &mut outputs);
         outputs
     }
@@ -149,15 +165,16 @@ impl Rounds {
 
     /// The ledger has closed the round with these outcomes by position, or its epoch has ended (none
     /// of it counts: no outcomes). What it was, for the records.
-    pub fn close(
-        &mut self,
-        now_ms: u64,
-        round: ChallengeRound,
-        outcomes: Vec<Outcome>,
-    ) -> Option<Round> {
+    pub fn close(&mut self, round: ChallengeRound, outcomes: Vec<Outcome>) -> Option<Round> {
         let mut closed = self.open.remove(&round)?;
-        closed.handle(now_ms, RoundInput::Closed { outcomes });
+        closed.close(outcomes);
         Some(closed)
+    }
+
+    /// Whether the round may be opened soon.
+    const fn is_early(&self, round: ChallengeRound) -> bool {
+        let ahead = round.get().saturating_sub(self.tip.get());
+        ahead > 0 && ahead <= EARLY_HEIGHTS
     }
 
     fn beat(&mut self, now_ms: u64) -> RoundOutputs {

@@ -2,7 +2,11 @@
 //! member's pay and stake.
 //!
 //! An [`OpenRound`] is what the ledger keeps of a round while certificates can come, a [`Score`]
-//! what it keeps of a member through its epoch.
+//! what it keeps of a member through its epoch. Pay counts every round that was opened for the
+//! member; for slashing it has to be the member's fault alone, so rounds that too many missed are
+//! left out.
+//!
+//! Invariants: an outcome is decided once; a score only grows; who passes a void round keeps it.
 
 use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
@@ -135,11 +139,17 @@ impl Score {
         if opened == 0 { (1, 1) } else { (passed, opened) }
     }
 
+    /// Whether enough rounds count to say that it is good or bad.
+    #[must_use]
+    pub fn is_judged(&self, parameters: &ChallengeParameters) -> bool {
+        let counted = u64::from(self.passed).saturating_add(self.missed.into());
+        counted >= parameters.slash_rounds_min.into()
+    }
+
     /// Whether it costs stake: less than half of enough rounds that count were passed.
     #[must_use]
     pub fn is_slashed(&self, parameters: &ChallengeParameters) -> bool {
-        let (passed, missed) = (u64::from(self.passed), u64::from(self.missed));
-        passed.saturating_add(missed) >= parameters.slash_rounds_min.into() && passed < missed
+        self.is_judged(parameters) && self.passed < self.missed
     }
 }
 

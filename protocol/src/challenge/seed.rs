@@ -1,4 +1,10 @@
 //! Seeds: where each node's chain begins.
+//!
+//! The opening block gives no seed. Its proposer knows its beacon before anybody else and has some
+//! say in when a round opens, so it could open one that suits it. Whoever signs the beacon that
+//! follows finds the round open, and can but let its turn pass.
+//!
+//! Invariants: nobody's seed is a beacon that it signed itself; a seed that is known stays.
 
 use crate::{
     hash::{Domain, Hash},
@@ -7,31 +13,32 @@ use crate::{
     ledger::Header,
 };
 
-/// The seeds of a round: of each node the first beacon at or after the opening that it did not sign
-/// itself. So there are two at most: that of the opening block, and for its proposer the next one
-/// of another.
+/// The seeds of a round: of each node the first beacon after the opening block's that it did not
+/// sign itself. So there are two at most: that of the next block, and for the proposer of that the
+/// next one of another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seeds {
     next: Height,
-    opening: Option<(NodeId, Hash)>,
+    first: Option<(NodeId, Hash)>,
     other: Option<Hash>,
 }
 
 impl Seeds {
-    /// No block is known yet.
+    /// No block after the opening one is known yet.
     #[must_use]
     pub const fn new(round: ChallengeRound) -> Self {
-        Self { next: Height::new(round.get()), opening: None, other: None }
+        Self { next: Height::new(round.get()).next(), first: None, other: None }
     }
 
-    /// A block was committed. Blocks come in the order of their heights; others change nothing.
+    /// A block was committed. Blocks come in the order of their heights; others, and those up to
+    /// the opening one, change nothing.
     pub fn committed(&mut self, header: &Header) {
         if header.height != self.next {
             return;
         }
         self.next = header.height.next();
-        match self.opening {
-            None => self.opening = Some((header.proposer, header.beacon)),
+        match self.first {
+            None => self.first = Some((header.proposer, header.beacon)),
             Some((proposer, _)) if self.other.is_none() && header.proposer != proposer => {
                 self.other = Some(header.beacon);
             }
@@ -42,7 +49,7 @@ impl Seeds {
     /// The seed of `node`, once it is known.
     #[must_use]
     pub fn of(&self, node: &NodeId) -> Option<Hash> {
-        match self.opening? {
+        match self.first? {
             (proposer, _) if proposer == *node => self.other,
             (_, beacon) => Some(beacon),
         }

@@ -134,7 +134,8 @@ impl Challenge {
     }
 
     /// Checks that `transcript` is that of the chain which ends with `end`. Blobs in `inconsistent`
-    /// are those of which a proof was verified here that is not yet on the ledger.
+    /// are those of this universe that are proven inconsistent: a proof was verified here that is
+    /// not yet on the ledger, or they were invalidated there since the opening.
     ///
     /// # Errors
     /// [`TranscriptError`]: it is no such transcript.

@@ -163,6 +163,12 @@ impl BilledUnits {
         advance(&mut self.root, epoch, cutoff);
     }
 
+    /// Whether there is no certified blob at all, old enough or not.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.root.is_none()
+    }
+
     /// All units that count.
     #[must_use]
     pub fn total(&self) -> u64 {

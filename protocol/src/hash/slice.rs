@@ -37,20 +37,26 @@ pub const fn chunk_bytes(len: usize, chunk: usize) -> usize {
     if rest < CHUNK_BYTES { rest } else { CHUNK_BYTES }
 }
 
+/// The way down to chunk `chunk` of a message of `len` bytes, from the root: of each subtree on it
+/// the bytes of its left half, and whether the way turns right.
+fn turns(len: usize, chunk: usize) -> impl Iterator<Item = (usize, bool)> {
+    let (mut rest, mut place) = (len, chunk);
+    std::iter::from_fn(move || {
+        if rest <= CHUNK_BYTES {
+            return None;
+        }
+        let left = left_bytes(rest);
+        let is_right = place >= left / CHUNK_BYTES;
+        (rest, place) =
+            if is_right { (rest - left, place - left / CHUNK_BYTES) } else { (left, place) };
+        Some((left, is_right))
+    })
+}
+
 /// Siblings of chunk `chunk` in a message of `len` bytes.
 #[must_use]
 pub fn steps(len: usize, chunk: usize) -> usize {
-    let (mut len, mut chunk, mut steps) = (len, chunk, 0);
-    while len > CHUNK_BYTES {
-        let left = left_bytes(len);
-        if chunk < left / CHUNK_BYTES {
-            len = left;
-        } else {
-            (len, chunk) = (len - left, chunk - left / CHUNK_BYTES);
-        }
-        steps += 1;
-    }
-    steps
+    turns(len, chunk).count()
 }
 
 /// The siblings of chunk `chunk` of `message` from the chunk up to below the root, none from
@@ -61,16 +67,15 @@ pub fn siblings(message: &[u8], chunk: usize) -> Option<Vec<Hash>> {
         return None;
     }
     let (mut rest, mut offset, mut siblings) = (message, 0, Vec::new());
-    let place = chunk * CHUNK_BYTES;
-    while rest.len() > CHUNK_BYTES {
-        let (left, right) = rest.split_at(left_bytes(rest.len()));
-        let middle = offset + left.len();
-        if place < middle {
-            siblings.push(subtree(right, middle));
-            rest = left;
-        } else {
+    for (left_bytes, is_right) in turns(message.len(), chunk) {
+        let (left, right) = rest.split_at(left_bytes);
+        let middle = offset + left_bytes;
+        if is_right {
             siblings.push(subtree(left, offset));
             (rest, offset) = (right, middle);
+        } else {
+            siblings.push(subtree(right, middle));
+            rest = left;
         }
     }
     siblings.reverse();
@@ -90,16 +95,7 @@ pub fn hash_of((len, chunk): (usize, usize), bytes: &[u8], siblings: &[Hash]) ->
     let Some((top, below)) = siblings.split_last() else {
         return Some(Hash::of_symbol(bytes));
     };
-    // Where the way down turned right, from the root on.
-    let mut turns = Vec::with_capacity(siblings.len());
-    let (mut rest, mut place) = (len, chunk);
-    while rest > CHUNK_BYTES {
-        let left = left_bytes(rest);
-        let is_right = place >= left / CHUNK_BYTES;
-        (rest, place) =
-            if is_right { (rest - left, place - left / CHUNK_BYTES) } else { (left, place) };
-        turns.push(is_right);
-    }
+    let turns: Vec<_> = turns(len, chunk).map(|(_, is_right)| is_right).collect();
     let mut value = subtree(bytes, chunk * CHUNK_BYTES);
     for (sibling, is_right) in below.iter().zip(turns.iter().skip(1).rev()) {
         let (left, right) = ordered(&value, sibling, *is_right);

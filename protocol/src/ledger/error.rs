@@ -3,7 +3,8 @@
 use super::{AccountId, Amount, ReadError, Timestamp, TransactionError};
 use crate::{
     certificate::CertificateError,
-    index::{Epoch, Height},
+    challenge::{ChallengeCertificateError, NotOpen},
+    index::{ChallengeRound, Epoch, Height},
     registration::RegistrationId,
     vote::{CommitCertificateError, EquivocationError},
 };
@@ -59,8 +60,8 @@ pub enum OperationError {
     /// There is no such blob.
     #[error("no such blob")]
     NoBlob,
-    /// A report is for another epoch than the running one.
-    #[error("a report of another epoch than the running one, {epoch}")]
+    /// A report or a challenge certificate is for another epoch than the running one.
+    #[error("of another epoch than the running one, {epoch}")]
     OtherEpoch {
         /// The running epoch.
         epoch: Epoch,
@@ -186,6 +187,15 @@ pub enum OperationError {
     /// The votes are too old, not yet possible, or not of a member.
     #[error("no committee that can still be punished contains this voter at that height")]
     NotPunishable,
+    /// The round of challenges never opened in the running epoch, or is over.
+    #[error("challenge round {0} is not open")]
+    ChallengeRound(ChallengeRound),
+    /// The round is open, but the node needs no certificate.
+    #[error("challenge: {0}")]
+    Challenge(#[from] NotOpen),
+    /// The certificate passes nobody.
+    #[error("challenge certificate: {0}")]
+    ChallengeCertificate(#[from] ChallengeCertificateError),
     /// The offence has been punished in that epoch already.
     #[error("punished already")]
     Punished,
@@ -267,6 +277,18 @@ pub(super) enum Failure {
 
 impl From<CertificateError> for Failure {
     fn from(error: CertificateError) -> Self {
+        Self::Refused(error.into())
+    }
+}
+
+impl From<ChallengeCertificateError> for Failure {
+    fn from(error: ChallengeCertificateError) -> Self {
+        Self::Refused(error.into())
+    }
+}
+
+impl From<NotOpen> for Failure {
+    fn from(error: NotOpen) -> Self {
         Self::Refused(error.into())
     }
 }

@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 use super::{AccountId, Amount, Prices};
 use crate::{
     blob::BlobId,
+    challenge::{Outcome, Score},
     hash::{Domain, Hash},
-    index::{Epoch, ShardIndex},
+    index::{ChallengeRound, Epoch, ShardIndex},
     keys::NodeId,
     registration::RegistrationId,
 };
@@ -40,12 +41,19 @@ pub enum Event {
         /// The node.
         node: NodeId,
     },
-    /// A node voted twice: the burned part of its pool is gone, and it is jailed.
+    /// A node did wrong: a part of its pool, and of what is on its way out, was burned.
     NodeSlashed {
         /// The node.
         node: NodeId,
         /// What was burned.
         burned: Amount,
+        /// Why.
+        reason: SlashReason,
+    },
+    /// A node was jailed: it earns nothing and is not selected until its operator frees it.
+    NodeJailed {
+        /// The node.
+        node: NodeId,
     },
     /// WAL was staked.
     Staked {
@@ -186,12 +194,45 @@ pub enum Event {
         reward: Amount,
         /// What its operator's account got.
         commission: Amount,
+        /// How it did in the epoch's challenges: the part of its pay that it has earned.
+        score: Score,
+    },
+    /// A round of storage challenges began: nodes have to show what they hold.
+    ChallengeOpened {
+        /// The round: the height of this block.
+        round: ChallengeRound,
+    },
+    /// A node has passed a round: other members have acknowledged it.
+    ChallengePassed {
+        /// The round.
+        round: ChallengeRound,
+        /// The node.
+        node: NodeId,
+    },
+    /// A round is over: certificates of it count no more.
+    ChallengeClosed {
+        /// The round.
+        round: ChallengeRound,
+        /// What it came to, by position in the running committee.
+        outcomes: Vec<Outcome>,
     },
     /// The first block after this one belongs to a new epoch.
     EpochChanged {
         /// The new epoch.
         epoch: Epoch,
     },
+}
+
+/// Why a node was slashed.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum SlashReason {
+    /// It voted twice.
+    Equivocation,
+    /// It missed more than half of an epoch's challenges.
+    Challenges,
 }
 
 /// Why a registration ended.

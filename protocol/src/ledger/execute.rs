@@ -10,6 +10,7 @@
 //! refused on the way included.
 
 mod blobs;
+mod challenges;
 mod commit_record;
 mod epoch;
 mod readiness;
@@ -18,12 +19,15 @@ mod selection;
 mod staking;
 mod sweep;
 
+use std::sync::Arc;
+
 use super::{
     AccountId, Amount, BlockHash, Event, IndexEntry, Key, MAX_OPERATIONS, Operation,
     OperationError, Parameters, Record, SystemOperation, Timestamp, TransactionId,
     VerifiedTransaction, error::Failure, overlay::Overlay,
 };
 use crate::{
+    challenge::{BilledUnits, Universe},
     committee::Committee,
     index::{Epoch, Height},
     keys::ChainId,
@@ -56,7 +60,13 @@ pub(super) struct Executor<'a> {
     pub(super) chain: &'a ChainId,
     pub(super) parameters: &'a Parameters,
     /// The committee of the running epoch.
-    pub(super) committee: &'a Committee,
+    pub(super) committee: &'a Arc<Committee>,
+    /// That of the epoch before, if it is kept.
+    pub(super) earlier: Option<&'a Committee>,
+    /// Billed units of all blobs: as of the parent, and from the tick on as of this block.
+    pub(super) units: BilledUnits,
+    /// What the round asks for that this block opens, if it does.
+    pub(super) opened: Option<Arc<Universe>>,
     pub(super) height: Height,
     pub(super) time: Timestamp,
     /// Hash and time of the block before.
@@ -165,6 +175,7 @@ impl Executor<'_> {
             SystemOperation::NodeReady { report } => self.node_ready(report),
             SystemOperation::ShardsReady { report } => self.shards_ready(report),
             SystemOperation::InvalidateBlob { certificate } => self.invalidate_blob(certificate),
+            SystemOperation::PassChallenge { certificate } => self.pass_challenge(certificate),
         };
         match result {
             Ok(()) => Ok(std::mem::take(&mut self.events)),

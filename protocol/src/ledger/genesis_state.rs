@@ -67,7 +67,7 @@ impl State {
             return Err(other());
         }
         let first = (predecessor.time, predecessor.first_state, summary);
-        Ok(Self::at_genesis(genesis.chain_id(), parameters, committee, first))
+        Self::at_genesis(genesis.chain_id(), parameters, committee, first).recalled(reader)
     }
 }
 

@@ -46,6 +46,8 @@ pub enum Key {
     Terms(Epoch),
     /// The [`Rate`](super::Rate) at which stake entered a node's pool with an epoch.
     Rate(NodeId, Epoch),
+    /// The [`Challenges`](super::Challenges) of an epoch, once there was something to ask for.
+    Challenges(Epoch),
 }
 
 impl Key {

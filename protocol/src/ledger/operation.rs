@@ -283,8 +283,8 @@ impl Operation {
     }
 }
 
-/// What nodes tell the ledger free of fee and nonce. At most one of a kind per node and epoch is
-/// executed.
+/// What nodes tell the ledger free of fee and nonce. At most one of a kind per node and epoch, or
+/// round of challenges, is executed.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
 #[serde(tag = "operation", rename_all = "snake_case")]
 pub enum SystemOperation {
@@ -307,6 +307,13 @@ pub enum SystemOperation {
     InvalidateBlob {
         /// An [`InvalidityCertificate`](crate::invalidity::InvalidityCertificate) in its byte
         /// layout.
+        #[serde(with = "serde_bytes")]
+        certificate: Vec<u8>,
+    },
+    /// A member has passed a round of storage challenges: others with more than `f` shards have
+    /// acknowledged it.
+    PassChallenge {
+        /// A [`ChallengeCertificate`](crate::challenge::ChallengeCertificate) in its byte layout.
         #[serde(with = "serde_bytes")]
         certificate: Vec<u8>,
     },

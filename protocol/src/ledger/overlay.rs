@@ -10,9 +10,9 @@
 use std::{collections::BTreeMap, ops::Bound};
 
 use super::{
-    Account, Attendance, Blob, Entry, EpochRecord, IndexEntry, IndexRange, Key, Name, Node,
-    Presence, Rate, ReadError, Record, Registration, ShardRecord, Stake, StateChange, StateReader,
-    Summary, Supply, Terms, entry::entry_bytes, tree,
+    Account, Attendance, Blob, Challenges, Entry, EpochRecord, IndexEntry, IndexRange, Key, Name,
+    Node, Presence, Rate, ReadError, Record, Registration, ShardRecord, Stake, StateChange,
+    StateReader, Summary, Supply, Terms, entry::entry_bytes, tree,
 };
 use crate::{
     blob::BlobId,
@@ -99,6 +99,7 @@ impl<'a> Overlay<'a> {
         attendance() -> Attendance(Attendance) = Key::Attendance;
         stored_terms(epoch: Epoch) -> Terms(Vec<Terms>) = Key::Terms(epoch);
         rate(node: &NodeId, epoch: Epoch) -> Rate(Rate) = Key::Rate(*node, epoch);
+        stored_challenges(epoch: Epoch) -> Challenges(Box<Challenges>) = Key::Challenges(epoch);
         stored_summary() -> Summary(Summary) = Key::Summary;
     }
 
@@ -300,6 +301,19 @@ impl<'a> Overlay<'a> {
                 None => self.index.remove(&entry),
             };
         }
+    }
+
+    /// The blobs that the block has written, as of the parent and as of now.
+    pub(super) fn changed_blobs(&self) -> impl Iterator<Item = (Option<Blob>, Option<Blob>)> {
+        let blob = |record: Option<&Record>| match record {
+            Some(Record::Blob(blob)) => Some(*blob),
+            _ => None,
+        };
+        self.records.values().filter_map(move |slot| {
+            let before = blob(slot.before.as_ref().map(|(_, record)| record));
+            let now = blob(slot.now.as_ref());
+            (before != now).then_some((before, now))
+        })
     }
 
     /// Where the supply of the records touched was and is: before, now.

@@ -4,6 +4,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
 
 use super::Amount;
+use crate::challenge::ChallengeParameters;
 
 /// Longest epoch in milliseconds: a year.
 const EPOCH_MS_MAX: u64 = 365 * 24 * 3_600_000;
@@ -45,6 +46,8 @@ pub struct LedgerParameters {
     pub write_price: Amount,
     /// What members vote for until they say otherwise: units of the whole network.
     pub capacity_units: u64,
+    /// The rules of storage challenges.
+    pub challenges: ChallengeParameters,
 }
 
 impl Default for LedgerParameters {
@@ -62,6 +65,7 @@ impl Default for LedgerParameters {
             storage_price: Amount::from_frost(100_000),
             write_price: Amount::from_frost(200_000),
             capacity_units: 1 << 30,
+            challenges: ChallengeParameters::default(),
         }
     }
 }
@@ -95,8 +99,10 @@ impl LedgerParameters {
             ("equivocation_slash_bps", self.equivocation_slash_bps.into(), 0, 10_000),
         ];
         let out = |(_, value, min, max): &(_, u64, u64, u64)| !(min..=max).contains(&value);
-        let (name, value, min, max) = rules.into_iter().find(out)?;
-        Some(OutOfRange { name, value, min, max })
+        match rules.into_iter().find(out) {
+            Some((name, value, min, max)) => Some(OutOfRange { name, value, min, max }),
+            None => self.challenges.check().err(),
+        }
     }
 }
 
@@ -138,6 +144,10 @@ mod tests {
         check(|rules, n| rules.unbonding_epochs = small(n), "unbonding_epochs", (2, 1_024));
         check(|rules, n| rules.jail_epochs = small(n), "jail_epochs", (0, 1_024));
         check(slash, "equivocation_slash_bps", (0, 10_000));
+        let of_challenges = |rules: &mut LedgerParameters, bps| {
+            rules.challenges.slash_bps = u16::try_from(bps).unwrap();
+        };
+        check(of_challenges, "slash_bps", (0, 10_000));
         let heartbeat = LedgerParameters { heartbeat_ms: 30_000, ..LedgerParameters::default() };
         assert_eq!(
             heartbeat.out_of_range().expect("too long").to_string(),

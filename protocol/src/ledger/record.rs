@@ -7,9 +7,12 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
 
-use super::{AccountId, Amount, BlockHash, NodeSettings, ShardRecord, Summary, Supply, Timestamp};
+use super::{
+    AccountId, Amount, BlockHash, Challenges, NodeSettings, ShardRecord, Summary, Supply, Timestamp,
+};
 use crate::{
     blob::{BlobHeader, BlobId},
+    challenge::Score,
     index::{Epoch, Height},
     keys::{BlsPublicKey, NodeId},
 };
@@ -97,11 +100,15 @@ pub struct Node {
     pub closed: bool,
     /// The epoch in which it was jailed, while it is.
     pub jailed: Option<Epoch>,
+    /// Epochs in a row that ended with a score so bad that it cost stake; such in which too few
+    /// rounds counted are passed over.
+    pub bad_epochs: u32,
     /// The last epoch in which it reported that it follows the ledger.
     pub ready: Option<Epoch>,
     /// Its stake when it did: if too many stand for a committee, those with most are looked at.
     pub ready_stake: Amount,
-    /// What the last epoch brought in which it had shards and there was something to earn.
+    /// What the last epoch came to in which it had shards and there was something to earn, or was
+    /// challenged.
     pub settled: Option<Settlement>,
 }
 
@@ -118,6 +125,10 @@ pub struct Settlement {
     pub commission: Amount,
     /// What its shards were worth but it did not earn: burned.
     pub forfeited: Amount,
+    /// How it did in the epoch's challenges.
+    pub score: Score,
+    /// What of its stake was burned for a bad score: of the pool and of what is on its way out.
+    pub slashed: Amount,
 }
 
 /// Stake that will be paid.
@@ -397,6 +408,8 @@ pub enum Record {
     Terms(Vec<Terms>),
     /// Under [`Key::Rate`](super::Key::Rate).
     Rate(Rate),
+    /// Under [`Key::Challenges`](super::Key::Challenges).
+    Challenges(Box<Challenges>),
 }
 
 impl Record {
@@ -423,7 +436,8 @@ impl Record {
             | Self::Shards(_)
             | Self::Attendance(_)
             | Self::Terms(_)
-            | Self::Rate(_) => {}
+            | Self::Rate(_)
+            | Self::Challenges(_) => {}
         }
         Some(supply)
     }

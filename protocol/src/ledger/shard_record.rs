@@ -16,6 +16,7 @@
 use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
 
+use super::Timestamp;
 use crate::{
     bft,
     committee::Committee,
@@ -30,9 +31,9 @@ pub const KEEPERS_MAX: usize = 8;
 /// Whether a shard is complete, who last had it so, and who else keeps it.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
 pub struct ShardRecord {
-    /// Whether its holder of the running epoch holds every pair of it. Set at genesis, cleared
-    /// when the shard moves, set again by the holder's report.
-    pub ready: bool,
+    /// Since when its holder of the running epoch has held every pair of it, if it does: 0 from
+    /// genesis on. Cleared when the shard moves, set again by the holder's report.
+    pub ready_since: Option<Timestamp>,
     /// The last holder of whom that was true.
     pub last_ready: NodeId,
     /// Its earlier holders that still keep what they have of it, oldest first.
@@ -57,7 +58,13 @@ impl ShardRecord {
     /// A shard that its holder has complete, and nobody else keeps.
     #[must_use]
     pub const fn settled(holder: NodeId) -> Self {
-        Self { ready: true, last_ready: holder, keepers: Vec::new() }
+        Self { ready_since: Some(Timestamp::from_ms(0)), last_ready: holder, keepers: Vec::new() }
+    }
+
+    /// Whether its holder of the running epoch holds every pair of it.
+    #[must_use]
+    pub const fn is_ready(&self) -> bool {
+        self.ready_since.is_some()
     }
 
     /// Whether a node has to keep what it has of the shard though another one is the holder.
@@ -71,7 +78,7 @@ impl ShardRecord {
     /// the shard is ready.
     #[must_use]
     pub fn origins(&self) -> &[Keeper] {
-        if self.ready {
+        if self.is_ready() {
             return &[];
         }
         let newest_complete = self.keepers.iter().rposition(|keeper| keeper.complete);
@@ -84,20 +91,22 @@ impl ShardRecord {
         origin(self.origins(), first_epoch)
     }
 
-    /// The holder has reported the shard ready; whether that is news.
-    pub fn report_ready(&mut self, holder: NodeId) -> bool {
+    /// The holder has reported the shard ready, in a block of this time; whether that is news.
+    pub fn report_ready(&mut self, holder: NodeId, time: Timestamp) -> bool {
         self.last_ready = holder;
-        !std::mem::replace(&mut self.ready, true)
+        let is_news = !self.is_ready();
+        self.ready_since.get_or_insert(time);
+        is_news
     }
 
     /// The epoch ends in which `running` holds the shards, and `next` holds them from now on.
     ///
     /// If a quorum of shards is ready, the keepers of those that are have done their duty.
     pub fn change_epoch(records: &mut [Self], running: &Committee, next: &Committee) {
-        let ready = records.iter().filter(|record| record.ready).count();
+        let ready = records.iter().filter(|record| record.is_ready()).count();
         let ready = u16::try_from(ready).unwrap_or(u16::MAX);
         if bft::is_quorum(ready, running.n_shards()) {
-            for record in records.iter_mut().filter(|record| record.ready) {
+            for record in records.iter_mut().filter(|record| record.is_ready()) {
                 record.keepers.clear();
             }
         }
@@ -118,7 +127,7 @@ impl ShardRecord {
     }
 
     fn leave(&mut self, node: NodeId, until: Epoch) {
-        let complete = std::mem::replace(&mut self.ready, false);
+        let complete = self.ready_since.take().is_some();
         self.keepers.push(Keeper { node, until, complete });
         if self.keepers.len() > KEEPERS_MAX {
             // The newest complete one has to stay: where all are complete it is not the oldest. So
@@ -154,7 +163,7 @@ mod tests {
         assert_eq!(earlier(&record, 0..3), [None; 3]);
         record.leave(node(1), Epoch::new(3));
         record.leave(node(2), Epoch::new(4));
-        assert_eq!((record.ready, record.last_ready), (false, node(1)));
+        assert_eq!((record.ready_since, record.last_ready), (None, node(1)));
         let [first, second] = [Some(node(1)), Some(node(2))];
         assert_eq!(earlier(&record, 1..6), [first, first, second, None, None]);
         assert!(record.is_kept_by(&node(1)) && record.is_kept_by(&node(2)));
@@ -162,7 +171,9 @@ mod tests {
         // The first one has it again, then a third one, and that one completes it.
         record.leave(node(1), Epoch::new(5));
         assert_eq!(earlier(&record, 1..6), [first, first, second, first, None]);
-        assert!(record.report_ready(node(3)) && !record.report_ready(node(3)));
+        let at = Timestamp::from_ms;
+        assert!(record.report_ready(node(3), at(7)) && !record.report_ready(node(3), at(8)));
+        assert_eq!(record.ready_since, Some(at(7)), "the first report counts");
         assert_eq!(earlier(&record, 0..3), [None; 3]);
         assert!(record.is_kept_by(&node(2)), "still");
         // Who had it complete last has everything from before.
@@ -177,7 +188,7 @@ mod tests {
         let mut record = ShardRecord::settled(node(1));
         for epoch in 1_u8..40 {
             if epoch == 20 {
-                record.report_ready(node(epoch));
+                record.report_ready(node(epoch), Timestamp::from_ms(1));
             }
             record.leave(node(epoch), Epoch::new(epoch.into()));
             assert!(record.keepers.len() <= KEEPERS_MAX);
@@ -193,7 +204,7 @@ mod tests {
     fn who_has_left_just_now_is_a_keeper() {
         let mut record = ShardRecord::settled(node(1));
         for epoch in 1_u8..=8 {
-            record.report_ready(node(epoch));
+            record.report_ready(node(epoch), Timestamp::from_ms(1));
             record.leave(node(epoch), Epoch::new(epoch.into()));
         }
         record.leave(node(9), Epoch::new(9));

@@ -9,18 +9,20 @@
 //! Invariants: pure and deterministic: the same blocks give the same roots on every node; a block
 //! is refused whole or accepted whole; nothing a block can hold makes this panic.
 
+mod challenges;
 mod next_block;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::{
-    Account, AccountId, Blob, BlockHash, CommitRecord, Header, Key, LatePrecommit, Node,
-    OperationError, Parameters, ReadError, Registration, ShardRecord, StakeWorth, StateReader,
-    Summary, SystemOperation, Timestamp, VerifiedTransaction, error::Failure, execute::Executor,
-    genesis_beacon, overlay::Overlay,
+    Account, AccountId, Blob, BlockHash, Challenges, CommitRecord, Header, Key, LatePrecommit,
+    Node, OperationError, Parameters, ReadError, Registration, ShardRecord, StakeWorth,
+    StateReader, Summary, SystemOperation, Timestamp, VerifiedTransaction, error::Failure,
+    execute::Executor, genesis_beacon, overlay::Overlay,
 };
 use crate::{
     blob::BlobId,
+    challenge::BilledUnits,
     committee::Committee,
     hash::Hash,
     index::{Epoch, Height},
@@ -56,7 +58,13 @@ pub struct State {
     committee: Arc<Committee>,
     /// Of the tip's height.
     previous: Arc<Committee>,
+    /// Of the epoch before the next height's, if it is kept.
+    earlier: Option<Arc<Committee>>,
     summary: Summary,
+    /// Of the next height's epoch.
+    challenges: Arc<Challenges>,
+    /// Of all certified blobs. Derived from their records.
+    units: BilledUnits,
 }
 
 /// A genesis or a store from which no state can be made.
@@ -91,7 +99,18 @@ impl State {
         };
         let committee = Arc::new(committee);
         let previous = Arc::clone(&committee);
-        Self { chain, parameters: Arc::new(parameters), tip, committee, previous, summary }
+        let challenges = Arc::new(Challenges::new(committee.members().len()));
+        Self {
+            chain,
+            parameters: Arc::new(parameters),
+            tip,
+            committee,
+            previous,
+            earlier: None,
+            summary,
+            challenges,
+            units: BilledUnits::new(),
+        }
     }
 
     /// The state after the block with `header`, from a store that holds it. `genesis` is the state
@@ -126,12 +145,15 @@ impl State {
             },
             committee: committee(summary.epoch)?,
             previous: committee(header.epoch)?,
+            earlier: None,
             summary,
+            challenges: Arc::default(),
+            units: BilledUnits::new(),
         };
         if state.committee.hash() != header.next_committee {
             return Err(damaged());
         }
-        Ok(state)
+        state.recalled(reader)
     }
 
     /// The network.
@@ -283,6 +305,9 @@ impl State {
             chain: &self.chain,
             parameters: &self.parameters,
             committee: &self.committee,
+            earlier: self.earlier.as_deref(),
+            units: self.units.clone(),
+            opened: None,
             height: self.next_height(),
             time,
             parent: (self.tip.hash, self.tip.time),

@@ -126,7 +126,7 @@ impl Succession {
             .collect();
         let mut shards = overlay.shards()?;
         // Who last had a shard complete takes it back: it has most of it.
-        let returning = shards.iter().map(|shard| (!shard.ready).then_some(shard.last_ready));
+        let returning = shards.iter().map(|shard| (!shard.is_ready()).then_some(shard.last_ready));
         let returning: Vec<_> = returning.collect();
         let running = state.committee();
         let committee = running
@@ -194,7 +194,7 @@ impl Succession {
     /// How many shards are complete with who holds them.
     #[must_use]
     pub fn ready_shards(&self) -> usize {
-        self.shards.iter().filter(|shard| shard.ready).count()
+        self.shards.iter().filter(|shard| shard.is_ready()).count()
     }
 
     /// Makes the chunks of the first state, which come out as the last one of the predecessor goes

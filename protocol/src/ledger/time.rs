@@ -43,6 +43,12 @@ impl Timestamp {
         Self(self.0.saturating_add(ms))
     }
 
+    /// The moment `ms` milliseconds earlier; the first one if there is none.
+    #[must_use]
+    pub const fn minus_ms(self, ms: u64) -> Self {
+        Self(self.0.saturating_sub(ms))
+    }
+
     /// Milliseconds since `earlier`; 0 if that was not earlier.
     #[must_use]
     pub const fn ms_since(self, earlier: Self) -> u64 {

@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 use super::{MempoolError, remembered::Remembered};
 use crate::{
     blob::BlobId,
-    index::Epoch,
+    challenge::{ChallengeCertificate, ChallengeFact},
+    index::{ChallengeRound, Epoch},
     invalidity::{InvalidityCertificate, InvalidityFact},
     keys::NodeId,
     ledger::SystemOperation,
@@ -33,6 +34,8 @@ enum About {
     NodeReady(NodeId),
     ShardsReady(NodeId),
     Blob(BlobId),
+    /// Last: a round may bring one of each member.
+    Challenge(NodeId),
 }
 
 impl Key {
@@ -55,6 +58,11 @@ impl Key {
                 let certificate = InvalidityCertificate::from_bytes(certificate).ok()?;
                 let InvalidityFact { epoch, blob } = certificate.fact;
                 Self { about: About::Blob(blob), number: epoch.get() }
+            }
+            SystemOperation::PassChallenge { certificate } => {
+                let certificate = ChallengeCertificate::from_bytes(certificate).ok()?;
+                let ChallengeFact { round, node, .. } = certificate.fact();
+                Self { about: About::Challenge(*node), number: round.get() }
             }
         })
     }
@@ -128,13 +136,17 @@ impl SystemPool {
         }
     }
 
-    /// Drops what was for another epoch than `epoch`: it can't be executed any more.
-    pub(super) fn keep_epoch(&mut self, epoch: Epoch) {
+    /// Drops what can't be executed any more: what was for another epoch than `epoch`, or for a
+    /// round of challenges that is not among the `open` ones.
+    pub(super) fn keep(&mut self, epoch: Epoch, open: &[ChallengeRound]) {
         self.operations.retain(|key, operation| match operation {
             SystemOperation::ReportEquivocation { .. } => true,
             SystemOperation::NodeReady { report } => report.epoch == epoch,
             SystemOperation::ShardsReady { report } => report.epoch == epoch,
             SystemOperation::InvalidateBlob { .. } => key.number == epoch.get(),
+            SystemOperation::PassChallenge { .. } => {
+                open.iter().any(|round| round.get() == key.number)
+            }
         });
     }
 

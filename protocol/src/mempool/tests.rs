@@ -429,7 +429,7 @@ fn system_operations_are_few_and_one_per_key() {
         assert_eq!(inserted, expected, "{offender} {height}");
     }
     assert_eq!(mempool.system_candidates().count(), 4);
-    mempool.committed_system(&[first, equivocation(9, 9, 0)], Epoch::new(0));
+    mempool.committed_system(&[first, equivocation(9, 9, 0)], (Epoch::new(0), &[]));
     assert_eq!(mempool.insert_system(equivocation(0, 1, 7)), Err(MempoolError::Known));
     assert_eq!(mempool.insert_system(equivocation(9, 9, 0)), Err(MempoolError::Known));
     let later = equivocation(0, 2, 0);
@@ -455,10 +455,10 @@ fn a_report_that_names_a_later_block_replaces_the_earlier_one() {
     assert_eq!(mempool.insert_system(report(3, 11)), Ok(()), "though there is no other place");
     assert_eq!(mempool.system_candidates().collect::<Vec<_>>(), [&report(3, 11)]);
     assert_eq!(mempool.insert_system(report(4, 12)), Err(MempoolError::SystemFull));
-    mempool.committed_system(&[report(3, 11)], Epoch::new(3));
+    mempool.committed_system(&[report(3, 11)], (Epoch::new(3), &[]));
     assert_eq!(mempool.insert_system(report(3, 12)), Err(MempoolError::Known));
     // Nobody commits this one, and its epoch ends.
     assert_eq!(mempool.insert_system(report(4, 13)), Ok(()));
-    mempool.committed_system(&[], Epoch::new(5));
+    mempool.committed_system(&[], (Epoch::new(5), &[]));
     assert_eq!(mempool.insert_system(report(5, 14)), Ok(()), "its place is free again");
 }

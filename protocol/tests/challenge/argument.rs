@@ -1,8 +1,12 @@
 //! The numbers of the argument in the header of `protocol::challenge`.
 
+use std::{collections::BTreeSet, num::NonZeroUsize};
+
 use floe_protocol::{
     challenge::{ChallengeParameters, Score, transcript_bytes_max},
-    encoding::EncodingConfig,
+    encoding::{Axis, EncodingConfig, encode, symbol_hashes},
+    index::SliverPairIndex,
+    test_support,
 };
 
 /// Of a node that lacks this part of its billed units: the probability to pass a round.
@@ -54,17 +58,94 @@ fn dropping_costs_more_than_it_saves() {
     check("threshold", passes(0.0424), 0.499, 0.501);
 }
 
+/// The part of the proposers that collude.
+const FRIENDS: f64 = 1.0 / 3.0;
+
+/// Who misses if friends withhold each block by which it would, given that any one draw is missed
+/// with this probability.
+fn withheld(miss: f64) -> f64 {
+    // Missed at last by the first draw that no friend could withhold.
+    (1.0 - FRIENDS) * miss / (1.0 - FRIENDS * miss)
+}
+
 /// Who passes if a third of the proposers withholds each block by which it would not.
 #[test]
 fn withholding_beacons_moves_the_threshold_a_little() {
-    let with_friends = |p: f64| {
-        let (miss, friends) = (1.0 - p, 1.0 / 3.0);
-        // Missed at last by the first draw that no friend could withhold.
-        1.0 - (1.0 - friends) * miss / (1.0 - friends * miss)
+    let with_friends = |lacks| 1.0 - withheld(1.0 - passes(lacks));
+    let p = passes(0.03);
+    let in_header = 2.0 * (1.0 - p) / (2.0 + p);
+    check("as the header says it", 1.0 - with_friends(0.03), in_header - 1e-12, in_header + 1e-12);
+    check("pay at 3 %", with_friends(0.03), 0.704, 0.706);
+    check("pay at 30 %", with_friends(0.30), 0.0049, 0.0051);
+    check("threshold", with_friends(0.0556), 0.499, 0.501);
+}
+
+/// Who misses if friends, besides, choose when the round opens: each that is to open it may do so,
+/// leave it to the next height, or drop its block, and takes what comes out best by all that is known
+/// when it decides: who proposes, and what friends in a row after it would draw. An upper bound, as
+/// nobody can put it off for ever.
+fn opened_by_friends(miss: f64) -> f64 {
+    // Opened by a friend, the seed is drawn by others in a row until one of them is honest: the
+    // chance that a friend among them has a good one to show.
+    let good = FRIENDS * (1.0 - miss) / (1.0 - FRIENDS * miss);
+    // What comes out is 0, or miss^j if it is up to j draws that nobody knows yet. `above(j)` is the
+    // probability that it is more than miss^j: x = an honest opener + a friend and three ways to go on,
+    // two of which are as before.
+    let above = |j: i32| {
+        let by_honest = (1.0 - FRIENDS) * (1.0 - FRIENDS.powi(j - 1));
+        let by_friend = if j == 1 { 0.0 } else { FRIENDS * (1.0 - good) };
+        (0..200).fold(1.0, |x: f64, _| by_honest + by_friend * x * x)
     };
-    check("pay at 3 %", with_friends(passes(0.03)), 0.704, 0.706);
-    check("pay at 30 %", with_friends(passes(0.30)), 0.0049, 0.0051);
-    check("threshold", with_friends(passes(0.0556)), 0.499, 0.501);
+    (1..40).map(|j| miss.powi(j) * (above(j + 1) - above(j))).sum()
+}
+
+#[test]
+fn choosing_when_to_open_moves_it_a_little_further() {
+    let pay = |lacks| 1.0 - opened_by_friends(1.0 - passes(lacks));
+    check("pay lost at 3 %", 1.0 - pay(0.03), 0.23, 0.24);
+    check("pay lost at 30 %", 1.0 - pay(0.30), 0.99, 0.993);
+    check("threshold", pay(0.0685), 0.49, 0.50);
+    check("threshold", pay(0.0683), 0.50, 0.51);
+    check("lacks everything", opened_by_friends(1.0), 1.0 - 1e-9, 1.0 + 1e-9);
+    assert!(pay(0.03) > 1.0 - withheld(1.0 - passes(0.03)), "more than by withholding alone");
+}
+
+/// What a node with `m` shards holds twice: `m` of its primary slivers, expanded, have a symbol of
+/// each of its secondary slivers.
+#[test]
+fn some_symbols_can_be_recomputed_from_others() {
+    for (n_shards, shards, redundant) in [(7, 2, 0.25), (64, 4, 4.0 / 65.0), (64, 7, 7.0 / 65.0)] {
+        let config = EncodingConfig::new(n_shards).unwrap();
+        let content = test_support::blob(3, 40 * config.k1() * config.k2());
+        let blob = encode(config, content, NonZeroUsize::MIN).unwrap();
+        let layout = blob.header().layout().unwrap();
+        // Of pairs whose slivers cross where both are stored.
+        let pairs: Vec<_> = (0..shards).map(SliverPairIndex::new).map(|i| blob.pair(i)).collect();
+        let hashes = |axis, sliver: &[u8]| symbol_hashes(&layout, axis, sliver).unwrap();
+        let mut by_rows = BTreeSet::new();
+        for (primary, _) in &pairs {
+            by_rows.extend(hashes(Axis::Primary, primary));
+        }
+        let stored = pairs.iter().flat_map(|(_, secondary)| {
+            hashes(Axis::Secondary, secondary).into_iter().take(config.k1())
+        });
+        let recomputed = stored.filter(|hash| by_rows.contains(hash)).count();
+        let held = usize::from(shards) * (config.k1() + config.k2());
+        assert_eq!(recomputed, usize::from(shards) * usize::from(shards));
+        #[expect(clippy::cast_precision_loss, reason = "small counts")]
+        let part = recomputed as f64 / held as f64;
+        check(&format!("{shards} of {n_shards}"), part, redundant - 1e-9, redundant + 1e-9);
+    }
+}
+
+/// Fetching: so many answers one after the other fit into a window, and into two.
+#[test]
+fn fetching_takes_fast_links_and_many_bytes() {
+    let rules = ChallengeParameters::default();
+    let steps = u64::from(rules.steps);
+    assert_eq!((rules.window_ms / steps, 2 * rules.window_ms / steps), (62, 125));
+    assert_eq!(steps * 32, 512, "MiB, by whole blobs");
+    check("answers that who lacks 3 % needs", 16.0 * 0.03, 0.45, 0.5);
 }
 
 /// A node that is up for 60 % of the rounds, and for the rest at the worst moment.

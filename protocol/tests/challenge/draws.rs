@@ -145,16 +145,17 @@ fn a_seed_is_the_first_beacon_that_the_node_did_not_sign() {
     let known = |seeds: &Seeds| [a, b, c].map(|node| seeds.of(&node));
     let beacon = |byte| Some(Hash::new([byte; 32]));
     seeds.committed(&header(first - 1, c, 1));
-    assert_eq!(known(&seeds), [None; 3], "before the opening");
-    seeds.committed(&header(first, a, 2));
-    assert_eq!(known(&seeds), [None, beacon(2), beacon(2)]);
-    seeds.committed(&header(first + 2, b, 9));
-    assert_eq!(known(&seeds), [None, beacon(2), beacon(2)], "a block is missing");
+    seeds.committed(&header(first, c, 2));
+    assert_eq!(known(&seeds), [None; 3], "the opening block gives none");
     seeds.committed(&header(first + 1, a, 3));
-    assert_eq!(known(&seeds), [None, beacon(2), beacon(2)], "its own again");
-    seeds.committed(&header(first + 2, b, 4));
-    seeds.committed(&header(first + 3, c, 5));
-    assert_eq!(known(&seeds), [beacon(4), beacon(2), beacon(2)]);
+    assert_eq!(known(&seeds), [None, beacon(3), beacon(3)]);
+    seeds.committed(&header(first + 3, b, 9));
+    assert_eq!(known(&seeds), [None, beacon(3), beacon(3)], "a block is missing");
+    seeds.committed(&header(first + 2, a, 4));
+    assert_eq!(known(&seeds), [None, beacon(3), beacon(3)], "its own again");
+    seeds.committed(&header(first + 3, b, 5));
+    seeds.committed(&header(first + 4, c, 6));
+    assert_eq!(known(&seeds), [beacon(5), beacon(3), beacon(3)]);
     let starts = [a, b, c].map(|node| chain_start(&Hash::new([2; 32]), &node));
     assert!(starts[0] != starts[1] && starts[1] != starts[2] && starts[0] != starts[2]);
 }

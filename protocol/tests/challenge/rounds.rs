@@ -1,13 +1,17 @@
 //! A round at its members: who reads, commits, asks, judges and acknowledges what, and when.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use floe_protocol::{
+    blob::BlobId,
     challenge::{
-        ChallengeCertificate, ChallengeFact, Commitment, EARLY_HEIGHTS, Failure, Ignored, Outcome,
-        Progress, Round, RoundConfig, RoundInput, RoundOutput, Rounds, Sight, Silence, StepError,
-        TranscriptError, Verification,
+        ChallengeCertificate, ChallengeFact, Commitment, EARLY_HEIGHTS, Failure, Ignored, Joining,
+        Outcome, Progress, Round, RoundConfig, RoundInput, RoundOutput, Rounds, Sight, Silence,
+        StepError, StepProof, TranscriptError, Verification,
     },
     committee::CommitteeFact,
     hash::Hash,
@@ -20,8 +24,8 @@ use crate::{Network, ROUND, header};
 
 const W: u64 = 1_000;
 
-/// Rounds of seven members with a shard each, of which member 6 proposes the opening block, and
-/// what the members tell each other without any loss.
+/// Rounds of seven members with a shard each, of which member 5 proposes the opening block and
+/// member 6 the next one, and what the members tell each other without any loss.
 struct Table {
     network: Network,
     rounds: Vec<Round>,
@@ -38,14 +42,22 @@ impl Table {
         Self { network, rounds }
     }
 
-    fn opening(&self) -> Box<Header> {
-        Box::new(header(ROUND.get(), self.network.node(6), 1))
+    /// The opening block and the one that gives all but its proposer their seeds.
+    fn opening(&self) -> [Box<Header>; 2] {
+        let block = |after: u8| {
+            let proposer = self.network.node(usize::from(5 + after));
+            Box::new(header(ROUND.get() + u64::from(after), proposer, after))
+        };
+        [block(0), block(1)]
     }
 
-    /// The opening block is committed; what is then to be done.
+    /// Both are committed; what is then to be done.
     fn open(&mut self, at: usize, now_ms: u64, sight: Sight) -> Vec<RoundOutput> {
-        let header = self.opening();
-        self.rounds[at].handle(now_ms, RoundInput::Committed { header, sight })
+        let [opening, seed] = self.opening();
+        let mut commit =
+            |header, sight| self.rounds[at].handle(now_ms, RoundInput::Committed { header, sight });
+        assert!(commit(opening, Sight::default()).is_empty(), "no seed yet");
+        commit(seed, sight)
     }
 
     /// Reads what the member asks for until something else is to be done.
@@ -57,7 +69,7 @@ impl Table {
         outputs
     }
 
-    /// The opening block is committed and the member's own chain is done.
+    /// Seed and opening are committed and the member's own chain is done.
     fn commit(&mut self, at: usize, now_ms: u64) -> Commitment {
         self.commit_with(at, now_ms, Sight::default())
     }
@@ -113,14 +125,31 @@ impl Table {
         self.rounds[at].handle(now_ms, RoundInput::Judged { node, verdict })
     }
 
+    /// A member's acknowledgement comes, and what is to be joined then is.
     fn acknowledge(
         &mut self,
         of: usize,
         member: usize,
         signature: BlsSignature,
     ) -> Vec<RoundOutput> {
+        match self.heard(of, member, signature) {
+            Some(joining) => {
+                let joined = RoundInput::Joined(Box::new(joining.run()));
+                self.rounds[of].handle(0, joined)
+            }
+            None => Vec::new(),
+        }
+    }
+
+    /// A member's acknowledgement comes.
+    fn heard(&mut self, of: usize, member: usize, signature: BlsSignature) -> Option<Joining> {
         let member = self.network.node(member);
-        self.rounds[of].handle(0, RoundInput::Acknowledged { member, signature })
+        let mut outputs = self.rounds[of].handle(0, RoundInput::Acknowledged { member, signature });
+        match outputs.pop() {
+            Some(RoundOutput::Join(joining)) if outputs.is_empty() => Some(*joining),
+            None => None,
+            other => panic!("{other:?}"),
+        }
     }
 
     fn progress(&self, at: usize, of: usize) -> Progress {
@@ -198,7 +227,7 @@ fn as_many_ask_at_once_as_it_takes() {
 }
 
 #[test]
-fn the_proposer_of_the_opening_block_begins_with_the_next_of_another() {
+fn who_proposes_the_block_after_the_opening_begins_with_the_next_of_another() {
     let mut table = Table::new();
     assert!(table.open(6, 0, Sight::default()).is_empty(), "no seed yet");
     let commitment = |end: u8| Commitment {
@@ -209,8 +238,8 @@ fn the_proposer_of_the_opening_block_begins_with_the_next_of_another() {
     let early = commitment(1);
     table.commit(0, 0);
     assert!(table.hear(0, 5_000, early).is_empty(), "no seed, so no window, yet");
-    let own = header(ROUND.get() + 1, table.network.node(6), 2);
-    let next = header(ROUND.get() + 2, table.network.node(5), 3);
+    let own = header(ROUND.get() + 2, table.network.node(6), 2);
+    let next = header(ROUND.get() + 3, table.network.node(5), 3);
     for (height, begins) in [(own, false), (next, true)] {
         let (header, sight) = (Box::new(height), Sight::default());
         let input = RoundInput::Committed { header, sight };
@@ -282,8 +311,9 @@ fn strangers_and_other_rounds_are_ignored() {
     }
 }
 
+/// What stops a member, or somebody in its name, does not stop a true word of it.
 #[test]
-fn false_acknowledgements_cost_one_check_each() {
+fn false_acknowledgements_harm_nobody() {
     let mut table = Table::new();
     let commitment = table.commit(0, 0);
     let node = table.network.node(0);
@@ -302,10 +332,96 @@ fn false_acknowledgements_cost_one_check_each() {
         outputs.iter().map(|output| ignored(std::slice::from_ref(output)).unwrap()).collect();
     let expected = [1, 2, 3].map(|at| (table.network.node(at), Ignored::FalseAcknowledgement));
     assert_eq!(liars, expected);
-    for (member, done) in [(1, false), (4, false), (5, false), (6, true)] {
+    for (member, done) in [(1, false), (4, false), (2, true)] {
         let signature = sign(&table.network, &fact, member);
         let outputs = table.acknowledge(0, member, signature);
         assert_eq!(matches!(outputs[..], [RoundOutput::Submit(_)]), done, "member {member}");
+    }
+}
+
+/// While acknowledgements are checked elsewhere, others come; a false one does not hide the true one
+/// behind it.
+#[test]
+fn acknowledgements_are_checked_beside_and_taken_meanwhile() {
+    let mut table = Table::new();
+    let commitment = table.commit(0, 0);
+    let node = table.network.node(0);
+    let fact = ChallengeFact::new(&table.network.universe, node, commitment.end);
+    let other = ChallengeFact { end: Hash::ZERO, ..fact };
+    let [lie, truth] = [other, fact]
+        .map(|fact| [1, 2, 3, 4].map(|by| fact.sign(table.network.chain(), table.network.bls(by))));
+    assert!(table.heard(0, 1, lie[0]).is_none());
+    assert!(table.heard(0, 1, truth[0]).is_none(), "kept behind the other");
+    assert!(table.heard(0, 2, truth[1]).is_none());
+    let joining = table.heard(0, 3, lie[2]).expect("three may be enough");
+    assert!(table.heard(0, 4, truth[3]).is_none(), "one at a time");
+    let joined = RoundInput::Joined(Box::new(joining.run()));
+    let outputs = table.rounds[0].handle(0, joined.clone());
+    let [first, second, RoundOutput::Join(joining)] = &outputs[..] else { panic!("{outputs:?}") };
+    for (output, liar) in [(first, 1), (second, 3)] {
+        let expected = (table.network.node(liar), Ignored::FalseAcknowledgement);
+        assert_eq!(ignored(std::slice::from_ref(output)), Some(expected));
+    }
+    let input = RoundInput::Joined(Box::new(joining.clone().run()));
+    let outputs = table.rounds[0].handle(0, input);
+    let [RoundOutput::Submit(certificate)] = &outputs[..] else { panic!("{outputs:?}") };
+    let universe = &table.network.universe;
+    assert!(certificate.signers(&universe.committee).eq([1, 2, 4]));
+    assert_eq!(certificate.verify(&universe.committee, &universe.chain), Ok(()));
+    assert!(table.rounds[0].handle(0, joined).is_empty(), "again, and too late");
+}
+
+#[test]
+fn of_each_member_a_few_acknowledgements_are_taken() {
+    let mut table = Table::new();
+    let commitment = table.commit(0, 0);
+    let fact = ChallengeFact::new(&table.network.universe, commitment.node, commitment.end);
+    let sign = |table: &Table, by| fact.sign(table.network.chain(), table.network.bls(by));
+    for member in [1, 2] {
+        let signature = sign(&table, member);
+        assert!(table.heard(0, member, signature).is_none());
+    }
+    let most = RoundConfig::default().attempts_max;
+    let checked = (0..100_u8).filter(|number| {
+        let outputs = table.acknowledge(0, 3, BlsSignature::new([*number; 96]));
+        !outputs.is_empty()
+    });
+    assert_eq!(checked.count(), most as usize);
+    let signature = sign(&table, 3);
+    assert!(table.heard(0, 3, signature).is_none(), "it has lied too often");
+    let signature = sign(&table, 4);
+    assert!(matches!(table.acknowledge(0, 4, signature)[..], [RoundOutput::Submit(_)]));
+}
+
+/// A transaction may get lost.
+#[test]
+fn a_certificate_is_submitted_until_it_is_on_the_ledger() {
+    let config = RoundConfig::default();
+    for certified_after in [1, 4, 100] {
+        let mut table = Table::new();
+        let commitment = table.commit(0, 0);
+        let fact = ChallengeFact::new(&table.network.universe, commitment.node, commitment.end);
+        let mut outputs = Vec::new();
+        for member in 1..4 {
+            let signature = fact.sign(table.network.chain(), table.network.bls(member));
+            outputs = table.acknowledge(0, member, signature);
+        }
+        let mut submitted = 0;
+        let mut last_ms = 0;
+        loop {
+            assert!(matches!(outputs[..], [RoundOutput::Submit(_)]), "{outputs:?}");
+            submitted += 1;
+            if submitted == certified_after {
+                let certified = RoundInput::Certified { node: commitment.node };
+                assert!(table.rounds[0].handle(last_ms, certified).is_empty());
+            }
+            let Some(at_ms) = table.rounds[0].wake_at_ms() else { break };
+            assert_eq!(at_ms, last_ms + 3 * config.retry_ms);
+            assert!(table.rounds[0].handle(at_ms - 1, RoundInput::Tick).is_empty());
+            outputs = table.rounds[0].handle(at_ms, RoundInput::Tick);
+            last_ms = at_ms;
+        }
+        assert_eq!(submitted, certified_after.min(config.attempts_max));
     }
 }
 
@@ -373,15 +489,126 @@ fn who_does_not_answer_is_asked_a_few_times() {
     assert!(table.rounds[1].handle(now_ms + 60_000, RoundInput::Tick).is_empty());
 }
 
+/// Who is asked and says nothing keeps nobody else waiting.
+#[test]
+fn who_hangs_frees_his_place_by_the_clock() {
+    let config = RoundConfig { busy_max: 2, attempts_max: 2, ..RoundConfig::default() };
+    let mut table = Table::new();
+    let universe = Arc::clone(&table.network.universe);
+    table.rounds[1] = Round::new(config, universe, table.network.node(1)).unwrap();
+    table.open(1, 0, Sight::default());
+    let mut hanging: Vec<_> = [0, 2, 3, 4].map(|at| table.network.node(at)).to_vec();
+    let mut outputs = Vec::new();
+    for node in hanging.clone() {
+        outputs.extend(table.hear(1, 0, Commitment { round: ROUND, node, end: Hash::ZERO }));
+    }
+    let honest = table.commit(5, 0);
+    outputs.extend(table.hear(1, 0, honest));
+    let (mut now_ms, mut asked, mut served_ms) = (0, BTreeMap::<NodeId, u64>::new(), None);
+    loop {
+        for output in std::mem::take(&mut outputs) {
+            match output {
+                RoundOutput::Ask { node } if node == honest.node => served_ms = Some(now_ms),
+                RoundOutput::Ask { node } => {
+                    assert!(asked.insert(node, now_ms).is_none_or(|at_ms| {
+                        now_ms >= at_ms + config.answer_ms + config.retry_ms
+                    }));
+                }
+                RoundOutput::Ignored { node, reason: Ignored::NoAnswer } => {
+                    hanging.retain(|one| *one != node);
+                }
+                // What it has read for its own chain is not told.
+                RoundOutput::Read { .. } | RoundOutput::GaveUp(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        if let Some(at_ms) = served_ms.take() {
+            assert!(at_ms <= 4 * config.answer_ms + 6 * config.turn_ms, "at {at_ms}");
+            let node = honest.node;
+            let input = RoundInput::Transcript { node, transcript: table.transcript(5, 1) };
+            outputs = table.rounds[1].handle(now_ms, input);
+            assert!(matches!(outputs[0], RoundOutput::Verify(_)), "{outputs:?}");
+            outputs.remove(0);
+            let judged = RoundInput::Judged { node, verdict: Ok(()) };
+            outputs.extend(table.rounds[1].handle(now_ms, judged));
+            let acknowledged = |output: &RoundOutput| matches!(output, RoundOutput::Acknowledge(_));
+            assert!(outputs.iter().any(acknowledged), "{outputs:?}");
+            outputs.retain(|output| !acknowledged(output));
+            continue;
+        }
+        let Some(at_ms) = table.rounds[1].wake_at_ms() else { break };
+        assert!(at_ms > now_ms, "something is due that is not done");
+        now_ms = at_ms;
+        outputs = table.rounds[1].handle(now_ms, RoundInput::Tick);
+    }
+    assert!(hanging.is_empty() && asked.len() == 4, "each was given up");
+    assert_eq!(table.progress(1, 5), Progress::Acknowledged);
+}
+
+/// The proof that a blob is inconsistent may arrive a moment after the transcript that builds on it.
+#[test]
+fn a_proof_of_inconsistency_may_come_late() {
+    let mut table = Table::new();
+    let outputs = table.open(0, 0, Sight::default());
+    let [RoundOutput::Read { step: 0, place }] = &outputs[..] else { panic!("{outputs:?}") };
+    let blob = place.blob;
+    let input = RoundInput::Read { step: 0, proof: Some(StepProof::Inconsistent) };
+    let outputs = table.rounds[0].handle(0, input);
+    let outputs = table.walk(0, 0, outputs);
+    let [RoundOutput::Commit(commitment)] = outputs[..] else { panic!("{outputs:?}") };
+    table.commit(1, 0);
+    let mut now_ms = table.asks_at(1, 10, commitment);
+    let node = commitment.node;
+    let judge = |table: &mut Table, now_ms, known: &BTreeSet<_>| {
+        let transcript = table.transcript(0, 1);
+        let outputs = table.rounds[1].handle(now_ms, RoundInput::Transcript { node, transcript });
+        let [RoundOutput::Verify(verification)] = &outputs[..] else { panic!("{outputs:?}") };
+        let verdict = verification.run(known);
+        table.rounds[1].handle(now_ms, RoundInput::Judged { node, verdict })
+    };
+    for _ in 0..3 {
+        assert!(judge(&mut table, now_ms, &BTreeSet::new()).is_empty(), "not yet, perhaps");
+        now_ms = table.await_turn(1, &node, now_ms);
+    }
+    let outputs = judge(&mut table, now_ms, &BTreeSet::from([blob]));
+    assert!(matches!(outputs[..], [RoundOutput::Acknowledge(_)]), "{outputs:?}");
+}
+
+#[test]
+fn without_a_proof_of_inconsistency_nothing_is_acknowledged() {
+    let mut table = Table::new();
+    table.commit(1, 0);
+    let node = table.network.node(0);
+    let commitment = Commitment { round: ROUND, node, end: Hash::ZERO };
+    let mut now_ms = table.asks_at(1, 10, commitment);
+    let error = StepError::NotInconsistent(BlobId::new([1; 32]));
+    let error = TranscriptError::Step { step: 3, error };
+    let (mut asked, reason) = (0, Ignored::Transcript(error));
+    loop {
+        asked += 1;
+        let transcript = Some(Bytes::new());
+        let outputs = table.rounds[1].handle(now_ms, RoundInput::Transcript { node, transcript });
+        assert!(matches!(outputs[..], [RoundOutput::Verify(_)]), "{outputs:?}");
+        let judged = RoundInput::Judged { node, verdict: Err(error) };
+        let outputs = table.rounds[1].handle(now_ms, judged);
+        if !outputs.is_empty() {
+            assert_eq!(ignored(&outputs), Some((node, reason)));
+            break;
+        }
+        now_ms = table.await_turn(1, &node, now_ms);
+    }
+    assert_eq!(asked, RoundConfig::default().attempts_max);
+    assert!(table.rounds[1].handle(now_ms + 60_000, RoundInput::Tick).is_empty());
+}
+
 #[test]
 fn who_cannot_tell_the_time_is_silent() {
     for (sight, silence) in [
         (Sight { by_sync: true, ..Sight::default() }, Silence::Synced),
         (
-            Sight { later_seen_ms: Some(3_000), ..Sight::default() },
+            Sight { later_certified_ms: Some(3_000), ..Sight::default() },
             Silence::Behind { behind_ms: 2_000 },
         ),
-        (Sight { resumed_ms: Some(4_500), ..Sight::default() }, Silence::Paused),
     ] {
         let mut table = Table::new();
         table.commit_with(1, 5_000, sight);
@@ -446,7 +673,7 @@ fn a_closed_round_does_nothing_more() {
         Outcome::Passed,
         Outcome::Passed,
     ];
-    table.rounds[0].handle(0, RoundInput::Closed { outcomes: outcomes.to_vec() });
+    table.rounds[0].close(outcomes.to_vec());
     let progress = [0, 1, 2, 3, 4, 7].map(|of| table.progress(0, of));
     let expected = [
         Progress::Missed,
@@ -471,8 +698,10 @@ fn what_comes_before_its_block_is_kept_within_bounds() {
     let mut rounds = Rounds::new(RoundConfig::default(), me, W, (0, tip));
     assert_eq!(rounds.wake_at_ms(), 250);
     let committee = &universe.committee;
+    assert!(rounds.wants(committee, &commitment));
     assert!(rounds.commitment(0, committee, commitment).is_empty());
     assert!(rounds.commitment(0, committee, commitment).is_empty(), "the same again");
+    assert!(!rounds.wants(committee, &commitment));
     let second = Commitment { end: Hash::ZERO, ..commitment };
     let far = ChallengeRound::new(tip.get() + EARLY_HEIGHTS + 1);
     let past = ChallengeRound::new(tip.get());
@@ -483,18 +712,27 @@ fn what_comes_before_its_block_is_kept_within_bounds() {
         (Commitment { round: past, ..commitment }, Ignored::OtherRound),
         (Commitment { node: stranger, ..commitment }, Ignored::NotAsked),
     ] {
+        assert!(!rounds.wants(committee, &commitment), "{commitment:?}");
         let outputs = rounds.commitment(0, committee, commitment);
         let [(_, RoundOutput::Ignored { reason: is, .. })] = outputs[..] else {
             panic!("{outputs:?}");
         };
         assert_eq!(is, reason);
     }
-    let opening = table.opening();
-    let outputs = rounds.committed(100, &opening, Sight::default(), Some(Arc::clone(&universe)));
+    let last = Commitment { round: ChallengeRound::new(far.get() - 1), ..commitment };
+    assert!(rounds.wants(committee, &last));
+    assert!(!rounds.wants(committee, &Commitment { node: me, ..last }), "its own");
+    let [opening, seed] = table.opening();
+    let opened = Some(Arc::clone(&universe));
+    assert!(rounds.committed(100, &opening, Sight::default(), opened).is_empty());
+    let outputs = rounds.committed(100, &seed, Sight::default(), None);
     let reads = outputs.iter().filter(|(_, output)| matches!(output, RoundOutput::Read { .. }));
     assert_eq!(reads.count(), 1, "its own chain begins");
     assert_eq!(rounds.get(ROUND).unwrap().progress(0), Progress::Answered);
     assert_eq!(rounds.quiet_until_ms(), 100 + W);
+    let wanted = |commitment: &Commitment| rounds.wants(committee, commitment);
+    assert!(!wanted(&commitment) && wanted(&second), "a second one is to be noticed");
+    assert!(!wanted(&Commitment { node: stranger, ..commitment }));
     // Long without a beat: what comes now may be late.
     let late = Commitment { node: table.network.node(2), ..commitment };
     let outputs = rounds.commitment(1_000, committee, late);
@@ -503,9 +741,17 @@ fn what_comes_before_its_block_is_kept_within_bounds() {
         matches!(output, RoundOutput::Ignored { reason, .. } if *reason == silent)
     };
     assert!(outputs.iter().any(is_silent), "{outputs:?}");
-    let closed = rounds.close(2_000, ROUND, Vec::new()).unwrap();
+    let closed = rounds.close(ROUND, Vec::new()).unwrap();
     assert_eq!(closed.wake_at_ms(), None);
     assert!(rounds.handle(2_000, ROUND, RoundInput::Tick).is_empty());
+    assert!(rounds.close(ROUND, Vec::new()).is_none());
+    let member = table.network.node(3);
+    let outputs = rounds.handle(2_000, ROUND, RoundInput::Wanted { member });
+    let is_told = |(round, output): &(ChallengeRound, RoundOutput)| {
+        let RoundOutput::Answer { member: to, transcript: None } = output else { return false };
+        *round == ROUND && *to == member
+    };
+    assert!(outputs.len() == 1 && is_told(&outputs[0]), "{outputs:?}");
     assert_eq!(rounds.iter().count(), 0);
 }
 

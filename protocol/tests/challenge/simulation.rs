@@ -271,6 +271,10 @@ impl World<'_> {
                         Event::Told(RoundInput::Judged { node, verdict }),
                     );
                 }
+                RoundOutput::Join(joining) => {
+                    let joined = RoundInput::Joined(Box::new(joining.run()));
+                    self.push(self.now_ms + 2, at, Event::Told(joined));
+                }
                 RoundOutput::Acknowledge(fact) => self.acknowledge(at, &fact),
                 RoundOutput::Submit(certificate) => {
                     let (committee, chain) = (&self.universe.committee, NETWORK.chain());
@@ -278,7 +282,7 @@ impl World<'_> {
                     assert_eq!(certificate.fact().node, NETWORK.node(at));
                     // Gossip and the mempools of all bring it into a block.
                     if self.troubles[at] != Some(Trouble::Cut) {
-                        self.ledger.pass(at).unwrap();
+                        let _again = self.ledger.pass(at);
                         for to in 0..NODES {
                             self.push(self.now_ms + 150, to, Event::Certified { of: at });
                         }

@@ -29,7 +29,7 @@ fn shards(chain: &Chain) -> Vec<ShardRecord> {
 }
 
 pub(crate) fn ready(chain: &Chain) -> usize {
-    shards(chain).iter().filter(|shard| shard.ready).count()
+    shards(chain).iter().filter(|shard| shard.is_ready()).count()
 }
 
 fn holder(chain: &Chain, shard: u16) -> NodeId {
@@ -154,7 +154,7 @@ fn who_is_selected() {
         assert_eq!(members(&chain), expected, "{what}");
         for (shard, record) in (0..N).zip(shards(&chain)) {
             let moved = holder_in(&stays, shard) != holder(&chain, shard);
-            assert_eq!(record.ready, !moved, "{what}: shard {shard}");
+            assert_eq!(record.is_ready(), !moved, "{what}: shard {shard}");
             assert_eq!(record.last_ready, holder_in(&stays, shard), "{what}: shard {shard}");
         }
         // The new members write and vote at once.
@@ -328,7 +328,7 @@ fn shards_return_after_two_durations_to_who_had_them() {
         if back.map(key).contains(&was) {
             assert_eq!(holder(&chain, shard), was, "shard {shard}");
             let record = &shards(&chain)[usize::from(shard)];
-            assert_eq!((record.ready, record.last_ready), (false, was));
+            assert_eq!((record.is_ready(), record.last_ready), (false, was));
         }
     }
     assert_eq!(ready(&chain), 4, "what was certified meanwhile is not there yet");

@@ -6,6 +6,7 @@
 mod assignment;
 mod blobs;
 mod blocks;
+mod challenges;
 mod epochs;
 mod gaps;
 #[path = "../golden/mod.rs"]
@@ -321,7 +322,7 @@ fn report_shards(chain: &mut Chain, who: &[usize]) -> Option<Executed> {
     let missing = |i: &&usize| {
         let member = chain.state.committee().member(&keys[**i].0.public());
         let mut own = member.into_iter().flat_map(|member| &member.shards);
-        own.any(|shard| !shards[shard.as_usize()].ready)
+        own.any(|shard| !shards[shard.as_usize()].is_ready())
     };
     let who: Vec<_> = who.iter().filter(missing).collect();
     let reports: Vec<_> = who.into_iter().map(|i| chain.shards_ready(&keys[*i].0)).collect();

@@ -132,7 +132,7 @@ fn only_the_holder_of_now_says_that_shards_are_ready() {
     let mut chain = moved();
     let keys = node_keys(6);
     let records = chain.state.shards(&chain.store).unwrap();
-    let unready = records.iter().position(|record| !record.ready).unwrap();
+    let unready = records.iter().position(|record| !record.is_ready()).unwrap();
     let shard = ShardIndex::new(u16::try_from(unready).unwrap());
     let committee = Committee::clone(chain.state.committee());
     let holder = &committee.members()[committee.holder(shard)];
@@ -185,7 +185,7 @@ fn only_the_holder_of_now_says_that_shards_are_ready() {
     let completed = Event::ShardsCompleted { node: key.public(), shards: good.shards.clone() };
     assert!(executed.events.iter().any(|event| *event == completed));
     let now = &chain.state.shards(&chain.store).unwrap()[shard.as_usize()];
-    assert_eq!((now.ready, now.last_ready), (true, key.public()));
+    assert_eq!((now.is_ready(), now.last_ready), (true, key.public()));
     assert_eq!(system_refused(&chain, shards(good)), OperationError::Reported);
 }
 

@@ -286,7 +286,7 @@ fn gained_shards_that_are_not_ready_by_half_earn_nothing() {
     let gainer = there.iter().copied().find(|i| {
         let own = &chain.state.committee().member(&member(*i)).unwrap().shards;
         let records = chain.state.shards(&chain.store).unwrap();
-        own.iter().any(|shard| !records[shard.as_usize()].ready)
+        own.iter().any(|shard| !records[shard.as_usize()].is_ready())
     });
     let gainer = gainer.unwrap();
     assert_eq!(weight(&chain, &member(gainer)), 2);

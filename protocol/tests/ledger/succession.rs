@@ -118,7 +118,7 @@ fn what_was_there_is_there_and_the_dead_are_not() {
         let is = &first.members()[first.holder(shard)];
         assert!(!dead.contains(&is.node) && is.weight() <= 2);
         assert_eq!(is.node == was, !dead.contains(&was), "shard {shard}");
-        assert_eq!(shards[shard.as_usize()].ready, is.node == was);
+        assert_eq!(shards[shard.as_usize()].is_ready(), is.node == was);
         assert_eq!(shards[shard.as_usize()].last_ready, was);
     }
     assert_eq!(succession.ready_shards(), 4);
@@ -290,7 +290,7 @@ fn who_keeps_a_shard_keeps_it_though_its_dead_holder_had_it_complete() {
             }
             assert!(losers.iter().any(|i| key(*i) == loser));
             let record = &shards[shard.as_usize()];
-            assert!(!record.ready && record.last_ready == dead);
+            assert!(!record.is_ready() && record.last_ready == dead);
             assert!(record.keepers.iter().any(|keeper| keeper.node == loser), "{record:?}");
             assert_eq!(keepers::plan_of(&next, &loser, shard).guarded, [shard]);
             kept += 1;

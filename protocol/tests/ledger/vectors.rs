@@ -5,16 +5,17 @@ use std::fmt::Write as _;
 use floe_protocol::{
     blob::BlobId,
     certificate::ConfirmedFact,
+    challenge::{ChallengeFact, OpenRound, Outcome, Score},
     hash::Hash,
-    index::{Epoch, Height},
+    index::{ChallengeRound, Epoch, Height},
     keys::{BlsKeyPair, KeyPair, Signature},
     ledger::{
-        Account, Attendance, Blob, Block, BlockEvents, BlockHash, Body, Certified, CommitRecord,
-        Entry, EpochRecord, Event, Header, Incoming, Keeper, Key, LatePrecommit, Name, Node,
-        NodeIdentity, NodeSettings, Operation, Payment, Pool, Presence, Prices, Rate, Record,
-        Registration, Settlement, ShardRecord, SignedTransaction, Stake, Summary, Supply,
-        SystemOperation, Terms, Timestamp, Transaction, Unbonding, beacon_message, genesis_beacon,
-        next_beacon,
+        Account, Attendance, Blob, Block, BlockEvents, BlockHash, Body, Certified, Challenges,
+        ClosedRound, CommitRecord, Entry, EpochRecord, Event, Header, Incoming, Keeper, Key,
+        LatePrecommit, Name, Node, NodeIdentity, NodeSettings, Operation, Payment, Pool, Presence,
+        Prices, Rate, Record, Registration, Settlement, ShardRecord, SignedTransaction, Stake,
+        Summary, Supply, SystemOperation, Terms, Timestamp, Transaction, Unbonding, beacon_message,
+        genesis_beacon, next_beacon,
     },
     registration::RegistrationId,
     test_support::{account_key, genesis, node_keys},
@@ -81,6 +82,15 @@ fn report() -> SystemOperation {
     SystemOperation::ReportEquivocation { equivocation: Equivocation { first, second } }
 }
 
+/// The word of two other members that the first has passed a round.
+fn passed() -> SystemOperation {
+    let chain = super::Chain::new(&genesis(4, N));
+    let node = chain.state.committee().members()[0].node;
+    let (epoch, round) = (Epoch::new(0), ChallengeRound::new(9));
+    let fact = ChallengeFact { epoch, round, node, end: Hash::new([8; 32]) };
+    super::challenges::certified(&chain, fact, &[1, 3])
+}
+
 #[test]
 fn transactions_are_those_of_the_golden_vectors() {
     let chain = genesis(4, N).chain_id();
@@ -104,9 +114,10 @@ fn transactions_are_those_of_the_golden_vectors() {
         writeln!(text, "id {id}").unwrap();
         writeln!(text, "registration 0 {}", id.registration(&chain, 0)).unwrap();
     }
-    let bytes = borsh_bytes(&report());
-    writeln!(text, "\nsystem report_equivocation").unwrap();
-    writeln!(text, "bytes {}", golden::hex(&bytes)).unwrap();
+    for (name, operation) in [("report_equivocation", report()), ("pass_challenge", passed())] {
+        writeln!(text, "\nsystem {name}").unwrap();
+        writeln!(text, "bytes {}", golden::hex(&borsh_bytes(&operation))).unwrap();
+    }
     golden::check("transactions.txt", include_str!("../vectors/transactions.txt"), &text);
 }
 
@@ -209,7 +220,14 @@ fn records() -> Vec<(&'static str, Key, Record)> {
     let (blob, registration) = (header(1), RegistrationId::new([5; 32]));
     let (epoch, height, time) = (Epoch::new(3), Height::new(4), Timestamp::from_ms(5));
     let pool = Pool { stake: frost(8), shares: 9 };
-    let settled = Settlement { epoch, reward: frost(3), commission: frost(2), forfeited: frost(1) };
+    let settled = Settlement {
+        epoch,
+        reward: frost(3),
+        commission: frost(2),
+        forfeited: frost(1),
+        score: Score { passed: 5, missed: 4, void: 3 },
+        slashed: frost(6),
+    };
     let (bls_key, invalid) = (node_keys(4)[0].1.public(), false);
     let registered = Node {
         operator: account,
@@ -220,6 +238,7 @@ fn records() -> Vec<(&'static str, Key, Record)> {
         unbonding: pool,
         closed: true,
         jailed: Some(epoch),
+        bad_epochs: 2,
         ready: Some(epoch),
         ready_stake: frost(6),
         settled: Some(settled),
@@ -275,14 +294,26 @@ fn epoch_records() -> Vec<(&'static str, Key, Record)> {
     let keeper = Keeper { node, until: epoch, complete: true };
     let shards = vec![
         ShardRecord::settled(node),
-        ShardRecord { ready: false, last_ready: node, keepers: vec![keeper] },
+        ShardRecord { ready_since: None, last_ready: node, keepers: vec![keeper] },
     ];
+    let outcomes = vec![Outcome::NotAsked, Outcome::Open, Outcome::Passed];
+    let open = OpenRound { round: ChallengeRound::new(9), opened: Timestamp::from_ms(8), outcomes };
+    let outcomes = vec![Outcome::Missed, Outcome::Void, Outcome::Passed];
+    let (round, opened) = (ChallengeRound::new(7), Timestamp::from_ms(6));
+    let challenges = Challenges {
+        last: Some(Timestamp::from_ms(8)),
+        rounds: 2,
+        open: vec![open],
+        closed: vec![ClosedRound { round, opened, outcomes }],
+        scores: vec![Score { passed: 3, missed: 2, void: 1 }, Score::default()],
+    };
     let rate = Rate { amount: frost(1), shares: 1_000_000 };
     vec![
         ("shards", Key::Shards, Record::Shards(shards)),
         ("attendance", Key::Attendance, Record::Attendance(attendance)),
         ("terms", Key::Terms(epoch), Record::Terms(terms)),
         ("rate", Key::Rate(node, epoch), Record::Rate(rate)),
+        ("challenges", Key::Challenges(epoch), Record::Challenges(Box::new(challenges))),
     ]
 }
 

@@ -252,6 +252,6 @@ impl Run<'_> {
 fn unready(running: &RunningEpoch) -> impl Iterator<Item = NodeId> {
     let shards = (0..).map(ShardIndex::new).zip(&running.shards);
     let committee = &running.committee;
-    let unready = shards.filter(|(_, shard)| !shard.ready);
+    let unready = shards.filter(|(_, shard)| !shard.is_ready());
     unready.map(|(index, _)| committee.members()[committee.holder(index)].node)
 }

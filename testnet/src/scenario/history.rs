@@ -146,7 +146,7 @@ impl Replay {
             self.note_paid(&before, shards.clone(), &executed.events);
         }
         for event in executed.events.iter() {
-            if let Event::NodeSlashed { node, burned } = event {
+            if let Event::NodeSlashed { node, burned, .. } = event {
                 self.broken(format!("node {node} lost {burned} in block {height}, and is honest"));
             }
         }
@@ -198,12 +198,15 @@ impl Replay {
     /// how many shards.
     fn note_paid(&mut self, before: &State, mut shards: Vec<ShardRecord>, events: &BlockEvents) {
         for event in events.iter() {
-            if let Event::ShardsCompleted { shards: completed, .. } = event {
-                completed.iter().for_each(|shard| shards[shard.as_usize()].ready = true);
+            if let Event::ShardsCompleted { node, shards: completed } = event {
+                let time = self.state.tip().time;
+                for shard in completed {
+                    shards[shard.as_usize()].report_ready(*node, time);
+                }
             }
         }
         let paid = before.committee().members().iter().map(|member| {
-            let ready = member.shards.iter().filter(|shard| shards[shard.as_usize()].ready);
+            let ready = member.shards.iter().filter(|shard| shards[shard.as_usize()].is_ready());
             (member.node, u16::try_from(ready.count()).unwrap_or(u16::MAX))
         });
         self.paid = paid.collect();
@@ -244,7 +247,7 @@ impl Replay {
         };
         if let Some(row) = self.history.epochs.last_mut() {
             row.took_ms = Some(end.ms_since(start));
-            for (index, shard) in (0..).zip(shards).filter(|(_, shard)| !shard.ready) {
+            for (index, shard) in (0..).zip(shards).filter(|(_, shard)| !shard.is_ready()) {
                 row.unready += 1;
                 let back = holder(&new, index) == shard.last_ready;
                 row.returned += u16::from(back && holder(old, index) != shard.last_ready);

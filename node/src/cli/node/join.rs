@@ -17,7 +17,8 @@ use floe_protocol::{
     genesis::GenesisMember,
     keys::KeyPair,
     ledger::{
-        AccountId, Amount, COMMISSION_BPS_MAX, MAX_NODE_ADDRESS_BYTES, MAX_NODE_ADDRESSES, State,
+        AccountId, Amount, COMMISSION_BPS_MAX, MAX_NODE_ADDRESS_BYTES, MAX_NODE_ADDRESSES,
+        ShardRecord, State,
     },
     message::{LedgerRequest, LedgerResponse, Request, Response},
 };
@@ -302,7 +303,7 @@ impl Joining<'_> {
             let own = state.committee().member(&node).map_or(&[][..], |member| &member.shards);
             let ready = own
                 .iter()
-                .filter(|shard| shards.get(shard.as_usize()).is_some_and(|shard| shard.ready));
+                .filter(|shard| shards.get(shard.as_usize()).is_some_and(ShardRecord::is_ready));
             let parameters = &state.parameters().ledger;
             let now = wall_clock();
             let begun = state.tip().height.get() > 0;

@@ -147,7 +147,7 @@ struct Rewards {
 }
 
 impl From<Settlement> for Rewards {
-    fn from(Settlement { epoch, reward, commission, forfeited }: Settlement) -> Self {
+    fn from(Settlement { epoch, reward, commission, forfeited, .. }: Settlement) -> Self {
         Self {
             epoch: epoch.get(),
             reward_frost: reward,

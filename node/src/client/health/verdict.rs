@@ -76,7 +76,7 @@ impl LedgerHealth {
     #[must_use]
     pub fn waiting(&self) -> Vec<ShardsWaiting> {
         let mut waiting: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for (shard, holder, record) in self.shards().filter(|(.., record)| !record.ready) {
+        for (shard, holder, record) in self.shards().filter(|(.., record)| !record.is_ready()) {
             waiting.entry((holder, record.last_ready)).or_default().push(shard);
         }
         let one = |((holder, from), shards)| ShardsWaiting { holder, from, shards };
@@ -87,7 +87,8 @@ impl LedgerHealth {
     #[must_use]
     pub fn shards_within_reach(&self) -> Option<u16> {
         self.running.as_ref()?;
-        let reachable = self.shards().filter(|(_, node, shard)| shard.ready || self.answers(node));
+        let reachable =
+            self.shards().filter(|(_, node, shard)| shard.is_ready() || self.answers(node));
         u16::try_from(reachable.count()).ok()
     }
 
@@ -167,7 +168,8 @@ mod tests {
         summary.epoch_start = Timestamp::from_ms(time.ms() - since_ms);
         let shard = |i| {
             let holder = committee.members()[committee.holder(ShardIndex::new(i))].node;
-            ShardRecord { ready: i < ready, ..ShardRecord::settled(holder) }
+            let settled = ShardRecord::settled(holder);
+            ShardRecord { ready_since: settled.ready_since.filter(|_| i < ready), ..settled }
         };
         let running = RunningEpoch {
             summary,

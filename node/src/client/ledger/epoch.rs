@@ -99,7 +99,7 @@ impl RunningEpoch {
     /// Shards that are complete with their holders.
     #[must_use]
     pub fn ready(&self) -> u16 {
-        count(self.shards.iter().filter(|shard| shard.ready).count())
+        count(self.shards.iter().filter(|shard| shard.is_ready()).count())
     }
 
     /// How many of them let the epoch end.
@@ -112,7 +112,7 @@ impl RunningEpoch {
     #[must_use]
     pub fn shards_of(&self, node: &NodeId) -> (u16, u16) {
         let own = self.committee.member(node).map_or(&[][..], |member| &member.shards);
-        let ready = own.iter().filter(|shard| self.shards[shard.as_usize()].ready);
+        let ready = own.iter().filter(|shard| self.shards[shard.as_usize()].is_ready());
         (count(own.len()), count(ready.count()))
     }
 

@@ -233,5 +233,6 @@ const fn is_of(key: &Key, record: &Record) -> bool {
             | (Key::Attendance, Record::Attendance(_))
             | (Key::Terms(_), Record::Terms(_))
             | (Key::Rate(..), Record::Rate(_))
+            | (Key::Challenges(_), Record::Challenges(_))
     )
 }

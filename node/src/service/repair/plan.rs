@@ -79,8 +79,9 @@ mod tests {
             };
             let keepers: Vec<_> = keepers.iter().map(keeper).collect();
             let whole = keepers.iter().find(|keeper| keeper.complete).map(|keeper| keeper.node);
-            let (ready, last_ready) = (keepers.is_empty(), whole.unwrap_or(me));
-            shards[moved.as_usize()] = ShardRecord { ready, last_ready, keepers };
+            let last_ready = whole.unwrap_or(me);
+            let ready_since = keepers.is_empty().then_some(Timestamp::from_ms(0));
+            shards[moved.as_usize()] = ShardRecord { ready_since, last_ready, keepers };
             let holders = Holders::new(Arc::clone(&committee), shards).unwrap();
             plan(&holders, me, |node| *node != liar, &lacks)
         };

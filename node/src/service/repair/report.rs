@@ -94,7 +94,7 @@ fn operation(
 /// The complete shards whose flag is not set.
 fn unreported(records: &[ShardRecord], complete: &BTreeSet<ShardIndex>) -> Vec<ShardIndex> {
     let is_ready =
-        |shard: &ShardIndex| records.get(shard.as_usize()).is_none_or(|record| record.ready);
+        |shard: &ShardIndex| records.get(shard.as_usize()).is_none_or(ShardRecord::is_ready);
     complete.iter().copied().filter(|shard| !is_ready(shard)).collect()
 }
 
@@ -106,7 +106,10 @@ mod tests {
 
     #[test]
     fn complete_shards_without_a_flag_are_reported_in_order() {
-        let record = |ready| ShardRecord { ready, ..ShardRecord::settled(NodeId::new([1; 32])) };
+        let record = |ready: bool| {
+            let settled = ShardRecord::settled(NodeId::new([1; 32]));
+            ShardRecord { ready_since: settled.ready_since.filter(|_| ready), ..settled }
+        };
         let records = [record(true), record(false), record(false), record(false)];
         let complete = [3, 0, 1, 9].map(ShardIndex::new).into();
         assert_eq!(unreported(&records, &complete), [1, 3].map(ShardIndex::new));

@@ -257,7 +257,7 @@ mod tests {
         assert!(!gives_up(&now, &holder), "it is the node's own");
         let kept = ShardRecord { keepers: vec![keeper], ..settled.clone() };
         assert!(!gives_up(&facts(&kept, None), &loser), "whatever the holder says");
-        let moving = ShardRecord { ready: false, last_ready: loser, keepers: vec![keeper] };
+        let moving = ShardRecord { ready_since: None, last_ready: loser, keepers: vec![keeper] };
         assert!(!gives_up(&facts(&moving, None), &loser));
         assert!(!gives_up(&facts(&moving, None), &holder));
         // Seven nodes share the shards in another way.

@@ -13,7 +13,8 @@ use std::{
 };
 
 use floe_protocol::{
-    committee::Committee, invalidity::InvalidityCertificate, keys::NodeId, ledger::SystemOperation,
+    challenge::ChallengeCertificate, committee::Committee, invalidity::InvalidityCertificate,
+    keys::NodeId, ledger::SystemOperation,
 };
 
 /// How long a budget is for.
@@ -35,6 +36,10 @@ pub(super) fn work(operation: &SystemOperation, committee: &Committee) -> usize 
         SystemOperation::ReportEquivocation { .. } => 2 * NODE_KEY,
         SystemOperation::InvalidateBlob { certificate } => {
             InvalidityCertificate::from_bytes(certificate)
+                .map_or(0, |certificate| PAIRING + certificate.signers(committee).count())
+        }
+        SystemOperation::PassChallenge { certificate } => {
+            ChallengeCertificate::from_bytes(certificate)
                 .map_or(0, |certificate| PAIRING + certificate.signers(committee).count())
         }
     }

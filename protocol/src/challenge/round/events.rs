@@ -1,15 +1,19 @@
 //! What a round is told, and what it says is to be done.
+//!
+//! All that takes time, or touches disk, network or the ledger, is an output, and what comes of it
+//! an input. Outputs are done in their order, but nothing has to wait for one: reading, judging and
+//! joining may go on beside each other.
 
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
-use super::Sight;
+use super::{Joined, Joining, Sight};
 use crate::{
     blob::BlobId,
     challenge::{
-        Challenge, ChallengeCertificate, ChallengeFact, Commitment, Outcome, Place, StepError,
-        StepProof, TranscriptError,
+        Challenge, ChallengeCertificate, ChallengeFact, Commitment, Place, StepError, StepProof,
+        TranscriptError,
     },
     hash::Hash,
     keys::{BlsSignature, NodeId},
@@ -52,7 +56,7 @@ pub enum RoundInput {
         /// What it says.
         transcript: Option<Bytes>,
     },
-    /// A node has not answered [`RoundOutput::Ask`] in time, or is busy.
+    /// A node cannot be asked, or is busy. That it does not answer the round finds out by itself.
     NoAnswer {
         /// Who.
         node: NodeId,
@@ -64,22 +68,20 @@ pub enum RoundInput {
         /// What it is.
         verdict: Result<(), TranscriptError>,
     },
-    /// A member has acknowledged this node's commitment. Not verified.
+    /// A member has acknowledged this node's commitment. Not verified: that is, it comes from whom
+    /// it names, or a few false ones may keep a true one out.
     Acknowledged {
         /// Who.
         member: NodeId,
         /// Its signature.
         signature: BlsSignature,
     },
+    /// What came of [`RoundOutput::Join`].
+    Joined(Box<Joined>),
     /// A certificate is on the ledger.
     Certified {
         /// Whose.
         node: NodeId,
-    },
-    /// The ledger has closed the round, or its epoch has ended (then nothing counts: no outcomes).
-    Closed {
-        /// Per committee position.
-        outcomes: Vec<Outcome>,
     },
     /// Time has passed.
     Tick,
@@ -114,7 +116,9 @@ pub enum RoundOutput {
     Verify(Box<Verification>),
     /// Sign this with the BLS key and send it to the node.
     Acknowledge(ChallengeFact),
-    /// Submit this: the round is passed.
+    /// Run this where it disturbs nobody and report what came of it.
+    Join(Box<Joining>),
+    /// Submit this: the round is passed. Comes again until the certificate is on the ledger.
     Submit(Box<ChallengeCertificate>),
     /// This node has missed the round.
     GaveUp(Failure),
@@ -140,7 +144,7 @@ pub struct Verification {
 
 impl Verification {
     /// Judges it: some microseconds for each step. Blobs in `inconsistent` are those of which a
-    /// proof was verified here that is not yet on the ledger.
+    /// proof was verified here: the ledger may not say so yet, or say so since the opening.
     ///
     /// # Errors
     /// [`TranscriptError`]: it counts for nothing.

@@ -1,11 +1,18 @@
 //! A member's part in the round of another: it notes when the commitment came, asks for the
 //! transcript when it is its turn, and acknowledges what is right.
+//!
+//! Who does not answer within [`RoundConfig::answer_ms`] by this member's own clock is asked again a
+//! few times, and so is who builds upon a proof of inconsistency that is not known here: it may be on
+//! its way.
+//!
+//! Invariants: a wrong transcript is the last one of its node that is judged; nothing is
+//! acknowledged that came late or could not be timed.
 
 use bytes::Bytes;
 
 use super::{Ignored, RoundConfig, RoundOutput, Silence, Verification};
 use crate::{
-    challenge::{Challenge, ChallengeFact, TranscriptError},
+    challenge::{Challenge, ChallengeFact, StepError, TranscriptError},
     hash::Hash,
     keys::NodeId,
 };
@@ -14,7 +21,10 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Waiting,
-    Asked,
+    /// Until when there has to be an answer.
+    Asked {
+        until_ms: u64,
+    },
     Verifying,
     Acknowledged,
     /// Nothing more is to be done: it is certified, or not acknowledged.
@@ -35,6 +45,8 @@ pub(super) struct Other {
     silence: Option<Silence>,
     /// The first commitment, and when it came.
     committed: Option<(Hash, u64)>,
+    /// It has committed itself to something else, too.
+    is_double: bool,
     stage: Stage,
     attempts: u32,
     ask_at_ms: u64,
@@ -49,6 +61,7 @@ impl Other {
             turn_ms: 0,
             silence: None,
             committed: None,
+            is_double: false,
             stage: Stage::Waiting,
             attempts: 0,
             ask_at_ms: 0,
@@ -69,7 +82,7 @@ impl Other {
 
     /// Something is on its way or being verified.
     pub(super) fn is_busy(&self) -> bool {
-        matches!(self.stage, Stage::Asked | Stage::Verifying)
+        matches!(self.stage, Stage::Asked { .. } | Stage::Verifying)
     }
 
     /// Its seed is there. `me` is this member's position.
@@ -81,11 +94,7 @@ impl Other {
         outputs: &mut Vec<RoundOutput>,
     ) {
         self.deadline_ms = now_ms.saturating_add(challenge.universe().parameters.window_ms);
-        // All turns are over long before certificates cease to count.
-        let universe = challenge.universe();
-        let members = universe.committee.members().len().max(1) as u64;
-        let turn_max_ms = universe.parameters.certificate_window_ms / 4 / members;
-        self.turn_ms = config.turn_ms.min(turn_max_ms).saturating_mul(turn(&challenge, me));
+        self.turn_ms = config.turn_ms.saturating_mul(turn(&challenge, me));
         self.silence = silence;
         self.challenge = Some(challenge);
         if let Some((_, at_ms)) = self.committed {
@@ -93,10 +102,17 @@ impl Other {
         }
     }
 
+    /// Whether a commitment to `end` would say anything new.
+    pub(super) fn wants(&self, end: &Hash) -> bool {
+        let is_new = self.committed.is_none_or(|(first, _)| first != *end && !self.is_double);
+        is_new && self.stage != Stage::Done
+    }
+
     /// A commitment came.
     pub(super) fn commitment(&mut self, end: Hash, now_ms: u64, outputs: &mut Vec<RoundOutput>) {
         if let Some((first, _)) = self.committed {
             if first != end {
+                self.is_double = true;
                 self.ignore(Ignored::SecondCommitment, outputs);
             }
             return;
@@ -138,15 +154,24 @@ impl Other {
         is_ready.then_some(self.ask_at_ms)
     }
 
-    pub(super) fn ask(&mut self, outputs: &mut Vec<RoundOutput>) {
-        self.stage = Stage::Asked;
+    /// Until when it has to answer, if it was asked.
+    pub(super) const fn answer_until_ms(&self) -> Option<u64> {
+        if let Stage::Asked { until_ms } = self.stage { Some(until_ms) } else { None }
+    }
+
+    pub(super) fn ask(
+        &mut self,
+        (now_ms, config): (u64, &RoundConfig),
+        outputs: &mut Vec<RoundOutput>,
+    ) {
+        self.stage = Stage::Asked { until_ms: now_ms.saturating_add(config.answer_ms) };
         self.attempts += 1;
         outputs.push(RoundOutput::Ask { node: self.node });
     }
 
     /// It has answered.
     pub(super) fn answered(&mut self, transcript: Option<Bytes>, outputs: &mut Vec<RoundOutput>) {
-        let (Stage::Asked, Some(challenge), Some((end, _))) =
+        let (Stage::Asked { .. }, Some(challenge), Some((end, _))) =
             (self.stage, &self.challenge, self.committed)
         else {
             return;
@@ -165,18 +190,34 @@ impl Other {
     /// It has not answered.
     pub(super) fn not_answered(
         &mut self,
+        known: (u64, &RoundConfig),
+        outputs: &mut Vec<RoundOutput>,
+    ) {
+        if matches!(self.stage, Stage::Asked { .. }) {
+            self.again_or(Ignored::NoAnswer, known, outputs);
+        }
+    }
+
+    /// Time has passed: who was asked may have had enough of it.
+    pub(super) fn tick(&mut self, known: (u64, &RoundConfig), outputs: &mut Vec<RoundOutput>) {
+        if self.answer_until_ms().is_some_and(|until_ms| until_ms <= known.0) {
+            self.not_answered(known, outputs);
+        }
+    }
+
+    /// Asks again later, or gives up if it was asked often enough.
+    fn again_or(
+        &mut self,
+        reason: Ignored,
         (now_ms, config): (u64, &RoundConfig),
         outputs: &mut Vec<RoundOutput>,
     ) {
-        if self.stage != Stage::Asked {
-            return;
-        }
         if self.attempts < config.attempts_max {
             self.stage = Stage::Waiting;
             self.ask_at_ms = now_ms.saturating_add(config.retry_ms);
         } else {
             self.stage = Stage::Done;
-            self.ignore(Ignored::NoAnswer, outputs);
+            self.ignore(reason, outputs);
         }
     }
 
@@ -184,6 +225,7 @@ impl Other {
     pub(super) fn judged(
         &mut self,
         verdict: Result<(), TranscriptError>,
+        known: (u64, &RoundConfig),
         outputs: &mut Vec<RoundOutput>,
     ) {
         let (Stage::Verifying, Some(challenge), Some((end, _))) =
@@ -196,6 +238,9 @@ impl Other {
                 let fact = ChallengeFact::new(challenge.universe(), self.node, end);
                 self.stage = Stage::Acknowledged;
                 outputs.push(RoundOutput::Acknowledge(fact));
+            }
+            Err(error @ TranscriptError::Step { error: StepError::NotInconsistent(_), .. }) => {
+                self.again_or(error.into(), known, outputs);
             }
             Err(error) => {
                 self.stage = Stage::Done;

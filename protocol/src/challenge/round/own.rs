@@ -1,17 +1,28 @@
 //! A node's own part in a round: it walks its chain, commits itself, and collects acknowledgements.
+//!
+//! It begins with its seed, and ends with its certificate on the ledger or when it cannot go on. A
+//! transaction may get lost on its way, so the certificate is submitted a few times.
+//!
+//! Invariants: a commitment is made once, at the end of the chain; each member gets the transcript a
+//! few times at most, and nobody once the node needs no more acknowledgements.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 
-use super::{Failure, Ignored, RoundOutput};
+use super::{
+    Failure, Ignored, RoundConfig, RoundOutput,
+    acknowledgements::{Acknowledgements, Joined},
+};
 use crate::{
     challenge::{
         Challenge, ChallengeCertificate, ChallengeFact, Commitment, StepProof, Universe, Walk,
     },
-    committee::{CommitteeFact, Member},
     keys::{BlsSignature, NodeId},
 };
+
+/// After so many waits of [`RoundConfig::retry_ms`] a certificate is submitted again.
+const WAITS_UNTIL_SUBMITTED_AGAIN: u64 = 3;
 
 /// How far it is.
 #[derive(Clone, Debug)]
@@ -26,21 +37,15 @@ enum Stage {
         transcript: Bytes,
     },
     /// Enough have acknowledged.
-    Submitted,
+    Submitted {
+        certificate: Box<ChallengeCertificate>,
+        times: u32,
+        again_ms: u64,
+    },
     /// The certificate is on the ledger.
     Certified,
     GaveUp,
 }
-
-/// An acknowledgement, and whether it was verified on its own.
-#[derive(Clone, Copy, Debug)]
-struct Signed {
-    signature: BlsSignature,
-    verified: bool,
-}
-
-/// By position.
-type Acknowledgements = BTreeMap<usize, Signed>;
 
 /// The own part.
 #[derive(Clone, Debug)]
@@ -48,19 +53,16 @@ pub(super) struct Own {
     stage: Stage,
     give_up_ms: u64,
     acknowledged: Acknowledgements,
-    /// Positions of those that signed something else.
-    liars: BTreeSet<usize>,
     /// How often each position got the transcript.
     answered: BTreeMap<usize, u32>,
 }
 
 impl Own {
-    pub(super) const fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             stage: Stage::Waiting,
             give_up_ms: u64::MAX,
-            acknowledged: BTreeMap::new(),
-            liars: BTreeSet::new(),
+            acknowledged: Acknowledgements::default(),
             answered: BTreeMap::new(),
         }
     }
@@ -74,20 +76,23 @@ impl Own {
     }
 
     pub(super) const fn is_acknowledged(&self) -> bool {
-        matches!(self.stage, Stage::Submitted)
+        matches!(self.stage, Stage::Submitted { .. })
     }
 
     pub(super) const fn has_given_up(&self) -> bool {
         matches!(self.stage, Stage::GaveUp)
     }
 
-    /// When it gives up if it has not committed itself.
-    pub(super) const fn give_up_ms(&self) -> Option<u64> {
-        match self.stage {
-            Stage::Walking(_) => Some(self.give_up_ms),
+    /// When it has to go on by itself.
+    pub(super) const fn wake_at_ms(&self, config: &RoundConfig) -> Option<u64> {
+        match &self.stage {
+            Stage::Walking(_) => Some(self.give_up_ms.saturating_add(1)),
+            Stage::Submitted { times, again_ms, .. } if *times < config.attempts_max => {
+                Some(*again_ms)
+            }
             Stage::Waiting
             | Stage::Committed { .. }
-            | Stage::Submitted
+            | Stage::Submitted { .. }
             | Stage::Certified
             | Stage::GaveUp => None,
         }
@@ -149,12 +154,25 @@ impl Own {
         }
     }
 
-    pub(super) fn tick(&mut self, now_ms: u64, outputs: &mut Vec<RoundOutput>) {
-        if let Stage::Walking(walk) = &self.stage
-            && now_ms > self.give_up_ms
-        {
-            outputs.push(RoundOutput::GaveUp(Failure::TooSlow { step: walk.step() }));
-            self.stage = Stage::GaveUp;
+    /// Time has passed: it may be too late, or time to submit again.
+    pub(super) fn tick(
+        &mut self,
+        (now_ms, config): (u64, &RoundConfig),
+        outputs: &mut Vec<RoundOutput>,
+    ) {
+        match &mut self.stage {
+            Stage::Walking(walk) if now_ms > self.give_up_ms => {
+                outputs.push(RoundOutput::GaveUp(Failure::TooSlow { step: walk.step() }));
+                self.stage = Stage::GaveUp;
+            }
+            Stage::Submitted { certificate, times, again_ms }
+                if *times < config.attempts_max && now_ms >= *again_ms =>
+            {
+                *times += 1;
+                *again_ms = submit_again_ms(now_ms, config);
+                outputs.push(RoundOutput::Submit(certificate.clone()));
+            }
+            _ => {}
         }
     }
 
@@ -169,40 +187,45 @@ impl Own {
         (*answered <= answers_max).then(|| transcript.clone())
     }
 
-    /// The member at `position` says that it acknowledges. Signatures are verified joined, as mostly
-    /// all are true; if they are not, each is, once.
+    /// The member at `position` says that it acknowledges.
     pub(super) fn acknowledged(
         &mut self,
-        universe: &Universe,
+        universe: &Arc<Universe>,
         (position, signature): (usize, BlsSignature),
+        most: u32,
         outputs: &mut Vec<RoundOutput>,
     ) {
-        let Stage::Committed { fact, .. } = &self.stage else {
+        if let Stage::Committed { fact, .. } = self.stage {
+            self.acknowledged.add(position, signature, most);
+            let joining = self.acknowledged.join(universe, fact);
+            outputs.extend(joining.map(|joining| RoundOutput::Join(Box::new(joining))));
+        }
+    }
+
+    /// Acknowledgements have been joined.
+    pub(super) fn joined(
+        &mut self,
+        universe: &Arc<Universe>,
+        joined: Joined,
+        (now_ms, config): (u64, &RoundConfig),
+        outputs: &mut Vec<RoundOutput>,
+    ) {
+        let Stage::Committed { fact, .. } = self.stage else {
             return;
         };
-        if self.liars.contains(&position) || self.acknowledged.contains_key(&position) {
-            return;
-        }
-        self.acknowledged.insert(position, Signed { signature, verified: false });
-        let mut certificate = join(universe, *fact, &self.acknowledged);
-        if certificate == Some(None) {
-            let members = universe.committee.members();
-            self.acknowledged.retain(|position, signed| {
-                let Member { node, bls_key, .. } = &members[*position];
-                let (chain, signature) = (&universe.chain, &signed.signature);
-                signed.verified = signed.verified || fact.verify(chain, bls_key, signature);
-                if !signed.verified {
-                    self.liars.insert(*position);
-                    let (node, reason) = (*node, Ignored::FalseAcknowledgement);
-                    outputs.push(RoundOutput::Ignored { node, reason });
-                }
-                signed.verified
-            });
-            certificate = join(universe, *fact, &self.acknowledged);
-        }
-        if let Some(Some(certificate)) = certificate {
-            outputs.push(RoundOutput::Submit(Box::new(certificate)));
-            self.stage = Stage::Submitted;
+        let (certificate, liars) = self.acknowledged.joined(joined);
+        outputs.extend(liars.into_iter().map(|position| RoundOutput::Ignored {
+            node: universe.committee.members()[position].node,
+            reason: Ignored::FalseAcknowledgement,
+        }));
+        if let Some(certificate) = certificate.map(Box::new) {
+            outputs.push(RoundOutput::Submit(certificate.clone()));
+            let again_ms = submit_again_ms(now_ms, config);
+            self.stage = Stage::Submitted { certificate, times: 1, again_ms };
+        } else {
+            // More may have come meanwhile.
+            let joining = self.acknowledged.join(universe, fact);
+            outputs.extend(joining.map(|joining| RoundOutput::Join(Box::new(joining))));
         }
     }
 
@@ -212,19 +235,6 @@ impl Own {
     }
 }
 
-/// The certificate of these acknowledgements: none if they weigh too little, none in some if they
-/// are not all true.
-fn join(
-    universe: &Universe,
-    fact: ChallengeFact,
-    acknowledged: &Acknowledgements,
-) -> Option<Option<ChallengeCertificate>> {
-    let (committee, chain) = (&universe.committee, &universe.chain);
-    let weight = acknowledged.keys().map(|at| committee.members()[*at].weight()).sum();
-    committee.is_validity(weight).then(|| {
-        let signatures = acknowledged.iter().map(|(at, signed)| (*at, signed.signature));
-        let signatures: Vec<_> = signatures.collect();
-        let certificate = ChallengeCertificate::new(committee, fact, &signatures).ok();
-        certificate.filter(|certificate| certificate.verify(committee, chain).is_ok())
-    })
+const fn submit_again_ms(now_ms: u64, config: &RoundConfig) -> u64 {
+    now_ms.saturating_add(config.retry_ms.saturating_mul(WAITS_UNTIL_SUBMITTED_AGAIN))
 }

@@ -1,5 +1,12 @@
-//! Whether this node can tell what came in time: the window is measured by its own clock from its own
-//! commit of the seed's block, which says nothing if it stood still or lagged behind the others.
+//! Whether this node can tell what came in time.
+//!
+//! The window is measured by a member's own clock, from its own commit of the seed's block. That
+//! says nothing if the member stood still meanwhile, or committed the block long after the others:
+//! what comes late would seem in time, or the other way round. Such a member is silent, and there
+//! are others.
+//!
+//! Invariant: what a member is silent for it has seen itself, or more than `f` shards of members
+//! have said it: nobody silences others by what he sends.
 
 use super::Silence;
 
@@ -8,32 +15,37 @@ use super::Silence;
 pub struct Sight {
     /// From others that had committed it, not by votes.
     pub by_sync: bool,
-    /// When it first saw a later block or a vote for one, if it did before.
-    pub later_seen_ms: Option<u64>,
-    /// When this process last went on after it had stood still: [`Pulse::resumed_ms`].
-    pub resumed_ms: Option<u64>,
+    /// When this node first saw proof that others were further, if it did before it committed the
+    /// block: a commit certificate of a later one, or votes for later heights by members with more
+    /// than `f` shards together. The vote of one is none, as it may lie.
+    pub later_certified_ms: Option<u64>,
 }
 
 impl Sight {
-    /// Why commitments cannot be timed from the commit of such a block at `now_ms`.
-    pub(super) fn silence(&self, now_ms: u64, window_ms: u64) -> Option<Silence> {
+    /// Why commitments cannot be timed from the commit of such a block at `now_ms`, by a process
+    /// that went on at `resumed_ms` after it had stood still.
+    pub(super) fn silence(
+        &self,
+        (now_ms, resumed_ms): (u64, Option<u64>),
+        window_ms: u64,
+    ) -> Option<Silence> {
         let since = |at_ms: Option<u64>| at_ms.map(|at_ms| now_ms.saturating_sub(at_ms));
         if self.by_sync {
             return Some(Silence::Synced);
         }
-        if let Some(behind_ms) = since(self.later_seen_ms).filter(|ms| *ms > window_ms) {
+        if let Some(behind_ms) = since(self.later_certified_ms).filter(|ms| *ms > window_ms) {
             return Some(Silence::Behind { behind_ms });
         }
         // What had piled up meanwhile is worked off within about a window, or shows that others
         // are further.
-        since(self.resumed_ms).filter(|ms| *ms <= window_ms).map(|_| Silence::Paused)
+        since(resumed_ms).filter(|ms| *ms <= window_ms).map(|_| Silence::Paused)
     }
 }
 
 /// Notices that a process stood still: it beats at least four times in a window, and a beat that
 /// comes half a window late tells.
 #[derive(Clone, Copy, Debug)]
-pub struct Pulse {
+pub(in crate::challenge) struct Pulse {
     window_ms: u64,
     last_ms: u64,
     resumed_ms: Option<u64>,
@@ -41,13 +53,12 @@ pub struct Pulse {
 
 impl Pulse {
     /// The first beat.
-    #[must_use]
-    pub const fn new(window_ms: u64, now_ms: u64) -> Self {
+    pub(in crate::challenge) const fn new(window_ms: u64, now_ms: u64) -> Self {
         Self { window_ms, last_ms: now_ms, resumed_ms: None }
     }
 
     /// A beat: since when the process had stood still, if it had.
-    pub fn beat(&mut self, now_ms: u64) -> Option<u64> {
+    pub(in crate::challenge) fn beat(&mut self, now_ms: u64) -> Option<u64> {
         let last_ms = std::mem::replace(&mut self.last_ms, now_ms);
         let stood_still = now_ms.saturating_sub(last_ms) > self.window_ms / 4 + self.window_ms / 2;
         if stood_still {
@@ -57,14 +68,12 @@ impl Pulse {
     }
 
     /// When it is to beat again.
-    #[must_use]
-    pub const fn next_ms(&self) -> u64 {
+    pub(in crate::challenge) const fn next_ms(&self) -> u64 {
         self.last_ms.saturating_add(self.window_ms / 4)
     }
 
     /// When the process last went on after it had stood still.
-    #[must_use]
-    pub const fn resumed_ms(&self) -> Option<u64> {
+    pub(in crate::challenge) const fn resumed_ms(&self) -> Option<u64> {
         self.resumed_ms
     }
 }
@@ -73,18 +82,26 @@ impl Pulse {
 mod tests {
     use super::*;
 
+    const SIGHT: Sight = Sight { by_sync: false, later_certified_ms: None };
+
     #[test]
     fn who_stood_still_or_lagged_is_silent() {
-        let sight = Sight::default();
-        assert_eq!(sight.silence(5_000, 1_000), None);
-        let synced = Sight { by_sync: true, ..sight };
-        assert_eq!(synced.silence(5_000, 1_000), Some(Silence::Synced));
-        let behind = |at_ms| Sight { later_seen_ms: Some(at_ms), ..sight }.silence(5_000, 1_000);
-        assert_eq!(behind(4_000), None);
-        assert_eq!(behind(3_999), Some(Silence::Behind { behind_ms: 1_001 }));
-        let resumed = |at_ms| Sight { resumed_ms: Some(at_ms), ..sight }.silence(5_000, 1_000);
-        assert_eq!(resumed(4_000), Some(Silence::Paused));
-        assert_eq!(resumed(3_999), None);
+        let silence = |sight: Sight, resumed_ms| sight.silence((5_000, resumed_ms), 1_000);
+        assert_eq!(silence(SIGHT, None), None);
+        let synced = Sight { by_sync: true, ..SIGHT };
+        assert_eq!(silence(synced, None), Some(Silence::Synced));
+        let behind = |at_ms| Sight { later_certified_ms: Some(at_ms), ..SIGHT };
+        assert_eq!(silence(behind(4_000), None), None);
+        let long = Some(Silence::Behind { behind_ms: 1_001 });
+        assert_eq!(silence(behind(3_999), None), long);
+        assert_eq!(silence(SIGHT, Some(4_000)), Some(Silence::Paused));
+        assert_eq!(silence(SIGHT, Some(3_999)), None);
+        // All of it at once: what weighs most is named.
+        let all = Sight { by_sync: true, ..behind(3_999) };
+        assert_eq!(silence(all, Some(4_000)), Some(Silence::Synced));
+        assert_eq!(silence(behind(3_999), Some(4_000)), long);
+        assert_eq!(silence(behind(4_000), Some(4_000)), Some(Silence::Paused));
+        assert_eq!(silence(behind(4_000), Some(3_999)), None);
     }
 
     #[test]

@@ -42,6 +42,7 @@ impl Executor<'_> {
         let halves = passed.saturating_mul(2).checked_div(duration).unwrap_or(0);
         let halves = u32::try_from(halves).unwrap_or(u32::MAX);
         let over = passed >= duration;
+        self.rounds(&summary, over)?;
         if over && summary.selections > 0 && self.may_end(&summary)? {
             return self.change_epoch(summary).map(Some);
         }
@@ -63,7 +64,7 @@ impl Executor<'_> {
         let shards = self.overlay.shards()?;
         let counted = (0_u16..).map(ShardIndex::new).zip(&shards).filter(|(index, shard)| {
             let holder = |next: &Committee| next.members()[next.holder(*index)].node;
-            shard.ready || next.as_ref().is_some_and(|next| holder(next) == shard.last_ready)
+            shard.is_ready() || next.as_ref().is_some_and(|next| holder(next) == shard.last_ready)
         });
         let weight = u16::try_from(counted.count()).unwrap_or(u16::MAX);
         Ok(bft::is_quorum(weight, self.parameters.n_shards))
@@ -80,6 +81,7 @@ impl Executor<'_> {
     fn change_epoch(&mut self, mut summary: Summary) -> Result<Committee, Failure> {
         let committee = self.next_committee()?;
         let next = committee.epoch();
+        self.drop_rounds()?;
         self.pay_rewards()?;
         self.move_shards(&committee)?;
         // What the rewards burned is in the stored one.
@@ -97,6 +99,7 @@ impl Executor<'_> {
             let forgotten = Epoch::new(oldest.get().saturating_sub(1));
             self.overlay.put(Key::Committee(forgotten), None)?;
             self.overlay.put(Key::Terms(forgotten), None)?;
+            self.overlay.put(Key::Challenges(forgotten), None)?;
         }
         self.events.push(Event::EpochChanged { epoch: next });
         Ok(committee)

@@ -57,7 +57,7 @@ impl Executor<'_> {
         let mut changed = false;
         for shard in &report.shards {
             let record = shards.get_mut(shard.as_usize()).ok_or(OperationError::ForeignShard)?;
-            changed |= record.report_ready(report.node);
+            changed |= record.report_ready(report.node, self.time);
         }
         if !changed {
             return Err(OperationError::Reported.into());

@@ -88,7 +88,7 @@ impl Executor<'_> {
             return Ok(Vec::new());
         }
         let shards = self.overlay.shards()?;
-        let last = shards.iter().map(|shard| (!shard.ready).then_some(shard.last_ready));
+        let last = shards.iter().map(|shard| (!shard.is_ready()).then_some(shard.last_ready));
         Ok(last.collect())
     }
 

@@ -1,4 +1,4 @@
-//! The registry of storage nodes, stakes, and what equivocation costs.
+//! The registry of storage nodes, stakes, and what wrong costs.
 //!
 //! Stake made before an epoch's selection counts in it and is in the node's pool from the next epoch
 //! on; stake made after it, one epoch later. Until then it earns nothing and backs nothing, so it is
@@ -14,7 +14,8 @@ use crate::{
     keys::NodeId,
     ledger::{
         AccountId, Amount, Event, IndexEntry, Key, Node, NodeIdentity, NodeSettings,
-        OperationError, Pool, Rate, Record, Stake, Unbonding, error::Failure, pool::add_incoming,
+        OperationError, Pool, Rate, Record, SlashReason, Stake, Unbonding, error::Failure,
+        pool::add_incoming,
     },
     vote::Equivocation,
 };
@@ -67,6 +68,7 @@ impl Executor<'_> {
             return Err(OperationError::Jail.into());
         }
         node.jailed = None;
+        node.bad_epochs = 0;
         self.put_node(id, node)?;
         self.events.push(Event::NodeUnjailed { node: id });
         Ok(())
@@ -181,15 +183,33 @@ impl Executor<'_> {
 
         let mut node = self.registered(&offender)?;
         let bps = self.parameters.ledger.equivocation_slash_bps;
+        self.slash(&offender, &mut node, bps, SlashReason::Equivocation)?;
+        self.jail(&offender, &mut node);
+        self.put_node(offender, node)
+    }
+
+    /// Burns a part, in ten-thousandths, of a node's pool and of what is on its way out; how much.
+    /// The caller writes the node.
+    pub(super) fn slash(
+        &mut self,
+        id: &NodeId,
+        node: &mut Node,
+        bps: u16,
+        reason: SlashReason,
+    ) -> Result<Amount, Failure> {
         let staked = node.pool.slash(bps).ok_or(OperationError::Overflow)?;
         let unbonding = node.unbonding.slash(bps).ok_or(OperationError::Overflow)?;
         let burned = staked.checked_add(unbonding).ok_or(OperationError::Overflow)?;
         node.closed |= node.pool.stake.is_zero() && node.pool.shares > 0;
-        node.jailed = Some(self.epoch());
-        self.put_node(offender, node)?;
         self.burn(burned)?;
-        self.events.push(Event::NodeSlashed { node: offender, burned });
-        Ok(())
+        self.events.push(Event::NodeSlashed { node: *id, burned, reason });
+        Ok(burned)
+    }
+
+    /// Jails a node. The caller writes it.
+    pub(super) fn jail(&mut self, id: &NodeId, node: &mut Node) {
+        node.jailed = Some(self.epoch());
+        self.events.push(Event::NodeJailed { node: *id });
     }
 
     /// The epoch of `height`, if it is recent enough to be punished and the node voted in it.
@@ -305,6 +325,7 @@ pub(in crate::ledger) const fn new_node(
         unbonding: empty,
         closed: false,
         jailed: None,
+        bad_epochs: 0,
         ready: None,
         ready_stake: Amount::ZERO,
         settled: None,

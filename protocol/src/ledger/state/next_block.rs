@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use super::{State, Tip};
 use crate::{
+    challenge::Universe,
     committee::Committee,
     keys::{BlsKeyPair, BlsSignature, NodeId},
     ledger::{
-        Block, BlockError, BlockEvents, BlockHash, Body, CommitRecord, Header, MAX_BLOCK_BYTES,
-        OperationError, ReadError, SYSTEM_BYTES, StateChange, StateReader, SystemOperation,
-        Timestamp, TransactionId, VerifiedTransaction, beacon_message,
+        Block, BlockError, BlockEvents, BlockHash, Body, Challenges, CommitRecord, Header,
+        MAX_BLOCK_BYTES, OperationError, ReadError, SYSTEM_BYTES, StateChange, StateReader,
+        SystemOperation, Timestamp, TransactionId, VerifiedTransaction, beacon_message,
         error::Failure,
         execute::{Executor, RecordFailure},
         next_beacon,
@@ -67,6 +68,8 @@ pub struct Executed {
     pub transactions: Vec<TransactionId>,
     /// The state after it.
     pub next: State,
+    /// What the round of challenges asks for that it opens, if it opens one.
+    pub opened: Option<Arc<Universe>>,
 }
 
 impl State {
@@ -303,6 +306,12 @@ impl Run<'_> {
         let Origin { round, proposer, beacon_signature } = origin;
         let next_committee = self.end_of_block()?;
         let summary = self.executor.overlay.summary()?;
+        let units = std::mem::take(&mut self.executor.units);
+        let opened = self.executor.opened.take();
+        let (challenges, earlier) = match &next_committee {
+            Some(next) => (Challenges::new(next.members().len()), Some(&state.committee)),
+            None => (self.executor.challenges()?, state.earlier.as_ref()),
+        };
         let (height, time) = (self.executor.height, self.executor.time);
         let (state_root, change) = self.executor.overlay.finish(height)?;
         let committee = next_committee.map_or_else(|| Arc::clone(&state.committee), Arc::new);
@@ -328,10 +337,16 @@ impl Run<'_> {
             tip: Tip { height, hash, time, beacon, state_root },
             committee,
             previous: Arc::clone(&state.committee),
+            earlier: earlier.map(Arc::clone),
             summary,
+            challenges: Arc::new(challenges),
+            units,
         };
         let (events, transactions) = (self.events, self.transactions);
-        Ok(Finished { header, executed: Executed { hash, change, events, transactions, next } })
+        Ok(Finished {
+            header,
+            executed: Executed { hash, change, events, transactions, next, opened },
+        })
     }
 
     /// What a block does after its last transaction.

@@ -122,6 +122,9 @@ pub enum RefusedOperation {
     /// A node's report of itself is old, known, or not its own.
     #[error("the report is known, too old, or not of this node and epoch")]
     Report,
+    /// The challenge round is over, or does not ask for the node, or it is not certified.
+    #[error("the challenge round does not take this certificate")]
+    Challenge,
 }
 
 impl From<&TransactionError> for SubmitError {
@@ -170,6 +173,7 @@ impl From<&OperationError> for SubmitError {
             E::Certificate(_) | E::OtherBlob => R::Certificate,
             E::NameVersion { .. } => R::NameVersion,
             E::Equivocation(_) | E::NotPunishable | E::Punished => R::Equivocation,
+            E::ChallengeRound(_) | E::Challenge(_) | E::ChallengeCertificate(_) => R::Challenge,
         })
     }
 }

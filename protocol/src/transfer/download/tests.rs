@@ -49,7 +49,7 @@ fn holders(moving: &[u16]) -> Holders {
         }
         let last_ready = node(holder + 1);
         let keeper = Keeper { node: last_ready, until: Epoch::new(2), complete: true };
-        ShardRecord { ready: false, last_ready, keepers: vec![keeper] }
+        ShardRecord { ready_since: None, last_ready, keepers: vec![keeper] }
     };
     let shards = (0..64).map(record).collect();
     Holders::new(committee, shards).unwrap()

@@ -43,6 +43,7 @@ fn node(stake: Amount) -> Node {
         unbonding: Pool { stake: Amount::ZERO, shares: 0 },
         closed: false,
         jailed: None,
+        bad_epochs: 0,
         ready: None,
         ready_stake: Amount::ZERO,
         settled: None,

@@ -1,0 +1,151 @@
+//! What the ledger keeps of an epoch's storage challenges: one record, of bounded size.
+//!
+//! A round opens with a block, takes certificates while it is open, and is counted into its members'
+//! [scores](Score) when it closes. At the end of the epoch the scores decide on pay and stake. Those
+//! who look afterwards find the last rounds with what they came to; all of them are in the events.
+//!
+//! Invariants: at most [`OPEN_ROUNDS_MAX`] rounds are open and [`CLOSED_ROUNDS_KEPT`] kept; a round
+//! is counted once, or never if the epoch ended before. Deliberately not here: what a round asks for
+//! and how certificates are verified ([`challenge`](crate::challenge)).
+
+use borsh::{BorshDeserialize, BorshSerialize};
+use serde::{Deserialize, Serialize};
+
+use super::Timestamp;
+use crate::{
+    challenge::{ChallengeParameters, OpenRound, Outcome, Score},
+    committee::Committee,
+    index::{ChallengeRound, Height},
+};
+
+/// Closed rounds that the record keeps, for people.
+pub const CLOSED_ROUNDS_KEPT: usize = 8;
+/// Most rounds that are open at a time: no other opens before one of them closes. Rounds overlap
+/// only if the ledger hardly moves, or certificates count for longer than the interval.
+pub const OPEN_ROUNDS_MAX: usize = 16;
+/// Heights right after the opening that nodes' seeds come from: three have two proposers but for
+/// one that has all its turns at once.
+const SEED_HEIGHTS: u64 = 3;
+
+/// The challenges of an epoch.
+#[derive(
+    Clone, Debug, Default, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize,
+)]
+pub struct Challenges {
+    /// When a round last opened, or would have if there had been something to ask for.
+    pub last: Option<Timestamp>,
+    /// Rounds opened so far.
+    pub rounds: u32,
+    /// Those in which certificates can come, oldest first.
+    pub open: Vec<OpenRound>,
+    /// The last ones that are over, oldest first.
+    pub closed: Vec<ClosedRound>,
+    /// What the closed rounds came to, by committee position.
+    pub scores: Vec<Score>,
+}
+
+/// A round that is over.
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
+pub struct ClosedRound {
+    /// The round.
+    pub round: ChallengeRound,
+    /// The time of its opening block.
+    pub opened: Timestamp,
+    /// Per committee position; none is open any more.
+    pub outcomes: Vec<Outcome>,
+}
+
+impl Challenges {
+    /// Those of a committee of so many members that nobody has been challenged of.
+    #[must_use]
+    pub fn new(members: usize) -> Self {
+        Self { scores: vec![Score::default(); members], ..Self::default() }
+    }
+
+    /// How the member at a position has done so far.
+    #[must_use]
+    pub fn score(&self, position: usize) -> Score {
+        self.scores.get(position).copied().unwrap_or_default()
+    }
+
+    /// The round, if a block of this height and time still counts certificates of it.
+    pub(super) fn open_at(
+        &mut self,
+        rules: &ChallengeParameters,
+        round: ChallengeRound,
+        block: (Height, Timestamp),
+    ) -> Option<&mut OpenRound> {
+        let mut open = self.open.iter_mut();
+        open.find(|open| open.round == round && !rules.closes((open.round, open.opened), block))
+    }
+
+    /// Closes the rounds that a block of this height and time closes, and counts them.
+    pub(super) fn close(
+        &mut self,
+        rules: &ChallengeParameters,
+        committee: &Committee,
+        block: (Height, Timestamp),
+    ) -> Vec<ClosedRound> {
+        let (due, open) = std::mem::take(&mut self.open)
+            .into_iter()
+            .partition::<Vec<_>, _>(|open| rules.closes((open.round, open.opened), block));
+        self.open = open;
+        let closed = due.into_iter().map(|open| {
+            let OpenRound { round, opened, .. } = open;
+            ClosedRound { round, opened, outcomes: open.close(committee) }
+        });
+        let closed: Vec<_> = closed.collect();
+        for round in &closed {
+            for (score, outcome) in self.scores.iter_mut().zip(&round.outcomes) {
+                score.count(*outcome);
+            }
+        }
+        self.closed.extend_from_slice(&closed);
+        let too_many = self.closed.len().saturating_sub(CLOSED_ROUNDS_KEPT);
+        self.closed.drain(..too_many);
+        closed
+    }
+
+    /// Whether another round may open in a block of this time, in an epoch that has begun then.
+    pub(super) fn opens(
+        &self,
+        rules: &ChallengeParameters,
+        epoch_start: Timestamp,
+        time: Timestamp,
+    ) -> bool {
+        let last = self.last.unwrap_or(epoch_start);
+        self.open.len() < OPEN_ROUNDS_MAX && rules.opens(last, time)
+    }
+
+    /// When another round opens, in an epoch that has begun then; none before one closes if too
+    /// many are open.
+    pub(super) fn next_opening(
+        &self,
+        rules: &ChallengeParameters,
+        epoch_start: Timestamp,
+    ) -> Option<Timestamp> {
+        let last = self.last.unwrap_or(epoch_start);
+        (self.open.len() < OPEN_ROUNDS_MAX).then(|| last.plus_ms(rules.interval_ms))
+    }
+
+    /// When the block after one of this height and time is needed for the rounds that are open:
+    /// those that give the seeds at once, the others, as many as a round takes, evenly until it can
+    /// be closed. So nobody waits, an idle ledger makes as many blocks as it has to, and
+    /// certificates have many proposers to come through.
+    pub(super) fn next_step(
+        &self,
+        rules: &ChallengeParameters,
+        (height, time): (Height, Timestamp),
+    ) -> Option<Timestamp> {
+        let (heights, window_ms) = (rules.certificate_window_heights, rules.certificate_window_ms);
+        let step = |open: &OpenRound| {
+            let number = height.next().get().saturating_sub(open.round.get());
+            if number <= SEED_HEIGHTS {
+                return time;
+            }
+            let part = number.min(heights).saturating_mul(window_ms);
+            open.opened.plus_ms(part.checked_div(heights).unwrap_or(window_ms))
+        };
+        self.open.iter().map(step).min()
+    }
+}

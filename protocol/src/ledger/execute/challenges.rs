@@ -1,0 +1,123 @@
+//! Storage challenges: rounds open and close by the clock of the ledger, certificates pass members.
+//!
+//! A block first closes what is due, then opens a round if it is time: what the round asks for is
+//! fixed by the state after this block. None opens once the epoch has lasted its duration, and none
+//! while there is nothing to ask anybody for. Rounds that are open when the epoch ends count for
+//! nobody.
+
+use std::sync::Arc;
+
+use super::{BLS_CHECK, Executor};
+use crate::{
+    challenge::{
+        ChallengeCertificate, ChallengeCertificateError, ChallengeFact, OpenRound, Universe,
+        challenged_shards,
+    },
+    index::ChallengeRound,
+    ledger::{Challenges, Event, Key, OperationError, ReadError, Record, Summary, error::Failure},
+};
+
+impl Executor<'_> {
+    pub(super) fn pass_challenge(&mut self, certificate: &[u8]) -> Result<(), Failure> {
+        let certificate = ChallengeCertificate::from_bytes(certificate)
+            .map_err(ChallengeCertificateError::from)?;
+        let ChallengeFact { epoch, round, node, .. } = *certificate.fact();
+        if epoch != self.epoch() {
+            return Err(OperationError::OtherEpoch { epoch: self.epoch() }.into());
+        }
+        let rules = &self.parameters.ledger.challenges;
+        let mut challenges = self.challenges()?;
+        let open = challenges.open_at(rules, round, (self.height, self.time));
+        let open = open.ok_or(OperationError::ChallengeRound(round))?;
+        let position = self.committee.position(&node);
+        open.pass(position.ok_or(ChallengeCertificateError::NoMember(node))?)?;
+        let signers = certificate.signers(self.committee).count();
+        self.spend_bls(BLS_CHECK.saturating_add(signers))?;
+        certificate.verify(self.committee, self.chain)?;
+        self.put_challenges(challenges)?;
+        self.events.push(Event::ChallengePassed { round, node });
+        Ok(())
+    }
+
+    /// Closes and opens rounds as the block's time calls for; `stretched` if the epoch has lasted
+    /// its duration.
+    pub(super) fn rounds(&mut self, summary: &Summary, stretched: bool) -> Result<(), Failure> {
+        self.follow_blobs()?;
+        let rules = &self.parameters.ledger.challenges;
+        let mut challenges = self.challenges()?;
+        let closed = challenges.close(rules, self.committee, (self.height, self.time));
+        let opens = !stretched && challenges.opens(rules, summary.epoch_start, self.time);
+        if closed.is_empty() && !opens {
+            return Ok(());
+        }
+        for round in closed {
+            let (round, outcomes) = (round.round, round.outcomes);
+            self.events.push(Event::ChallengeClosed { round, outcomes });
+        }
+        if opens {
+            self.open_round(&mut challenges)?;
+        }
+        self.put_challenges(challenges)
+    }
+
+    fn open_round(&mut self, challenges: &mut Challenges) -> Result<(), Failure> {
+        let rules = self.parameters.ledger.challenges;
+        let cutoff = self.time.minus_ms(rules.grace_ms);
+        self.units.advance(self.epoch(), cutoff);
+        // In a network without blobs nothing is looked for, and no block made for it.
+        if self.units.is_empty() {
+            return Ok(());
+        }
+        challenges.last = Some(self.time);
+        let ready_since = self.overlay.shards()?.into_iter().map(|shard| shard.ready_since);
+        let ready_since: Vec<_> = ready_since.collect();
+        let universe = Universe {
+            chain: *self.chain,
+            round: ChallengeRound::new(self.height.get()),
+            opened: self.time,
+            parameters: rules,
+            committee: Arc::clone(self.committee),
+            shards: challenged_shards(self.committee, self.earlier, &ready_since, cutoff),
+            units: self.units.clone(),
+        };
+        if (0..universe.committee.members().len()).all(|position| !universe.counts_for(position)) {
+            return Ok(());
+        }
+        challenges.rounds = challenges.rounds.saturating_add(1);
+        challenges.open.push(OpenRound::new(&universe));
+        self.events.push(Event::ChallengeOpened { round: universe.round });
+        self.opened = Some(Arc::new(universe));
+        Ok(())
+    }
+
+    /// Drops the rounds that are still open when the epoch ends.
+    pub(super) fn drop_rounds(&mut self) -> Result<(), Failure> {
+        let mut challenges = self.challenges()?;
+        if challenges.open.is_empty() {
+            return Ok(());
+        }
+        challenges.open.clear();
+        self.put_challenges(challenges)
+    }
+
+    /// Brings the units of blobs up to what the block has done to them.
+    fn follow_blobs(&mut self) -> Result<(), Failure> {
+        for (before, after) in self.overlay.changed_blobs() {
+            self.units
+                .update(before.as_ref(), after.as_ref())
+                .map_err(|error| ReadError::Failed(error.into()))?;
+        }
+        Ok(())
+    }
+
+    /// The challenges of the running epoch.
+    pub(in crate::ledger) fn challenges(&mut self) -> Result<Challenges, ReadError> {
+        let stored = self.overlay.stored_challenges(self.committee.epoch())?;
+        Ok(stored.map_or_else(|| Challenges::new(self.committee.members().len()), |record| *record))
+    }
+
+    fn put_challenges(&mut self, challenges: Challenges) -> Result<(), Failure> {
+        let record = Record::Challenges(Box::new(challenges));
+        Ok(self.overlay.put(Key::Challenges(self.epoch()), record)?)
+    }
+}
