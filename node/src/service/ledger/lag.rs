@@ -26,9 +26,10 @@ pub(super) struct Lag {
 impl Lag {
     /// There is proof that the block at `height` is final.
     pub(super) fn proven(&mut self, height: Height, at: Instant) {
+        let is_full = self.proofs.len() == PROOFS_MAX;
         match self.proofs.back_mut() {
             Some((last, _)) if *last >= height => {}
-            Some((last, _)) if self.proofs.len() == PROOFS_MAX => *last = height,
+            Some((last, _)) if is_full => *last = height,
             Some(_) | None => self.proofs.push_back((height, at)),
         }
     }
