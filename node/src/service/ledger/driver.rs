@@ -455,7 +455,10 @@ impl Driver {
             events: executed.events.clone(),
             by_sync: self.source == Source::Sync,
             at: Instant::now(),
-            known_since: self.lag.since(height).map_or(self.here_since, |at| at.min(self.here_since)),
+            known_since: self
+                .lag
+                .since(height)
+                .map_or(self.here_since, |at| at.min(self.here_since)),
             opened: executed.opened.clone(),
         };
         self.lag.committed(height);

@@ -236,10 +236,11 @@ impl Responder {
         let proof = self.pair_proof(&state, shard, &blob)?.ok_or(Refusal::TableMissing)?;
         if !self.store.has_pair(shard, &blob).map_err(|error| self.ours(&error))? {
             let layout = header.layout().map_err(|_| Refusal::TooLarge)?;
-            encoding::verify_pair(&layout, &proof, primary, secondary)
+            let hashes = encoding::verify_pair(&layout, &proof, primary, secondary)
                 .map_err(|_| Refusal::Invalid(InvalidReason::Sliver))?;
+            let hashes = [&hashes.primary[..], &hashes.secondary[..]];
             self.store
-                .put_pair(shard, &blob, primary, secondary)
+                .put_hashed_pair((shard, &blob), [primary, secondary], hashes)
                 .map_err(|error| self.ours(&error))?;
         }
         self.store.flush().map_err(|error| self.ours(&error))?;
