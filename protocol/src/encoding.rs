@@ -53,6 +53,6 @@ pub use recovery::{
 };
 pub use reed_solomon::{UnsupportedCpu, cpu_supported};
 pub use sliver::{
-    SliverError, SliverTree, sliver_root, symbol_hashes, verify_pair, verify_primary,
+    PairHashes, SliverError, SliverTree, sliver_root, symbol_hashes, verify_pair, verify_primary,
     verify_secondary, verify_slivers,
 };

@@ -11,10 +11,14 @@
 
 use std::{ops::Bound, sync::PoisonError};
 
+use bytes::Bytes;
+use floe_protocol::encoding::Axis;
+
 use crate::{
     StorageError,
     key::PairKey,
     pair_record::{PairRecord, State},
+    pieces::Contents,
     slivers::Slivers,
     volume::Volume,
     volumes::KEPT_BYTES_MAX,
@@ -117,9 +121,22 @@ impl Slivers {
     fn copy(&self, pair: &PairKey, record: PairRecord) -> Result<Option<PairRecord>, StorageError> {
         match self.read_pair(pair, record)? {
             Ok([primary, secondary]) => {
-                let copied = self.volumes.append(record.live_bytes(), |place, pieces| {
-                    let copy = PairRecord { state: State::Complete, place, ..record };
-                    pieces.write(pair, copy, [&primary, &secondary])?;
+                let [of_primary, of_secondary] = self.hashes_of(pair, record)?;
+                let contents = Contents {
+                    slivers: [&primary, &secondary],
+                    hashes: [&of_primary, &of_secondary],
+                };
+                let hash_bytes = [Axis::Primary, Axis::Secondary].into_iter().zip(contents.hashes);
+                // Damaged ones stay behind.
+                let mut copy = PairRecord { state: State::Complete, ..record };
+                for ((axis, hashes), bytes) in hash_bytes.zip(&mut copy.hash_bytes) {
+                    if hashes.len() != record.hash_bytes(axis) {
+                        *bytes = 0;
+                    }
+                }
+                let copied = self.volumes.append(copy.live_bytes(), |place, pieces| {
+                    let copy = PairRecord { place, ..copy };
+                    pieces.write(pair, copy, contents)?;
                     Ok(copy)
                 });
                 copied.map(Some)
@@ -131,6 +148,13 @@ impl Slivers {
         }
     }
 
+    /// The symbol hashes of both slivers, empty where there are none that are sound.
+    fn hashes_of(&self, pair: &PairKey, record: PairRecord) -> Result<[Bytes; 2], StorageError> {
+        let primary = self.volumes.read_hashes(pair, record, Axis::Primary)?;
+        let secondary = self.volumes.read_hashes(pair, record, Axis::Secondary)?;
+        Ok([primary.unwrap_or_default(), secondary.unwrap_or_default()])
+    }
+
     /// Makes copies durable and has the records name them.
     fn arrive(&self, moving: Vec<Moving>) -> Result<(), StorageError> {
         if moving.is_empty() {
@@ -139,6 +163,10 @@ impl Slivers {
         self.volumes.flush()?;
         for (pair, record, copy) in moving {
             let moved = self.records.swap(&pair, &record.to_bytes(), &copy.to_bytes())?;
+            if moved {
+                let lost_bytes = record.live_bytes().saturating_sub(copy.live_bytes());
+                self.space.release(lost_bytes);
+            }
             self.volumes.release(if moved { record } else { copy });
         }
         Ok(())

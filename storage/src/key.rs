@@ -19,7 +19,7 @@ pub(crate) const PIECE_KEY_BYTES: usize = 1 + OFFSET_BYTES + 1 + 2;
 
 /// Shard, blob.
 pub(crate) type PairKey = [u8; PAIR_KEY_BYTES];
-/// Lane, offset, axis, piece.
+/// Lane, offset, kind (pieces or symbol hashes of which axis), piece.
 pub(crate) type PieceKey = [u8; PIECE_KEY_BYTES];
 
 /// The key of a sliver pair, and of its proof.
@@ -49,13 +49,27 @@ pub(crate) fn parse_pair(key: &[u8]) -> Option<(ShardIndex, BlobId)> {
 
 /// The key of piece `index` of one sliver of the pair at `offset` of its volume.
 pub(crate) fn piece(offset: u64, axis: Axis, index: u16) -> PieceKey {
-    let mut key = [0; PIECE_KEY_BYTES];
-    key[0] = lane(offset);
-    key[1..=OFFSET_BYTES].copy_from_slice(&offset.to_be_bytes());
-    key[OFFSET_BYTES + 1] = match axis {
+    let kind = match axis {
         Axis::Primary => 0,
         Axis::Secondary => 1,
     };
+    at(offset, kind, index)
+}
+
+/// The key of the symbol hashes of one sliver of the pair at `offset` of its volume.
+pub(crate) fn hashes(offset: u64, axis: Axis) -> PieceKey {
+    let kind = match axis {
+        Axis::Primary => 2,
+        Axis::Secondary => 3,
+    };
+    at(offset, kind, 0)
+}
+
+fn at(offset: u64, kind: u8, index: u16) -> PieceKey {
+    let mut key = [0; PIECE_KEY_BYTES];
+    key[0] = lane(offset);
+    key[1..=OFFSET_BYTES].copy_from_slice(&offset.to_be_bytes());
+    key[OFFSET_BYTES + 1] = kind;
     key[OFFSET_BYTES + 2..].copy_from_slice(&index.to_be_bytes());
     key
 }
@@ -89,6 +103,7 @@ mod tests {
             for axis in [Axis::Primary, Axis::Secondary] {
                 pieces.extend([0, 255, 256].map(|index| piece(offset, axis, index)));
             }
+            pieces.extend([Axis::Primary, Axis::Secondary].map(|axis| hashes(offset, axis)));
         }
         assert!(pieces.is_sorted_by(|a, b| a < b));
     }

@@ -72,12 +72,18 @@ mod volume;
 mod volumes;
 mod vote_journal;
 
-use std::{fs::File, ops::Bound, path::PathBuf, sync::Arc};
+use std::{
+    fs::File,
+    ops::{Bound, Range},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use floe_protocol::{
     blob::{BlobHeader, BlobId},
     encoding::{Axis, MAX_SLIVER_BYTES},
+    hash::{HASH_BYTES, Hash},
     index::{Height, ShardIndex},
     keys::NodeId,
 };
@@ -89,7 +95,7 @@ pub use ledger_store::{
     STATE_HEIGHTS, Snapshot, StateValues, StoredBlock,
 };
 pub use peers::{ADDRESS_BYTES_MAX, ADDRESSES_PER_PEER_MAX, PEERS_MAX};
-pub use pieces::{PIECE_BYTES, SLIVER_BYTES_MAX};
+pub use pieces::{HASHED_ABOVE_BYTES, PIECE_BYTES, SLIVER_BYTES_MAX};
 pub use schema::{FORMAT_VERSION, LEDGER_FORMAT_VERSION};
 pub use succession::{NetworkFiles, SuccessionError};
 pub use usage::Usage;
@@ -103,6 +109,7 @@ use crate::{
     opening::Opened,
     pair_proofs::PairProofs,
     peers::Peers,
+    pieces::Contents,
     slivers::Slivers,
     usage::{Disk, Space},
     volumes::{CacheShares, Volumes},
@@ -305,6 +312,26 @@ impl Store {
         self.tables.slivers.put(&key::pair(shard, blob), primary, secondary)
     }
 
+    /// The same with the hashes of all symbols of the expanded slivers, `[primary, secondary]`. They
+    /// are kept beside slivers of more than [`HASHED_ABOVE_BYTES`].
+    ///
+    /// # Errors
+    /// Those of [`Self::put_pair`]; [`StorageError::Length`] of more than 256 hashes, too.
+    pub fn put_hashed_pair(
+        &self,
+        (shard, blob): (ShardIndex, &BlobId),
+        slivers: [&[u8]; 2],
+        hashes: [&[Hash]; 2],
+    ) -> Result<(), StorageError> {
+        let layout = |axis: usize| -> Vec<u8> {
+            let kept = hashes[axis].iter().filter(|_| slivers[axis].len() > HASHED_ABOVE_BYTES);
+            kept.flat_map(Hash::as_bytes).copied().collect()
+        };
+        let (primary, secondary) = (layout(0), layout(1));
+        let contents = Contents { slivers, hashes: [&primary, &secondary] };
+        self.tables.slivers.put_contents(&key::pair(shard, blob), contents)
+    }
+
     /// Whether both slivers are there. Reads no piece. Sign nothing for it before
     /// [`Self::flush`].
     ///
@@ -326,6 +353,39 @@ impl Store {
         axis: Axis,
     ) -> Result<Option<Bytes>, StorageError> {
         self.tables.slivers.get(&key::pair(shard, blob), axis)
+    }
+
+    /// A range of one sliver, every piece that it touches checked; shorter where the sliver ends.
+    /// None if the pair is not there; a damaged piece makes it missing.
+    ///
+    /// # Errors
+    /// [`StorageError`], always fatal.
+    pub fn sliver_range(
+        &self,
+        shard: ShardIndex,
+        blob: &BlobId,
+        axis: Axis,
+        range: Range<usize>,
+    ) -> Result<Option<Bytes>, StorageError> {
+        self.tables.slivers.get_range(&key::pair(shard, blob), (axis, range))
+    }
+
+    /// The hashes of all symbols of an expanded sliver, as [`Self::put_hashed_pair`] was given them.
+    /// None if they are not kept; damaged ones count for that, their pair is whole.
+    ///
+    /// # Errors
+    /// [`StorageError`], always fatal.
+    pub fn symbol_hashes(
+        &self,
+        shard: ShardIndex,
+        blob: &BlobId,
+        axis: Axis,
+    ) -> Result<Option<Vec<Hash>>, StorageError> {
+        let bytes = self.tables.slivers.hashes(&key::pair(shard, blob), axis)?;
+        Ok(bytes.map(|bytes| {
+            let (hashes, _) = bytes.as_chunks::<HASH_BYTES>();
+            hashes.iter().map(|hash| Hash::new(*hash)).collect()
+        }))
     }
 
     /// Removes both slivers of a pair; whether they were there. The pair proof stays.

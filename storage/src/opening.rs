@@ -56,7 +56,7 @@ pub(crate) fn open(config: &StoreConfig, kind: &Kind) -> Result<Opened, OpenErro
         initialise(config, kind, &database, &table)?;
         return Ok(Opened { database, lock });
     };
-    if identity.version != kind.version {
+    if !(kind.oldest..=kind.version).contains(&identity.version) {
         return Err(OpenError::Version {
             dir: dir.clone(),
             found: identity.version,
@@ -75,6 +75,12 @@ pub(crate) fn open(config: &StoreConfig, kind: &Kind) -> Result<Opened, OpenErro
             return Err(emptied(config));
         }
         write_marker(config, &identity)?;
+    }
+    if identity.version < kind.version {
+        let raised = Identity { version: kind.version, ..identity };
+        let written = raised.write(&table).and_then(|()| database.flush());
+        written.map_err(|e| storage_error(dir, e))?;
+        tracing::info!(from = identity.version, to = kind.version, "store has another format now");
     }
     Ok(Opened { database, lock })
 }
@@ -230,5 +236,20 @@ mod tests {
             panic!("{refused}");
         };
         assert_eq!(found, FORMAT_VERSION + 1);
+    }
+
+    #[test]
+    fn a_store_of_the_format_before_becomes_one_of_this() {
+        let home = tempfile::tempdir().unwrap();
+        let (dir, marker) = (home.path().join("store"), home.path().join("marker"));
+        let config = StoreConfig::new(dir, marker, NodeId::new([1; 32]));
+        let before = Kind { version: 2, ..schema::SLIVER_STORE };
+        drop(open(&config, &before).unwrap());
+        drop(Store::open(&config).unwrap());
+        let refused = open(&config, &before).unwrap_err();
+        let OpenError::Version { found, .. } = refused else {
+            panic!("{refused}");
+        };
+        assert_eq!(found, FORMAT_VERSION);
     }
 }

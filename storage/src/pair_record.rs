@@ -4,6 +4,9 @@
 //! of their own, so that after a crash either may come back from an earlier point than the other.
 //! The state says what may be concluded then (see `slivers.rs` for the order of writes).
 //!
+//! A record of slivers without symbol hashes is as long as it was in format 2, so that those of that
+//! format are read as they are.
+//!
 //! Invariant: a place is given to one pair once. What a record was read to say about it therefore
 //! holds for as long as the record is unchanged, which `swap` finds out without a lock.
 
@@ -15,7 +18,9 @@ use crate::{
     usage::row_bytes,
 };
 
-pub(crate) const RECORD_BYTES: usize = 1 + 4 + 8 + 4 + 4;
+const RECORD_BYTES: usize = 1 + 4 + 8 + 4 + 4;
+/// What it adds if symbol hashes of a sliver are kept.
+const HASHES_BYTES: usize = 2 + 2;
 
 /// What is known of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,21 +50,26 @@ pub(crate) struct PairRecord {
     pub(crate) place: Place,
     pub(crate) primary_bytes: u32,
     pub(crate) secondary_bytes: u32,
+    /// Bytes of the symbol hashes of the primary and the secondary sliver.
+    pub(crate) hash_bytes: [u16; 2],
 }
 
 impl PairRecord {
-    pub(crate) fn to_bytes(self) -> [u8; RECORD_BYTES] {
-        let mut bytes = [0; RECORD_BYTES];
-        bytes[0] = match self.state {
+    pub(crate) fn to_bytes(self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(RECORD_BYTES + HASHES_BYTES);
+        bytes.push(match self.state {
             State::Complete => 1,
             State::Unfinished => 2,
             State::Damaged => 3,
             State::Written => 4,
-        };
-        bytes[1..5].copy_from_slice(&self.place.volume.to_be_bytes());
-        bytes[5..13].copy_from_slice(&self.place.offset.to_be_bytes());
-        bytes[13..17].copy_from_slice(&self.primary_bytes.to_be_bytes());
-        bytes[17..].copy_from_slice(&self.secondary_bytes.to_be_bytes());
+        });
+        bytes.extend_from_slice(&self.place.volume.to_be_bytes());
+        bytes.extend_from_slice(&self.place.offset.to_be_bytes());
+        bytes.extend_from_slice(&self.primary_bytes.to_be_bytes());
+        bytes.extend_from_slice(&self.secondary_bytes.to_be_bytes());
+        if self.hash_bytes != [0; 2] {
+            bytes.extend(self.hash_bytes.iter().flat_map(|bytes| bytes.to_be_bytes()));
+        }
         bytes
     }
 
@@ -68,6 +78,7 @@ impl PairRecord {
         let (volume, rest) = rest.split_first_chunk()?;
         let (offset, rest) = rest.split_first_chunk()?;
         let (primary_bytes, rest) = rest.split_first_chunk()?;
+        let (secondary_bytes, rest) = rest.split_first_chunk()?;
         let record = Self {
             state: match state {
                 1 => State::Complete,
@@ -81,8 +92,17 @@ impl PairRecord {
                 offset: u64::from_be_bytes(*offset),
             },
             primary_bytes: u32::from_be_bytes(*primary_bytes),
-            secondary_bytes: u32::from_be_bytes(rest.try_into().ok()?),
+            secondary_bytes: u32::from_be_bytes(*secondary_bytes),
+            hash_bytes: match rest {
+                [] => [0; 2],
+                [a, b, c, d] => [u16::from_be_bytes([*a, *b]), u16::from_be_bytes([*c, *d])],
+                _ => return None,
+            },
         };
+        // Each record has one layout, since they are compared.
+        if rest.len() == HASHES_BYTES && record.hash_bytes == [0; 2] {
+            return None;
+        }
         let longest = record.primary_bytes.max(record.secondary_bytes);
         (longest as usize <= SLIVER_BYTES_MAX).then_some(record)
     }
@@ -103,10 +123,20 @@ impl PairRecord {
         }
     }
 
-    /// What the pair counts: its record and pieces.
+    /// Bytes of the symbol hashes of a sliver, 0 if they are not kept.
+    pub(crate) const fn hash_bytes(self, axis: Axis) -> usize {
+        match axis {
+            Axis::Primary => self.hash_bytes[0] as usize,
+            Axis::Secondary => self.hash_bytes[1] as usize,
+        }
+    }
+
+    /// What the pair counts: its record, pieces and symbol hashes.
     pub(crate) fn live_bytes(self) -> u64 {
-        let slivers = [Axis::Primary, Axis::Secondary]
-            .map(|axis| pieces::counted_bytes(self.sliver_bytes(axis)));
+        let slivers = [Axis::Primary, Axis::Secondary].map(|axis| {
+            pieces::counted_bytes(self.sliver_bytes(axis))
+                + pieces::counted_hash_bytes(self.hash_bytes(axis))
+        });
         slivers[0] + slivers[1] + row_bytes(key::PAIR_KEY_BYTES, RECORD_BYTES)
     }
 
@@ -124,12 +154,21 @@ mod tests {
     fn records_parse_strictly() {
         for state in [State::Complete, State::Written, State::Unfinished, State::Damaged] {
             let place = Place { volume: 3, offset: 1 << 40 };
-            let record = PairRecord { state, place, primary_bytes: 70_000, secondary_bytes: 1 };
-            let bytes = record.to_bytes();
-            assert_eq!(PairRecord::parse(&bytes), Some(record));
-            assert_eq!(PairRecord::parse(&bytes[1..]), None);
-            assert_eq!(PairRecord::parse(&[&bytes[..], &[0]].concat()), None);
+            for hash_bytes in [[0, 0], [2_048, 0], [0, 32], [8_192, 8_192]] {
+                let (primary_bytes, secondary_bytes) = (70_000, 1);
+                let record =
+                    PairRecord { state, place, primary_bytes, secondary_bytes, hash_bytes };
+                let bytes = record.to_bytes();
+                assert_eq!(bytes.len() == RECORD_BYTES, hash_bytes == [0, 0]);
+                assert_eq!(PairRecord::parse(&bytes), Some(record));
+                assert_eq!(PairRecord::parse(&bytes[1..]), None);
+                assert_eq!(PairRecord::parse(&[&bytes[..], &[0]].concat()), None);
+            }
         }
+        let mut two_ways = [0; RECORD_BYTES + HASHES_BYTES];
+        two_ways[0] = 1;
+        assert!(PairRecord::parse(&two_ways[..RECORD_BYTES]).is_some());
+        assert_eq!(PairRecord::parse(&two_ways), None);
         assert_eq!(PairRecord::parse(&[5; RECORD_BYTES]), None);
         assert_eq!(PairRecord::parse(&[1; RECORD_BYTES]), None, "slivers of 16 MiB and more");
     }

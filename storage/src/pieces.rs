@@ -3,11 +3,18 @@
 //! Each sliver is cut into pieces of 8 KiB, each with a checksum bound to its pair and its place,
 //! so that neither a flipped bit nor a piece in another's place is ever served. A volume's database
 //! holds one table of them, which only grows: nothing is replaced or removed in it.
+//!
+//! The hashes of all symbols of a long sliver's expansion lie beside it in a row of their own, so
+//! that one of its symbols is proven by reading no more than that symbol and this row. They can be
+//! had again from the sliver: a pair whose hashes are damaged is whole.
 
-use std::path::Path;
+use std::{ops::Range, path::Path};
 
 use bytes::Bytes;
-use floe_protocol::{encoding::Axis, hash::Domain};
+use floe_protocol::{
+    encoding::Axis,
+    hash::{Domain, HASH_BYTES},
+};
 
 use crate::{
     StorageError,
@@ -22,8 +29,22 @@ use crate::{
 pub const PIECE_BYTES: usize = 8 << 10;
 /// The longest sliver that the store takes, above any that the protocol allows.
 pub const SLIVER_BYTES_MAX: usize = 16 << 20;
+/// Symbol hashes are kept of slivers that are longer: those of shorter ones are made anew as fast
+/// as they are read.
+pub const HASHED_ABOVE_BYTES: usize = 64 << 10;
+/// The longest symbol hashes of a sliver: of 256 symbols.
+pub(crate) const HASHES_BYTES_MAX: usize = 256 * HASH_BYTES;
 
 const CHECKSUM_BYTES: usize = 16;
+
+/// What is kept of a pair, primary first: its slivers, and their symbol hashes or nothing.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Contents<'a> {
+    pub(crate) slivers: [&'a [u8]; 2],
+    pub(crate) hashes: [&'a [u8]; 2],
+}
+
+const AXES: [Axis; 2] = [Axis::Primary, Axis::Secondary];
 
 /// The open database of one volume. Fields drop in order.
 #[derive(Debug)]
@@ -43,47 +64,58 @@ impl Pieces {
         Ok(Self { table: database.table(schema::PIECES)?, database })
     }
 
-    /// Writes both slivers of a pair to the place that `record` names.
+    /// Writes a pair to the place that `record` names.
     pub(crate) fn write(
         &self,
         pair: &PairKey,
         record: PairRecord,
-        slivers: [&[u8]; 2],
+        contents: Contents<'_>,
     ) -> Result<(), StorageError> {
         let mut value = Vec::with_capacity(CHECKSUM_BYTES + PIECE_BYTES);
-        for (axis, sliver) in [Axis::Primary, Axis::Secondary].into_iter().zip(slivers) {
+        let mut insert = |key: PieceKey, piece: &[u8]| {
+            value.clear();
+            value.extend_from_slice(&checksum(pair, &key, piece));
+            value.extend_from_slice(piece);
+            self.table.insert(&key, &value)
+        };
+        let offset = record.place.offset;
+        for (axis, sliver) in AXES.into_iter().zip(contents.slivers) {
             for (index, piece) in scattered(sliver) {
-                let key = key::piece(record.place.offset, axis, index);
-                value.clear();
-                value.extend_from_slice(&checksum(pair, &key, piece));
-                value.extend_from_slice(piece);
-                self.table.insert(&key, &value)?;
+                insert(key::piece(offset, axis, index), piece)?;
             }
+        }
+        let hashes = AXES.into_iter().zip(contents.hashes);
+        for (axis, hashes) in hashes.filter(|(_, hashes)| !hashes.is_empty()) {
+            insert(key::hashes(offset, axis), hashes)?;
         }
         Ok(())
     }
 
-    /// Puts a sliver together, or says which piece is damaged or absent.
+    /// Puts a range of a sliver together, or says which piece is damaged or absent. What lies
+    /// behind the sliver's end is not there.
     pub(crate) fn read(
         &self,
         pair: &PairKey,
         record: PairRecord,
-        axis: Axis,
+        (axis, range): (Axis, Range<usize>),
     ) -> Result<Result<Bytes, u16>, StorageError> {
         let bytes = record.sliver_bytes(axis);
-        let mut sliver = Vec::with_capacity(bytes);
+        let range = range.start.min(bytes)..range.end.min(bytes);
+        let first = piece_of(range.start);
+        let skipped = usize::from(first) * PIECE_BYTES;
+        let mut sliver = Vec::with_capacity(range.len() + PIECE_BYTES);
         let place = |index| key::piece(record.place.offset, axis, index);
-        let count = piece_count(bytes);
+        let count = piece_count(range.end);
         // A range reads each page once.
-        let mut rows = self.table.range(place(0)..place(count));
-        for index in 0..count {
+        let mut rows = self.table.range(place(first)..place(count.max(first)));
+        for index in first..count {
             let row = match rows.next() {
                 Some(Ok(row)) => row,
                 None | Some(Err(StorageError::Corrupt { .. })) => return Ok(Err(index)),
                 Some(Err(error)) => return Err(error),
             };
             let key = place(index);
-            let expected_bytes = (bytes - sliver.len()).min(PIECE_BYTES);
+            let expected_bytes = (bytes - skipped - sliver.len()).min(PIECE_BYTES);
             match sound_piece(pair, &key, &row.1) {
                 Some(piece) if *row.0 == key && piece.len() == expected_bytes => {
                     sliver.extend_from_slice(piece);
@@ -91,7 +123,31 @@ impl Pieces {
                 _ => return Ok(Err(index)),
             }
         }
-        Ok(Ok(sliver.into()))
+        let sliver = Bytes::from(sliver);
+        let end = sliver.len().min(range.end - skipped);
+        Ok(Ok(sliver.slice((range.start - skipped).min(end)..end)))
+    }
+
+    /// The symbol hashes of a sliver, if they are there and sound.
+    pub(crate) fn read_hashes(
+        &self,
+        pair: &PairKey,
+        record: PairRecord,
+        axis: Axis,
+    ) -> Result<Option<Bytes>, StorageError> {
+        let bytes = record.hash_bytes(axis);
+        if bytes == 0 {
+            return Ok(None);
+        }
+        let key = key::hashes(record.place.offset, axis);
+        let value = match self.table.get(&key) {
+            Ok(value) => value,
+            Err(StorageError::Corrupt { .. }) => None,
+            Err(error) => return Err(error),
+        };
+        let hashes = value.as_ref().and_then(|value| sound_piece(pair, &key, value));
+        let hashes = hashes.filter(|hashes| hashes.len() == bytes);
+        Ok(hashes.map(Bytes::copy_from_slice))
     }
 
     /// An offset behind those of all pieces.
@@ -121,6 +177,16 @@ impl Pieces {
 pub(crate) fn counted_bytes(sliver_bytes: usize) -> u64 {
     let pieces = u64::from(piece_count(sliver_bytes));
     pieces * row_bytes(PIECE_KEY_BYTES, CHECKSUM_BYTES) + sliver_bytes as u64
+}
+
+/// What the symbol hashes of a sliver count.
+pub(crate) fn counted_hash_bytes(hash_bytes: usize) -> u64 {
+    if hash_bytes == 0 { 0 } else { row_bytes(PIECE_KEY_BYTES, CHECKSUM_BYTES + hash_bytes) }
+}
+
+/// The piece that a byte is in.
+fn piece_of(byte: usize) -> u16 {
+    u16::try_from(byte / PIECE_BYTES).expect("at most SLIVER_BYTES_MAX")
 }
 
 fn piece_count(sliver_bytes: usize) -> u16 {

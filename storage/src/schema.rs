@@ -6,7 +6,8 @@
 //!
 //! A new format gets a new version and a migration from the one before it in this file, never a
 //! second reading path elsewhere. Stores of format 1, which also kept registrations, were never
-//! in use and are refused.
+//! in use and are refused. Format 2 had no symbol hashes: a store of it is one of format 3 that keeps
+//! none yet, and gets that number when it is opened.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -21,7 +22,7 @@ use crate::{
 };
 
 /// The format that this program reads and writes.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
 
 /// The format of the ledger's store. Numbered apart, so that neither kind of store is ever taken
 /// for the other.
@@ -31,6 +32,8 @@ pub const LEDGER_FORMAT_VERSION: u32 = 1003;
 #[derive(Debug)]
 pub(crate) struct Kind {
     pub(crate) version: u32,
+    /// The oldest format that needs no more than another number.
+    pub(crate) oldest: u32,
     /// Tables that are empty in a store without an identity.
     pub(crate) tables: &'static [&'static str],
     pub(crate) backlog_bytes_max: usize,
@@ -39,12 +42,14 @@ pub(crate) struct Kind {
 /// What holds slivers.
 pub(crate) const SLIVER_STORE: Kind = Kind {
     version: FORMAT_VERSION,
+    oldest: 2,
     tables: &[SLIVERS, VOLUMES, BLOBS],
     backlog_bytes_max: SMALL_BACKLOG_BYTES_MAX,
 };
 /// What holds the ledger.
 pub(crate) const LEDGER_STORE: Kind = Kind {
     version: LEDGER_FORMAT_VERSION,
+    oldest: LEDGER_FORMAT_VERSION,
     tables: &[LEDGER],
     backlog_bytes_max: SMALL_BACKLOG_BYTES_MAX,
 };

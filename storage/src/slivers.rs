@@ -19,7 +19,7 @@
 use std::{
     collections::BTreeSet,
     mem,
-    ops::Bound,
+    ops::{Bound, Range},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -35,7 +35,7 @@ use crate::{
     database::{Table, Value},
     key::{self, PairKey},
     pair_record::{PairRecord, Place, State},
-    pieces::SLIVER_BYTES_MAX,
+    pieces::{Contents, HASHES_BYTES_MAX, SLIVER_BYTES_MAX},
     usage::Space,
     volumes::Volumes,
 };
@@ -145,11 +145,21 @@ impl Slivers {
         primary: &[u8],
         secondary: &[u8],
     ) -> Result<(), StorageError> {
+        self.put_contents(pair, Contents { slivers: [primary, secondary], hashes: [&[]; 2] })
+    }
+
+    /// The same with symbol hashes.
+    pub(crate) fn put_contents(
+        &self,
+        pair: &PairKey,
+        contents: Contents<'_>,
+    ) -> Result<(), StorageError> {
         let lengths = PairRecord {
             state: State::Unfinished,
             place: Place { volume: 0, offset: 0 },
-            primary_bytes: sliver_bytes(primary)?,
-            secondary_bytes: sliver_bytes(secondary)?,
+            primary_bytes: sliver_bytes(contents.slivers[0])?,
+            secondary_bytes: sliver_bytes(contents.slivers[1])?,
+            hash_bytes: [hash_bytes(contents.hashes[0])?, hash_bytes(contents.hashes[1])?],
         };
         let lock = self.lock(pair);
         if let Some(old) = self.whole(pair)? {
@@ -162,7 +172,7 @@ impl Slivers {
         let written = self.volumes.append(lengths.live_bytes(), |place, pieces| {
             let record = PairRecord { place, ..lengths };
             self.records.insert(pair, &record.to_bytes())?;
-            pieces.write(pair, record, [primary, secondary])?;
+            pieces.write(pair, record, contents)?;
             let record = record.with(State::Written);
             self.records.insert(pair, &record.to_bytes())?;
             Ok(record)
@@ -198,15 +208,42 @@ impl Slivers {
 
     /// One sliver of a pair, if the pair is there and every piece of the sliver is sound.
     pub(crate) fn get(&self, pair: &PairKey, axis: Axis) -> Result<Option<Bytes>, StorageError> {
+        self.get_range(pair, (axis, 0..SLIVER_BYTES_MAX))
+    }
+
+    /// The same of a range of it: only the pieces that it touches are read.
+    pub(crate) fn get_range(
+        &self,
+        pair: &PairKey,
+        (axis, range): (Axis, Range<usize>),
+    ) -> Result<Option<Bytes>, StorageError> {
         for _ in 0..LOOKS_MAX {
             let Some(record) = self.whole(pair)? else {
                 return Ok(None);
             };
-            match self.volumes.read(pair, record, axis)? {
+            match self.volumes.read(pair, record, (axis, range.clone()))? {
                 Ok(sliver) => return Ok(Some(sliver)),
                 // Unless the pair was moved, removed or stored again meanwhile.
                 Err(piece) if self.damaged(pair, record, axis, piece)? => return Ok(None),
                 Err(_) => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// The symbol hashes of one sliver of a pair, if they are kept and sound.
+    pub(crate) fn hashes(&self, pair: &PairKey, axis: Axis) -> Result<Option<Bytes>, StorageError> {
+        for _ in 0..LOOKS_MAX {
+            let Some(record) = self.whole(pair)? else {
+                return Ok(None);
+            };
+            let hashes = self.volumes.read_hashes(pair, record, axis)?;
+            if hashes.is_some() || record.hash_bytes(axis) == 0 {
+                return Ok(hashes);
+            }
+            if self.whole(pair)? == Some(record) {
+                tracing::debug!(?axis, "symbol hashes are damaged: they are made anew");
+                return Ok(None);
             }
         }
         Ok(None)
@@ -272,11 +309,12 @@ impl Slivers {
         pair: &PairKey,
         record: PairRecord,
     ) -> Result<Result<[Bytes; 2], (Axis, u16)>, StorageError> {
-        let primary = match self.volumes.read(pair, record, Axis::Primary)? {
+        let whole = 0..SLIVER_BYTES_MAX;
+        let primary = match self.volumes.read(pair, record, (Axis::Primary, whole.clone()))? {
             Ok(primary) => primary,
             Err(piece) => return Ok(Err((Axis::Primary, piece))),
         };
-        Ok(match self.volumes.read(pair, record, Axis::Secondary)? {
+        Ok(match self.volumes.read(pair, record, (Axis::Secondary, whole))? {
             Ok(secondary) => Ok([primary, secondary]),
             Err(piece) => Err((Axis::Secondary, piece)),
         })
@@ -355,6 +393,16 @@ fn sliver_bytes(sliver: &[u8]) -> Result<u32, StorageError> {
         what: "sliver",
         bytes: sliver.len(),
         max_bytes: SLIVER_BYTES_MAX,
+    })
+}
+
+fn hash_bytes(hashes: &[u8]) -> Result<u16, StorageError> {
+    let length = u16::try_from(hashes.len()).ok();
+    let length = length.filter(|bytes| usize::from(*bytes) <= HASHES_BYTES_MAX);
+    length.ok_or(StorageError::Length {
+        what: "symbol hashes",
+        bytes: hashes.len(),
+        max_bytes: HASHES_BYTES_MAX,
     })
 }
 

@@ -21,6 +21,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
     io,
+    ops::Range,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
@@ -227,23 +228,39 @@ impl Volumes {
         }
     }
 
-    /// Reads a sliver, or says which piece is damaged or absent. No piece is there of a volume that
-    /// does not read.
+    /// Reads a range of a sliver, or says which piece is damaged or absent. No piece is there of a
+    /// volume that does not read.
     pub(crate) fn read(
         &self,
         pair: &PairKey,
         record: PairRecord,
-        axis: Axis,
+        (axis, range): (Axis, Range<usize>),
     ) -> Result<Result<Bytes, u16>, StorageError> {
         let number = record.place.volume;
         match self.pieces(number) {
             Ok(pieces) => {
-                let read = pieces.read(pair, record, axis);
+                let end = range.end.min(record.sliver_bytes(axis));
+                let bytes = end.saturating_sub(range.start);
+                let read = pieces.read(pair, record, (axis, range));
                 drop(pieces);
-                self.open.note_read(number, record.sliver_bytes(axis) as u64);
+                self.open.note_read(number, bytes as u64);
                 read
             }
             Err(StorageError::Corrupt { .. }) => Ok(Err(0)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The symbol hashes of a sliver, if they are there and sound.
+    pub(crate) fn read_hashes(
+        &self,
+        pair: &PairKey,
+        record: PairRecord,
+        axis: Axis,
+    ) -> Result<Option<Bytes>, StorageError> {
+        match self.pieces(record.place.volume) {
+            Ok(pieces) => pieces.read_hashes(pair, record, axis),
+            Err(StorageError::Corrupt { .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }

@@ -1,6 +1,6 @@
 //! What the network asks of services: to answer requests and to judge gossip.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use floe_protocol::{
@@ -53,6 +53,8 @@ pub struct GossipMessage {
     pub source: NodeId,
     /// The message, to be decoded by the service.
     pub bytes: Vec<u8>,
+    /// When it came.
+    pub received: Instant,
     /// Takes the verdict.
     pub verdict: VerdictHandle,
 }

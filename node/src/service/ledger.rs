@@ -14,12 +14,14 @@
 
 mod chain;
 mod driver;
+mod lag;
 mod outbox;
 mod succession;
 
-use std::{io, sync::Arc, thread};
+use std::{io, sync::Arc, thread, time::Instant};
 
 use floe_protocol::{
+    challenge::Universe,
     consensus::Timeouts,
     index::Height,
     ledger::{
@@ -74,6 +76,14 @@ pub struct CommittedBlock {
     pub transactions: Vec<TransactionId>,
     /// What happened.
     pub events: BlockEvents,
+    /// Whether it came from others that had committed it, and not by votes.
+    pub by_sync: bool,
+    /// When it was committed here.
+    pub at: Instant,
+    /// Since when this node has had proof that it is final.
+    pub known_since: Instant,
+    /// What the round that it has opened asks for.
+    pub opened: Option<Arc<Universe>>,
 }
 
 /// Blocks that another node has sent.
@@ -122,6 +132,8 @@ pub(crate) enum Command {
         /// Whether it did: not if there are blocks already.
         reply: oneshot::Sender<bool>,
     },
+    /// A quorum has committed the block of this height, as is proven since then.
+    Proven { height: Height, at: Instant },
     /// Tell the mempool's numbers.
     Stats(oneshot::Sender<MempoolStats>),
 }
@@ -226,6 +238,12 @@ impl Ledger {
         blocks: Vec<(Block, CommitCertificate)>,
     ) -> Result<bool, LedgerStopped> {
         self.ask(|reply| Command::Synced(SyncedBlocks { blocks, reply })).await
+    }
+
+    /// Tells that a quorum has committed the block of `height`, if the ledger is not too busy.
+    pub(crate) fn proven(&self, height: Height) {
+        // It is one proof of many.
+        let _ = self.commands.try_send(Command::Proven { height, at: Instant::now() });
     }
 
     /// Hands over a snapshot to begin with; whether the ledger did.

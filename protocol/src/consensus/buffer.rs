@@ -9,7 +9,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::message::{BodyPart, ConsensusMessage, SignedProposal};
+use super::{
+    message::{BodyPart, ConsensusMessage, SignedProposal},
+    validators::Validators,
+};
 use crate::{index::Height, keys::NodeId, vote::SignedVote};
 
 /// Votes kept per height and member.
@@ -53,6 +56,25 @@ impl EarlyMessages {
     /// Whether a member has sent something of this height.
     pub(super) fn has_begun(&self, height: Height) -> bool {
         self.votes.keys().chain(self.proposals.keys()).any(|(begun, _)| *begun == height)
+    }
+
+    /// The highest height at which, or behind which, voters of `voters` with more than a third of the
+    /// weight have voted: one of them at least is honest.
+    pub(super) fn voted_at(&self, voters: &Validators) -> Option<Height> {
+        // Keys ascend by height: of each voter the highest remains.
+        let highest = self.votes.keys().map(|(height, voter)| (*voter, *height));
+        let highest: BTreeMap<NodeId, Height> = highest.collect();
+        let mut heights: Vec<_> = highest
+            .iter()
+            .filter_map(|(voter, height)| Some((*height, voters.get(voter)?.weight)))
+            .collect();
+        heights.sort_unstable_by_key(|(height, _)| std::cmp::Reverse(*height));
+        let mut weight = 0_u64;
+        let reached = heights.into_iter().find(|(_, more)| {
+            weight += more;
+            weight > voters.faulty_max()
+        });
+        reached.map(|(height, _)| height)
     }
 
     /// Keeps a part, unverified.

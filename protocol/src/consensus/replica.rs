@@ -120,6 +120,14 @@ impl Replica {
         self.running.as_ref().map(|running| running.host.validators.proposer(round).node)
     }
 
+    /// The highest later height at which voters with more than a third of the weight have voted, by
+    /// this height's committee or the next one: one of them is honest, so all before it is committed.
+    #[must_use]
+    pub fn others_voted_at(&self) -> Option<Height> {
+        let committees = self.running.as_ref()?.host.next.iter();
+        committees.filter_map(|voters| self.early.voted_at(voters)).max()
+    }
+
     /// The precommits known for recent blocks that no block records yet, by ascending height and
     /// committee position: for the next commit record. `is_recorded` is the ledger's word, and
     /// true for the certificate that the same commit record begins with.

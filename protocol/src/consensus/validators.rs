@@ -61,6 +61,11 @@ impl Validators {
         self.0.total
     }
 
+    /// The weight that faulty voters have at most.
+    pub(super) fn faulty_max(&self) -> u64 {
+        self.0.total.saturating_sub(1) / 3
+    }
+
     /// Who proposes in `round`.
     pub(super) fn proposer(&self, round: u32) -> &Validator {
         self.turn(&self.0.proposers, round)

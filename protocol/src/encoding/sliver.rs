@@ -44,6 +44,28 @@ pub enum SliverError {
     Root(Axis),
 }
 
+/// The hashes of all `n` symbols of a pair's expanded slivers, as its check found them: who keeps
+/// them beside a long sliver need not expand it to prove one of its symbols.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PairHashes {
+    /// Of the primary sliver.
+    pub primary: Vec<Hash>,
+    /// Of the secondary sliver.
+    pub secondary: Vec<Hash>,
+}
+
+impl PairHashes {
+    /// Hashes both slivers without comparing them with anything.
+    ///
+    /// # Errors
+    /// [`SliverError::Length`].
+    pub fn of(layout: &BlobLayout, primary: &[u8], secondary: &[u8]) -> Result<Self, SliverError> {
+        let primary = symbol_hashes(layout, Axis::Primary, primary)?;
+        let secondary = symbol_hashes(layout, Axis::Secondary, secondary)?;
+        Ok(Self { primary, secondary })
+    }
+}
+
 /// Checks both slivers of the pair as a storage node does before it keeps them: lengths, zero
 /// padding of a systematic row, both roots. `proof` is already verified and `layout` is its
 /// header's.
@@ -55,7 +77,7 @@ pub fn verify_pair(
     proof: &PairProof,
     primary: &[u8],
     secondary: &[u8],
-) -> Result<(), SliverError> {
+) -> Result<PairHashes, SliverError> {
     check_length(layout, Axis::Primary, primary)?;
     check_length(layout, Axis::Secondary, secondary)?;
     let row = proof.index.primary().as_usize();
@@ -78,9 +100,10 @@ pub fn verify_slivers(
     proof: &PairProof,
     primary: &[u8],
     secondary: &[u8],
-) -> Result<(), SliverError> {
-    verify_primary(layout, proof, primary)?;
-    verify_secondary(layout, proof, secondary)
+) -> Result<PairHashes, SliverError> {
+    let primary = verify(layout, Axis::Primary, proof, primary)?;
+    let secondary = verify(layout, Axis::Secondary, proof, secondary)?;
+    Ok(PairHashes { primary, secondary })
 }
 
 /// Checks the length and root of a primary sliver, as a reader does: padding is ignored. `proof`
@@ -93,7 +116,7 @@ pub fn verify_primary(
     proof: &PairProof,
     primary: &[u8],
 ) -> Result<(), SliverError> {
-    verify(layout, Axis::Primary, proof, primary)
+    verify(layout, Axis::Primary, proof, primary).map(drop)
 }
 
 /// Checks the length and root of a secondary sliver. `proof` is already verified and `layout` is
@@ -106,7 +129,7 @@ pub fn verify_secondary(
     proof: &PairProof,
     secondary: &[u8],
 ) -> Result<(), SliverError> {
-    verify(layout, Axis::Secondary, proof, secondary)
+    verify(layout, Axis::Secondary, proof, secondary).map(drop)
 }
 
 fn verify(
@@ -114,9 +137,10 @@ fn verify(
     axis: Axis,
     proof: &PairProof,
     sliver: &[u8],
-) -> Result<(), SliverError> {
-    if sliver_root(layout, axis, sliver)? == axis.root_of(&proof.digest) {
-        Ok(())
+) -> Result<Vec<Hash>, SliverError> {
+    let hashes = symbol_hashes(layout, axis, sliver)?;
+    if merkle::root(Domain::SliverNode, hashes.clone()) == axis.root_of(&proof.digest) {
+        Ok(hashes)
     } else {
         Err(SliverError::Root(axis))
     }
@@ -250,7 +274,8 @@ mod tests {
             for pair in (0..n).step_by(usize::from(n / 16).max(1)).map(SliverPairIndex::new) {
                 let (primary, secondary) = blob.pair(pair);
                 let proof = blob.proof(pair);
-                assert_eq!(verify_pair(&blob.layout(), &proof, &primary, &secondary), Ok(()));
+                let hashes = verify_pair(&blob.layout(), &proof, &primary, &secondary);
+                assert_eq!(hashes, PairHashes::of(&blob.layout(), &primary, &secondary));
             }
         }
     }
@@ -290,7 +315,7 @@ mod tests {
         // Parity rows have no padding to check.
         let parity_row = SliverPairIndex::new(3);
         let (primary, secondary) = padded.pair(parity_row);
-        assert_eq!(verify_pair(&layout, &padded.proof(parity_row), &primary, &secondary), Ok(()));
+        assert!(verify_pair(&layout, &padded.proof(parity_row), &primary, &secondary).is_ok());
     }
 
     #[test]

@@ -139,7 +139,8 @@ impl EventLoop {
         pending.messages += 1;
         pending.bytes += bytes;
         let verdict = VerdictHandle::new(judged, self.judging.verdict_sender.clone());
-        place.send(GossipMessage { topic, from, source, bytes: message.data, verdict });
+        let (bytes, received) = (message.data, Instant::now());
+        place.send(GossipMessage { topic, from, source, bytes, received, verdict });
         Ok(())
     }
 

@@ -49,6 +49,9 @@ pub(super) async fn judge_headers(
             Ok(Some(true)) => {
                 relay.newest = height;
                 verdict.accept();
+                if height > tip {
+                    ledger.proven(height);
+                }
                 News::Committed { height, from }
             }
             Ok(Some(false)) => {

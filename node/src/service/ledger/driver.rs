@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Args, Command, CommittedBlock, Install, SyncedBlocks, chain::Chain, chain::ChainError,
-    outbox::Outbox,
+    lag::Lag, outbox::Outbox,
 };
 use crate::{
     clock::Clock,
@@ -121,6 +121,10 @@ pub(super) struct Driver {
     silent: bool,
     /// Where the block being committed comes from.
     source: Source,
+    /// What is known of blocks that are not here yet.
+    lag: Lag,
+    /// Since when what is being handled was here: it may have waited.
+    here_since: Instant,
 }
 
 impl Driver {
@@ -147,6 +151,8 @@ impl Driver {
             abstains,
             silent: true,
             source: Source::Votes,
+            lag: Lag::default(),
+            here_since: Instant::now(),
             chain,
             keys,
             network,
@@ -175,6 +181,7 @@ impl Driver {
                 },
                 () = tokio::time::sleep_until(wake) => self.on_tick(),
             }
+            self.here_since = Instant::now();
         }
     }
 
@@ -310,6 +317,7 @@ impl Driver {
                 }
             }
             Output::Missing { height, .. } => {
+                self.lag.proven(height, self.here_since);
                 self.listeners.missing.send_replace(height);
             }
             Output::NextHeight => self.others_began = true,
@@ -440,12 +448,20 @@ impl Driver {
         let decided = |error| Fault::Decided { height, error };
         self.executed_of(hash, block).map_err(decided)?;
         let executed = self.executed.remove(&hash).expect("just executed");
-        let committed = CommittedBlock {
+        let mut committed = CommittedBlock {
             block: Arc::clone(block),
             certificate: certificate.clone(),
             transactions: executed.transactions.clone(),
             events: executed.events.clone(),
+            by_sync: self.source == Source::Sync,
+            at: Instant::now(),
+            known_since: self
+                .lag
+                .since(height)
+                .map_or(self.here_since, |at| at.min(self.here_since)),
+            opened: executed.opened.clone(),
         };
+        self.lag.committed(height);
         self.chain.commit(block, certificate, executed)?;
         self.last_commit = self.started.elapsed();
         // Only blocks that were made since this process started: older ones may be played to it
@@ -475,18 +491,25 @@ impl Driver {
             self.announce(Topic::Headers, &LedgerAnnouncement::NewHeader(Box::new(header)));
         }
         self.listeners.state.send_replace(Arc::new(self.chain.state.clone()));
+        committed.at = Instant::now();
         // Nobody listens: nobody misses it.
         drop(self.listeners.committed.send(Arc::new(committed)));
         Ok(())
     }
 
     fn on_consensus(&mut self, event: GossipMessage) -> Result<(), Fault> {
-        let GossipMessage { bytes, verdict, .. } = event;
+        let GossipMessage { bytes, verdict, received, .. } = event;
         let Ok(message) = ConsensusMessage::from_bytes(&bytes) else {
             verdict.reject();
             return Ok(());
         };
-        self.feed_and_tell(Input::Message(message), Some(verdict)).map(drop)
+        self.here_since = received;
+        let is_later = message.height() > self.chain.state.next_height();
+        self.feed_and_tell(Input::Message(message), Some(verdict))?;
+        if is_later && let Some(height) = self.replica.others_voted_at() {
+            self.lag.proven(Height::new(height.get().saturating_sub(1)), received);
+        }
+        Ok(())
     }
 
     fn on_tick(&mut self) {
@@ -515,6 +538,10 @@ impl Driver {
             Command::Install { install, reply } => {
                 let _ = reply.send(self.on_install(*install)?);
             }
+            Command::Proven { height, at } if height > self.chain.state.tip().height => {
+                self.lag.proven(height, at);
+            }
+            Command::Proven { .. } => {}
             Command::Stats(reply) => drop(reply.send(self.mempool.stats())),
         }
         Ok(())

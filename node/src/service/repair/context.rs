@@ -9,6 +9,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use floe_protocol::{
     blob::{BlobId, PairProof},
+    encoding::PairHashes,
     index::ShardIndex,
     keys::NodeId,
     ledger::{BlobState, ReadError, State},
@@ -29,8 +30,8 @@ use crate::{
     key_file::NodeKeys,
     network::{Network, RequestError},
     service::{
-        background::Background, blocking, judging::by_newest, ledger::Ledger,
-        storage_node::BlobLocks,
+        background::Background, blocking, challenges::Inconsistent, judging::by_newest,
+        ledger::Ledger, storage_node::BlobLocks,
     },
 };
 
@@ -53,6 +54,7 @@ pub(super) struct Context {
     pub(super) clock: Clock,
     pub(super) budget: Budget,
     pub(super) throttle: Throttle,
+    pub(super) inconsistent: Inconsistent,
     pub(super) progress: Progress,
     /// For what only computes.
     pub(super) background: Background,
@@ -94,6 +96,7 @@ pub(super) struct Pair {
     pub(super) proof: PairProof,
     pub(super) primary: Bytes,
     pub(super) secondary: Bytes,
+    pub(super) hashes: PairHashes,
 }
 
 impl Pair {
@@ -234,7 +237,7 @@ impl Context {
     }
 
     fn keep_one(&self, pair: &Pair) -> Result<bool, Failed> {
-        let Pair { blob, shard, proof, primary, secondary } = pair;
+        let Pair { blob, shard, proof, primary, secondary, hashes } = pair;
         let _lock = self.locks.write(blob);
         let newest = || self.state();
         let (wanted, height) = by_newest(newest, |state| {
@@ -247,7 +250,8 @@ impl Context {
         if wanted {
             let proofs = [(*shard, proof.to_bytes())];
             self.store.put_table(&proof.header, height, &proofs)?;
-            self.store.put_pair(*shard, blob, primary, secondary)?;
+            let hashes = [&hashes.primary[..], &hashes.secondary[..]];
+            self.store.put_hashed_pair((*shard, blob), [primary, secondary], hashes)?;
         }
         Ok(wanted)
     }

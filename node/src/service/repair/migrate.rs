@@ -189,8 +189,8 @@ fn one(config: EncodingConfig, shard: ShardIndex, sent: StoredPair) -> Option<Pa
         return None;
     }
     let layout = proof.header.layout().ok()?;
-    encoding::verify_slivers(&layout, &proof, &primary, &secondary).ok()?;
-    Some(Pair { blob, shard, proof, primary, secondary })
+    let hashes = encoding::verify_slivers(&layout, &proof, &primary, &secondary).ok()?;
+    Some(Pair { blob, shard, proof, primary, secondary, hashes })
 }
 
 fn keep(

@@ -7,15 +7,15 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use floe_protocol::{
-    blob::{BlobId, PairProof},
-    encoding::{self, Axis, BlobLayout},
+    blob::{BlobId, PairProof, ProofError},
+    encoding::{self, Axis, BlobLayout, PairHashes},
     holders::Holders,
     index::{ShardIndex, SliverPairIndex, SymbolIndex},
     keys::NodeId,
     message::{Refusal, Request, Response},
     repair::{
-        Recovery, RecoveryConfig, RecoveryError, RecoveryInput, RecoveryMaterial, RecoveryOutput,
-        Unfit,
+        RecoveredPair, Recovery, RecoveryConfig, RecoveryError, RecoveryInput, RecoveryMaterial,
+        RecoveryOutput, Unfit,
     },
     transfer::SliverFault,
 };
@@ -268,7 +268,7 @@ impl Run {
     /// Makes the pairs and keeps them, or has the blob invalidated.
     async fn make(&mut self, material: RecoveryMaterial) -> Result<End, Failed> {
         let (blob, n_shards) = (self.lack.blob, self.lack.header.n_shards);
-        let made = self.context.compute(move || material.recover()).await;
+        let made = self.context.compute(move || hashed(material.recover()?)).await;
         let made = made.ok_or(Failed::Stopping)?;
         let made = match made {
             Ok(made) => made,
@@ -285,15 +285,16 @@ impl Run {
                 return Ok(End::Failed);
             }
         };
-        let indices = made.iter().map(|made| made.pair).collect();
+        let indices = made.iter().map(|(made, _)| made.pair).collect();
         let pairs: Vec<_> = made
             .into_iter()
-            .map(|made| Pair {
+            .map(|(made, hashes)| Pair {
                 blob,
                 shard: blob.shard_of(made.pair, n_shards),
                 proof: made.proof,
                 primary: made.primary,
                 secondary: made.secondary,
+                hashes,
             })
             .collect();
         let kept = self.context.blocking(move |context| {
@@ -307,6 +308,17 @@ impl Run {
         kept.await?;
         Ok(End::Made(indices))
     }
+}
+
+/// Each pair with the hashes of its symbols.
+fn hashed(made: Vec<RecoveredPair>) -> Result<Vec<(RecoveredPair, PairHashes)>, RecoveryError> {
+    let made = made.into_iter().map(|made| {
+        let layout = made.proof.header.layout().map_err(ProofError::from)?;
+        // Without them they are made when they are needed.
+        let hashes = PairHashes::of(&layout, &made.primary, &made.secondary).unwrap_or_default();
+        Ok((made, hashes))
+    });
+    made.collect()
 }
 
 /// Asks once; the machine decides whether to ask again.

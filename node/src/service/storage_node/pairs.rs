@@ -242,7 +242,7 @@ impl Pairs {
         };
         let bytes = primary.len() + secondary.len();
         match encoding::verify_slivers(&layout, &proof, &primary, &secondary) {
-            Ok(()) => Ok(Condition::Sound { bytes }),
+            Ok(_) => Ok(Condition::Sound { bytes }),
             Err(error) => {
                 tracing::warn!(%shard, %blob, %error, "stored pair is not the blob's");
                 Ok(Condition::Damaged)

@@ -204,6 +204,25 @@ fn a_height_that_others_have_begun_is_announced_once_this_one_is_decided() {
 }
 
 #[test]
+fn that_others_are_further_takes_the_votes_of_more_than_a_third() {
+    let mut fixture = Fixture::new();
+    let others = [1, 2, 3].map(|step| (fixture.me + step) % 4);
+    let mut vote = |node, height| {
+        let vote = fixture.world.vote(node, (height, 0, VoteKind::Prevote), None);
+        fixture.send(vote);
+        fixture.replica.others_voted_at().map(Height::get)
+    };
+    // One member alone may lie, however often.
+    assert_eq!(vote(others[0], HEIGHT + 9), None);
+    assert_eq!(vote(others[0], HEIGHT + 3), None);
+    assert_eq!(vote(others[1], HEIGHT), None);
+    assert_eq!(vote(others[1], HEIGHT + 2), Some(HEIGHT + 2));
+    assert_eq!(vote(others[2], HEIGHT + 5), Some(HEIGHT + 5));
+    fixture.start(HEIGHT + 5);
+    assert_eq!(fixture.replica.others_voted_at(), None, "only one is further");
+}
+
+#[test]
 fn a_height_that_strangers_claim_to_have_begun_is_not_announced() {
     let mut fixture = Fixture::new();
     let stranger = KeyPair::from_seed([99; 32]);

@@ -1,0 +1,84 @@
+//! Judges commitments from gossip: what is new, whose signature is true, and what is passed on.
+//!
+//! Looked at first is whether a commitment says anything new, which costs next to nothing; then its
+//! signature is verified, on a blocking thread, many at a time. A signature that is false convicts who
+//! passed it on, since nobody passes one on unverified. Everything else does not: nodes are at
+//! different heights, and what is late at one was in time at another.
+
+use std::collections::BTreeSet;
+
+use floe_protocol::{
+    challenge::{Commitment, Ignored, RoundOutput, RoundOutputs, SignedCommitment},
+    keys::{ChainId, NodeId},
+};
+
+use crate::network::{GossipMessage, VerdictHandle};
+
+/// A commitment whose signature was verified, or is to be.
+#[derive(Debug)]
+pub(super) struct Claim {
+    pub(super) signed: SignedCommitment,
+    pub(super) verdict: VerdictHandle,
+}
+
+/// The commitments among messages that are new, each once; the others have their verdict.
+pub(super) fn sift(
+    messages: Vec<GossipMessage>,
+    mut wants: impl FnMut(&Commitment) -> bool,
+) -> Vec<Claim> {
+    let mut claims = Vec::new();
+    let mut seen = BTreeSet::new();
+    for GossipMessage { bytes, verdict, .. } in messages {
+        match SignedCommitment::from_bytes(&bytes) {
+            Err(_) => verdict.reject(),
+            Ok(signed) if wants(&signed.commitment) && seen.insert(bytes) => {
+                claims.push(Claim { signed, verdict });
+            }
+            Ok(_) => verdict.ignore(),
+        }
+    }
+    claims
+}
+
+/// Verifies signatures. Blocks.
+pub(super) fn verify(chain: &ChainId, claims: Vec<Claim>) -> Vec<(Claim, bool)> {
+    let verified = claims.into_iter().map(|claim| {
+        let is_true = claim.signed.verify(chain);
+        (claim, is_true)
+    });
+    verified.collect()
+}
+
+/// Whether others are to hear of the commitment of `node`, of which this came here. That this node
+/// cannot tell the time is no reason why they could not.
+pub(super) fn is_passed_on(node: &NodeId, outputs: &RoundOutputs) -> bool {
+    !outputs.iter().any(|(_, output)| match output {
+        RoundOutput::Ignored { node: of, reason } => {
+            of == node && !matches!(reason, Ignored::Silent(_))
+        }
+        _ => false,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use floe_protocol::{
+        challenge::Silence,
+        index::ChallengeRound,
+    };
+
+    use super::*;
+
+    #[test]
+    fn who_is_silent_passes_on_and_what_is_late_goes_no_further() {
+        let (node, other) = (NodeId::new([1; 32]), NodeId::new([2; 32]));
+        let outputs = |node, reason| {
+            vec![(ChallengeRound::new(1), RoundOutput::Ignored { node, reason })]
+        };
+        assert!(is_passed_on(&node, &Vec::new()));
+        assert!(is_passed_on(&node, &outputs(node, Ignored::Silent(Silence::Synced))));
+        assert!(!is_passed_on(&node, &outputs(node, Ignored::Late { late_ms: 1 })));
+        assert!(!is_passed_on(&node, &outputs(node, Ignored::SecondCommitment)));
+        assert!(is_passed_on(&node, &outputs(other, Ignored::NoAnswer)));
+    }
+}
