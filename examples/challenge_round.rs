@@ -16,7 +16,9 @@ use anyhow::{Context, ensure};
 use bytes::Bytes;
 use floe_node::client::StoreProgress;
 use floe_protocol::{
-    challenge::{Challenge, ChallengeCertificate, ChallengeParameters, Outcome, Seeds, Universe, Walk},
+    challenge::{
+        Challenge, ChallengeCertificate, ChallengeParameters, Outcome, Seeds, Universe, Walk,
+    },
     encoding::Axis,
     ledger::{Event, LedgerParameters, SystemOperation},
     transfer::Wanted,
@@ -72,7 +74,10 @@ async fn follow(cluster: &Cluster) -> anyhow::Result<usize> {
             && let Some(universe) = &block.opened
         {
             let (units, members) = (universe.units.total(), universe.committee.members().len());
-            println!("\nblock {} opens a round: {units} billed units, {members} members", universe.round);
+            println!(
+                "\nblock {} opens a round: {units} billed units, {members} members",
+                universe.round
+            );
             let seeds = Seeds::new(universe.round);
             round = Some((Arc::clone(universe), seeds, vec![false; members]));
         }

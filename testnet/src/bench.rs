@@ -17,7 +17,8 @@ use std::time::Duration;
 use clap::Subcommand;
 
 use self::{
-    challenge::ChallengeArgs, ledger::LedgerArgs, migrate::MigrateArgs, repair::RepairArgs, store_read::StoreReadArgs,
+    challenge::ChallengeArgs, ledger::LedgerArgs, migrate::MigrateArgs, repair::RepairArgs,
+    store_read::StoreReadArgs,
 };
 
 /// What to measure.

@@ -49,13 +49,13 @@ pub use self::{
     status::{NodeState, NodeSummary, SwarmStatus},
     volunteers::{reach_epoch, wait_for_epoch},
 };
-use crate::lazy::Lazy;
 use self::{builder::Options, files::SwarmFiles, link::Host, running::Running, slot::Slot};
 pub(crate) use self::{
     files::HOST_PORT,
     process::{ProcessArgs, run as run_node_process},
     sink::network_config,
 };
+use crate::lazy::Lazy;
 
 const DAY_MS: u64 = 24 * 3_600_000;
 

@@ -22,6 +22,7 @@ use std::{fmt, str::FromStr};
 
 use floe_protocol::{blob::BlobId, index::ShardIndex};
 
+use crate::workload::Dice;
 pub(crate) use self::{dropper::drop_slivers, fetcher::Fetcher, liar::Liar};
 
 /// All of it, in thousandths.
@@ -88,11 +89,9 @@ impl FromStr for Lazy {
 
 /// Whether who drops so many of a thousand pairs drops this one.
 pub(crate) fn is_dropped(permille: u16, blob: &BlobId, shard: ShardIndex) -> bool {
-    let mut bytes = blob.as_bytes().to_vec();
-    bytes.extend_from_slice(&shard.get().to_le_bytes());
-    let hash = blake3::hash(&bytes);
-    let (drawn, _) = hash.as_bytes().split_first_chunk::<8>().expect("32 bytes");
-    u64::from_le_bytes(*drawn) % u64::from(EVERYTHING) < u64::from(permille)
+    let (seed, _) = blob.as_bytes().split_first_chunk::<8>().expect("an id has 32 bytes");
+    let mut dice = Dice::new(u64::from_le_bytes(*seed) ^ u64::from(shard.get()));
+    dice.below(usize::from(EVERYTHING)) < usize::from(permille)
 }
 
 #[cfg(test)]
@@ -119,10 +118,12 @@ mod tests {
     #[test]
     fn about_as_many_pairs_are_dropped_as_asked_for() {
         let pairs = (0..100_u8).flat_map(|blob| {
-            (0..64).map(move |shard| (BlobId::new([blob; 32]), ShardIndex::new(shard)))
+            (0..64).map(move |shard| (BlobId::new([blob.wrapping_mul(101); 32]), ShardIndex::new(shard)))
         });
         let pairs: Vec<_> = pairs.collect();
-        for (permille, expected) in [(0, 0..=0), (30, 140..=250), (300, 1_800..=2_050), (1_000, 6_400..=6_400)] {
+        for (permille, expected) in
+            [(0, 0..=0), (30, 140..=250), (300, 1_800..=2_050), (1_000, 6_400..=6_400)]
+        {
             let dropped = pairs.iter().filter(|(blob, shard)| is_dropped(permille, blob, *shard));
             let dropped = dropped.count();
             assert!(expected.contains(&dropped), "{permille}: {dropped}");

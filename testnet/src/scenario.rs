@@ -28,6 +28,7 @@ use anyhow::{Context, bail};
 use clap::Subcommand;
 use serde::Serialize;
 
+use self::{lazy::LazyArgs, run::millis};
 pub use self::{
     lazy::{LazyPlan, LazyReport},
     outcome::{
@@ -36,7 +37,6 @@ pub use self::{
     },
     plan::{Change, Plan, Slow},
 };
-use self::{lazy::LazyArgs, run::millis};
 use crate::{
     cluster::link::{LinkError, Links},
     report, workload,
@@ -160,9 +160,7 @@ pub(crate) async fn run(command: &ScenarioCommand, links: Option<Links>) -> anyh
             let outcome = plan.run().await?;
             return tell(&outcome, args.json, (&outcome.broken, outcome.seed));
         }
-        ScenarioCommand::Churn(args) => {
-            args.of(Plan::churn(args.nodes, args.epochs.unwrap_or(6)))
-        }
+        ScenarioCommand::Churn(args) => args.of(Plan::churn(args.nodes, args.epochs.unwrap_or(6))),
         ScenarioCommand::Attrition(args) => args.of(Plan::attrition(args.nodes, args.epochs())),
         ScenarioCommand::Full(args) => args.of(Plan::full(args.nodes, args.epochs())),
         ScenarioCommand::Slow(SlowArgs { scenario: args, delay, lost_permille }) => {

@@ -58,7 +58,7 @@ impl InProcessNode {
     pub(super) fn handle(&self) -> Option<&NodeHandle> {
         match self.peer() {
             Peer::Storage(handle) | Peer::Lazy(handle, _) => Some(handle),
-            Peer::Sink(_) => None,
+            Peer::Liar(_) | Peer::Sink(_) => None,
         }
     }
 

@@ -46,7 +46,7 @@ impl Peer {
             Kind::Lazy(Lazy::Lies) => Liar::start(config).await.map(Self::Liar),
             Kind::Lazy(lazy) => {
                 if let Lazy::Fetches(way) = lazy {
-                    config.holdings = Some(Arc::new(Fetcher::new(&config.network, way).await?));
+                    config.elsewhere = Some(Arc::new(Fetcher::new(&config.network, way).await?));
                 }
                 let handle = Node::start(config).await?;
                 let dropper = tokio::spawn(drop_slivers(handle.store().clone(), lazy.drops()));

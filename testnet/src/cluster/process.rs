@@ -108,7 +108,16 @@ impl ProcessArgs {
     ) -> Self {
         let Options { cache_bytes, sinks, .. } = *options;
         let quota_bytes = None;
-        Self { dir, network, listen, cache_bytes, quota_bytes, sink: sinks, repair: false, lazy: None }
+        Self {
+            dir,
+            network,
+            listen,
+            cache_bytes,
+            quota_bytes,
+            sink: sinks,
+            repair: false,
+            lazy: None,
+        }
     }
 
     fn add_to(&self, command: &mut Command) {

@@ -30,7 +30,8 @@ fn drop_once(store: &Store, permille: u16) -> Result<(), StorageError> {
     let mut after = None;
     loop {
         let page = store.pairs(after, PAGE)?;
-        for (shard, blob) in page.iter().filter(|(shard, blob)| is_dropped(permille, blob, *shard)) {
+        for (shard, blob) in page.iter().filter(|(shard, blob)| is_dropped(permille, blob, *shard))
+        {
             store.remove_pair(*shard, blob)?;
         }
         match page.last() {

@@ -12,17 +12,16 @@ use std::{
 
 use bytes::Bytes;
 use floe_node::{
-    Client, Holdings,
+    Client, SymbolSource,
     client::{ClientConfig, ReadOptions},
 };
 use floe_protocol::{
     blob::{BlobId, PairProof},
-    challenge::{ChunkProof, Place, StepProof},
+    challenge::{ChunkProof, Place},
     encoding::{self, Axis, EncodedBlob},
     genesis::NetworkFile,
     index::ShardIndex,
 };
-use floe_storage::Store;
 use tokio::runtime::Handle;
 
 use super::{Fetch, recovery::Recoverer};
@@ -84,15 +83,15 @@ impl Fetcher {
     }
 }
 
-impl Holdings for Fetcher {
-    fn read(&self, _: &Store, place: &Place) -> Option<StepProof> {
+impl SymbolSource for Fetcher {
+    fn chunk(&self, place: &Place) -> Option<ChunkProof> {
         let began = Instant::now();
         let fetched = self.runtime.block_on(self.fetch(place));
         let (blob, took_ms) = (place.blob, began.elapsed().as_millis());
         match fetched {
             Ok(proof) => {
                 tracing::info!(%blob, took_ms, "fetched");
-                Some(StepProof::Chunk(Box::new(proof)))
+                Some(proof)
             }
             Err(error) => {
                 tracing::info!(%blob, took_ms, "not fetched: {error:#}");

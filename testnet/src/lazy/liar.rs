@@ -3,14 +3,12 @@
 use std::sync::Arc;
 
 use anyhow::anyhow;
-use bytes::Bytes;
 use floe_node::{
     Client, NodeConfig,
     client::ClientConfig,
     key_file::NodeKeys,
     network::{
         self, GossipMessage, Inbound, InboundRequest, Multiaddr, Network, PeersView, Role, Topic,
-        Verdict,
     },
 };
 use floe_protocol::{
@@ -108,7 +106,7 @@ async fn acknowledge_falsely(
     mut challenges: mpsc::Receiver<GossipMessage>,
 ) -> anyhow::Error {
     while let Some(GossipMessage { bytes, verdict, .. }) = challenges.recv().await {
-        verdict.report(Verdict::Ignore);
+        verdict.ignore();
         let Ok(signed) = SignedCommitment::from_bytes(&bytes) else { continue };
         let Commitment { round, node, .. } = signed.commitment;
         let signature: BlsSignature = keys.bls.sign(&bytes);

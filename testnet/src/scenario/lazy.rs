@@ -18,7 +18,7 @@ use std::{path::PathBuf, time::Duration};
 
 use floe_protocol::{challenge::ChallengeParameters, ledger::LedgerParameters};
 
-pub use self::outcome::{LazyReport, MemberRow, RoundsRow};
+pub use self::outcome::LazyReport;
 use super::millis;
 use crate::{
     cluster::link::Links,

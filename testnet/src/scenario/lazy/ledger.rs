@@ -104,9 +104,12 @@ pub(super) fn replay(genesis: &Genesis, sources: &[Source]) -> anyhow::Result<Ve
         running.supply_broken |= state.summary().supply.total() != Some(supply);
         if state.committee().epoch() > epoch {
             let all = state.summary().supply.burned;
-            running.burned = all.checked_sub(std::mem::replace(&mut burned, all)).context("WAL came back from the fire")?;
+            running.burned = all
+                .checked_sub(std::mem::replace(&mut burned, all))
+                .context("WAL came back from the fire")?;
             for (member, of) in running.committee.members().iter().zip(&mut running.members) {
-                let record = state.node(&store, &member.node)?.context("a member left the registry")?;
+                let record =
+                    state.node(&store, &member.node)?.context("a member left the registry")?;
                 of.settled = record.settled.filter(|settled| settled.epoch == epoch);
             }
             ended.push(std::mem::replace(&mut running, EpochLedger::new(&state)));

@@ -125,7 +125,8 @@ pub(super) fn report(
         report.broken.extend(judge_epoch(plan, epoch, &row));
         for (node, part) in parts {
             let Some(position) = epoch.committee.position(&ids[node]) else { continue };
-            let (member, shards) = (&epoch.members[position], &epoch.committee.members()[position].shards);
+            let (member, shards) =
+                (&epoch.members[position], &epoch.committee.members()[position].shards);
             if shards.is_empty() {
                 continue;
             }
@@ -230,7 +231,8 @@ fn judge_epoch(plan: &LazyPlan, epoch: &EpochLedger, row: &RoundsRow) -> Vec<Str
     }
     if row.honest_least < HONEST_MIN {
         let percent = 100.0 * row.honest_least;
-        broken.push(format!("epoch {number}: an honest member passed {percent:.0} % of its rounds"));
+        broken
+            .push(format!("epoch {number}: an honest member passed {percent:.0} % of its rounds"));
     }
     if epoch.supply_broken {
         broken.push(format!("epoch {number}: the supply is not what it was"));
@@ -254,7 +256,8 @@ fn judge_member(row: &MemberRow, member: &Member, rules: &ChallengeParameters) -
         ));
     }
     if member.score.is_slashed(rules) == row.slashed.is_zero() {
-        broken.push(format!("epoch {epoch}: node {node} ({does}) lost {} of its stake", row.slashed));
+        broken
+            .push(format!("epoch {epoch}: node {node} ({does}) lost {} of its stake", row.slashed));
     }
     if member.settled.is_some_and(|settled| settled.score != member.score) {
         broken.push(format!("epoch {epoch}: node {node} was settled by another score"));
@@ -286,8 +289,18 @@ impl fmt::Display for LazyReport {
         writeln!(f, "{}", table.render())?;
         let mut table = Table::default();
         table.row([
-            "node", "does", "epoch", "shards", "passed", "expected", "missed", "void", "earned",
-            "forfeited", "slashed", "",
+            "node",
+            "does",
+            "epoch",
+            "shards",
+            "passed",
+            "expected",
+            "missed",
+            "void",
+            "earned",
+            "forfeited",
+            "slashed",
+            "",
         ]);
         for row in &self.lazy {
             table.row([

@@ -13,12 +13,7 @@ use crate::{
     cluster::{Cluster, link::Path, reach_epoch},
     lazy::Lazy,
     report,
-    scenario::{
-        audit,
-        history::Source,
-        load::Stored,
-        millis,
-    },
+    scenario::{audit, history::Source, load::Stored, millis},
     workload::content,
 };
 
@@ -66,7 +61,9 @@ impl LazyPlan {
         let sources: Vec<_> = sources.collect();
         let genesis = cluster.network().genesis.clone();
         let ids: Vec<_> = (0..cluster.nodes()).map(|node| cluster.node_id(node)).collect();
-        for node in (0..cluster.nodes()).filter(|node| cluster.is_running(*node)).collect::<Vec<_>>() {
+        for node in
+            (0..cluster.nodes()).filter(|node| cluster.is_running(*node)).collect::<Vec<_>>()
+        {
             cluster.stop(node).await?;
         }
         let epochs = spawn_blocking(move || ledger::replay(&genesis, &sources)).await??;
