@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use bytes::Bytes;
 use floe_node::{
     Client,
@@ -25,7 +25,7 @@ use floe_protocol::{
     blob::BlobId,
     challenge::ChallengeParameters,
     index::Height,
-    ledger::{AccountId, Key, LedgerParameters, Record, SystemOperation},
+    ledger::{AccountId, Challenges, Key, LedgerParameters, Record, SystemOperation},
     transfer::Wanted,
 };
 use tokio::{
@@ -253,8 +253,9 @@ async fn store(
 async fn rounds(client: &Client) -> anyhow::Result<Rounds> {
     let epoch = client.committee().epoch();
     let proven = client.ledger().facts(&[Key::Challenges(epoch)], Purpose::Decide).await?;
-    let Some(Some(Record::Challenges(challenges))) = proven.value.into_iter().next() else {
-        bail!("the ledger has no record of challenges");
+    let challenges = match proven.value.into_iter().next() {
+        Some(Some(Record::Challenges(challenges))) => *challenges,
+        _ => Challenges::default(),
     };
     let scores = challenges.scores.iter();
     Ok(Rounds {
