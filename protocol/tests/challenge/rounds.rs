@@ -764,8 +764,24 @@ fn f_friends_are_not_enough() {
     let committee = &network.universe.committee;
     assert!(ChallengeCertificate::new(committee, fact, &[sign(0), sign(1), sign(2)]).is_err());
     assert!(ChallengeCertificate::new(committee, fact, &[sign(1), sign(2)]).is_err());
-    // And nobody honest acknowledges what it cannot show.
+    // And nobody honest acknowledges what it cannot show, be it as long as it should be.
     let challenge = network.challenge(0);
-    let verification = Verification { challenge, end: Hash::ZERO, transcript: Bytes::new() };
-    assert_eq!(verification.run(&BTreeSet::new()), Err(TranscriptError::TooShort));
+    let (end, transcript) = network.answer(&challenge);
+    let judge = |end, transcript: Vec<u8>| {
+        let (challenge, transcript) = (challenge.clone(), transcript.into());
+        Verification { challenge, end, transcript }.run(&BTreeSet::new())
+    };
+    assert_eq!(judge(end, transcript.to_vec()), Ok(()));
+    assert_eq!(judge(Hash::ZERO, transcript.to_vec()), Err(TranscriptError::OtherEnd));
+    assert_eq!(judge(end, Vec::new()), Err(TranscriptError::TooShort));
+    let head = 72;
+    let mut forged = transcript.to_vec();
+    forged[head..].fill(0);
+    let error = StepError::Pair;
+    assert_eq!(judge(end, forged), Err(TranscriptError::Step { step: 0, error }));
+    // With all that is public, but for the chunk: the first byte tells its kind.
+    let mut forged = transcript.to_vec();
+    forged[head + 1..head + 41].fill(0);
+    let error = StepError::Chunk;
+    assert_eq!(judge(end, forged), Err(TranscriptError::Step { step: 0, error }));
 }
