@@ -205,7 +205,7 @@ fn natures(seed: u64, random: &mut Random) -> [Nature; NODES] {
     let mut natures = [Nature::Honest; NODES];
     let mut weight = 0;
     // In half of the epochs they are all of one kind.
-    let same = (seed % 2 == 0).then_some(seed / 2 % 6);
+    let same = seed.is_multiple_of(2).then_some(seed / 2 % 6);
     for _ in 0..random.below(8) {
         let at = random.node();
         let more = committee.members()[at].weight();
