@@ -56,7 +56,8 @@ fn rounds() -> impl Strategy<Value = Vec<Round>> {
     let offender = proptest::option::weighted(0.1, 0..4_usize);
     let few = || prop_oneof![2 => Just(0_u8), 2 => Just(0x3f), 1 => any::<u8>()];
     let deadline = proptest::bool::weighted(0.3);
-    let round = (vec(step, 0..6), deadline, offender, (few(), few()), few());
+    let passes = prop_oneof![3 => Just(0_u8), 1 => any::<u8>()];
+    let round = (vec(step, 0..6), deadline, offender, (few(), few()), passes);
     let round = round.prop_map(|(steps, deadline, offender, reports, passes)| Round {
         steps,
         deadline,
