@@ -429,8 +429,8 @@ fn void_rounds_cost_pay_but_no_stake() {
     assert_eq!(stopped.len(), 2);
     let before: Vec<_> = world.nodes.iter().map(|node| node.pool).collect();
     world.play_epoch(&|_| stopped.clone());
-    for i in 0..5 {
-        let same = world.nodes[i].pool == before[i];
+    for (i, before) in before.into_iter().enumerate() {
+        let same = world.nodes[i].pool == before;
         assert_eq!(same, stopped.contains(&i), "node {i}: others are paid, nobody is slashed");
     }
 }

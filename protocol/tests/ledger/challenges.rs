@@ -358,10 +358,14 @@ fn certificates_that_pass_nobody_are_refused() {
         let error = ChallengeCertificateError::Certificate(CertificateError::Malformed);
         assert_eq!(with(malformed), proof(error));
     }
+}
 
-    // Twice, and after the end.
+#[test]
+fn a_certificate_counts_once_and_while_its_round_is_open() {
+    let mut chain = chain_with_blob();
+    let round = open(&mut chain).round;
     let again = passes(&chain, round, 0);
-    chain.commit_system(&[again.clone()]);
+    chain.commit_system(std::slice::from_ref(&again));
     assert_eq!(system_refused(&chain, again), OperationError::Challenge(NotOpen::Passed));
     let late = passes(&chain, round, 1);
     close(&mut chain);
@@ -391,7 +395,7 @@ fn a_certificate_in_the_block_that_closes_its_round_comes_too_late() {
     chain.commit(&[]);
     chain.now = universe.opened.plus_ms(3_999);
     let mut in_time = chain.clone();
-    in_time.commit_system(&[operation.clone()]);
+    in_time.commit_system(std::slice::from_ref(&operation));
     chain.now = universe.opened.plus_ms(4_000);
     let error = system_refused(&chain, operation);
     assert_eq!(error, OperationError::ChallengeRound(universe.round));
