@@ -52,13 +52,13 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::{inconsistent::Inconsistent, quiet::Quiet, reader::Reader, record::Record};
 use self::{
     commitments::{Claim, is_passed_on, sift, verify},
     quiet::Teller,
     record::Log,
     settled::Settled,
 };
+pub(crate) use self::{inconsistent::Inconsistent, quiet::Quiet, reader::Reader, record::Record};
 use super::{
     background::Background,
     blocking,
@@ -439,7 +439,8 @@ impl Service {
                 }
                 RoundOutput::GaveUp(failure) => self.log.failed(round, failure.to_string()),
                 RoundOutput::Ignored { node, reason } => {
-                    tracing::debug!(%round, %node, %reason, "challenge");
+                    let me = self.me();
+                    tracing::debug!(%round, %me, %node, %reason, "challenge");
                 }
             }
         }
@@ -466,7 +467,8 @@ impl Service {
         let seeded_ms = self.seeds.remove(&round).unwrap_or(self.now_ms);
         let took_ms = self.ms(Instant::now()).saturating_sub(seeded_ms);
         self.tools.record.metrics.commitment_ms.set(i64::try_from(took_ms).unwrap_or(i64::MAX));
-        tracing::debug!(%round, took_ms, "committed to the end of this node's chain");
+        let node = self.me();
+        tracing::debug!(%round, %node, took_ms, "committed to the end of this node's chain");
     }
 
     /// Asks a node for its transcript.

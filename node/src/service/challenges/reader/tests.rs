@@ -1,9 +1,7 @@
 use std::{num::NonZeroUsize, sync::Arc};
 
 use floe_protocol::{
-    challenge::{
-        BilledUnits, Challenge, ChallengeParameters, Universe, Walk, challenged_shards,
-    },
+    challenge::{BilledUnits, Challenge, ChallengeParameters, Universe, Walk, challenged_shards},
     encoding::{Axis, EncodedBlob, EncodingConfig, PairHashes, encode, verify_pair},
     hash::slice,
     index::{ChallengeRound, Epoch, Height, ShardIndex, SymbolIndex},
