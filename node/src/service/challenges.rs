@@ -53,13 +53,13 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::{inconsistent::Inconsistent, quiet::Quiet, reader::Reader, record::Record};
 use self::{
     commitments::{Claim, is_passed_on, sift, verify},
     quiet::Teller,
     record::Log,
     settled::Settled,
 };
+pub(crate) use self::{inconsistent::Inconsistent, quiet::Quiet, reader::Reader, record::Record};
 use super::{
     background::Background,
     blocking,

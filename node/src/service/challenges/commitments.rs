@@ -62,19 +62,15 @@ pub(super) fn is_passed_on(node: &NodeId, outputs: &RoundOutputs) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use floe_protocol::{
-        challenge::Silence,
-        index::ChallengeRound,
-    };
+    use floe_protocol::{challenge::Silence, index::ChallengeRound};
 
     use super::*;
 
     #[test]
     fn who_is_silent_passes_on_and_what_is_late_goes_no_further() {
         let (node, other) = (NodeId::new([1; 32]), NodeId::new([2; 32]));
-        let outputs = |node, reason| {
-            vec![(ChallengeRound::new(1), RoundOutput::Ignored { node, reason })]
-        };
+        let outputs =
+            |node, reason| vec![(ChallengeRound::new(1), RoundOutput::Ignored { node, reason })];
         assert!(is_passed_on(&node, &Vec::new()));
         assert!(is_passed_on(&node, &outputs(node, Ignored::Silent(Silence::Synced))));
         assert!(!is_passed_on(&node, &outputs(node, Ignored::Late { late_ms: 1 })));

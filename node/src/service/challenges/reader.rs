@@ -86,12 +86,7 @@ impl Reader {
 }
 
 /// The chunk, if everything is what the blob id says it is.
-fn proven(
-    place: &Place,
-    pair: &PairProof,
-    symbol: &[u8],
-    hashes: Vec<Hash>,
-) -> Option<ChunkProof> {
+fn proven(place: &Place, pair: &PairProof, symbol: &[u8], hashes: Vec<Hash>) -> Option<ChunkProof> {
     let chunk = ChunkProof::new(place, pair, symbol, hashes);
     let (shard, blob) = (place.shard, place.blob);
     chunk.inspect_err(|error| tracing::warn!(%shard, %blob, %error, "damage in a challenge")).ok()
