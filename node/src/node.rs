@@ -18,7 +18,7 @@ use floe_protocol::{
     genesis::GenesisError,
     index::Epoch,
     keys::NodeId,
-    message::{Limits, RepairStatus},
+    message::{ChallengeStatus, Limits, RepairStatus},
 };
 use floe_storage::{LedgerStoreConfig, OpenError, Store, StoreConfig, Usage};
 use prometheus_client::registry::Registry;
@@ -33,11 +33,13 @@ use crate::{
     config::NodeConfig,
     key_file::{KeyFileError, KeyLock, NodeKeys, journal_dir},
     network::{
-        self, Inbound, InboundRequest, Multiaddr, Network, NetworkConfig, NetworkError, PeersView,
+        self, GossipMessage, Inbound, InboundRequest, Multiaddr, Network, NetworkConfig, NetworkError, PeersView,
         Role,
     },
     service::{
-        address_book, block_sync, handovers,
+        address_book, block_sync,
+        challenges::{self, Challenges, Inconsistent, Reader},
+        handovers,
         ledger::{self, AdoptError, Chain, ChainError, Ledger, LedgerThread, Started},
         membership,
         queries::{self, Query},
@@ -99,6 +101,7 @@ pub struct NodeHandle {
     ledger: Ledger,
     ledger_thread: LedgerThread,
     repair: watch::Receiver<RepairStatus>,
+    score: watch::Receiver<ChallengeStatus>,
     handovers: watch::Receiver<BTreeSet<Epoch>>,
     _key_lock: KeyLock,
 }
@@ -135,6 +138,8 @@ impl Node {
         let metrics = storage_node::Metrics::register(&mut registry);
         let progress = repair::Progress::register(&mut registry);
         let repair = progress.watch();
+        let record = challenges::Record::register(&mut registry);
+        let score = record.watch();
         let parts = Parts {
             config,
             keys,
@@ -142,6 +147,7 @@ impl Node {
             network: network.clone(),
             metrics,
             progress,
+            record,
         };
         let (certified, handovers) = watch::channel(BTreeSet::new());
         let inbound = (inbound, certified);
@@ -158,6 +164,7 @@ impl Node {
             ledger,
             ledger_thread,
             repair,
+            score,
             handovers,
             _key_lock: key_lock,
         })
@@ -198,6 +205,12 @@ impl NodeHandle {
     #[must_use]
     pub fn repair(&self) -> watch::Receiver<RepairStatus> {
         self.repair.clone()
+    }
+
+    /// How it does in the challenge rounds of the running epoch, now and after every round.
+    #[must_use]
+    pub fn challenges(&self) -> watch::Receiver<ChallengeStatus> {
+        self.score.clone()
     }
 
     /// The last epochs whose ends it can prove by one signature, now and after every change.
@@ -264,6 +277,7 @@ struct Parts {
     network: Network,
     metrics: storage_node::Metrics,
     progress: repair::Progress,
+    record: challenges::Record,
 }
 
 fn spawn_services(
@@ -274,7 +288,7 @@ fn spawn_services(
 ) -> Result<(JoinSet<()>, Ledger, LedgerThread), NodeError> {
     let Parts { config, keys, store, network, .. } = &parts;
     let mut services = JoinSet::new();
-    let Inbound { requests, transactions, consensus, headers, challenges: _ } = inbound;
+    let Inbound { requests, transactions, consensus, headers, challenges } = inbound;
     let (ledger, ledger_thread) = start_ledger(
         &mut services,
         ledger::Args {
@@ -336,22 +350,39 @@ fn spawn_services(
         cancel: cancel.clone(),
     }));
     services.spawn(address_book::run(store.clone(), network.clone(), cancel.clone()));
-    spawn_storage(&mut services, parts, &ledger, (requests, queries), cancel);
+    let inbound = (requests, challenges, queries);
+    spawn_storage(&mut services, parts, &ledger, inbound, cancel);
     Ok((services, ledger, ledger_thread))
 }
 
-/// Starts what keeps slivers: the service that answers for them, and the one that fetches what
-/// this node lacks.
+/// Starts what keeps slivers: the service that answers for them, the one that fetches what this
+/// node lacks, and the one that proves that it holds them.
 fn spawn_storage(
     services: &mut JoinSet<()>,
     parts: Parts,
     ledger: &Ledger,
-    (requests, queries): (mpsc::Receiver<InboundRequest>, mpsc::Sender<Query>),
+    (requests, commitments, queries): (
+        mpsc::Receiver<InboundRequest>,
+        mpsc::Receiver<GossipMessage>,
+        mpsc::Sender<Query>,
+    ),
     cancel: &CancellationToken,
 ) {
-    let Parts { config, keys, store, network, metrics, progress } = parts;
+    let Parts { config, keys, store, network, metrics, progress, record } = parts;
     let (locks, missing) = (Arc::new(BlobLocks::default()), Arc::new(Notify::new()));
-    let status = progress.watch();
+    let (status, score) = (progress.watch(), record.watch());
+    let inconsistent = Inconsistent::default();
+    let (challenges, links) = Challenges::new(challenges::Args {
+        ledger: ledger.clone(),
+        network: network.clone(),
+        keys: keys.clone(),
+        reader: Reader { store: store.clone() },
+        commitments,
+        inconsistent: inconsistent.clone(),
+        record,
+        cancel: cancel.clone(),
+    });
+    services.spawn(challenges.run());
     services.spawn(repair::run(repair::Args {
         ledger: ledger.clone(),
         keys: keys.clone(),
@@ -359,6 +390,7 @@ fn spawn_storage(
         network: network.clone(),
         locks: Arc::clone(&locks),
         missing: Arc::clone(&missing),
+        inconsistent: inconsistent.clone(),
         progress,
         limits: config.repair,
         clock: config.clock,
@@ -373,6 +405,9 @@ fn spawn_storage(
         repair: status,
         requests,
         queries,
+        challenges: links,
+        score,
+        inconsistent,
         limits: config.service,
         clock: config.clock,
         missing,

@@ -4,6 +4,7 @@
 pub(crate) mod address_book;
 mod background;
 pub(crate) mod block_sync;
+pub(crate) mod challenges;
 pub(crate) mod handovers;
 mod judging;
 mod lane;

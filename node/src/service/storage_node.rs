@@ -28,7 +28,8 @@ use std::{
 };
 
 use floe_protocol::{
-    message::{Refusal, RepairStatus, Request, Response},
+    encoding::Axis,
+    message::{ChallengeStatus, Refusal, RepairStatus, Request, Response},
     registration::RegistrationId,
 };
 use floe_storage::Store;
@@ -55,7 +56,14 @@ use self::{
     symbols::{Queues, Symbols},
 };
 pub(crate) use self::{blob_locks::BlobLocks, metrics::Metrics};
-use super::{blocking, lane::Lane, ledger::Ledger, on_ended, queries::Query};
+use super::{
+    blocking,
+    challenges::{Inconsistent, Links, Quiet},
+    lane::Lane,
+    ledger::Ledger,
+    on_ended,
+    queries::Query,
+};
 use crate::{
     clock::Clock,
     config::ServiceLimits,
@@ -89,6 +97,12 @@ pub(crate) struct Args {
     pub(crate) requests: mpsc::Receiver<InboundRequest>,
     /// Where questions about the ledger go.
     pub(crate) queries: mpsc::Sender<Query>,
+    /// Where what members ask about challenges goes, and what waits for them.
+    pub(crate) challenges: Links,
+    /// How this node does in them.
+    pub(crate) score: watch::Receiver<ChallengeStatus>,
+    /// Told of blobs that were proven inconsistent.
+    pub(crate) inconsistent: Inconsistent,
     pub(crate) limits: ServiceLimits,
     pub(crate) clock: Clock,
     /// Told when a stored pair was found damaged and counts as missing from then on.
@@ -126,10 +140,14 @@ struct Service {
     responder: Arc<Responder>,
     members: Members,
     queries: mpsc::Sender<Query>,
+    challenges: mpsc::Sender<InboundRequest>,
+    quiet: Quiet,
     symbols_of_members: mpsc::Sender<InboundRequest>,
     symbols_of_strangers: mpsc::Sender<InboundRequest>,
     writes: Lane,
     reads: Lane,
+    /// Secondary slivers, which nobody needs in a hurry.
+    secondaries: Lane,
     /// Pairs of shards that move.
     moves: Lane,
     /// Tables that wait for a registration.
@@ -164,12 +182,15 @@ impl Service {
             network,
             requests,
             queries,
+            challenges,
+            score,
             limits,
             scrubbed,
             repair,
             clock,
             ..
         } = args;
+        let Links { requests: challenges, quiet } = challenges;
         let responder = Responder::new(responder::Args {
             ledger,
             keys,
@@ -179,6 +200,7 @@ impl Service {
             pairs,
             scrubbed,
             repair,
+            score,
             clock,
             faults,
         });
@@ -186,10 +208,13 @@ impl Service {
             responder: Arc::new(responder),
             members,
             queries,
+            challenges,
+            quiet,
             symbols_of_members,
             symbols_of_strangers,
             writes: Lane::new(limits.writes_max, limits.queue_max, limits.per_peer_max),
             reads: Lane::new(limits.reads_max, limits.queue_max, limits.per_peer_max),
+            secondaries: Lane::new(limits.reads_max, limits.queue_max, limits.per_peer_max),
             moves: Lane::new(MOVES_MAX, MOVES_QUEUE_MAX, MOVES_PER_PEER_MAX),
             waiting: Arc::new(Semaphore::new(REGISTRATION_WAITS_MAX)),
             busy_retry_after_ms: limits.busy_retry_after_ms,
@@ -207,15 +232,16 @@ impl Service {
                 let is_member = self.members.has(&peer);
                 let queue =
                     if is_member { &self.symbols_of_members } else { &self.symbols_of_strangers };
-                let asked = queue.try_send(InboundRequest { peer, request, reply });
-                if let Err(TrySendError::Full(asked) | TrySendError::Closed(asked)) = asked {
-                    asked.reply.reply(Response::Refused(busy));
-                }
-                return;
+                let busy = self.busy_for(self.quiet.left());
+                return hand_on(queue, InboundRequest { peer, request, reply }, busy);
             }
-            // Members only, and where they are asked there is a round open.
-            Request::ReadTranscript { .. } | Request::Acknowledge { .. } => {
+            Request::ReadTranscript { .. } | Request::Acknowledge { .. }
+                if !self.members.has(&peer) =>
+            {
                 return reply.reply(Response::Refused(Refusal::Unavailable));
+            }
+            Request::ReadTranscript { .. } | Request::Acknowledge { .. } => {
+                return hand_on(&self.challenges, InboundRequest { peer, request, reply }, busy);
             }
             Request::ReadPairs { .. } if !self.members.has(&peer) => {
                 return reply.reply(Response::Refused(Refusal::Unavailable));
@@ -224,8 +250,14 @@ impl Service {
             Request::Table { .. } | Request::StoreSlivers { .. } | Request::Confirm { .. } => {
                 &mut self.writes
             }
+            Request::ReadSliver { axis: Axis::Secondary, .. } => &mut self.secondaries,
             Request::ReadSliver { .. } | Request::NodeStatus => &mut self.reads,
         };
+        let waits = matches!(
+            request,
+            Request::ReadPairs { .. } | Request::ReadSliver { axis: Axis::Secondary, .. }
+        );
+        let quiet = waits.then(|| self.quiet.clone());
         let Some(place) = lane.admit(peer) else {
             return reply.reply(Response::Refused(busy));
         };
@@ -238,6 +270,9 @@ impl Service {
             {
                 wait_for_registration(&responder, *registration).await;
             }
+            if let Some(quiet) = quiet {
+                quiet.over().await;
+            }
             let Ok(turn) = running.acquire_owned().await else { return };
             let Some(response) = blocking(move || responder.answer(request)).await else { return };
             drop((turn, place));
@@ -248,6 +283,12 @@ impl Service {
         });
     }
 
+    /// To come back when the node is done with what it does, and not before `wait` is over.
+    fn busy_for(&self, wait: Duration) -> Refusal {
+        let wait_ms = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
+        Refusal::Busy { retry_after_ms: self.busy_retry_after_ms.max(wait_ms) }
+    }
+
     fn ask_ledger(&self, InboundRequest { peer, request, reply }: InboundRequest) {
         let Request::Ledger(request) = request else { return };
         if let Err(error) = self.queries.try_send(Query { peer, request, reply }) {
@@ -255,6 +296,13 @@ impl Service {
             let (TrySendError::Full(query) | TrySendError::Closed(query)) = error;
             query.reply.reply(Response::Refused(Refusal::Busy { retry_after_ms }));
         }
+    }
+}
+
+/// Hands a request to the service that has the queue; there is no room for it if that is full.
+fn hand_on(queue: &mpsc::Sender<InboundRequest>, request: InboundRequest, busy: Refusal) {
+    if let Err(TrySendError::Full(asked) | TrySendError::Closed(asked)) = queue.try_send(request) {
+        asked.reply.reply(Response::Refused(busy));
     }
 }
 
@@ -271,8 +319,14 @@ fn spawn_symbols(
     let symbols = Symbols::new(symbols::Args {
         config: args.ledger.state().borrow().committee().config(),
         pairs: pairs.clone(),
-        attester: Attester::new(ledger, keys, faults.clone(), args.metrics.clone()),
+        attester: Attester::new(
+            ledger,
+            keys,
+            faults.clone(),
+            (args.inconsistent.clone(), args.metrics.clone()),
+        ),
         members: members.clone(),
+        quiet: args.challenges.quiet.clone(),
         limits: args.limits,
         metrics: args.metrics.clone(),
     });

@@ -40,25 +40,21 @@ impl Teller {
 }
 
 impl Quiet {
-    /// Whether it is not quiet now.
-    pub(crate) fn is_over(&self) -> bool {
-        *self.until.borrow() <= Instant::now()
+    /// How long it is going to be quiet, as far as is known.
+    pub(crate) fn left(&self) -> Duration {
+        let until = *self.until.borrow();
+        until.saturating_duration_since(Instant::now()).min(self.longest)
     }
 
     /// Waits until it is over, or has been long enough.
-    pub(crate) async fn over(mut self) {
+    pub(crate) async fn over(&self) {
         let latest = Instant::now() + self.longest;
         loop {
-            let until = (*self.until.borrow_and_update()).min(latest);
+            let until = (*self.until.borrow()).min(latest);
             if until <= Instant::now() {
                 return;
             }
-            tokio::select! {
-                () = sleep_until(until) => {}
-                changed = self.until.changed() => if changed.is_err() {
-                    return;
-                },
-            }
+            sleep_until(until).await;
         }
     }
 }
@@ -67,27 +63,21 @@ impl Quiet {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn who_asks_waits_for_the_window_and_never_longer_than_two() {
-        let (teller, quiet) = channel(1_000);
+        let (teller, quiet) = channel(40);
         let start = Instant::now();
-        let waited = || start.elapsed().as_millis();
-        quiet.clone().over().await;
-        assert_eq!((quiet.is_over(), waited()), (true, 0));
-        teller.tell(start + Duration::from_millis(700));
-        assert!(!quiet.is_over());
-        quiet.clone().over().await;
-        assert_eq!((quiet.is_over(), waited()), (true, 700));
+        quiet.over().await;
+        assert_eq!(quiet.left(), Duration::ZERO);
+        teller.tell(start + Duration::from_millis(30));
+        quiet.over().await;
+        assert!(start.elapsed() >= Duration::from_millis(30));
         // Another round, and another, and another.
-        teller.tell(start + Duration::from_millis(1_500));
-        let waits = tokio::spawn(quiet.clone().over());
-        tokio::task::yield_now().await;
-        teller.tell(start + Duration::from_secs(60));
-        waits.await.unwrap();
-        assert_eq!((quiet.is_over(), waited()), (false, 2_700));
-        let waits = tokio::spawn(quiet.over());
-        drop(teller);
-        waits.await.unwrap();
-        assert_eq!(waited(), 2_700, "nobody tells any more");
+        let asked = Instant::now();
+        teller.tell(asked + Duration::from_secs(3_600));
+        assert!(quiet.left() > Duration::from_millis(40));
+        quiet.over().await;
+        assert!(asked.elapsed() >= Duration::from_millis(80));
+        assert!(asked.elapsed() < Duration::from_secs(3_600));
     }
 }

@@ -185,7 +185,7 @@ mod tests {
         let round = ChallengeRound::new;
         let mut log = Log::default();
         let me = NodeId::new([7; 32]);
-        let mut closed = |log: &mut Log, number, outcome| {
+        let closed = |log: &mut Log, number, outcome| {
             let outcomes = [Outcome::Passed, outcome, Outcome::Missed];
             log.closed(&record, (round(number), &outcomes), (&me, Some(1)), None);
             record.watch().borrow().clone()

@@ -16,7 +16,9 @@ use crate::{
     config::RepairLimits,
     key_file::NodeKeys,
     network::Network,
-    service::{background::Background, ledger::Ledger, storage_node::BlobLocks},
+    service::{
+        background::Background, challenges::Inconsistent, ledger::Ledger, storage_node::BlobLocks,
+    },
 };
 
 /// What the service needs.
@@ -29,6 +31,8 @@ pub(crate) struct Args {
     pub(crate) locks: Arc<BlobLocks>,
     /// Told whenever a pair was found damaged.
     pub(crate) missing: Arc<Notify>,
+    /// Told of blobs that were proven inconsistent.
+    pub(crate) inconsistent: Inconsistent,
     pub(crate) progress: Progress,
     pub(crate) limits: RepairLimits,
     pub(crate) clock: Clock,
@@ -38,7 +42,7 @@ pub(crate) struct Args {
 impl Args {
     /// What all parts share, until `cancel`. Starts the threads that compute.
     pub(super) fn into_context(self, cancel: CancellationToken) -> Context {
-        let Self { ledger, keys, store, network, locks, progress, limits, clock, .. } = self;
+        let Self { ledger, keys, store, network, locks, limits, clock, .. } = self;
         Context {
             budget: Budget::new(limits.in_flight_bytes_max),
             throttle: Throttle::new(limits.bytes_per_second),
@@ -51,7 +55,8 @@ impl Args {
             locks,
             limits,
             clock,
-            progress,
+            inconsistent: self.inconsistent,
+            progress: self.progress,
         }
     }
 }

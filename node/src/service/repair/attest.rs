@@ -35,6 +35,7 @@ pub(super) async fn invalidate(
     unfit: &Unfit,
 ) -> Result<(), Failed> {
     let blob = proof.header().id();
+    context.inconsistent.add(blob);
     tracing::warn!(%blob, "the blob is inconsistent: asking the members to attest it");
     let state = context.state();
     let committee = Arc::clone(state.committee());

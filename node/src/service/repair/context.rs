@@ -30,8 +30,8 @@ use crate::{
     key_file::NodeKeys,
     network::{Network, RequestError},
     service::{
-        background::Background, blocking, judging::by_newest, ledger::Ledger,
-        storage_node::BlobLocks,
+        background::Background, blocking, challenges::Inconsistent, judging::by_newest,
+        ledger::Ledger, storage_node::BlobLocks,
     },
 };
 
@@ -54,6 +54,7 @@ pub(super) struct Context {
     pub(super) clock: Clock,
     pub(super) budget: Budget,
     pub(super) throttle: Throttle,
+    pub(super) inconsistent: Inconsistent,
     pub(super) progress: Progress,
     /// For what only computes.
     pub(super) background: Background,

@@ -20,7 +20,7 @@ use floe_protocol::{
 use super::{faults::Faults, metrics::Metrics};
 use crate::{
     key_file::NodeKeys,
-    service::{judging::by_newest, ledger::Ledger},
+    service::{challenges::Inconsistent, judging::by_newest, ledger::Ledger},
 };
 
 /// Verifies and signs.
@@ -29,17 +29,19 @@ pub(super) struct Attester {
     ledger: Ledger,
     keys: NodeKeys,
     faults: Faults,
+    /// Told of what was proven.
+    inconsistent: Inconsistent,
     metrics: Metrics,
 }
 
 impl Attester {
-    pub(super) const fn new(
+    pub(super) fn new(
         ledger: Ledger,
         keys: NodeKeys,
         faults: Faults,
-        metrics: Metrics,
+        (inconsistent, metrics): (Inconsistent, Metrics),
     ) -> Self {
-        Self { ledger, keys, faults, metrics }
+        Self { ledger, keys, faults, inconsistent, metrics }
     }
 
     /// The signature, if `proof` proves that a certified blob is inconsistent.
@@ -63,6 +65,7 @@ impl Attester {
             tracing::debug!(%blob, %error, "proves no inconsistency");
             FALSE
         })?;
+        self.inconsistent.add(blob);
         // The epoch may have changed meanwhile: the word is that of the running committee.
         let state = self.state();
         if state.committee().member(&self.keys.node.public()).is_none() {

@@ -47,6 +47,8 @@ pub(super) struct Args {
     pub(super) scrubbed: Arc<AtomicU64>,
     /// How far repair has come.
     pub(super) repair: watch::Receiver<RepairStatus>,
+    /// How the node does in challenges.
+    pub(super) score: watch::Receiver<ChallengeStatus>,
     pub(super) clock: Clock,
     pub(super) faults: Faults,
 }
@@ -62,6 +64,7 @@ pub(super) struct Responder {
     pairs: Pairs,
     scrubbed: Arc<AtomicU64>,
     repair: watch::Receiver<RepairStatus>,
+    score: watch::Receiver<ChallengeStatus>,
     clock: Clock,
     started: Instant,
     faults: Faults,
@@ -76,21 +79,19 @@ struct Held<'a> {
 
 impl Responder {
     pub(super) fn new(args: Args) -> Self {
-        let Args { ledger, keys, store, locks, network, pairs, scrubbed, repair, clock, faults } =
-            args;
-        let started = Instant::now();
         Self {
-            ledger,
-            keys,
-            store,
-            locks,
-            network,
-            pairs,
-            scrubbed,
-            repair,
-            clock,
-            started,
-            faults,
+            ledger: args.ledger,
+            keys: args.keys,
+            store: args.store,
+            locks: args.locks,
+            network: args.network,
+            pairs: args.pairs,
+            scrubbed: args.scrubbed,
+            repair: args.repair,
+            score: args.score,
+            clock: args.clock,
+            started: Instant::now(),
+            faults: args.faults,
         }
     }
 
@@ -324,7 +325,7 @@ impl Responder {
                 scrubbed_pairs: self.scrubbed.load(Ordering::Relaxed),
                 ..*self.repair.borrow()
             },
-            challenges: ChallengeStatus::default(),
+            challenges: self.score.borrow().clone(),
         })
     }
 

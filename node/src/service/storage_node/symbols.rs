@@ -8,7 +8,8 @@
 //! with queues, budgets, lanes, kept trees and threads of their own, so that no crowd of strangers
 //! keeps a member waiting; and the threads have a lower priority than those of reads and writes.
 //! Beyond that the answer is `Busy`, with the time after which there is something to spend again.
-//! Strangers that do not heed it are not heard for a while.
+//! Strangers that do not heed it are not heard for a while. While nodes are challenged all of them
+//! wait in their queues: what they ask for may be what they are challenged for.
 //!
 //! ```text
 //!  request ─► patience, lane, budget ─► kept tree? ────────────────────► answer
@@ -48,7 +49,7 @@ use super::{attester::Attester, members::Members, metrics::Metrics, pairs::Pairs
 use crate::{
     config::ServiceLimits,
     network::{InboundRequest, ReplyHandle},
-    service::{blocking, lane::Place, on_ended},
+    service::{blocking, challenges::Quiet, lane::Place, on_ended},
 };
 
 /// What an attestation costs beside its proof, and how much each byte of that: it is decoded,
@@ -62,6 +63,8 @@ pub(super) struct Args {
     pub(super) pairs: Pairs,
     pub(super) attester: Attester,
     pub(super) members: Members,
+    /// While nodes are challenged nobody is served.
+    pub(super) quiet: Quiet,
     pub(super) limits: ServiceLimits,
     pub(super) metrics: Metrics,
 }
@@ -109,6 +112,7 @@ pub(super) struct Symbols {
     pairs: Pairs,
     attester: Attester,
     members: Members,
+    quiet: Quiet,
     of_members: Class,
     of_strangers: Class,
     /// By the sliver that is being looked up or expanded.
@@ -119,12 +123,13 @@ pub(super) struct Symbols {
 
 impl Symbols {
     pub(super) fn new(args: Args) -> Self {
-        let Args { config, pairs, attester, members, limits, metrics } = args;
+        let Args { config, pairs, attester, members, quiet, limits, metrics } = args;
         Self {
             config,
             pairs,
             attester,
             members,
+            quiet,
             of_members: Class::of_members(config, &limits),
             of_strangers: Class::of_strangers(config, &limits),
             waiting: BTreeMap::new(),
@@ -136,19 +141,25 @@ impl Symbols {
     /// Serves until `over` is cancelled.
     pub(super) async fn run(mut self, mut queues: Queues, over: CancellationToken) {
         loop {
-            tokio::select! {
+            let request = tokio::select! {
                 biased;
                 () = over.cancelled() => break,
-                Some(ended) = self.tasks.join_next() => match ended {
-                    Ok(step) => self.on_step(step),
-                    Err(error) => on_ended(Err(error)),
-                },
-                request = queues.members.recv() => match request {
-                    Some(request) => self.on_request(request),
-                    None => break,
-                },
-                Some(request) = queues.strangers.recv() => self.on_request(request),
+                Some(ended) = self.tasks.join_next() => {
+                    match ended {
+                        Ok(step) => self.on_step(step),
+                        Err(error) => on_ended(Err(error)),
+                    }
+                    continue;
+                }
+                request = queues.members.recv() => request,
+                Some(request) = queues.strangers.recv() => Some(request),
+            };
+            let Some(request) = request else { break };
+            // What is under way is not answered either, and whoever comes waits in his queue.
+            if over.run_until_cancelled(self.quiet.over()).await.is_none() {
+                break;
             }
+            self.on_request(request);
         }
         while let Some(ended) = self.tasks.join_next().await {
             on_ended(ended.map(drop));
