@@ -33,8 +33,8 @@ use crate::{
     config::NodeConfig,
     key_file::{KeyFileError, KeyLock, NodeKeys, journal_dir},
     network::{
-        self, GossipMessage, Inbound, InboundRequest, Multiaddr, Network, NetworkConfig, NetworkError, PeersView,
-        Role,
+        self, GossipMessage, Inbound, InboundRequest, Multiaddr, Network, NetworkConfig,
+        NetworkError, PeersView, Role,
     },
     service::{
         address_book, block_sync,
