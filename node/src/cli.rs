@@ -11,6 +11,7 @@
 
 mod blob_id;
 mod blob_status;
+mod challenges;
 mod committee;
 mod config;
 mod delete;
@@ -40,6 +41,7 @@ mod range;
 mod reach;
 mod read;
 mod receipt;
+mod rewards;
 mod session;
 mod settings;
 pub mod size;
@@ -165,6 +167,10 @@ enum Command {
     Committee(committee::CommitteeArgs),
     /// Show the running epoch: when it ends, and what it waits for
     Epoch(epoch::EpochArgs),
+    /// Show an epoch's storage challenges: rounds, who passed, who missed
+    Challenges(challenges::ChallengesArgs),
+    /// Show what storage nodes have earned, forfeited and lost, and what the running epoch brings
+    Rewards(rewards::RewardsArgs),
     /// Look at the ledger: status, blocks, transactions, accounts
     #[command(subcommand)]
     Ledger(ledger::LedgerCommand),
@@ -310,6 +316,10 @@ impl Command {
                 interruptible(session, committee::run(session, arguments))
             }
             Self::Epoch(arguments) => interruptible(session, epoch::run(session, arguments)),
+            Self::Challenges(arguments) => {
+                interruptible(session, challenges::run(session, arguments))
+            }
+            Self::Rewards(arguments) => interruptible(session, rewards::run(session, arguments)),
             Self::Ledger(command) => interruptible(session, ledger::run(session, command)),
             Self::Network(command) => network::run(session, command),
             Self::Config(command) => config::run(session, &command),

@@ -28,6 +28,7 @@ mod overlay;
 mod parameters;
 mod pool;
 mod pricing;
+mod prospect;
 mod readiness;
 mod record;
 mod shard_record;
@@ -60,6 +61,7 @@ pub use self::{
     parameters::{LedgerParameters, OutOfRange},
     pool::StakeWorth,
     pricing::{UNIT_BYTES, billed_units},
+    prospect::Prospect,
     readiness::{NODE_READY_AGE_MAX_MS, NodeReady, ShardsReady},
     record::{
         Account, Attendance, Blob, BlobState, Certified, EpochRecord, Incoming, Name, Node,

@@ -18,6 +18,7 @@
 
 mod asker;
 mod blocks;
+mod challenged;
 mod epoch;
 mod error;
 mod facts;
@@ -60,6 +61,7 @@ use self::{
 };
 pub use self::{
     blocks::VerifiedBlock,
+    challenged::{Earner, Earnings, EpochChallenges},
     epoch::RunningEpoch,
     error::{LedgerError, NodeFault},
     facts::{Proven, Quote},

@@ -36,12 +36,12 @@ use floe_storage::{Installation, LedgerStore, StorageError};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use self::{driver::Driver, lag::Lag};
 pub use self::{chain::ChainError, succession::AdoptError};
 pub(crate) use self::{
     chain::{Chain, stand},
     succession::Adoption,
 };
+use self::{driver::Driver, lag::Lag};
 use crate::{
     clock::Clock,
     key_file::NodeKeys,

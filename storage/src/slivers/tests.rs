@@ -159,6 +159,70 @@ fn an_absent_piece_makes_its_pair_missing() {
 }
 
 #[test]
+fn a_range_is_read_without_the_pieces_beside_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (slivers, _database) = open(dir.path());
+    let (pair, sliver) = (pair(1), vec![7; 6 * PIECE_BYTES]);
+    slivers.put(&pair, &sliver, &sliver).unwrap();
+    remove_piece(&slivers, &pair, 4);
+    let read = |pieces: Range<usize>| {
+        let range = pieces.start * PIECE_BYTES..pieces.end * PIECE_BYTES;
+        slivers.get_range(&pair, (Axis::Primary, range)).unwrap()
+    };
+    assert_eq!(read(0..4).unwrap(), sliver[..4 * PIECE_BYTES]);
+    assert_eq!(read(5..6).unwrap(), sliver[..PIECE_BYTES]);
+    assert!(slivers.has(&pair).unwrap(), "nobody has looked");
+    assert_eq!(read(3..5), None);
+    assert!(!slivers.has(&pair).unwrap());
+    assert_eq!(read(0..1), None, "half a pair is none");
+}
+
+#[test]
+fn damaged_hashes_are_none_and_their_pair_moves_without_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let (slivers, _database) = open(dir.path());
+    let empty_bytes = slivers.space.live_bytes();
+    let sliver = |number: u8| vec![number; 200_000];
+    let hashes = [5; 2_048];
+    for number in 0..40 {
+        let slivers_of = [&sliver(number)[..], &sliver(number)];
+        let contents = Contents { slivers: slivers_of, hashes: [&hashes[..], &hashes[32..]] };
+        slivers.put_contents(&pair(number), contents).unwrap();
+    }
+    slivers.flush().unwrap();
+    for number in 0..30 {
+        slivers.delete(&pair(number)).unwrap();
+    }
+    let of = |number| {
+        [Axis::Primary, Axis::Secondary].map(|axis| slivers.hashes(&pair(number), axis).unwrap())
+    };
+    let sound = [&hashes[..], &hashes[32..]].map(|hashes| Some(Bytes::copy_from_slice(hashes)));
+    assert_eq!(of(35), sound);
+    let place = slivers.record(&pair(35)).unwrap().unwrap().place;
+    let pieces = slivers.volumes.pieces(place.volume).unwrap();
+    let key = key::hashes(place.offset, Axis::Primary);
+    let mut row = pieces.table().get(&key).unwrap().unwrap().to_vec();
+    row[1_000] ^= 1;
+    pieces.table().insert(&key, &row).unwrap();
+    drop(pieces);
+    let without = [None, sound[1].clone()];
+    assert_eq!(of(35), without);
+    assert!(slivers.has(&pair(35)).unwrap());
+
+    while slivers.compact_step().unwrap() {}
+    assert_ne!(slivers.record(&pair(35)).unwrap().unwrap().place.volume, place.volume);
+    for number in 30..40 {
+        assert_eq!(of(number), if number == 35 { without.clone() } else { sound.clone() });
+        assert!(slivers.get(&pair(number), Axis::Secondary).unwrap().unwrap() == sliver(number));
+    }
+    assert_eq!(slivers.damaged_pieces(), 0);
+    for number in 30..40 {
+        assert!(slivers.delete(&pair(number)).unwrap());
+    }
+    assert_eq!(slivers.space.live_bytes(), empty_bytes);
+}
+
+#[test]
 fn moving_takes_sound_pairs_along_and_finds_the_others() {
     let dir = tempfile::tempdir().unwrap();
     let (slivers, database) = open(dir.path());

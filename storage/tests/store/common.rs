@@ -13,7 +13,7 @@ use floe_protocol::{
     index::{Height, ShardIndex},
     keys::NodeId,
 };
-use floe_storage::{Store, StoreConfig};
+use floe_storage::{HASHED_ABOVE_BYTES, Store, StoreConfig};
 use tempfile::TempDir;
 
 pub(crate) const SHARD: ShardIndex = ShardIndex::new(5);
@@ -121,10 +121,18 @@ pub(crate) fn slivers(number: u64) -> (Vec<u8>, Vec<u8>) {
 
 pub(crate) fn put(store: &Store, number: u64) {
     let (primary, secondary) = slivers(number);
-    store.put_pair(SHARD, &blob(number), &primary, &secondary).unwrap();
+    let hashes = hashes(number);
+    let hashes = [&hashes[..], &hashes[1..]];
+    store.put_hashed_pair((SHARD, &blob(number)), [&primary, &secondary], hashes).unwrap();
 }
 
-/// Whether pair `number` is there. If the store says so, both slivers must be right.
+/// The symbol hashes of the primary sliver of pair `number`; those of the secondary one lack one.
+pub(crate) fn hashes(number: u64) -> Vec<Hash> {
+    (0..64_u64).map(|symbol| Hash::of_symbol(&(number << 8 | symbol).to_le_bytes())).collect()
+}
+
+/// Whether pair `number` is there. If the store says so, both slivers must be right, and symbol
+/// hashes if there are any: only of long slivers.
 pub(crate) fn is_there(store: &Store, number: u64) -> bool {
     let is_there = store.has_pair(SHARD, &blob(number)).unwrap();
     if is_there {
@@ -146,6 +154,12 @@ fn assert_sliver(store: &Store, number: u64, axis: Axis) {
         "{axis:?} sliver of pair {number}: {:?} bytes",
         found.map(|sliver| sliver.len())
     );
+    if let Some(found) = store.symbol_hashes(SHARD, &blob(number), axis).unwrap() {
+        let expected_hashes = hashes(number);
+        let skipped = if axis == Axis::Primary { 0 } else { 1 };
+        assert_eq!(found, expected_hashes[skipped..]);
+        assert!(expected.len() > HASHED_ABOVE_BYTES);
+    }
 }
 
 /// Compacts until there is nothing more to do.

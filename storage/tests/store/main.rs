@@ -6,6 +6,7 @@
 mod common;
 mod crash;
 mod damage;
+mod hashes;
 mod opening;
 mod pairs;
 mod records;

@@ -4,10 +4,11 @@ use std::{fmt, path::PathBuf, time::Duration};
 
 use clap::Args;
 use floe_protocol::{
+    challenge::Score,
     index::Epoch,
     keys::NodeId,
-    ledger::{AccountId, Amount, Node, Settlement},
-    message::{NodeStatus, RepairStatus},
+    ledger::{AccountId, Amount, Node},
+    message::{ChallengeStatus, NodeStatus, RepairStatus},
 };
 use serde::Serialize;
 use tokio::time::interval;
@@ -16,9 +17,11 @@ use super::{place, root};
 use crate::{
     Client,
     cli::{
+        challenges::pay_bps,
         committee::percent,
         exit::{Exit, Failure},
         receipt::later_by_ms,
+        rewards::{Passed, Settled},
         session::Session,
         size::human_bytes,
     },
@@ -27,8 +30,8 @@ use crate::{
 };
 
 const STATUS_HELP: &str = "\
-Shards, stake, rewards and jail are proven by the ledger. What is stored, and how far repair has come, is what
-the node says of itself; without an answer from it the rest is shown, and the exit code is 5. A node
+Shards, stake, rewards, jail and the score in challenges are proven by the ledger. What is stored, how
+far repair has come, and why the node missed a challenge, is what it says of itself; without an answer from it the rest is shown, and the exit code is 5. A node
 that is in no committee may not be found.
 
 Examples:
@@ -75,9 +78,11 @@ pub(super) async fn run(session: &Session, arguments: StatusArgs) -> Result<Exit
     let client = session.connect_from(network, own.as_deref()).await?;
     let facts = client.ledger().running_epoch().await?;
     let record = client.ledger().node(id).await?.value;
+    let challenges = client.ledger().challenges(None).await?;
+    let challenges = challenges.and_then(|challenges| challenges.score_of(&id));
     let says = ask(&client, id).await;
     client.shutdown().await;
-    let shown = Shown::new(id, (&facts, record), says);
+    let shown = Shown::new(id, (&facts, record, challenges), says);
     session.output.result(&shown, shown.brief())?;
     Ok(if shown.says.is_some() { Exit::Done } else { Exit::Temporary })
 }
@@ -109,6 +114,8 @@ struct Shown {
     next_shards: Option<u16>,
     /// Shards that it keeps because nobody else is known to have them whole, or not for long.
     shards_kept: u16,
+    /// How it does in the challenges of the running epoch; null if it is no member.
+    challenges: Option<Challenged>,
     /// By how much the node's clock is ahead of the last block, below 0 if it is behind; null if
     /// the node did not answer, or there is no block.
     clock_ahead_ms: Option<i64>,
@@ -126,7 +133,7 @@ struct Registered {
     incoming_frost: Amount,
     unbonding_frost: Amount,
     /// What the last epoch brought in which it had shards and there was something to earn.
-    last_rewards: Option<Rewards>,
+    last_rewards: Option<Settled>,
     /// The epoch in which it was jailed, while it is.
     jailed_epoch: Option<u64>,
     closed: bool,
@@ -135,26 +142,13 @@ struct Registered {
     addresses: Vec<String>,
 }
 
+/// A score in the running epoch.
 #[derive(Debug, Serialize)]
-struct Rewards {
-    epoch: u64,
-    /// What the pool got, which is its stakers' part.
-    reward_frost: Amount,
-    /// What the operator got.
-    commission_frost: Amount,
-    /// What it missed by not taking part.
-    forfeited_frost: Amount,
-}
-
-impl From<Settlement> for Rewards {
-    fn from(Settlement { epoch, reward, commission, forfeited, .. }: Settlement) -> Self {
-        Self {
-            epoch: epoch.get(),
-            reward_frost: reward,
-            commission_frost: commission,
-            forfeited_frost: forfeited,
-        }
-    }
+struct Challenged {
+    #[serde(flatten)]
+    score: Score,
+    /// The part of its reward that it earns, in ten-thousandths.
+    pay_bps: u16,
 }
 
 #[derive(Debug, Serialize)]
@@ -167,12 +161,13 @@ struct Says {
     peers: u32,
     uptime_ms: u64,
     repair: RepairStatus,
+    challenges: ChallengeStatus,
 }
 
 impl Shown {
     fn new(
         node: NodeId,
-        (facts, record): (&RunningEpoch, Option<Node>),
+        (facts, record, challenges): (&RunningEpoch, Option<Node>, Option<Score>),
         status: Result<NodeStatus, RequestError>,
     ) -> Self {
         let (shards, shards_ready) = facts.shards_of(&node);
@@ -190,6 +185,7 @@ impl Shown {
             shards_ready,
             next_shards: facts.next_shards_of(&node),
             shards_kept: facts.kept_by(&node),
+            challenges: challenges.map(|score| Challenged { pay_bps: pay_bps(&score), score }),
             clock_ahead_ms,
             says,
             reason,
@@ -211,7 +207,7 @@ impl Registered {
             commission_bps: node.settings.commission_bps,
             pool_frost: pool,
             unbonding_frost: node.unbonding.stake,
-            last_rewards: node.settled.map(Rewards::from),
+            last_rewards: node.settled.map(Settled::from),
             jailed_epoch: node.jailed.map(|epoch| epoch.get()),
             closed: node.closed,
             reported_epoch: node.ready.map(|epoch| epoch.get()),
@@ -231,6 +227,7 @@ impl From<NodeStatus> for Says {
             peers: status.peers,
             uptime_ms: status.uptime_ms,
             repair: status.repair,
+            challenges: status.challenges,
         }
     }
 }
@@ -250,6 +247,9 @@ impl fmt::Display for Shown {
         }
         if *shards == 0 && self.shards_kept > 0 {
             write!(f, "\nneeded for  {} shards that it had and others may lack", self.shards_kept)?;
+        }
+        if let Some(Challenged { score, pay_bps }) = &self.challenges {
+            write!(f, "\nchallenges  passed {}", Passed(score, *pay_bps))?;
         }
         match &self.registered {
             Some(registered) => write!(f, "\n{registered}")?,
@@ -282,12 +282,7 @@ impl fmt::Display for Registered {
             "stake       {pool_frost}; {incoming_frost} on its way in, {unbonding_frost} out"
         )?;
         if let Some(last) = &self.last_rewards {
-            let Rewards { epoch, reward_frost, commission_frost, forfeited_frost } = last;
-            write!(f, "\nearned      {reward_frost} for stakers, {commission_frost} commission")?;
-            write!(f, " in epoch {epoch}")?;
-            if !forfeited_frost.is_zero() {
-                write!(f, "; missed {forfeited_frost} by not taking part")?;
-            }
+            write!(f, "\nearned      {last}")?;
         }
         if self.closed {
             write!(f, "\nclosed      its pool was slashed to nothing")?;
@@ -318,6 +313,9 @@ impl fmt::Display for Says {
         )?;
         if self.damaged_pieces > 0 {
             write!(f, "\ndamaged     {} pieces", self.damaged_pieces)?;
+        }
+        if let Some(failure) = &self.challenges.last_failure {
+            write!(f, "\nchallenge   last missed: {failure}")?;
         }
         Ok(())
     }

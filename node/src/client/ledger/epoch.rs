@@ -88,7 +88,7 @@ impl LedgerClient {
     }
 }
 
-fn committee(record: Record) -> Option<Committee> {
+pub(super) fn committee(record: Record) -> Option<Committee> {
     match record {
         Record::Committee(bytes) => Committee::from_bytes(&bytes).ok(),
         _ => None,

@@ -162,10 +162,10 @@ fn a_chain_through_what_is_stored_convinces_the_others() {
     let mut units = BilledUnits::new();
     units.update(None, Some(&record)).unwrap();
     units.advance(Epoch::new(0), opened);
-    let committee = test_support::committee(3, N);
+    let committee = test_support::committee(4, N);
     let ready = vec![Some(Timestamp::from_ms(0)); usize::from(N)];
     let universe = Arc::new(Universe {
-        chain: test_support::genesis(3, N).chain_id(),
+        chain: test_support::genesis(4, N).chain_id(),
         round: ChallengeRound::new(9),
         opened,
         parameters: ChallengeParameters::default(),
