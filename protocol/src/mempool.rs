@@ -175,7 +175,7 @@ impl Mempool {
             index: Index::default(),
             arrivals: 0,
             remembered: Remembered::new(config.remembered_max),
-            system: SystemPool::new(config.system_max, config.system_per_node_max),
+            system: SystemPool::new(&config),
             counted: MempoolStats::default(),
         }
     }

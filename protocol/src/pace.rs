@@ -76,6 +76,9 @@ mod tests {
         assert_eq!(at(deadline(Duration::ZERO)), ms(1_030), "past the deadline: least interval");
         assert_eq!(at(deadline(ms(49_000))), ms(10_980), "the heartbeat comes first");
         assert_eq!(at(deadline(Duration::MAX)), ms(10_980), "no deadline overflows");
+        let challenge = |wait| Reasons { challenge_wait: Some(wait), ..deadline(ms(520)) };
+        assert_eq!(at(challenge(ms(300))), ms(1_280), "the first of both");
+        assert_eq!(at(challenge(ms(700))), ms(1_500), "the first of both");
         assert_eq!(at(Reasons { work: true, ..deadline(ms(520)) }), ms(1_030), "work comes first");
     }
 }

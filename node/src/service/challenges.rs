@@ -37,12 +37,12 @@ use bytes::Bytes;
 use floe_protocol::{
     challenge::{
         ChallengeFact, Commitment, Place, RoundConfig, RoundInput, RoundOutput, RoundOutputs,
-        Rounds, Sight,
+        Rounds, Score, Sight,
     },
     committee::CommitteeFact,
-    index::ChallengeRound,
+    index::{ChallengeRound, Height},
     keys::{ChainId, NodeId},
-    ledger::{Event, SystemOperation},
+    ledger::{Event, State, SystemOperation},
     message::{Refusal, Request, Response},
 };
 use tokio::{
@@ -161,6 +161,12 @@ impl Challenges {
     }
 }
 
+/// What the ledger says of a node in the running epoch.
+fn score(state: &State, node: &NodeId) -> Score {
+    let position = state.committee().position(node);
+    position.map_or_else(Score::default, |position| state.challenges().score(position))
+}
+
 fn window_ms(ledger: &Ledger) -> u64 {
     ledger.state().borrow().parameters().ledger.challenges.window_ms
 }
@@ -211,6 +217,7 @@ impl Service {
         let state = tools.ledger.state().borrow().clone();
         let (me, tip) = (tools.keys.node.public(), state.tip().height);
         let window_ms = state.parameters().ledger.challenges.window_ms;
+        tools.record.show(score(&state, &me));
         Self {
             chain: *state.chain(),
             rounds: Rounds::new(RoundConfig::default(), me, window_ms, (0, tip)),
@@ -262,35 +269,10 @@ impl Service {
         let header = &committed.block.header;
         let mut outputs = RoundOutputs::new();
         for event in committed.events.iter() {
-            match event {
-                Event::ChallengePassed { round, node } => {
-                    let input = RoundInput::Certified { node: *node };
-                    outputs.extend(self.rounds.handle(now_ms, *round, input));
-                }
-                Event::ChallengeClosed { round, outcomes } => {
-                    let (me, universe) = (self.me(), self.rounds.get(*round));
-                    let position = universe.map(|round| round.universe().committee.position(&me));
-                    let state = self.tools.ledger.state().borrow().clone();
-                    let position = position.unwrap_or_else(|| state.committee().position(&me));
-                    let open = self.rounds.get(*round);
-                    let of = (*round, outcomes.as_slice());
-                    self.log.closed(&self.tools.record, of, (&me, position), open);
-                    self.drop_round(*round);
-                }
-                Event::EpochChanged { .. } => {
-                    self.drop_all();
-                    self.tools.record.new_epoch();
-                }
-                Event::BlobInvalidated { blob } => {
-                    self.tools.inconsistent.add(*blob);
-                    self.settled.add(*blob, header.height);
-                }
-                Event::BlobEnded { blob } => self.settled.add(*blob, header.height),
-                _ => {}
-            }
+            outputs.extend(self.on_event((now_ms, header.height), event));
         }
-        let since_ms = self.ms(committed.known_since);
-        let sight = Sight { by_sync: committed.by_sync, later_certified_ms: Some(since_ms) };
+        let later_certified_ms = committed.known_since.map(|since| self.ms(since));
+        let sight = Sight { by_sync: committed.by_sync, later_certified_ms };
         let opened = committed.opened.clone();
         outputs.extend(self.rounds.committed(now_ms, header, sight, opened));
         self.act(outputs);
@@ -299,6 +281,38 @@ impl Service {
         self.quiet.tell(quiet_until.into());
         let oldest = self.rounds.iter().map(|round| round.universe().round).min();
         self.tools.inconsistent.forget(&self.settled.take_over(oldest));
+    }
+
+    fn on_event(&mut self, (now_ms, height): (u64, Height), event: &Event) -> RoundOutputs {
+        match event {
+            Event::ChallengePassed { round, node } => {
+                let input = RoundInput::Certified { node: *node };
+                return self.rounds.handle(now_ms, *round, input);
+            }
+            Event::ChallengeClosed { round, outcomes } => {
+                let me = self.me();
+                let state = self.tools.ledger.state().borrow().clone();
+                let open = self.rounds.get(*round);
+                let committee = open.map_or(state.committee(), |open| &open.universe().committee);
+                let position = committee.position(&me);
+                self.tools.record.show(score(&state, &me));
+                let of = (*round, outcomes.as_slice());
+                self.log.closed(&self.tools.record, of, (&me, position), open);
+                self.drop_round(*round);
+            }
+            Event::EpochChanged { .. } => {
+                self.drop_all();
+                let state = self.tools.ledger.state().borrow().clone();
+                self.tools.record.show(score(&state, &self.me()));
+            }
+            Event::BlobInvalidated { blob } => {
+                self.tools.inconsistent.add(*blob);
+                self.settled.add(*blob, height);
+            }
+            Event::BlobEnded { blob } => self.settled.add(*blob, height),
+            _ => {}
+        }
+        RoundOutputs::new()
     }
 
     /// Blocks have passed this service by: seeds and certificates of its rounds may be among them.
@@ -425,7 +439,8 @@ impl Service {
                 }
                 RoundOutput::GaveUp(failure) => self.log.failed(round, failure.to_string()),
                 RoundOutput::Ignored { node, reason } => {
-                    tracing::debug!(%round, %node, %reason, "challenge");
+                    let me = self.me();
+                    tracing::debug!(%round, %me, %node, %reason, "challenge");
                 }
             }
         }
@@ -452,7 +467,8 @@ impl Service {
         let seeded_ms = self.seeds.remove(&round).unwrap_or(self.now_ms);
         let took_ms = self.ms(Instant::now()).saturating_sub(seeded_ms);
         self.tools.record.metrics.commitment_ms.set(i64::try_from(took_ms).unwrap_or(i64::MAX));
-        tracing::debug!(%round, took_ms, "committed to the end of this node's chain");
+        let node = self.me();
+        tracing::debug!(%round, %node, took_ms, "committed to the end of this node's chain");
     }
 
     /// Asks a node for its transcript.

@@ -36,12 +36,12 @@ use floe_storage::{Installation, LedgerStore, StorageError};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use self::driver::Driver;
 pub use self::{chain::ChainError, succession::AdoptError};
 pub(crate) use self::{
     chain::{Chain, stand},
     succession::Adoption,
 };
+use self::{driver::Driver, lag::Lag};
 use crate::{
     clock::Clock,
     key_file::NodeKeys,
@@ -80,8 +80,8 @@ pub struct CommittedBlock {
     pub by_sync: bool,
     /// When it was committed here.
     pub at: Instant,
-    /// Since when this node has had proof that it is final.
-    pub known_since: Instant,
+    /// Since when this node has had proof that others were as far, if it had before.
+    pub known_since: Option<Instant>,
     /// What the round that it has opened asks for.
     pub opened: Option<Arc<Universe>>,
 }
@@ -132,8 +132,6 @@ pub(crate) enum Command {
         /// Whether it did: not if there are blocks already.
         reply: oneshot::Sender<bool>,
     },
-    /// A quorum has committed the block of this height, as is proven since then.
-    Proven { height: Height, at: Instant },
     /// Tell the mempool's numbers.
     Stats(oneshot::Sender<MempoolStats>),
 }
@@ -146,6 +144,7 @@ pub struct Ledger {
     committed: broadcast::Sender<Arc<CommittedBlock>>,
     /// The last height that was decided without its block.
     missing: watch::Receiver<Height>,
+    lag: Arc<watch::Sender<Lag>>,
     store: Arc<LedgerStore>,
 }
 
@@ -240,10 +239,9 @@ impl Ledger {
         self.ask(|reply| Command::Synced(SyncedBlocks { blocks, reply })).await
     }
 
-    /// Tells that a quorum has committed the block of `height`, if the ledger is not too busy.
+    /// Tells that a quorum has committed the block of `height`, of which there is proof.
     pub(crate) fn proven(&self, height: Height) {
-        // It is one proof of many.
-        let _ = self.commands.try_send(Command::Proven { height, at: Instant::now() });
+        self.lag.send_modify(|lag| lag.proven(height, Instant::now()));
     }
 
     /// Hands over a snapshot to begin with; whether the ledger did.
@@ -306,16 +304,18 @@ pub(crate) fn start(args: Args) -> io::Result<Started> {
     let (committed, _) = broadcast::channel(COMMITTED_MAX);
     let (missing, missing_receiver) = watch::channel(Height::new(0));
     let store = Arc::clone(&args.chain.store);
+    let lag = Arc::new(watch::Sender::new(Lag::default()));
     let ledger = Ledger {
         commands,
         state: state_receiver,
         committed: committed.clone(),
         missing: missing_receiver,
+        lag: Arc::clone(&lag),
         store,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     let (ended, end) = oneshot::channel();
-    let listeners = driver::Listeners { state, committed, missing };
+    let listeners = driver::Listeners { state, committed, missing, lag };
     let cancel = args.cancel.clone();
     let thread = thread::Builder::new().name("floe-ledger".into()).spawn(move || {
         let result = runtime.block_on(Driver::new(args, listeners).run(receiver));

@@ -31,10 +31,13 @@ pub struct MempoolConfig {
     pub fee_min: Amount,
     /// Ids of committed transactions that are remembered: 65,536. Older ones are stale by nonce.
     pub remembered_max: usize,
-    /// System operations: 1,024.
+    /// System operations but for challenge certificates: 1,024.
     pub system_max: usize,
     /// Those on one node: 4.
     pub system_per_node_max: usize,
+    /// Challenge certificates: 1,024, those of four rounds in a network of 256 members. Only rounds
+    /// that are open have any.
+    pub system_challenges_max: usize,
 }
 
 impl Default for MempoolConfig {
@@ -52,6 +55,7 @@ impl Default for MempoolConfig {
             remembered_max: 1 << 16,
             system_max: 1_024,
             system_per_node_max: 4,
+            system_challenges_max: 1_024,
         }
     }
 }

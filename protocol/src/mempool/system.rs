@@ -4,18 +4,19 @@
 //! offence differ in their votes, yet only one of them can be executed, so every further one is
 //! refused before anybody verifies its signatures. Each node, and each blob, that they are about
 //! has a limit of its own: an offender that contradicts itself at thousands of heights fills its
-//! own places, not those of the others.
+//! own places, not those of the others. A round of challenges brings a certificate of every member:
+//! those have places of their own, too.
 
 use std::collections::BTreeMap;
 
-use super::{MempoolError, remembered::Remembered};
+use super::{MempoolConfig, MempoolError, remembered::Remembered};
 use crate::{
     blob::BlobId,
     challenge::{ChallengeCertificate, ChallengeFact},
     index::{ChallengeRound, Epoch},
     invalidity::{InvalidityCertificate, InvalidityFact},
     keys::NodeId,
-    ledger::SystemOperation,
+    ledger::{OPEN_ROUNDS_MAX, SystemOperation},
 };
 
 /// What at most one operation is kept for.
@@ -34,11 +35,13 @@ enum About {
     NodeReady(NodeId),
     ShardsReady(NodeId),
     Blob(BlobId),
-    /// Last: a round may bring one of each member.
+    /// Last: a block takes first what is rarer.
     Challenge(NodeId),
 }
 
 impl Key {
+    const FIRST_CHALLENGE: Self = Self { about: About::Challenge(NodeId::new([0; 32])), number: 0 };
+
     fn of(operation: &SystemOperation) -> Option<Self> {
         Some(match operation {
             SystemOperation::ReportEquivocation { equivocation } => {
@@ -84,12 +87,19 @@ pub(super) struct SystemPool {
     committed: Remembered<Key>,
     operations_max: usize,
     per_node_max: usize,
+    challenges_max: usize,
 }
 
 impl SystemPool {
-    pub(super) const fn new(operations_max: usize, per_node_max: usize) -> Self {
-        let committed = Remembered::new(operations_max);
-        Self { operations: BTreeMap::new(), committed, operations_max, per_node_max }
+    pub(super) const fn new(config: &MempoolConfig) -> Self {
+        let MempoolConfig { system_max, system_per_node_max, system_challenges_max, .. } = *config;
+        Self {
+            operations: BTreeMap::new(),
+            committed: Remembered::new(system_max.saturating_add(system_challenges_max)),
+            operations_max: system_max,
+            per_node_max: system_per_node_max,
+            challenges_max: system_challenges_max,
+        }
     }
 
     pub(super) fn knows(&self, operation: &SystemOperation) -> bool {
@@ -111,8 +121,14 @@ impl SystemPool {
         let last = Key { number: u64::MAX, ..key };
         let of_node = self.operations.range(first..=last).count();
         let is_new = !self.operations.contains_key(&key);
-        let is_full = self.operations.len() >= self.operations_max || of_node >= self.per_node_max;
-        if is_new && is_full {
+        let challenges = self.operations.range(Key::FIRST_CHALLENGE..).count();
+        let (alike, alike_max, of_node_max) = match key.about {
+            About::Challenge(_) => (challenges, self.challenges_max, OPEN_ROUNDS_MAX),
+            About::Offence(_) | About::NodeReady(_) | About::ShardsReady(_) | About::Blob(_) => {
+                (self.operations.len() - challenges, self.operations_max, self.per_node_max)
+            }
+        };
+        if is_new && (alike >= alike_max || of_node >= of_node_max) {
             return Err(MempoolError::SystemFull);
         }
         self.operations.insert(key, operation);

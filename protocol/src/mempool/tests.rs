@@ -1,9 +1,11 @@
 use super::*;
 use crate::{
+    challenge::{ChallengeCertificate, ChallengeFact},
     hash::Hash,
-    index::{Epoch, Height},
-    keys::{ChainId, KeyPair},
+    index::{ChallengeRound, Epoch, Height},
+    keys::{BlsKeyPair, ChainId, KeyPair},
     ledger::{BlockHash, NodeReady, Operation},
+    test_support::committee,
     vote::{Equivocation, Vote, VoteKind},
 };
 
@@ -461,4 +463,45 @@ fn a_report_that_names_a_later_block_replaces_the_earlier_one() {
     assert_eq!(mempool.insert_system(report(4, 13)), Ok(()));
     mempool.committed_system(&[], (Epoch::new(5), &[]));
     assert_eq!(mempool.insert_system(report(5, 14)), Ok(()), "its place is free again");
+}
+
+#[test]
+fn challenge_certificates_have_places_of_their_own_while_their_rounds_are_open() {
+    let config = MempoolConfig {
+        system_max: 1,
+        system_per_node_max: 1,
+        system_challenges_max: 3,
+        ..MempoolConfig::default()
+    };
+    let mut mempool = mempool(config);
+    let committee = committee(4, 7);
+    let passed = |round: u64, position: usize, end: u8| {
+        let (epoch, round) = (Epoch::new(0), ChallengeRound::new(round));
+        let node = committee.members()[position].node;
+        let fact = ChallengeFact { epoch, round, node, end: Hash::new([end; 32]) };
+        let others = (0..4).filter(|other| *other != position);
+        // The pool looks at no signature.
+        let sign = |other| (other, BlsKeyPair::from_seed([9; 32]).sign(&[]));
+        let others: Vec<_> = others.map(sign).collect();
+        let certificate = ChallengeCertificate::new(&committee, fact, &others).unwrap().to_bytes();
+        SystemOperation::PassChallenge { certificate }
+    };
+    assert_eq!(mempool.insert_system(equivocation(0, 1, 0)), Ok(()));
+    assert_eq!(mempool.insert_system(passed(5, 0, 1)), Ok(()));
+    assert_eq!(mempool.insert_system(passed(5, 0, 2)), Err(MempoolError::Known), "one is enough");
+    assert_eq!(mempool.insert_system(passed(6, 0, 1)), Ok(()));
+    assert_eq!(mempool.insert_system(passed(5, 1, 1)), Ok(()));
+    assert_eq!(mempool.insert_system(passed(5, 2, 1)), Err(MempoolError::SystemFull));
+    assert_eq!(mempool.insert_system(equivocation(0, 2, 0)), Err(MempoolError::SystemFull));
+    assert_eq!(mempool.system_candidates().next(), Some(&equivocation(0, 1, 0)), "the rarer first");
+    // One is committed, and the other round closes.
+    let open = [ChallengeRound::new(5)];
+    mempool.committed_system(&[passed(5, 0, 3)], (Epoch::new(0), &open));
+    assert_eq!(mempool.system_candidates().count(), 2);
+    assert!(mempool.knows_system(&passed(5, 0, 1)) && !mempool.knows_system(&passed(6, 0, 1)));
+    assert!(mempool.knows_system(&passed(5, 1, 1)));
+    mempool.committed_system(&[], (Epoch::new(1), &[]));
+    assert_eq!(mempool.system_candidates().collect::<Vec<_>>(), [&equivocation(0, 1, 0)]);
+    let malformed = SystemOperation::PassChallenge { certificate: vec![1, 2, 3] };
+    assert_eq!(mempool.insert_system(malformed), Err(MempoolError::Known), "it has no key");
 }

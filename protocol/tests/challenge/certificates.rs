@@ -1,4 +1,5 @@
-//! Commitments, acknowledgements and the certificates that they make.
+//! Commitments, and what certificates have beside what holds of every committee's: the node itself
+//! is no witness.
 
 use floe_protocol::{
     challenge::{
@@ -7,7 +8,6 @@ use floe_protocol::{
     },
     committee::{CertificateError, CommitteeFact},
     hash::Hash,
-    index::{ChallengeRound, Epoch},
     keys::{BlsSignature, ChainId},
 };
 
@@ -53,7 +53,7 @@ fn more_than_f_shards_of_others_make_a_certificate() {
 }
 
 #[test]
-fn a_certificate_proves_nothing_else() {
+fn a_certificate_proves_nothing_of_others() {
     let (network, fact) = network();
     let (committee, chain) = (&network.universe.committee, network.chain());
     let good = ChallengeCertificate::new(committee, fact, &sign(&network, &fact, &[1, 3, 5]));
@@ -64,24 +64,13 @@ fn a_certificate_proves_nothing_else() {
         bytes.extend_from_slice(&good[bytes.len()..]);
         ChallengeCertificate::from_bytes(&bytes).unwrap()
     };
-    let next = ChallengeRound::new(ROUND.get() + 1);
     let signature = Err(CertificateError::Signature.into());
-    for fact in [
-        ChallengeFact { round: next, ..fact },
-        ChallengeFact { node: network.node(0), ..fact },
-        ChallengeFact { end: Hash::ZERO, ..fact },
-    ] {
-        assert_eq!(with(fact).verify(committee, chain), signature, "{fact:?}");
-    }
-    let other_chain = ChainId::new(Hash::new([1; 32]));
-    assert_eq!(good.verify(committee, &other_chain), signature);
+    let of_other = ChallengeFact { node: network.node(0), ..fact };
+    assert_eq!(with(of_other).verify(committee, chain), signature);
     let stranger = floe_protocol::test_support::node_keys(8)[7].0.public();
     let no_member = Err(ChallengeCertificateError::NoMember(stranger));
     let fact_of_stranger = ChallengeFact { node: stranger, ..fact };
     assert_eq!(with(fact_of_stranger).verify(committee, chain), no_member);
-    let later = committee.in_epoch(Epoch::new(1));
-    let epochs = CertificateError::Epoch { certificate: Epoch::new(0), committee: Epoch::new(1) };
-    assert_eq!(good.verify(&later, chain), Err(epochs.into()));
     // Acknowledgements of another transcript, among true ones.
     let mut mixed = sign(&network, &fact, &[1, 3]);
     mixed.extend(sign(&network, &ChallengeFact { end: Hash::ZERO, ..fact }, &[5]));
@@ -90,31 +79,14 @@ fn a_certificate_proves_nothing_else() {
 }
 
 #[test]
-fn a_certificate_is_short_and_parsed_strictly() {
+fn a_certificate_is_short() {
     let (network, fact) = network();
-    let (committee, chain) = (&network.universe.committee, network.chain());
+    let committee = &network.universe.committee;
     let good = ChallengeCertificate::new(committee, fact, &sign(&network, &fact, &[1, 3, 5]));
-    let good = good.unwrap();
-    let bytes = good.to_bytes();
+    let bytes = good.unwrap().to_bytes();
     // A committee of 256 members has a bitmap of 32 bytes instead of one.
     println!("{} bytes, {} with 256 members", bytes.len(), bytes.len() + 31);
     assert!(bytes.len() + 31 < 300);
-    assert_eq!(ChallengeCertificate::from_bytes(&bytes), Ok(good));
-    let malformed = Err(CertificateError::Malformed);
-    for len in 0..bytes.len() {
-        assert_eq!(ChallengeCertificate::from_bytes(&bytes[..len]), malformed, "{len} bytes");
-    }
-    let long = [&bytes[..], &[0]].concat();
-    assert_eq!(ChallengeCertificate::from_bytes(&long), malformed);
-    for place in 0..bytes.len() {
-        for mask in [1, 0x80] {
-            let mut changed = bytes.clone();
-            changed[place] ^= mask;
-            let parsed = ChallengeCertificate::from_bytes(&changed);
-            let is_good = parsed.is_ok_and(|parsed| parsed.verify(committee, chain).is_ok());
-            assert!(!is_good, "byte {place} ^ {mask}");
-        }
-    }
 }
 
 #[test]

@@ -116,6 +116,22 @@ fn a_round_without_anything_to_ask_for_counts_for_nobody() {
     assert!(challenge(universe.committee.members()[3].node).is_none());
 }
 
+/// Of a member with new shards, the others are asked for all the same.
+#[test]
+fn only_those_shards_are_drawn_that_are_asked_for() {
+    let mut universe = universe([3_000_000].into_iter());
+    let all = universe.shards[5].clone();
+    universe.shards[5] = vec![all[1], all[3]];
+    let draws = 2_000;
+    let mut counts = BTreeMap::<ShardIndex, u64>::new();
+    for value in values(draws) {
+        *counts.entry(universe.place(5, &value).unwrap().shard).or_default() += 1;
+    }
+    assert!(counts.keys().eq(&[all[1], all[3]]), "{counts:?}");
+    check_share("the first of two", counts[&all[1]], draws, 0.5);
+    assert!(universe.counts_for(5));
+}
+
 #[test]
 fn shards_are_asked_for_if_held_before_or_ready_for_long_enough() {
     let committee = test_support::committee(4, 7);

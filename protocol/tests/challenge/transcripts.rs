@@ -239,3 +239,45 @@ fn the_chain_depends_on_every_chunk() {
         .collect();
     assert_eq!(ends.len(), 8);
 }
+
+/// Two networks that differ in one blob of two: chains are the same until they hit it, in the middle,
+/// and others from then on.
+#[test]
+fn a_chunk_in_the_middle_changes_all_that_follows() {
+    let networks = [30_000, 30_001].map(|len| Network::new(4, 4, &[20_000, len]));
+    let last = usize::from(networks[0].universe.parameters.steps) - 1;
+    let mut in_the_middle = 0;
+    for seed in 0..20 {
+        let walk = |network: &Network| {
+            let (universe, seed) = (Arc::clone(&network.universe), Hash::new([seed; 32]));
+            let challenge = Challenge::new(universe, network.node(1), seed).unwrap();
+            let (mut walk, mut steps) = (Walk::new(challenge), Vec::new());
+            while let Some(place) = walk.place() {
+                let StepProof::Chunk(proof) = network.read(&place).unwrap() else {
+                    panic!("the blob is consistent");
+                };
+                steps.push((
+                    place.shard,
+                    place.axis,
+                    place.symbol,
+                    place.chunk,
+                    proof.chunk.clone(),
+                ));
+                walk.take(&StepProof::Chunk(proof)).unwrap();
+            }
+            (steps, walk.end().unwrap().0)
+        };
+        let [(one, end), (other, other_end)] = networks.each_ref().map(walk);
+        assert_ne!(end, other_end, "seed {seed}");
+        let first = one.iter().zip(&other).position(|(one, other)| one.4 != other.4).unwrap();
+        let place = |step: &(_, _, _, _, Bytes)| (step.0, step.1, step.2, step.3);
+        assert!(place(&one[first]) == place(&other[first]), "seed {seed}: drawn alike");
+        if (1..last).contains(&first) {
+            in_the_middle += 1;
+            let same = one[first + 1..].iter().zip(&other[first + 1..]);
+            let same = same.filter(|(one, other)| one == other).count();
+            assert!(same <= 1, "seed {seed}: {same} steps alike after step {first}");
+        }
+    }
+    assert!(in_the_middle > 3, "{in_the_middle}");
+}

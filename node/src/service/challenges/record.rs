@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use floe_protocol::{
-    challenge::{Outcome, Progress, Round},
+    challenge::{Outcome, Progress, Round, Score},
     index::ChallengeRound,
     keys::NodeId,
     message::{ChallengeStatus, MAX_FAILURE_BYTES},
@@ -73,27 +73,26 @@ impl Record {
         self.status.subscribe()
     }
 
-    /// A new epoch counts anew.
-    pub(super) fn new_epoch(&self) {
+    /// What the ledger says of it in the running epoch.
+    pub(super) fn show(&self, score: Score) {
+        let Score { passed, missed, void } = score;
         self.status.send_if_modified(|status| {
-            let counted = (status.passed, status.missed, status.void) != (0, 0, 0);
-            (status.passed, status.missed, status.void) = (0, 0, 0);
-            counted
+            let before = (status.passed, status.missed, status.void);
+            (status.passed, status.missed, status.void) = (passed, missed, void);
+            before != (passed, missed, void)
         });
     }
 
     /// A round has come to this for the node itself. Why, if it has missed it.
     fn closed(&self, round: ChallengeRound, outcome: Outcome, why: Option<String>) {
-        let m = &self.metrics;
+        match outcome {
+            Outcome::Passed => &self.metrics.passed,
+            Outcome::Missed => &self.metrics.missed,
+            Outcome::Void => &self.metrics.void,
+            Outcome::NotAsked | Outcome::Open => return,
+        }
+        .inc();
         self.status.send_modify(|status| {
-            let (counter, all) = match outcome {
-                Outcome::Passed => (&mut status.passed, &m.passed),
-                Outcome::Missed => (&mut status.missed, &m.missed),
-                Outcome::Void => (&mut status.void, &m.void),
-                Outcome::NotAsked | Outcome::Open => return,
-            };
-            *counter = counter.saturating_add(1);
-            all.inc();
             status.round = Some(round);
             if why.is_some() {
                 status.last_failure = why;
@@ -140,16 +139,10 @@ impl Log {
             let reached = open.map(|open| open.progress(at));
             let why = missed.then(|| why(failure.clone(), reached));
             record.closed(round, *outcome, why.clone());
-            let now = record.status.borrow().clone();
-            let score = (now.passed, now.missed, now.void);
-            match why {
-                Some(why) => {
-                    tracing::info!(%round, node = %me, ?outcome, why, ?score, "round of challenges missed");
-                }
-                None => {
-                    tracing::info!(%round, node = %me, ?outcome, ?score, "round of challenges is over");
-                }
-            }
+            let ChallengeStatus { passed, missed, void, .. } = *record.status.borrow();
+            let why = why.as_deref().unwrap_or("certified");
+            let what = "this node's round of challenges is over";
+            tracing::info!(%round, node = %me, ?outcome, why, passed, missed, void, what);
         }
     }
 
@@ -191,21 +184,21 @@ mod tests {
             record.watch().borrow().clone()
         };
         let status = closed(&mut log, 5, Outcome::Passed);
-        let expected = ChallengeStatus { round: Some(round(5)), passed: 1, ..Default::default() };
-        assert_eq!(status, expected);
+        let expected = ChallengeStatus { round: Some(round(5)), ..Default::default() };
+        assert_eq!((status, record.metrics.passed.get()), (expected, 1));
         log.failed(round(9), format!("step 3: {}\n", "x".repeat(300)));
         let status = closed(&mut log, 9, Outcome::Missed);
         let failure = status.last_failure.unwrap();
         assert!(failure.starts_with("step 3: xxx") && failure.len() == MAX_FAILURE_BYTES);
-        assert_eq!((status.passed, status.missed, status.round), (1, 1, Some(round(9))));
+        assert_eq!((record.metrics.missed.get(), status.round), (1, Some(round(9))));
         let status = closed(&mut log, 12, Outcome::Void);
-        assert_eq!(status.void, 1);
+        assert_eq!(record.metrics.void.get(), 1);
         assert!(status.last_failure.unwrap().starts_with("this node was not running"));
         let status = closed(&mut log, 13, Outcome::NotAsked);
-        assert_eq!((status.round, status.void), (Some(round(12)), 1));
-        record.new_epoch();
+        assert_eq!((status.round, record.metrics.void.get()), (Some(round(12)), 1));
+        record.show(Score { passed: 7, missed: 2, void: 1 });
         let status = record.watch().borrow().clone();
-        assert_eq!((status.passed, status.missed, status.void), (0, 0, 0));
+        assert_eq!((status.passed, status.missed, status.void), (7, 2, 1));
     }
 
     #[test]

@@ -80,6 +80,8 @@ pub(super) struct Listeners {
     pub(super) state: watch::Sender<Arc<State>>,
     pub(super) committed: broadcast::Sender<Arc<CommittedBlock>>,
     pub(super) missing: watch::Sender<Height>,
+    /// What is known of blocks that are not here yet: others add to it.
+    pub(super) lag: Arc<watch::Sender<Lag>>,
 }
 
 /// Where a block comes from that is being committed.
@@ -121,10 +123,8 @@ pub(super) struct Driver {
     silent: bool,
     /// Where the block being committed comes from.
     source: Source,
-    /// What is known of blocks that are not here yet.
-    lag: Lag,
-    /// Since when what is being handled was here: it may have waited.
-    here_since: Instant,
+    /// How long what is being handled has waited here for that.
+    waited: Duration,
 }
 
 impl Driver {
@@ -151,8 +151,7 @@ impl Driver {
             abstains,
             silent: true,
             source: Source::Votes,
-            lag: Lag::default(),
-            here_since: Instant::now(),
+            waited: Duration::ZERO,
             chain,
             keys,
             network,
@@ -181,7 +180,7 @@ impl Driver {
                 },
                 () = tokio::time::sleep_until(wake) => self.on_tick(),
             }
-            self.here_since = Instant::now();
+            self.waited = Duration::ZERO;
         }
     }
 
@@ -317,7 +316,7 @@ impl Driver {
                 }
             }
             Output::Missing { height, .. } => {
-                self.lag.proven(height, self.here_since);
+                self.proven(height, Instant::now());
                 self.listeners.missing.send_replace(height);
             }
             Output::NextHeight => self.others_began = true,
@@ -455,13 +454,9 @@ impl Driver {
             events: executed.events.clone(),
             by_sync: self.source == Source::Sync,
             at: Instant::now(),
-            known_since: self
-                .lag
-                .since(height)
-                .map_or(self.here_since, |at| at.min(self.here_since)),
+            known_since: None,
             opened: executed.opened.clone(),
         };
-        self.lag.committed(height);
         self.chain.commit(block, certificate, executed)?;
         self.last_commit = self.started.elapsed();
         // Only blocks that were made since this process started: older ones may be played to it
@@ -492,6 +487,7 @@ impl Driver {
         }
         self.listeners.state.send_replace(Arc::new(self.chain.state.clone()));
         committed.at = Instant::now();
+        committed.known_since = self.known_since(height, committed.at);
         // Nobody listens: nobody misses it.
         drop(self.listeners.committed.send(Arc::new(committed)));
         Ok(())
@@ -503,11 +499,11 @@ impl Driver {
             verdict.reject();
             return Ok(());
         };
-        self.here_since = received;
+        self.waited = received.elapsed();
         let is_later = message.height() > self.chain.state.next_height();
         self.feed_and_tell(Input::Message(message), Some(verdict))?;
         if is_later && let Some(height) = self.replica.others_voted_at() {
-            self.lag.proven(Height::new(height.get().saturating_sub(1)), received);
+            self.proven(Height::new(height.get().saturating_sub(1)), received);
         }
         Ok(())
     }
@@ -538,13 +534,22 @@ impl Driver {
             Command::Install { install, reply } => {
                 let _ = reply.send(self.on_install(*install)?);
             }
-            Command::Proven { height, at } if height > self.chain.state.tip().height => {
-                self.lag.proven(height, at);
-            }
-            Command::Proven { .. } => {}
             Command::Stats(reply) => drop(reply.send(self.mempool.stats())),
         }
         Ok(())
+    }
+
+    /// Others have committed the block at `height`.
+    fn proven(&self, height: Height, at: Instant) {
+        self.listeners.lag.send_modify(|lag| lag.proven(height, at));
+    }
+
+    /// Since when others were known to have committed the block at `height`, which is committed here
+    /// now. What decided it may have waited here, too.
+    fn known_since(&self, height: Height, now: Instant) -> Option<Instant> {
+        let since = self.listeners.lag.borrow().since(height);
+        self.listeners.lag.send_modify(|lag| lag.committed(height));
+        since.into_iter().chain(now.checked_sub(self.waited)).min()
     }
 
     fn insert(

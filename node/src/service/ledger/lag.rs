@@ -17,15 +17,26 @@ use floe_protocol::index::Height;
 const PROOFS_MAX: usize = 64;
 
 /// What is known of blocks that are final elsewhere.
-#[derive(Debug, Default)]
-pub(super) struct Lag {
+#[derive(Debug)]
+pub(crate) struct Lag {
     /// Heights, and since when each and all below are known to be final. Both ascend.
     proofs: VecDeque<(Height, Instant)>,
+    /// What is committed here.
+    committed: Height,
+}
+
+impl Default for Lag {
+    fn default() -> Self {
+        Self { proofs: VecDeque::new(), committed: Height::new(0) }
+    }
 }
 
 impl Lag {
     /// There is proof that the block at `height` is final.
     pub(super) fn proven(&mut self, height: Height, at: Instant) {
+        if height <= self.committed {
+            return;
+        }
         let is_full = self.proofs.len() == PROOFS_MAX;
         match self.proofs.back_mut() {
             Some((last, _)) if *last >= height => {}
@@ -42,6 +53,7 @@ impl Lag {
 
     /// The block at `height` is committed here.
     pub(super) fn committed(&mut self, height: Height) {
+        self.committed = height;
         while self.proofs.front().is_some_and(|(proven, _)| *proven <= height) {
             self.proofs.pop_front();
         }
@@ -71,6 +83,7 @@ mod tests {
         lag.committed(height(5));
         assert_eq!(lag.since(height(6)), Some(at(4)));
         lag.committed(height(9));
+        lag.proven(height(9), at(5));
         assert_eq!(since(&lag), [None; 5]);
     }
 
@@ -78,11 +91,11 @@ mod tests {
     fn what_is_too_much_to_remember_makes_a_lag_longer_not_shorter() {
         let start = Instant::now();
         let mut lag = Lag::default();
-        for number in 0..1_000_u32 {
+        for number in 1..=1_000_u32 {
             lag.proven(Height::new(number.into()), start + Duration::from_secs(number.into()));
         }
         assert_eq!(lag.proofs.len(), PROOFS_MAX);
-        for number in [0, 62, 63, 64, 500, 999_u32] {
+        for number in [1, 63, 64, 65, 500, 1_000_u32] {
             let since = lag.since(Height::new(number.into())).unwrap();
             assert!(since <= start + Duration::from_secs(number.into()), "{number}");
         }

@@ -16,8 +16,8 @@ pub struct Sight {
     /// From others that had committed it, not by votes.
     pub by_sync: bool,
     /// When this node first saw proof that others were further, if it did before it committed the
-    /// block: a commit certificate of a later one, or votes for later heights by members with more
-    /// than `f` shards together. The vote of one is none, as it may lie.
+    /// block: a commit certificate of it or of a later one, or votes for later heights by members
+    /// with more than `f` shards together. The vote of one is none, as it may lie.
     pub later_certified_ms: Option<u64>,
 }
 

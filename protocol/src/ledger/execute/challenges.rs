@@ -47,26 +47,28 @@ impl Executor<'_> {
         let mut challenges = self.challenges()?;
         let closed = challenges.close(rules, self.committee, (self.height, self.time));
         let opens = !stretched && challenges.opens(rules, summary.epoch_start, self.time);
-        if closed.is_empty() && !opens {
-            return Ok(());
-        }
+        let mut changed = !closed.is_empty();
         for round in closed {
             let (round, outcomes) = (round.round, round.outcomes);
             self.events.push(Event::ChallengeClosed { round, outcomes });
         }
         if opens {
-            self.open_round(&mut challenges)?;
+            changed |= self.open_round(&mut challenges)?;
         }
-        self.put_challenges(challenges)
+        if changed {
+            self.put_challenges(challenges)?;
+        }
+        Ok(())
     }
 
-    fn open_round(&mut self, challenges: &mut Challenges) -> Result<(), Failure> {
+    /// Opens a round if there is anything to ask for; whether that is noted.
+    fn open_round(&mut self, challenges: &mut Challenges) -> Result<bool, Failure> {
         let rules = self.parameters.ledger.challenges;
         let cutoff = self.time.minus_ms(rules.grace_ms);
         self.units.advance(self.epoch(), cutoff);
         // In a network without blobs nothing is looked for, and no block made for it.
         if self.units.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         challenges.last = Some(self.time);
         let ready_since = self.overlay.shards()?.into_iter().map(|shard| shard.ready_since);
@@ -81,13 +83,13 @@ impl Executor<'_> {
             units: self.units.clone(),
         };
         if (0..universe.committee.members().len()).all(|position| !universe.counts_for(position)) {
-            return Ok(());
+            return Ok(true);
         }
         challenges.rounds = challenges.rounds.saturating_add(1);
         challenges.open.push(OpenRound::new(&universe));
         self.events.push(Event::ChallengeOpened { round: universe.round });
         self.opened = Some(Arc::new(universe));
-        Ok(())
+        Ok(true)
     }
 
     /// Drops the rounds that are still open when the epoch ends.

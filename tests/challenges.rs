@@ -1,0 +1,323 @@
+//! Storage challenges among real nodes: who holds what it must passes round after round, whatever
+//! others do; who does not, misses them.
+//!
+//! Nothing here waits for a time: every test follows what the ledger says of rounds.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod common;
+
+use std::{sync::Arc, time::Duration};
+
+use common::RawPeer;
+use floe_node::{
+    CommittedBlock,
+    client::{Client, StoreProgress},
+    config::NodePaths,
+    key_file::NodeKeys,
+    network::{self, InboundRequest, NetworkConfig, Role, Topic},
+};
+use floe_protocol::{
+    blob::BlobId,
+    challenge::{ChallengeFact, ChallengeParameters, Commitment, Outcome},
+    committee::CommitteeFact,
+    hash::Hash,
+    index::{ChallengeRound, Epoch, ShardIndex},
+    keys::{ChainId, KeyPair, NodeId},
+    ledger::{Event, LedgerParameters},
+    message::{Limits, Refusal, Request, Response},
+    test_support,
+    transfer::Wanted,
+};
+use floe_storage::{Store, StoreConfig};
+use floe_testnet::{Cluster, ClusterBuilder};
+use prometheus_client::registry::Registry;
+use tokio::{
+    sync::{broadcast, mpsc, watch},
+    time::timeout,
+};
+
+/// Far longer than anything here takes.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// As many nodes as shards, and a round every three seconds.
+fn builder(nodes: u16) -> ClusterBuilder {
+    let challenges = ChallengeParameters {
+        interval_ms: 3_000,
+        window_ms: 300,
+        certificate_window_ms: 2_400,
+        grace_ms: 0,
+        ..ChallengeParameters::default()
+    };
+    let ledger = LedgerParameters { challenges, ..LedgerParameters::default() };
+    Cluster::builder().nodes(nodes.into()).shards(nodes).ledger(ledger)
+}
+
+async fn store(client: &Client, cluster: &Cluster, seed: u64, bytes: usize) -> BlobId {
+    let (progress, _) = watch::channel(StoreProgress::default());
+    let wanted = Wanted { epochs: 2, deletable: true };
+    let content = test_support::blob(seed, bytes);
+    client.store(content, wanted, cluster.wallet(), &progress).await.unwrap().blob
+}
+
+/// Waits for an event; what it tells.
+async fn told<T>(
+    blocks: &mut broadcast::Receiver<Arc<CommittedBlock>>,
+    of: impl Fn(&Event) -> Option<T>,
+) -> T {
+    let told = async {
+        loop {
+            if let Some(told) = blocks.recv().await.unwrap().events.iter().find_map(&of) {
+                return told;
+            }
+        }
+    };
+    timeout(DEADLINE, told).await.expect("it happens")
+}
+
+/// Waits until a round opens.
+async fn opened(blocks: &mut broadcast::Receiver<Arc<CommittedBlock>>) -> ChallengeRound {
+    told(blocks, |event| match event {
+        Event::ChallengeOpened { round } => Some(*round),
+        _ => None,
+    })
+    .await
+}
+
+/// What the round came to.
+async fn closed(
+    blocks: &mut broadcast::Receiver<Arc<CommittedBlock>>,
+    round: ChallengeRound,
+) -> Vec<Outcome> {
+    told(blocks, |event| match event {
+        Event::ChallengeClosed { round: closed, outcomes } if *closed == round => {
+            Some(outcomes.clone())
+        }
+        _ => None,
+    })
+    .await
+}
+
+/// What the next round that opens comes to, of each node.
+async fn next_round(cluster: &Cluster, node: usize) -> Vec<Outcome> {
+    let mut blocks = cluster.node(node).expect("a running node").ledger().committed();
+    let round = opened(&mut blocks).await;
+    closed(&mut blocks, round).await
+}
+
+/// A counter of a node.
+async fn counter(cluster: &Cluster, node: usize, name: &str) -> u64 {
+    let metrics = cluster.metrics(node).await.unwrap();
+    let name = format!("floe_challenges_{name}_total ");
+    let value = metrics.lines().find_map(|line| line.strip_prefix(&name));
+    value.unwrap_or_else(|| panic!("no {name}in {metrics}")).parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_nodes_pass_and_a_blob_deleted_in_a_round_costs_nobody_anything() {
+    use Outcome::Passed;
+    let cluster = builder(4).start().await.unwrap();
+    let client = cluster.client().await.unwrap();
+    let mut blobs = Vec::new();
+    // The slivers of the last one are too long to be read whole.
+    for (seed, bytes) in [(1, 10), (2, 50_000), (3, 1_000_000)] {
+        blobs.push(store(&client, &cluster, seed, bytes).await);
+    }
+    let peer = RawPeer::join(&cluster).await;
+    peer.wait_for_pairs(&cluster, 3).await;
+    let mut blocks = cluster.node(0).unwrap().ledger().committed();
+    let round = opened(&mut blocks).await;
+    assert_eq!(closed(&mut blocks, round).await, [Passed; 4]);
+
+    let round = opened(&mut blocks).await;
+    client.delete(blobs[2], cluster.wallet()).await.unwrap();
+    told(&mut blocks, |event| match event {
+        Event::BlobEnded { blob } if *blob == blobs[2] => Some(()),
+        Event::ChallengeClosed { .. } => panic!("deleted too late"),
+        _ => None,
+    })
+    .await;
+    // Whatever is done with the next block: who is asked for it can show it.
+    blocks.recv().await.unwrap();
+    assert_eq!(cluster.node(0).unwrap().usage().pairs, 3);
+    assert_eq!(closed(&mut blocks, round).await, [Passed; 4]);
+    peer.wait_for_pairs(&cluster, 2).await;
+
+    for node in 0..4 {
+        let mut score = cluster.node(node).unwrap().challenges();
+        let passed = timeout(DEADLINE, score.wait_for(|score| score.passed >= 2)).await;
+        let score = passed.expect("it counts its rounds").unwrap().clone();
+        assert_eq!((score.missed, score.void, score.last_failure), (0, 0, None));
+        match peer.ask(cluster.node_id(node), Request::NodeStatus).await {
+            Response::NodeStatus(status) => assert!(status.challenges.passed >= 2),
+            other => panic!("{other:?}"),
+        }
+    }
+    client.shutdown().await;
+    cluster.shutdown().await.unwrap();
+}
+
+/// Removes everything that a node stores of these blobs, which does not run.
+fn empty(cluster: &Cluster, node: usize, blobs: &[BlobId]) {
+    let paths = NodePaths::below(&cluster.node_dir(node));
+    let config = StoreConfig::new(paths.store, paths.marker, cluster.node_id(node));
+    let store = Store::open(&config).unwrap();
+    for shard in (0..cluster.committee().n_shards()).map(ShardIndex::new) {
+        for blob in blobs {
+            store.remove_pair(shard, blob).unwrap();
+        }
+    }
+    store.flush().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_lost_its_slivers_or_is_down_misses_and_the_others_pass() {
+    use Outcome::{Missed, Passed};
+    let lazy = 5;
+    let cluster = builder(7).configure(move |node, config| {
+        if node == lazy {
+            // It does not get them back by itself.
+            config.repair.recovery_bytes_max = 1;
+        }
+    });
+    let mut cluster = cluster.start().await.unwrap();
+    let client = cluster.client().await.unwrap();
+    let blobs =
+        [store(&client, &cluster, 1, 1_000).await, store(&client, &cluster, 2, 9_000).await];
+    cluster.stop(6).await.unwrap();
+    cluster.stop(lazy).await.unwrap();
+    empty(&cluster, lazy, &blobs);
+    cluster.start(lazy).await.unwrap();
+    cluster.wait_connected().await.unwrap();
+
+    let expected = [Passed, Passed, Passed, Passed, Passed, Missed, Missed];
+    assert_eq!(next_round(&cluster, 0).await, expected);
+    let mut score = cluster.node(lazy).unwrap().challenges();
+    let missed = timeout(DEADLINE, score.wait_for(|score| score.last_failure.is_some())).await;
+    let score = missed.expect("it is told").unwrap().clone();
+    assert_eq!((score.passed, score.missed), (0, 1));
+    assert_eq!(score.last_failure.unwrap(), "step 0: nothing can be read at the place");
+
+    // Who comes back passes again.
+    cluster.start(6).await.unwrap();
+    while next_round(&cluster, 0).await[6] != Passed {}
+    client.shutdown().await;
+    cluster.shutdown().await.unwrap();
+}
+
+/// What a member does that lies as it can: sends transcripts that are none, signs falsely what it
+/// acknowledges, commits itself twice.
+struct Liar {
+    network: network::Network,
+    keys: NodeKeys,
+    chain: ChainId,
+    others: Vec<NodeId>,
+}
+
+impl Liar {
+    /// In place of node `node`, which is stopped.
+    async fn replace(cluster: &mut Cluster, node: usize) -> Self {
+        let keys = NodeKeys::open(&NodePaths::below(&cluster.node_dir(node)).key).unwrap();
+        cluster.stop(node).await.unwrap();
+        let chain = cluster.network().genesis.chain_id();
+        let limits = Limits::new(cluster.committee().config());
+        let mut config = NetworkConfig::new(keys.node.clone(), chain, limits, Role::StorageNode);
+        config.limits.loopback_exempt = true;
+        config.listen = vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()];
+        let bootstrap = cluster.network().bootstrap.iter();
+        config.bootstrap = bootstrap.map(|address| address.parse().unwrap()).collect();
+        let members = cluster.committee().members().iter().map(|member| member.node);
+        config.committee = members.collect();
+        let me = keys.node.public();
+        let others: Vec<_> = config.committee.iter().copied().filter(|node| *node != me).collect();
+        let (network, mut inbound, _) =
+            network::start(config, &mut Registry::default()).await.unwrap();
+        let mut peers = network.peers();
+        peers.wait_for(|view| view.connected.len() >= others.len()).await.unwrap();
+        tokio::spawn(async move {
+            while let Some(InboundRequest { request, reply, .. }) = inbound.requests.recv().await {
+                if let Request::ReadTranscript { .. } = request {
+                    reply.reply(Response::Transcript(Some(vec![0; 50_000].into())));
+                }
+            }
+        });
+        Self { network, keys, chain, others }
+    }
+
+    /// Lies in a round.
+    async fn lie(&self, round: ChallengeRound, epoch: Epoch) {
+        let node = self.keys.node.public();
+        for byte in [1, 2] {
+            let commitment = Commitment { round, node, end: Hash::new([byte; 32]) };
+            let signed = commitment.sign(&self.chain, &self.keys.node);
+            self.network.publish(Topic::Challenges, signed.to_bytes()).await.unwrap();
+        }
+        for _ in 0..20 {
+            for node in &self.others {
+                let fact = ChallengeFact { epoch, round, node: *node, end: Hash::ZERO };
+                let signature = fact.sign(&self.chain, &self.keys.bls);
+                let request = Request::Acknowledge { round, signature };
+                let answer = self.network.request(*node, request).await;
+                assert!(matches!(answer, Ok(Response::Taken)), "{answer:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_lies_and_a_stranger_that_floods_cost_nobody_anything() {
+    use Outcome::{Missed, Passed};
+    let client = cluster.client().await.unwrap();
+    store(&client, &cluster, 1, 1_000).await;
+    let liar = Liar::replace(&mut cluster, 1).await;
+    let stranger_key = KeyPair::from_seed([99; 32]);
+    let stranger = RawPeer::join_with_key(&cluster, stranger_key.clone(), Role::LightPeer).await;
+    let (rounds, mut lied_in) = mpsc::channel(16);
+    let mut blocks = cluster.node(0).unwrap().ledger().committed();
+    let epoch = cluster.committee().epoch();
+    tokio::spawn(async move {
+        while let Some(round) = lied_in.recv().await {
+            liar.lie(round, epoch).await;
+        }
+    });
+    for _ in 0..2 {
+        let round = opened(&mut blocks).await;
+        rounds.send(round).await.unwrap();
+        // In its own name and that of a member, with signatures of its own.
+        for node in [stranger_key.public(), cluster.node_id(2)] {
+            for byte in 0..100 {
+                let end = Hash::new([byte; 32]);
+                let signed = Commitment { round, node, end }.sign(stranger.chain(), &stranger_key);
+                let _ = stranger.network.publish(Topic::Challenges, signed.to_bytes()).await;
+            }
+        }
+        for request in [
+            Request::ReadTranscript { round },
+            Request::Acknowledge {
+                round,
+                signature: ChallengeFact {
+                    epoch,
+                    round,
+                    node: cluster.node_id(0),
+                    end: Hash::ZERO,
+                }
+                .sign(stranger.chain(), &NodeKeys::generate().unwrap().bls),
+            },
+        ] {
+            // It may have been cut off for what it has published.
+            if let Ok(answer) = stranger.network.request(cluster.node_id(0), request).await {
+                assert_eq!(answer, Response::Refused(Refusal::Unavailable));
+            }
+        }
+        assert_eq!(closed(&mut blocks, round).await, [Passed, Missed, Passed, Passed]);
+    }
+    let mut refused = 0;
+    for node in [0, 2, 3] {
+        refused += counter(&cluster, node, "refused").await;
+        let score = cluster.node(node).unwrap().challenges();
+        assert_eq!(score.borrow().missed, 0);
+    }
+    assert!(refused > 0, "nobody has judged what the liar sent");
+    client.shutdown().await;
+    cluster.shutdown().await.unwrap();
+}
