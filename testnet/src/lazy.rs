@@ -22,8 +22,8 @@ use std::{fmt, str::FromStr};
 
 use floe_protocol::{blob::BlobId, index::ShardIndex};
 
-use crate::workload::Dice;
 pub(crate) use self::{dropper::drop_slivers, fetcher::Fetcher, liar::Liar};
+use crate::workload::Dice;
 
 /// All of it, in thousandths.
 pub(crate) const EVERYTHING: u16 = 1_000;
@@ -118,7 +118,9 @@ mod tests {
     #[test]
     fn about_as_many_pairs_are_dropped_as_asked_for() {
         let pairs = (0..100_u8).flat_map(|blob| {
-            (0..64).map(move |shard| (BlobId::new([blob.wrapping_mul(101); 32]), ShardIndex::new(shard)))
+            (0..64).map(move |shard| {
+                (BlobId::new([blob.wrapping_mul(101); 32]), ShardIndex::new(shard))
+            })
         });
         let pairs: Vec<_> = pairs.collect();
         for (permille, expected) in
