@@ -10,8 +10,9 @@
 //! ```
 //!
 //! The window counts from when a block is committed, so blocks come first, then what this node reads
-//! for its own chain; what others ask comes last. Reads run on blocking threads, one at a time for
-//! each round; transcripts, acknowledgements and certificates are computed on threads of lower
+//! for its own chain; what others ask comes last. A chain is read on one blocking thread from its
+//! first step to its last, since on a busy machine each change of threads costs more than a read. And
+//! a commitment came when the network had it, however long it has waited here; transcripts, acknowledgements and certificates are computed on threads of lower
 //! priority, for which there is time enough.
 //!
 //! Invariants: what a stranger sends costs a look, a member's commitment one signature check, its
@@ -36,8 +37,8 @@ use std::{
 use bytes::Bytes;
 use floe_protocol::{
     challenge::{
-        ChallengeFact, Commitment, Place, RoundConfig, RoundInput, RoundOutput, RoundOutputs,
-        Rounds, Score, Sight,
+        ChallengeFact, Commitment, Place, Round, RoundConfig, RoundInput, RoundOutput,
+        RoundOutputs, Rounds, Score, Sight, StepProof, Walk,
     },
     committee::CommitteeFact,
     index::{ChallengeRound, Height},
@@ -167,6 +168,20 @@ fn score(state: &State, node: &NodeId) -> Score {
     position.map_or_else(Score::default, |position| state.challenges().score(position))
 }
 
+/// What is read at the places of a chain, until there is something wrong. Blocks.
+fn read_on(mut walk: Walk, read: impl Fn(&Place) -> Option<StepProof>) -> Vec<Option<StepProof>> {
+    let mut proofs = Vec::new();
+    while let Some(place) = walk.place() {
+        let proof = read(&place);
+        let is_right = proof.as_ref().is_some_and(|proof| walk.take(proof).is_ok());
+        proofs.push(proof);
+        if !is_right {
+            break;
+        }
+    }
+    proofs
+}
+
 fn window_ms(ledger: &Ledger) -> u64 {
     ledger.state().borrow().parameters().ledger.challenges.window_ms
 }
@@ -185,6 +200,8 @@ struct Tools {
 /// What a task has done.
 #[derive(Debug)]
 enum Done {
+    /// What is at the places of a chain, from this step on.
+    Walked(ChallengeRound, u16, Vec<Option<StepProof>>),
     /// Something for a round.
     Input(ChallengeRound, RoundInput),
     /// These signatures are true, or false.
@@ -342,8 +359,22 @@ impl Service {
                 let outputs = self.rounds.handle(now_ms, round, input);
                 self.act(outputs);
             }
+            Done::Walked(round, first, proofs) => self.on_walked(round, first, proofs),
             Done::Verified(claims) => self.on_verified(claims),
             Done::Nothing => {}
+        }
+    }
+
+    fn on_walked(&mut self, round: ChallengeRound, first: u16, proofs: Vec<Option<StepProof>>) {
+        let last = proofs.len().saturating_sub(1);
+        for (at, (step, proof)) in (first..).zip(proofs).enumerate() {
+            let now_ms = self.now();
+            let mut outputs = self.rounds.handle(now_ms, round, RoundInput::Read { step, proof });
+            if at < last {
+                // It is read already.
+                outputs.retain(|(_, output)| !matches!(output, RoundOutput::Read { .. }));
+            }
+            self.act(outputs);
         }
     }
 
@@ -365,14 +396,14 @@ impl Service {
     fn on_verified(&mut self, claims: Vec<(Claim, bool)>) {
         self.is_verifying = false;
         let state = self.tools.ledger.state().borrow().clone();
-        for (Claim { signed, verdict }, is_true) in claims {
+        for (Claim { signed, received, verdict }, is_true) in claims {
             if !is_true {
                 verdict.reject();
                 continue;
             }
             let Commitment { node, .. } = signed.commitment;
-            let now_ms = self.now();
-            let outputs = self.rounds.commitment(now_ms, state.committee(), signed.commitment);
+            let came_ms = self.ms(received);
+            let outputs = self.rounds.commitment(came_ms, state.committee(), signed.commitment);
             if is_passed_on(&node, &outputs) {
                 verdict.accept();
             } else {
@@ -413,7 +444,7 @@ impl Service {
     fn act(&mut self, outputs: RoundOutputs) {
         for (round, output) in outputs {
             match output {
-                RoundOutput::Read { step, place } => self.read(round, step, place),
+                RoundOutput::Read { step, .. } => self.read(round, step),
                 RoundOutput::Commit(commitment) => self.commit(commitment),
                 // There is nobody to answer but who has just asked.
                 RoundOutput::Answer { .. } => {}
@@ -449,13 +480,14 @@ impl Service {
         }
     }
 
-    /// Reads what a step asks for, at once.
-    fn read(&mut self, round: ChallengeRound, step: u16, place: Box<Place>) {
+    /// Reads what a step asks for and all steps after it, at once.
+    fn read(&mut self, round: ChallengeRound, step: u16) {
+        let Some(walk) = self.rounds.get(round).and_then(Round::walk).cloned() else { return };
         self.seeds.entry(round).or_insert(self.now_ms);
         let (reader, known) = (self.tools.reader.clone(), self.tools.inconsistent.all());
         self.tasks.spawn(async move {
-            let proof = blocking(move || reader.read(&place, &known)).await;
-            Done::Input(round, RoundInput::Read { step, proof: proof.flatten() })
+            let proofs = blocking(move || read_on(walk, |place| reader.read(place, &known))).await;
+            Done::Walked(round, step, proofs.unwrap_or_default())
         });
     }
 

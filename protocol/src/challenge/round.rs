@@ -33,7 +33,7 @@ pub use self::{
     sight::Sight,
 };
 use self::{others::Other, own::Own};
-use super::{Challenge, ChallengeParameters, Commitment, Outcome, Seeds, Universe};
+use super::{Challenge, ChallengeParameters, Commitment, Outcome, Seeds, Universe, Walk};
 use crate::{keys::NodeId, ledger::Header};
 
 /// The limits of a round. Where certificates count for less than half a minute, the times are cut
@@ -146,6 +146,13 @@ impl Round {
     #[must_use]
     pub const fn quiet_until_ms(&self) -> u64 {
         self.quiet_until_ms
+    }
+
+    /// This member's walk, while it is under way: who can read ahead of the steps that it is asked
+    /// for saves the way there and back.
+    #[must_use]
+    pub const fn walk(&self) -> Option<&Walk> {
+        self.own.walk()
     }
 
     /// How far the member at `position` is.

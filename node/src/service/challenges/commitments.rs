@@ -5,7 +5,7 @@
 //! passed it on, since nobody passes one on unverified. Everything else does not: nodes are at
 //! different heights, and what is late at one was in time at another.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Instant};
 
 use floe_protocol::{
     challenge::{Commitment, Ignored, RoundOutput, RoundOutputs, SignedCommitment},
@@ -18,6 +18,8 @@ use crate::network::{GossipMessage, VerdictHandle};
 #[derive(Debug)]
 pub(super) struct Claim {
     pub(super) signed: SignedCommitment,
+    /// When it came.
+    pub(super) received: Instant,
     pub(super) verdict: VerdictHandle,
 }
 
@@ -28,11 +30,11 @@ pub(super) fn sift(
 ) -> Vec<Claim> {
     let mut claims = Vec::new();
     let mut seen = BTreeSet::new();
-    for GossipMessage { bytes, verdict, .. } in messages {
+    for GossipMessage { bytes, received, verdict, .. } in messages {
         match SignedCommitment::from_bytes(&bytes) {
             Err(_) => verdict.reject(),
             Ok(signed) if wants(&signed.commitment) && seen.insert(bytes) => {
-                claims.push(Claim { signed, verdict });
+                claims.push(Claim { signed, received, verdict });
             }
             Ok(_) => verdict.ignore(),
         }

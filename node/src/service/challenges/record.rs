@@ -180,6 +180,9 @@ impl Log {
                 tracing::debug!(%round, position = at, ?node, ?outcome, ?seen, "round is over");
                 continue;
             }
+            if *outcome == Outcome::NotAsked {
+                continue;
+            }
             let missed = matches!(outcome, Outcome::Missed | Outcome::Void);
             let reached = open.map(|open| open.progress(at));
             let why = missed.then(|| why(failure.clone(), reached));

@@ -67,6 +67,18 @@ impl Own {
         }
     }
 
+    /// Its walk, while it is under way.
+    pub(super) const fn walk(&self) -> Option<&Walk> {
+        match &self.stage {
+            Stage::Walking(walk) => Some(walk),
+            Stage::Waiting
+            | Stage::Committed { .. }
+            | Stage::Submitted { .. }
+            | Stage::Certified
+            | Stage::GaveUp => None,
+        }
+    }
+
     pub(super) const fn has_seed(&self) -> bool {
         !matches!(self.stage, Stage::Waiting)
     }

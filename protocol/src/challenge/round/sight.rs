@@ -59,7 +59,9 @@ impl Pulse {
 
     /// A beat: since when the process had stood still, if it had.
     pub(in crate::challenge) fn beat(&mut self, now_ms: u64) -> Option<u64> {
-        let last_ms = std::mem::replace(&mut self.last_ms, now_ms);
+        // What came a while ago may be told now.
+        let last_ms = self.last_ms;
+        self.last_ms = last_ms.max(now_ms);
         let stood_still = now_ms.saturating_sub(last_ms) > self.window_ms / 4 + self.window_ms / 2;
         if stood_still {
             self.resumed_ms = Some(now_ms);
@@ -113,5 +115,6 @@ mod tests {
         assert_eq!(pulse.beat(1_751), Some(1_000));
         assert_eq!(pulse.resumed_ms(), Some(1_751));
         assert_eq!(pulse.beat(2_000), None);
+        assert_eq!((pulse.beat(1_000), pulse.beat(2_700)), (None, None), "time has not gone back");
     }
 }
