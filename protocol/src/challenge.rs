@@ -31,8 +31,8 @@
 //!
 //! - *Recomputing*: a node with `m` shards holds `m` symbols of each of its secondary slivers twice,
 //!   as its primary slivers expand to them. So it may drop `m / (k1 + k2)` of its bytes and pass,
-//!   for some decoding in each round: 6.2 % of 4 shards among 64, 25 % of 2 among 7. The table
-//!   counts from there. The more shards, the less this is; at the cap of a tenth, 7 of 64, 10.8 %.
+//!   for some decoding in each round. That is about its part of all shards: 6.2 % of 4 shards among
+//!   64, 10.8 % of 7 (the cap), 25 % of 2 among 7. The table counts from there.
 //! - *Fetching on demand* works for who gets 16 answers one after the other within the window: over
 //!   links with a round trip of less than 62 ms. Symbols and secondary slivers are not served then,
 //!   so a step costs rows of its blob, up to all of it: 512 MiB in that second if blobs have 32 MiB.

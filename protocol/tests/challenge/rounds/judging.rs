@@ -238,3 +238,29 @@ fn who_stands_still_within_a_window_judges_only_what_came_before() {
     let outputs = table.hear(1, 2_501, after);
     assert_eq!(ignored(&outputs), Some((node, Ignored::Silent(Silence::Paused))));
 }
+
+/// What had piled up is worked off at once, and says nothing of when it came.
+#[test]
+fn who_stood_still_just_before_a_round_is_silent_in_it() {
+    for (waits_ms, is_silent) in [(0, true), (W, true), (W + 1, false)] {
+        let mut table = Table::new();
+        let commitment = table.commit(0, 0);
+        let (me, universe) = (table.network.node(1), Arc::clone(&table.network.universe));
+        let began = (0, Height::new(ROUND.get() - 1));
+        let mut rounds = Rounds::new(RoundConfig::default(), me, W, began);
+        // Three seconds without a beat, then beats again.
+        let mut now_ms = 3_000;
+        assert!(rounds.tick(now_ms).is_empty());
+        while now_ms < 3_000 + waits_ms {
+            now_ms = rounds.wake_at_ms().min(3_000 + waits_ms);
+            assert!(rounds.tick(now_ms).is_empty());
+        }
+        let [opening, seed] = table.opening();
+        rounds.committed(now_ms, &opening, Sight::default(), Some(Arc::clone(&universe)));
+        rounds.committed(now_ms, &seed, Sight::default(), None);
+        let outputs = rounds.commitment(now_ms, &universe.committee, commitment);
+        let silent = Ignored::Silent(Silence::Paused);
+        let is = |(_, output): &(ChallengeRound, RoundOutput)| matches!(output, RoundOutput::Ignored { reason, .. } if *reason == silent);
+        assert_eq!(outputs.iter().any(is), is_silent, "{waits_ms} ms: {outputs:?}");
+    }
+}
