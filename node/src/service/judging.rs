@@ -12,6 +12,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use floe_protocol::{
     certificate::{Certificate, CertificateError},
+    challenge::ChallengeCertificateError,
     ledger::{AccountId, Operation, OperationError, ReadError, State, StateReader, Transaction},
 };
 
@@ -87,10 +88,23 @@ pub(super) fn check_certificates(
 pub(super) const fn is_forged(error: &OperationError) -> bool {
     matches!(
         error,
-        OperationError::Certificate(
-            CertificateError::Signature
-                | CertificateError::NoQuorum { .. }
-                | CertificateError::Malformed
+        OperationError::Certificate(error)
+        | OperationError::ChallengeCertificate(ChallengeCertificateError::Certificate(error))
+            if is_wrong(error)
+    ) || matches!(
+        error,
+        OperationError::ChallengeCertificate(
+            ChallengeCertificateError::Own(_) | ChallengeCertificateError::NoMember(_)
         )
     )
+}
+
+/// Whether a certificate is wrong for the committee that it names.
+const fn is_wrong(error: &CertificateError) -> bool {
+    match error {
+        CertificateError::Signature
+        | CertificateError::NoQuorum { .. }
+        | CertificateError::Malformed => true,
+        CertificateError::Epoch { .. } => false,
+    }
 }

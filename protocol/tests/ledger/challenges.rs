@@ -1,19 +1,19 @@
 //! Rounds of storage challenges: when they open and close, what passes a member, and what they come
 //! to.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use floe_protocol::{
     challenge::{
-        ChallengeCertificate, ChallengeCertificateError, ChallengeFact, ChallengeParameters,
-        NotOpen, Outcome, Score, Universe,
+        BilledUnits, ChallengeCertificate, ChallengeCertificateError, ChallengeFact,
+        ChallengeParameters, NotOpen, Outcome, Score, Universe,
     },
     committee::{CertificateError, Committee, CommitteeFact as _},
     genesis::Genesis,
     hash::Hash,
     index::{ChallengeRound, Epoch},
     invalidity::{InvalidityCertificate, InvalidityFact},
-    keys::{BlsKeyPair, ChainId, NodeId},
+    keys::{BlsKeyPair, ChainId, KeyPair, NodeId},
     ledger::{
         CLOSED_ROUNDS_KEPT, Challenges, Event, Executed, Key, LedgerParameters, OPEN_ROUNDS_MAX,
         OperationError, Record, SystemOperation,
@@ -26,6 +26,12 @@ use super::{
     N, certify, commit, delete, header, large_header, members, register, registered, report_ready,
     report_shards, stored, system_refused,
 };
+
+/// The keys of all nodes here, made once.
+pub(super) fn keys() -> &'static [(KeyPair, BlsKeyPair)] {
+    static KEYS: LazyLock<Vec<(KeyPair, BlsKeyPair)>> = LazyLock::new(|| node_keys(16));
+    &KEYS
+}
 
 /// Rules under which a round takes few blocks, and an epoch has some 20 of them.
 pub(super) fn rules(nodes: usize) -> Genesis {
@@ -62,10 +68,9 @@ fn certificate_of(
     fact: ChallengeFact,
     positions: &[usize],
 ) -> Result<ChallengeCertificate, ChallengeCertificateError> {
-    let keys = node_keys(16);
     let bls = |position: usize| -> &BlsKeyPair {
         let node = committee.members()[position].node;
-        &keys.iter().find(|(key, _)| key.public() == node).expect("ours").1
+        &keys().iter().find(|(key, _)| key.public() == node).expect("ours").1
     };
     let sign = |position: &usize| (*position, fact.sign(chain, bls(*position)));
     let acknowledgements: Vec<_> = positions.iter().map(sign).collect();
@@ -123,6 +128,25 @@ pub(super) fn close(chain: &mut Chain) -> (ChallengeRound, Vec<Outcome>) {
             return closed;
         }
     }
+}
+
+/// Both draw the same.
+pub(super) fn assert_same_units(a: &BilledUnits, b: &BilledUnits) {
+    assert_eq!((a.total(), a.is_empty()), (b.total(), b.is_empty()));
+    for unit in 0..a.total() {
+        assert_eq!(a.find(unit), b.find(unit), "unit {unit}");
+    }
+}
+
+/// Both ask for the same.
+pub(super) fn assert_same_universe(a: Option<&Universe>, b: Option<&Universe>) {
+    assert_eq!(a.is_some(), b.is_some());
+    let (Some(a), Some(b)) = (a, b) else { return };
+    assert_eq!((a.chain, a.round, a.opened), (b.chain, b.round, b.opened));
+    assert_eq!(a.parameters, b.parameters);
+    assert_eq!(a.committee.to_bytes(), b.committee.to_bytes());
+    assert_eq!(a.shards, b.shards);
+    assert_same_units(&a.units, &b.units);
 }
 
 /// A chain with a blob that is old enough to be asked for.
@@ -334,10 +358,14 @@ fn certificates_that_pass_nobody_are_refused() {
         let error = ChallengeCertificateError::Certificate(CertificateError::Malformed);
         assert_eq!(with(malformed), proof(error));
     }
+}
 
-    // Twice, and after the end.
+#[test]
+fn a_certificate_counts_once_and_while_its_round_is_open() {
+    let mut chain = chain_with_blob();
+    let round = open(&mut chain).round;
     let again = passes(&chain, round, 0);
-    chain.commit_system(&[again.clone()]);
+    chain.commit_system(std::slice::from_ref(&again));
     assert_eq!(system_refused(&chain, again), OperationError::Challenge(NotOpen::Passed));
     let late = passes(&chain, round, 1);
     close(&mut chain);
@@ -367,7 +395,7 @@ fn a_certificate_in_the_block_that_closes_its_round_comes_too_late() {
     chain.commit(&[]);
     chain.now = universe.opened.plus_ms(3_999);
     let mut in_time = chain.clone();
-    in_time.commit_system(&[operation.clone()]);
+    in_time.commit_system(std::slice::from_ref(&operation));
     chain.now = universe.opened.plus_ms(4_000);
     let error = system_refused(&chain, operation);
     assert_eq!(error, OperationError::ChallengeRound(universe.round));
@@ -445,11 +473,10 @@ fn what_is_deleted_expired_or_invalid_while_a_round_is_open_costs_nobody_anythin
     commit(&mut chain, &key, vec![delete(gone)]);
     let blob = header(2).id();
     let fact = InvalidityFact { epoch: chain.state.committee().epoch(), blob };
-    let keys = node_keys(16);
     let committee = chain.state.committee();
     let sign = |position: usize| {
         let node = committee.members()[position].node;
-        let (_, bls) = keys.iter().find(|(key, _)| key.public() == node).expect("ours");
+        let (_, bls) = keys().iter().find(|(key, _)| key.public() == node).expect("ours");
         (position, fact.sign(&chain.id(), bls))
     };
     let certificate = InvalidityCertificate::new(committee, fact, &[sign(0), sign(1), sign(2)]);

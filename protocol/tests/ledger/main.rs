@@ -6,6 +6,7 @@
 mod assignment;
 mod blobs;
 mod blocks;
+mod challenge_pay;
 mod challenges;
 mod epochs;
 mod gaps;

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use floe_protocol::{
+    challenge::{BilledUnits, ChallengeParameters},
     genesis::Genesis,
     hash::Hash,
-    index::Epoch,
+    index::{ChallengeRound, Epoch},
     keys::NodeId,
     ledger::{
         Amount, EndReason, Entry, Event, Executed, IndexEntry, IndexRange, Key, MemoryStore,
@@ -20,7 +21,7 @@ use floe_protocol::{
 use proptest::{collection::vec, prelude::*};
 
 use super::{
-    N, bucket, certify, ends, extension, frost, header, id, indexed, propose, register,
+    N, bucket, certify, challenges, ends, extension, frost, header, id, indexed, propose, register,
     registration, snapshots,
 };
 
@@ -42,6 +43,8 @@ struct Round {
     offender: Option<usize>,
     /// Which nodes report that they follow the ledger, and which that their shards are ready.
     reports: (u8, u8),
+    /// Which members pass the round of challenges that is open.
+    passes: u8,
 }
 
 /// Nodes here: four of them can hold all shards, so committees change.
@@ -52,10 +55,16 @@ fn rounds() -> impl Strategy<Value = Vec<Round>> {
         .prop_map(|(kind, who, which, size)| Step { kind, who, which, size });
     let offender = proptest::option::weighted(0.1, 0..4_usize);
     let few = || prop_oneof![2 => Just(0_u8), 2 => Just(0x3f), 1 => any::<u8>()];
-    let round =
-        (vec(step, 0..6), proptest::bool::weighted(0.3), offender, (few(), few())).prop_map(
-            |(steps, deadline, offender, reports)| Round { steps, deadline, offender, reports },
-        );
+    let deadline = proptest::bool::weighted(0.3);
+    let passes = prop_oneof![3 => Just(0_u8), 1 => any::<u8>()];
+    let round = (vec(step, 0..6), deadline, offender, (few(), few()), passes);
+    let round = round.prop_map(|(steps, deadline, offender, reports, passes)| Round {
+        steps,
+        deadline,
+        offender,
+        reports,
+        passes,
+    });
     vec(round, 1..30)
 }
 
@@ -67,10 +76,20 @@ struct World {
     stakes: BTreeSet<(u8, NodeId)>,
 }
 
-/// The genesis of every world: with little room for blobs.
+/// The genesis of every world: with little room for blobs, and many challenges.
 fn rules() -> Genesis {
     let mut rules = genesis(NODES, N);
     rules.ledger.capacity_units = 60;
+    // A round in every block or two, if there is anything to ask for.
+    rules.ledger.challenges = ChallengeParameters {
+        interval_ms: 1_000,
+        grace_ms: 150,
+        window_ms: 100,
+        certificate_window_ms: 800,
+        certificate_window_heights: 2,
+        slash_rounds_min: 2,
+        ..ChallengeParameters::default()
+    };
     rules
 }
 
@@ -179,6 +198,41 @@ impl World {
         ready.chain(complete.map(|(_, (key, _))| self.chain.shards_ready(key))).collect()
     }
 
+    /// Certificates for the oldest round that is open, true but for one of another round.
+    fn passes(&self, mask: u8) -> Vec<SystemOperation> {
+        let Some(round) = self.chain.state.open_challenges().first().copied() else {
+            return Vec::new();
+        };
+        let members = 0..self.chain.state.committee().members().len();
+        let passed = members.filter(|position| mask >> position & 1 == 1);
+        let wrong = ChallengeRound::new(round.get() + 1);
+        let pass = |position| {
+            let round = if position == 5 { wrong } else { round };
+            challenges::passes(&self.chain, round, position)
+        };
+        passed.map(pass).collect()
+    }
+
+    /// The units of all blobs are those that the records say, and no two rounds are open for ever.
+    fn check_units(&self) {
+        let state = &self.chain.state;
+        let (mut kept, mut anew) = (state.units().clone(), BilledUnits::new());
+        for record in self.records.values() {
+            if let Record::Blob(blob) = record {
+                anew.update(None, Some(blob)).unwrap();
+            }
+        }
+        let cutoff = state.tip().time;
+        for units in [&mut kept, &mut anew] {
+            units.advance(state.summary().epoch, cutoff);
+        }
+        challenges::assert_same_units(&kept, &anew);
+        let stored = challenges::record(&self.chain).unwrap_or_default();
+        assert_eq!(stored.open, state.challenges().open);
+        let counted = stored.scores.iter().map(|s| s.passed + s.missed + s.void).max();
+        assert!(counted.unwrap_or(0) <= stored.rounds);
+    }
+
     /// The block before a deadline that is far off.
     fn approach(&mut self, round: &Round) -> Option<Executed> {
         self.chain.now = self.chain.eve().filter(|_| round.deadline)?;
@@ -193,6 +247,7 @@ impl World {
         }
         let mut system: Vec<_> = round.offender.map(|i| self.offence(i)).into_iter().collect();
         system.extend(self.reports(round.reports));
+        system.extend(self.passes(round.passes));
         let transactions = self.transactions(&round.steps);
         let (block, proposed, _) = propose(&self.chain, &system, &transactions);
         let executed = self.chain.apply(&block).expect("what one proposes, all accept");
@@ -426,6 +481,7 @@ proptest! {
             world.check_index();
             world.check_owned();
             world.check_sums();
+            world.check_units();
         }
         world.check_snapshot(rounds.len());
         // At last everything ends, and all that was paid in advance has been earned or paid back.
@@ -445,22 +501,24 @@ proptest! {
     #[test]
     fn replay_and_restart_give_the_same_state(rounds in rounds()) {
         let mut world = World::new();
-        let mut changes = Vec::new();
+        let mut played = Vec::new();
         for round in &rounds {
-            changes.extend(world.approach(round).map(|executed| executed.change));
-            changes.push(world.play(round).change);
+            played.extend(world.approach(round));
+            played.push(world.play(round));
         }
         let (start, change) = State::genesis(&rules()).unwrap();
         let mut store = MemoryStore::default();
         store.write(change);
         let mut last = None;
-        for ((block, _), change) in world.chain.blocks.iter().zip(&changes) {
+        for ((block, _), first) in world.chain.blocks.iter().zip(&played) {
             let state = match &last {
                 None => start.clone(),
                 Some(header) => State::load(&start, header, &store).unwrap(),
             };
             let executed = state.execute(&store, block, &|_| false).unwrap();
-            prop_assert_eq!(&executed.change, change);
+            prop_assert_eq!(&executed.change, &first.change);
+            challenges::assert_same_universe(executed.opened.as_deref(), first.opened.as_deref());
+            prop_assert_eq!(executed.next.challenge_deadline(), first.next.challenge_deadline());
             store.write(executed.change);
             last = Some(block.header);
             let height = block.header.height.get();
