@@ -236,7 +236,56 @@ async fn stake_goes_in_and_comes_out_by_shares() {
     home.rich(["unstake", &node, "--all"]).expect(0);
     assert_eq!(stake_of(&home)["shares"], "0");
     home.rich(["unstake", &node, "--all"]).expect_error(6, "stake", false);
+    shows_what_nodes_earn(&home, &node);
     home.cluster.shutdown().await.unwrap();
+}
+
+/// In a network without blobs, which challenges nobody and pays everybody.
+fn shows_what_nodes_earn(home: &Home, node: &str) {
+    let challenges = home.floe(["challenges"]).expect(0).json();
+    let running = challenges["running_epoch"].as_u64().unwrap();
+    assert_eq!(challenges["epoch"], running);
+    assert_eq!((&challenges["rounds"], &challenges["rounds_open"]), (&0.into(), &0.into()));
+    assert_eq!(challenges["last_rounds"], Value::Array(Vec::new()));
+    assert!(challenges["rules"]["steps"].as_u64().unwrap() > 0, "{challenges}");
+    let members = challenges["members"].as_array().unwrap();
+    assert_eq!(members.len(), 4);
+    for member in members {
+        assert_eq!((&member["passed"], &member["missed"]), (&0.into(), &0.into()));
+        assert_eq!((&member["pay_bps"], &member["costs_stake"]), (&10_000.into(), &false.into()));
+    }
+    let far = (running + 1_000).to_string();
+    home.floe(["challenges", "--epoch", &far]).expect_error(3, "not_found", false);
+    home.floe(["challenges", "--rounds", "some"]).expect_error(2, "usage", false);
+    let text = home.human(&["challenges", "--rounds", "0"]);
+    assert!(text.contains("challenges of epoch") && text.contains("100 %"), "{text}");
+
+    let rewards = home.floe(["rewards"]).expect(0).json();
+    let nodes = rewards["nodes"].as_array().unwrap();
+    assert_eq!(nodes.len(), 4);
+    // Of what has been paid so far each shard is worth the same. Whose pool everybody has left, as
+    // they have here, has nobody to earn for.
+    let bucket = frost(&rewards["bucket_frost"]);
+    assert!(bucket > 0, "{rewards}");
+    for shown in nodes {
+        let this = &shown["this_epoch"];
+        let shards = u128::from(this["shards"].as_u64().unwrap());
+        let earned = frost(&this["reward_frost"]) + frost(&this["commission_frost"]);
+        let is_left = shown["node"] == node;
+        assert_eq!(is_left, frost(&shown["stake_frost"]) == 0, "{rewards}");
+        assert_eq!(earned, if is_left { 0 } else { bucket * shards / 7 }, "{rewards}");
+    }
+    let one = home.floe(["rewards", node]).expect(0).json();
+    assert_eq!(one["nodes"][0]["node"], node);
+    assert_eq!(one["nodes"][0]["bad_epochs"], 0, "{one}");
+    assert!(one["nodes"][0]["jailed_epoch"].is_null(), "{one}");
+    assert!(home.human(&["rewards", node]).contains("this epoch"));
+    home.floe(["rewards", &"0".repeat(64)]).expect_error(3, "not_found", false);
+
+    let status = home.floe(["node", "status", node]).expect(0).json();
+    assert_eq!(status["challenges"]["pay_bps"], 10_000, "{status}");
+    assert_eq!(status["says"]["challenges"]["missed"], 0, "{status}");
+    assert!(home.human(&["node", "status", node]).contains("challenges  passed"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -418,6 +418,7 @@ impl Service {
         let (round, input) = match request {
             Request::ReadTranscript { round } => (round, RoundInput::Wanted { member: peer }),
             Request::Acknowledge { round, signature } => {
+                self.tools.record.metrics.acknowledgements.inc();
                 (round, RoundInput::Acknowledged { member: peer, signature })
             }
             // Others are none of this service's.
@@ -453,10 +454,9 @@ impl Service {
                         (self.tools.inconsistent.all(), *verification.challenge.node());
                     let metrics = self.tools.record.metrics.clone();
                     self.compute(round, move || {
+                        let began = Instant::now();
                         let verdict = verification.run(&known);
-                        if verdict.is_err() {
-                            metrics.refused.inc();
-                        }
+                        metrics.judged(verdict.is_ok(), began.elapsed());
                         RoundInput::Judged { node, verdict }
                     });
                 }
@@ -468,7 +468,10 @@ impl Service {
                     let certificate = certificate.to_bytes();
                     self.submit(round, SystemOperation::PassChallenge { certificate });
                 }
-                RoundOutput::GaveUp(failure) => self.log.failed(round, failure.to_string()),
+                RoundOutput::GaveUp(failure) => {
+                    self.tools.record.metrics.gave_up(&failure);
+                    self.log.failed(round, failure.to_string());
+                }
                 RoundOutput::Ignored { node, reason } => {
                     let me = self.me();
                     tracing::debug!(%round, %me, %node, %reason, "challenge");

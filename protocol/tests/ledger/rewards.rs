@@ -3,7 +3,7 @@
 use floe_protocol::{
     index::Epoch,
     keys::{KeyPair, NodeId},
-    ledger::{Amount, Event, Executed, Incoming, Operation, OperationError},
+    ledger::{Amount, Event, Executed, Incoming, Key, Operation, OperationError, Prospect, Record},
     test_support::{Chain, account_key, genesis, node_keys, operator_key},
 };
 
@@ -83,11 +83,37 @@ fn end(chain: &mut Chain) -> (u128, Executed) {
     let epoch = chain.state.summary().epoch;
     loop {
         let paid = bucket(chain, epoch.get()).1;
+        let expected = prospects(chain, paid);
         let executed = to_deadline(chain);
         if chain.state.summary().epoch > epoch {
+            for (member, expected) in expected {
+                let settled = node(chain, &member).settled.filter(|settled| settled.epoch == epoch);
+                let brought = settled.map(|settled| Prospect {
+                    reward: settled.reward,
+                    commission: settled.commission,
+                    forfeited: settled.forfeited,
+                });
+                assert_eq!(brought.unwrap_or_default(), expected, "as it was foretold");
+            }
             return (paid, executed);
         }
     }
+}
+
+/// What the running epoch would bring its members if it ended now, with so much in its bucket.
+fn prospects(chain: &Chain, bucket: u128) -> Vec<(NodeId, Prospect)> {
+    let (committee, epoch) = (chain.state.committee(), chain.state.summary().epoch);
+    let Some(Record::Terms(terms)) = chain.record(&Key::Terms(epoch)) else {
+        panic!("every epoch has terms")
+    };
+    let members = committee.members().iter().zip(&terms).enumerate();
+    let prospects = members.map(|(position, (member, terms))| {
+        let (shards, score) =
+            ((member.weight(), committee.n_shards()), chain.state.challenges().score(position));
+        let prospect = node(chain, &member.node).prospect(frost(bucket), shards, terms, &score);
+        (member.node, prospect.unwrap())
+    });
+    prospects.collect()
 }
 
 fn weight(chain: &Chain, node: &NodeId) -> u128 {

@@ -2,10 +2,14 @@
 //!
 //! Each round that ends is told in one line with what is known of why it ended so.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use floe_protocol::{
-    challenge::{Outcome, Progress, Round, Score},
+    challenge::{Failure, Outcome, Progress, Round, Score},
     index::ChallengeRound,
     keys::NodeId,
     message::{ChallengeStatus, MAX_FAILURE_BYTES},
@@ -33,7 +37,13 @@ pub(super) struct Metrics {
     missed: Counter,
     void: Counter,
     pub(super) acknowledged: Counter,
-    pub(super) refused: Counter,
+    pub(super) acknowledgements: Counter,
+    absent: Counter,
+    damaged: Counter,
+    too_slow: Counter,
+    judged: Counter,
+    refused: Counter,
+    judging_seconds: Counter<f64, AtomicU64>,
     pub(super) transcripts_sent: Counter,
     pub(super) commitments_checked: Counter,
     pub(super) commitment_ms: Gauge,
@@ -50,6 +60,15 @@ impl Record {
             ("missed", "Rounds that it has missed, void ones left out", &m.missed),
             ("void", "Rounds that it has missed as too many others", &m.void),
             ("acknowledged", "Nodes that it has acknowledged in a round", &m.acknowledged),
+            (
+                "acknowledgements",
+                "Acknowledgements that others have handed it",
+                &m.acknowledgements,
+            ),
+            ("absent", "Rounds missed as it lacks what was asked for", &m.absent),
+            ("damaged", "Rounds missed as what it has is damaged", &m.damaged),
+            ("too_slow", "Rounds missed as it has read too slowly", &m.too_slow),
+            ("judged", "Transcripts that it has judged", &m.judged),
             ("refused", "Transcripts that it has judged to be wrong", &m.refused),
             ("transcripts_sent", "Times that it has handed out its own", &m.transcripts_sent),
             (
@@ -60,6 +79,11 @@ impl Record {
         ] {
             registry.register(name, help, counter.clone());
         }
+        registry.register(
+            "judging_seconds",
+            "Time that it took to judge transcripts",
+            m.judging_seconds.clone(),
+        );
         registry.register(
             "commitment_ms",
             "Milliseconds from its last seed to its commitment",
@@ -98,6 +122,27 @@ impl Record {
                 status.last_failure = why;
             }
         });
+    }
+}
+
+impl Metrics {
+    /// The node's own chain came to nothing.
+    pub(super) fn gave_up(&self, failure: &Failure) {
+        let counter = match failure {
+            Failure::Absent { .. } => &self.absent,
+            Failure::Damaged { .. } => &self.damaged,
+            Failure::TooSlow { .. } => &self.too_slow,
+        };
+        counter.inc();
+    }
+
+    /// A transcript was judged, within so long.
+    pub(super) fn judged(&self, is_right: bool, took: Duration) {
+        self.judged.inc();
+        self.judging_seconds.inc_by(took.as_secs_f64());
+        if !is_right {
+            self.refused.inc();
+        }
     }
 }
 
