@@ -311,6 +311,7 @@ impl Liar {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_that_lies_and_a_stranger_that_floods_cost_nobody_anything() {
     use Outcome::{Missed, Passed};
+    let mut cluster = builder(4).start().await.unwrap();
     let client = cluster.client().await.unwrap();
     store(&client, &cluster, 1, 1_000).await;
     let liar = Liar::replace(&mut cluster, 1).await;
