@@ -1,8 +1,8 @@
 //! Execution: what operations do to the state.
 //!
 //! Both a proposer, who fills a block, and everybody else, who checks one, run this: commit record,
-//! system operations, transactions, sweep of dead registrations, end of the epoch. It is the same
-//! code, so it is the same state.
+//! system operations, transactions, sweep of dead registrations, rounds of challenges, end of the
+//! epoch. It is the same code, so it is the same state.
 //!
 //! Invariants: a transaction happens whole or not at all; amounts are computed with checks; the
 //! supply is what it was at genesis, counted again after each block; what one block can cost is

@@ -10,7 +10,7 @@
 //! complete, is. Nobody who keeps a shard beside its holder is let go.
 //!
 //! Heights begin at 0 again, as the chain is another: who precommitted what is forgotten, and so are
-//! committees before the last. A vote of the old chain is none here.
+//! rounds of challenges, and committees before the last. A vote of the old chain is none here.
 //!
 //! Invariants: the supply is the same to the FROST, which is counted; a pure function of the state (of
 //! its records, at its height, whatever came later) and of who is left out, so that whoever repeats it gets the same genesis.
@@ -214,7 +214,7 @@ impl Succession {
     /// What an entry that is not named in `changes` is from now on.
     fn carried(&self, entry: Entry) -> Option<Entry> {
         match (&entry.key, entry.record) {
-            (Key::Presence(_), _) => None,
+            (Key::Presence(_) | Key::Challenges(_), _) => None,
             (Key::Committee(epoch) | Key::Terms(epoch), record) => {
                 (*epoch == self.before.epoch).then_some(Entry { key: entry.key, record })
             }

@@ -19,7 +19,7 @@ use floe_protocol::{
 };
 
 use super::{
-    N, account, blob, certify, commit,
+    N, account, blob, certify, challenges, commit,
     epochs::{join, key, ready, three_of_seven_moved},
     fund, header, id, indexed, keepers, large_header, members, registered, registration,
     report_ready, report_shards, stored, to_deadline, transfer,
@@ -136,6 +136,7 @@ fn what_was_there_is_there_and_the_dead_are_not() {
                 | Key::Presence(_)
                 | Key::Shards
                 | Key::Attendance
+                | Key::Challenges(_)
         );
         if !about_time {
             let (_, carried) = next.store.value(&key, 0).unwrap().unwrap();
@@ -146,7 +147,7 @@ fn what_was_there_is_there_and_the_dead_are_not() {
                 let end = [&bytes[..], &[0]].concat();
                 assert_eq!(next.store.index(&bytes..&end, 1).unwrap(), [bytes]);
             }
-        } else if matches!(entry.key, Key::Presence(_) | Key::Attendance) {
+        } else if matches!(entry.key, Key::Presence(_) | Key::Attendance | Key::Challenges(_)) {
             assert_eq!(next.record(&entry.key), None);
         }
     }
@@ -159,6 +160,26 @@ fn what_was_there_is_there_and_the_dead_are_not() {
     assert!(buckets(&chain, ended) > 0);
     assert_eq!(buckets(&next, ended), 0);
     assert_eq!(buckets(&next, begun), buckets(&chain, ended) + buckets(&chain, begun));
+}
+
+#[test]
+fn rounds_of_challenges_begin_anew_over_the_same_blobs() {
+    let (chain, before) = old_chain();
+    assert!(chain.state.challenges().rounds > 0 && !chain.state.open_challenges().is_empty());
+    let (succession, genesis, chunks) = succeed(&chain, &before, &[1, 3, 6]);
+    let mut next = chain.successor(&genesis, restore(&genesis, &chunks).unwrap());
+    assert_eq!(next.state.challenges().rounds, 0);
+    next.now = next.now.plus_ms(7 * 24 * 3_600_000);
+    next.commit(&[]);
+    next.now = next.now.plus_ms(60_000);
+    let universe = next.commit(&[]).opened.expect("there are blobs");
+    let mut units = chain.state.units().clone();
+    units.advance(universe.epoch(), next.state.tip().time);
+    assert!(units.total() > 1);
+    challenges::assert_same_units(&universe.units, &units);
+    // Nobody is asked for what it has just got.
+    let asked: usize = universe.shards.iter().map(Vec::len).sum();
+    assert_eq!(asked, succession.ready_shards());
 }
 
 #[test]

@@ -28,6 +28,9 @@ use floe_protocol::{
 };
 use floe_storage::{LedgerStore, LedgerStoreConfig};
 
+/// A shard with all of its pay, in parts for those that missed challenges.
+const SHARD: u128 = 1_000_000_000_000_000;
+
 /// An epoch, as its blocks tell it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct EpochHistory {
@@ -212,25 +215,30 @@ impl Replay {
         self.paid = paid.collect();
     }
 
-    /// WAL is burned at the end of epochs only, and only the pay of shards that were not ready.
+    /// WAL is burned at the end of epochs only, and only the pay of shards that were not ready and
+    /// of challenges that were missed.
     fn check_burned(&mut self, before: &State, events: &BlockEvents) {
         let burned = self.state.summary().supply.burned;
         let more = burned.frost().saturating_sub(before.summary().supply.burned.frost());
         self.history.burned = burned;
         let paid = events.iter().filter_map(|event| match event {
-            Event::RewardPaid { node, reward, commission, .. } => {
-                let shards = self.paid.get(node).copied().unwrap_or(0);
-                Some((u128::from(shards), reward.frost() + commission.frost()))
+            Event::RewardPaid { node, reward, commission, score, .. } => {
+                let shards = u128::from(self.paid.get(node).copied().unwrap_or(0));
+                let (passed, opened) = score.pay();
+                let earned = shards * SHARD * u128::from(passed) / u128::from(opened);
+                Some((earned, reward.frost() + commission.frost()))
             }
             _ => None,
         });
+        let paid: Vec<_> = paid.collect();
+        let earned: u128 = paid.iter().map(|(earned, _)| earned).sum();
         // Nobody owns the pool of a node that has left: its pay stays, and tells nothing.
-        let paid = paid.filter(|(_, pay)| *pay > 0);
+        let paid = paid.into_iter().filter(|(_, pay)| *pay > 0);
         let (shards, pay) = paid.fold((0, 0), |sum, paid| (sum.0 + paid.0, sum.1 + paid.1));
         let n_shards = u128::from(before.committee().n_shards());
-        let ready: u128 = self.paid.values().map(|shards| u128::from(*shards)).sum();
         // One part for each shard, each member's rounded down.
-        let expected = pay * n_shards.saturating_sub(ready) / shards.max(1);
+        let lost = (n_shards * SHARD).saturating_sub(earned);
+        let expected = pay * lost / shards.max(1);
         if more.abs_diff(expected) > 2 * n_shards {
             let (epoch, more) = (before.committee().epoch(), Amount::from_frost(more));
             let expected = Amount::from_frost(expected);

@@ -11,8 +11,9 @@
 //! their records (`ledger/shard_record.rs`).
 //!
 //! Invariant: what a block does here follows from its time and the state alone, and
-//! [`State::epoch_deadline`](crate::ledger::State::epoch_deadline) names the next time at which
-//! anything happens that no operation causes.
+//! [`State::epoch_deadline`](crate::ledger::State::epoch_deadline), or for rounds of challenges
+//! [`State::challenge_deadline`](crate::ledger::State::challenge_deadline), names the next time at
+//! which anything happens that no operation causes.
 
 use super::Executor;
 use crate::{
