@@ -94,7 +94,7 @@ fn hashes_move_with_their_pair() {
     let store = home.open();
     let empty_bytes = store.usage().live_bytes;
     (0..PAIRS).for_each(|number| put(&store, number));
-    let lives = |number: u64| number % 5 == 0;
+    let lives = |number: u64| number.is_multiple_of(5);
     for number in (0..PAIRS).filter(|number| !lives(*number)) {
         assert!(store.delete_pair(SHARD, &blob(number)).unwrap());
     }
