@@ -7,7 +7,10 @@
 
 mod common;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use common::RawPeer;
 use floe_node::{
@@ -21,8 +24,9 @@ use floe_protocol::{
     blob::BlobId,
     challenge::{ChallengeFact, ChallengeParameters, Commitment, Outcome},
     committee::CommitteeFact,
+    encoding::Axis,
     hash::Hash,
-    index::{ChallengeRound, Epoch, ShardIndex},
+    index::{ChallengeRound, Epoch, ShardIndex, SymbolIndex},
     keys::{ChainId, KeyPair, NodeId},
     ledger::{Event, LedgerParameters},
     message::{Limits, Refusal, Request, Response},
@@ -157,6 +161,46 @@ async fn all_nodes_pass_and_a_blob_deleted_in_a_round_costs_nobody_anything() {
     cluster.shutdown().await.unwrap();
 }
 
+/// How long a node takes to answer, with what is asked for.
+async fn answer_takes(peer: &RawPeer, node: NodeId, request: Request) -> Duration {
+    let asked = Instant::now();
+    let answer = peer.ask(node, request).await;
+    assert!(matches!(answer, Response::Sliver { .. } | Response::Symbols(_)), "{answer:?}");
+    asked.elapsed()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_nodes_are_challenged_symbols_and_secondary_slivers_wait_and_rows_do_not() {
+    let cluster = builder(4).start().await.unwrap();
+    let client = cluster.client().await.unwrap();
+    let blob = store(&client, &cluster, 1, 1_000).await;
+    let peer = RawPeer::join(&cluster).await;
+    let node = cluster.node_id(0);
+    let pair = peer.pairs_of(node, &blob)[0];
+    let sliver = |axis| Request::ReadSliver { blob, pair, axis };
+    let targets = vec![SymbolIndex::new(0)];
+    let symbols = Request::ReadSymbols { blob, pair, axis: Axis::Primary, targets };
+    let mut blocks = cluster.node(0).unwrap().ledger().committed();
+    // A machine that is busy may come to ask when the window is over.
+    let mut seen = Vec::new();
+    for _ in 0..5 {
+        let round = opened(&mut blocks).await;
+        while blocks.recv().await.unwrap().block.header.height.get() <= round.get() {}
+        let [row, column, symbol] =
+            [sliver(Axis::Primary), sliver(Axis::Secondary), symbols.clone()]
+                .map(|request| answer_takes(&peer, node, request));
+        let (row, column, symbol) = tokio::join!(row, column, symbol);
+        let window = Duration::from_millis(300);
+        if row < column && row < symbol && column.min(symbol) >= window / 3 {
+            assert!(column.max(symbol) < DEADLINE);
+            client.shutdown().await;
+            return cluster.shutdown().await.unwrap();
+        }
+        seen.push((row, column, symbol));
+    }
+    panic!("nothing waits: {seen:?}");
+}
+
 /// Removes everything that a node stores of these blobs, which does not run.
 fn empty(cluster: &Cluster, node: usize, blobs: &[BlobId]) {
     let paths = NodePaths::below(&cluster.node_dir(node));
@@ -267,6 +311,7 @@ impl Liar {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_that_lies_and_a_stranger_that_floods_cost_nobody_anything() {
     use Outcome::{Missed, Passed};
+    let mut cluster = builder(4).start().await.unwrap();
     let client = cluster.client().await.unwrap();
     store(&client, &cluster, 1, 1_000).await;
     let liar = Liar::replace(&mut cluster, 1).await;

@@ -12,7 +12,11 @@ use floe_protocol::{
     keys::{ChainId, NodeId},
 };
 
-use crate::network::{GossipMessage, VerdictHandle};
+use super::{Done, Service};
+use crate::{
+    network::{GossipMessage, VerdictHandle},
+    service::blocking,
+};
 
 /// A commitment whose signature was verified, or is to be.
 #[derive(Debug)]
@@ -23,11 +27,45 @@ pub(super) struct Claim {
     pub(super) verdict: VerdictHandle,
 }
 
+impl Service {
+    pub(super) fn on_messages(&mut self, messages: Vec<GossipMessage>) {
+        let state = self.tools.ledger.state().borrow().clone();
+        let claims = sift(messages, |said| self.rounds.wants(state.committee(), said));
+        if claims.is_empty() {
+            return;
+        }
+        self.is_verifying = true;
+        let chain = self.chain;
+        self.tools.record.metrics.commitments_checked.inc_by(claims.len() as u64);
+        self.tasks.spawn(async move {
+            let verified = blocking(move || verify(&chain, claims)).await;
+            Done::Verified(verified.unwrap_or_default())
+        });
+    }
+
+    pub(super) fn on_verified(&mut self, claims: Vec<(Claim, bool)>) {
+        self.is_verifying = false;
+        let state = self.tools.ledger.state().borrow().clone();
+        for (Claim { signed, received, verdict }, is_true) in claims {
+            if !is_true {
+                verdict.reject();
+                continue;
+            }
+            let Commitment { node, .. } = signed.commitment;
+            let came_ms = self.ms(received);
+            let outputs = self.rounds.commitment(came_ms, state.committee(), signed.commitment);
+            if is_passed_on(&node, &outputs) {
+                verdict.accept();
+            } else {
+                verdict.ignore();
+            }
+            self.act(outputs);
+        }
+    }
+}
+
 /// The commitments among messages that are new, each once; the others have their verdict.
-pub(super) fn sift(
-    messages: Vec<GossipMessage>,
-    mut wants: impl FnMut(&Commitment) -> bool,
-) -> Vec<Claim> {
+fn sift(messages: Vec<GossipMessage>, mut wants: impl FnMut(&Commitment) -> bool) -> Vec<Claim> {
     let mut claims = Vec::new();
     let mut seen = BTreeSet::new();
     for GossipMessage { bytes, received, verdict, .. } in messages {
@@ -43,7 +81,7 @@ pub(super) fn sift(
 }
 
 /// Verifies signatures. Blocks.
-pub(super) fn verify(chain: &ChainId, claims: Vec<Claim>) -> Vec<(Claim, bool)> {
+fn verify(chain: &ChainId, claims: Vec<Claim>) -> Vec<(Claim, bool)> {
     let verified = claims.into_iter().map(|claim| {
         let is_true = claim.signed.verify(chain);
         (claim, is_true)
@@ -53,7 +91,7 @@ pub(super) fn verify(chain: &ChainId, claims: Vec<Claim>) -> Vec<(Claim, bool)> 
 
 /// Whether others are to hear of the commitment of `node`, of which this came here. That this node
 /// cannot tell the time is no reason why they could not.
-pub(super) fn is_passed_on(node: &NodeId, outputs: &RoundOutputs) -> bool {
+fn is_passed_on(node: &NodeId, outputs: &RoundOutputs) -> bool {
     !outputs.iter().any(|(_, output)| match output {
         RoundOutput::Ignored { node: of, reason } => {
             of == node && !matches!(reason, Ignored::Silent(_))

@@ -15,7 +15,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use bytes::Bytes;
 use floe_protocol::{
     blob::{BlobId, PairProof},
-    challenge::{ChunkProof, Place, StepProof},
+    challenge::{ChunkProof, Place, StepProof, Walk},
     encoding::symbol_hashes,
     hash::Hash,
 };
@@ -48,6 +48,24 @@ impl Reader {
         // A chunk convinces everybody; that a blob is inconsistent may not have come to all yet.
         let is_known = || known.contains(&place.blob).then_some(StepProof::Inconsistent);
         chunk.map(|chunk| StepProof::Chunk(Box::new(chunk))).or_else(is_known)
+    }
+
+    /// What this node has for the rest of a chain, until there is something that it has not.
+    pub(super) fn read_on(
+        &self,
+        mut walk: Walk,
+        known: &BTreeSet<BlobId>,
+    ) -> Vec<Option<StepProof>> {
+        let mut proofs = Vec::new();
+        while let Some(place) = walk.place() {
+            let proof = self.read(&place, known);
+            let is_right = proof.as_ref().is_some_and(|proof| walk.take(proof).is_ok());
+            proofs.push(proof);
+            if !is_right {
+                break;
+            }
+        }
+        proofs
     }
 
     fn chunk(&self, place: &Place) -> Result<Option<ChunkProof>, StorageError> {
