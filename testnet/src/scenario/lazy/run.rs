@@ -4,8 +4,11 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use floe_node::{Client, client::StoreProgress};
-use floe_protocol::{blob::BlobHeader, index::Epoch, transfer::Wanted};
+use floe_node::{
+    Client,
+    client::{STORE_BATCH_MAX, StoreProgress},
+};
+use floe_protocol::{blob::BlobHeader, index::Epoch, ledger::AccountId, transfer::Wanted};
 use tokio::{sync::watch, task::spawn_blocking, time::timeout};
 
 use super::{DELAY, Fetching, LazyPlan, LazyReport, Part, expected::Pairs, ledger, outcome};
@@ -82,16 +85,24 @@ impl LazyPlan {
     ) -> anyhow::Result<Vec<(Stored, BlobHeader)>> {
         let epochs = u32::try_from(self.epochs + EPOCHS_MORE).unwrap_or(u32::MAX);
         let wanted = Wanted { epochs, deletable: false };
+        let owner = AccountId::new(cluster.wallet().public());
+        let progress = watch::Sender::new(StoreProgress::default());
         let mut blobs = Vec::with_capacity(self.blobs);
-        for number in 0..self.blobs {
-            let bytes = if number % LARGE_EVERY == 0 { LARGE_BYTES } else { SMALL_BYTES };
-            let seed = self.seed.wrapping_add(number as u64);
-            let progress = watch::Sender::new(StoreProgress::default());
-            let stored =
-                client.store(content(seed, bytes), wanted, cluster.wallet(), &progress).await;
-            let stored = stored.with_context(|| format!("blob {number} cannot be stored"))?;
-            let end = Epoch::new(u64::MAX);
-            blobs.push((Stored { id: stored.blob, seed, bytes, end }, stored.header));
+        while blobs.len() < self.blobs {
+            let mut batch = Vec::new();
+            let numbers = blobs.len()..self.blobs.min(blobs.len() + STORE_BATCH_MAX);
+            for number in numbers.clone() {
+                let bytes = bytes_of(number);
+                let content = content(self.seed.wrapping_add(number as u64), bytes);
+                batch.push(client.prepare_store(content, wanted, owner).await?);
+            }
+            let stored = client.store_prepared(batch, cluster.wallet(), &progress).await;
+            for (number, stored) in numbers.zip(stored) {
+                let stored = stored.with_context(|| format!("blob {number} cannot be stored"))?;
+                let (seed, end) = (self.seed.wrapping_add(number as u64), Epoch::new(u64::MAX));
+                let blob = Stored { id: stored.blob, seed, bytes: bytes_of(number), end };
+                blobs.push((blob, stored.header));
+            }
         }
         report::note(&format!("{} blobs are stored", blobs.len()));
         Ok(blobs)
@@ -139,4 +150,8 @@ impl LazyPlan {
         cluster.set_lazy(node, Some(Lazy::Fetches(fetching.way)))?;
         cluster.start(node).await
     }
+}
+
+const fn bytes_of(number: usize) -> usize {
+    if number.is_multiple_of(LARGE_EVERY) { LARGE_BYTES } else { SMALL_BYTES }
 }
