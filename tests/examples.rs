@@ -2,6 +2,8 @@
 
 #![expect(dead_code, unreachable_pub, reason = "examples have a main of their own")]
 
+#[path = "../examples/challenge_round.rs"]
+mod challenge_round;
 #[path = "../examples/join_swarm.rs"]
 mod join_swarm;
 #[path = "../examples/light_client.rs"]
@@ -18,6 +20,11 @@ mod store_and_read;
 mod transfer;
 #[path = "../examples/verify_certificate.rs"]
 mod verify_certificate;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn challenge_round() {
+    challenge_round::run().await.unwrap();
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn join_swarm() {

@@ -3,6 +3,7 @@
 use std::{
     num::NonZeroU64,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use floe_protocol::{consensus::Timeouts, genesis::NetworkFile};
@@ -10,6 +11,7 @@ use floe_protocol::{consensus::Timeouts, genesis::NetworkFile};
 use crate::{
     clock::Clock,
     network::{Multiaddr, NatConfig, NetworkLimits},
+    service::challenges::SymbolSource,
 };
 
 /// Fewer blocks are executed sooner than a snapshot is fetched, by default.
@@ -51,6 +53,9 @@ pub struct NodeConfig {
     pub service: ServiceLimits,
     /// Limits of moving and recovering what the node lacks.
     pub repair: RepairLimits,
+    /// What the node asks for the symbols that it is challenged for and its store does not have;
+    /// none if they are nowhere else.
+    pub elsewhere: Option<Arc<dyn SymbolSource>>,
     /// A node without blocks that is so many behind begins with a snapshot, if somebody has one.
     pub snapshot_behind_blocks: u64,
     /// How long consensus waits for others.
@@ -210,6 +215,7 @@ impl NodeConfig {
             limits: NetworkLimits::default(),
             service: ServiceLimits::default(),
             repair: RepairLimits::default(),
+            elsewhere: None,
             snapshot_behind_blocks: SNAPSHOT_BEHIND_BLOCKS,
             timeouts: Timeouts::WAN,
             clock: Clock::SYSTEM,

@@ -32,6 +32,7 @@ pub use self::{
     config::NodeConfig,
     node::{Node, NodeError, NodeHandle},
     service::{
+        challenges::SymbolSource,
         ledger::{AdoptError, ChainError, CommittedBlock, Ledger, LedgerStopped},
         snapshot::FirstStateError,
     },

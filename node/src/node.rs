@@ -219,6 +219,12 @@ impl NodeHandle {
         self.handovers.clone()
     }
 
+    /// Its store.
+    #[must_use]
+    pub const fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// What its store holds.
     #[must_use]
     pub fn usage(&self) -> Usage {
@@ -376,7 +382,7 @@ fn spawn_storage(
         ledger: ledger.clone(),
         network: network.clone(),
         keys: keys.clone(),
-        reader: Reader { store: store.clone() },
+        reader: Reader { store: store.clone(), elsewhere: config.elsewhere.clone() },
         commitments,
         inconsistent: inconsistent.clone(),
         record,

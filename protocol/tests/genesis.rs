@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 
 use floe_protocol::{
     bft,
+    challenge::ChallengeParameters,
     committee::{Candidate, Committee, CommitteeError, award_shards, shard_cap},
     encoding::EncodingConfig,
     genesis::{Genesis, GenesisError, GenesisMember, NetworkFile, Predecessor},
@@ -20,6 +21,22 @@ use floe_protocol::{
 use proptest::{collection::vec, prelude::*};
 
 // --- genesis ---------------------------------------------------------------------------------
+
+/// The rules of challenges, as they stand last in those of the ledger.
+fn challenges_by_hand(rules: &ChallengeParameters) -> Vec<u8> {
+    [
+        &rules.interval_ms.to_le_bytes()[..],
+        &rules.grace_ms.to_le_bytes(),
+        &rules.window_ms.to_le_bytes(),
+        &rules.steps.to_le_bytes(),
+        &rules.certificate_window_ms.to_le_bytes(),
+        &rules.certificate_window_heights.to_le_bytes(),
+        &rules.slash_rounds_min.to_le_bytes(),
+        &rules.slash_bps.to_le_bytes(),
+        &rules.slashes_until_jail.to_le_bytes(),
+    ]
+    .concat()
+}
 
 /// The layout that the documentation of `chain_id` states, written a second time.
 fn chain_id_by_hand(genesis: &Genesis) -> ChainId {
@@ -64,6 +81,7 @@ fn chain_id_by_hand(genesis: &Genesis) -> ChainId {
         parts.push(frost(amount));
     }
     parts.push(ledger.capacity_units.to_le_bytes().to_vec());
+    parts.push(challenges_by_hand(&ledger.challenges));
     if let Some(predecessor) = &genesis.predecessor {
         parts.push(predecessor.chain.as_bytes().to_vec());
         parts.push(predecessor.height.get().to_le_bytes().to_vec());

@@ -4,6 +4,7 @@
 //! parts of its work alone, on the same machine in the same minute, and reports the ratio.
 
 pub(crate) mod bounds;
+pub(crate) mod challenge;
 pub(crate) mod ledger;
 pub(crate) mod loopback;
 pub(crate) mod migrate;
@@ -16,7 +17,8 @@ use std::time::Duration;
 use clap::Subcommand;
 
 use self::{
-    ledger::LedgerArgs, migrate::MigrateArgs, repair::RepairArgs, store_read::StoreReadArgs,
+    challenge::ChallengeArgs, ledger::LedgerArgs, migrate::MigrateArgs, repair::RepairArgs,
+    store_read::StoreReadArgs,
 };
 
 /// What to measure.
@@ -30,6 +32,8 @@ pub(crate) enum BenchCommand {
     Repair(RepairArgs),
     /// Have a node join and take shards over; what has to move for comparison
     Migrate(MigrateArgs),
+    /// Rounds of storage challenges; the same swarms without any for comparison
+    Challenge(ChallengeArgs),
 }
 
 /// The middle one; of an even number the earlier of the two. None of none.

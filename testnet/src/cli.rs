@@ -207,6 +207,7 @@ impl Subcommands {
             Self::Bench(BenchCommand::Ledger(args)) => args.json,
             Self::Bench(BenchCommand::Repair(args)) => args.json,
             Self::Bench(BenchCommand::Migrate(args)) => args.json,
+            Self::Bench(BenchCommand::Challenge(args)) => args.json,
             Self::Scenario(command) => command.json(),
             Self::Up(_) | Self::NodeProcess(_) | Self::StrangersProcess(_) => false,
         }
@@ -245,6 +246,9 @@ async fn run(command: Subcommands, links: Option<Links>) -> anyhow::Result<End> 
         }
         Subcommands::Bench(BenchCommand::Migrate(args)) => {
             return until_interrupted(Box::pin(bench::migrate::run(&args))).await;
+        }
+        Subcommands::Bench(BenchCommand::Challenge(args)) => {
+            return until_interrupted(Box::pin(bench::challenge::run(&args))).await;
         }
         Subcommands::Scenario(command) => {
             return until_interrupted(Box::pin(scenario::run(&command, links))).await;

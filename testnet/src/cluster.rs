@@ -55,6 +55,7 @@ pub(crate) use self::{
     process::{ProcessArgs, run as run_node_process},
     sink::network_config,
 };
+use crate::lazy::Lazy;
 
 const DAY_MS: u64 = 24 * 3_600_000;
 
@@ -236,6 +237,13 @@ impl Cluster {
         let running = self.launch(node, self.bootstrap()).await?;
         self.on_started(node, running)?;
         self.publish_network()
+    }
+
+    /// Has a node be lazy from its next start on, or no more.
+    pub(crate) fn set_lazy(&mut self, node: usize, lazy: Option<Lazy>) -> anyhow::Result<()> {
+        self.check_exists(node)?;
+        self.nodes[node].lazy = lazy;
+        Ok(())
     }
 
     /// The addresses that a node is told to join through.

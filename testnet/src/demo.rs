@@ -1,9 +1,11 @@
 //! The command `demo`: a file survives the loss of more than half of the nodes.
 //!
-//! Seven nodes, a store that is paid for, four nodes stopped, a read by a client that knows nothing
+//! Seven nodes, a store that is paid for, a round of challenges that two nodes miss, four nodes stopped, a read by a client that knows nothing
 //! yet, a comparison, the nodes started again, another read, a deletion with a refund. After each
 //! payment it is proven where all WAL is. Any step that does not come out as promised fails the
 //! command; the swarm and its files are gone afterwards either way.
+
+mod challenge;
 
 use std::{
     fs::File,
@@ -28,6 +30,7 @@ use floe_protocol::{
 use serde::Serialize;
 use tokio::sync::watch;
 
+use self::challenge::Challenged;
 use crate::{
     cluster::Cluster,
     report::{self, Spinner},
@@ -64,6 +67,7 @@ struct DemoReport {
     nodes: usize,
     shards: u16,
     confirmed_shards: u16,
+    challenged: Challenged,
     stopped_nodes: Vec<usize>,
     shards_left: u16,
     shards_to_read: u16,
@@ -152,6 +156,7 @@ pub(crate) async fn run(args: &DemoArgs) -> anyhow::Result<()> {
         ));
     }
     let builder = Cluster::builder().nodes(NODES).shards(SHARDS).processes(args.processes);
+    let builder = builder.ledger(challenge::rules());
     let start = async { builder.start().await };
     let all_connected = |_: &Cluster| "all connected with each other".to_owned();
     let mut cluster = steps.run(("start the nodes", None), start, all_connected).await?;
@@ -166,6 +171,7 @@ pub(crate) async fn run(args: &DemoArgs) -> anyhow::Result<()> {
         nodes: NODES,
         shards: SHARDS,
         confirmed_shards: stored.confirmed_shards.unwrap_or(0),
+        challenged: demonstrated.challenged,
         stopped_nodes: STOPPED.to_vec(),
         shards_left: demonstrated.shards_left,
         shards_to_read: demonstrated.shards_to_read,
@@ -183,8 +189,9 @@ pub(crate) async fn run(args: &DemoArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What is left of the swarm when the nodes are stopped.
-struct Left {
+/// What was shown of challenges, and what was left of the swarm when nodes were stopped.
+struct Demonstrated {
+    challenged: Challenged,
     shards_left: u16,
     shards_to_read: u16,
 }
@@ -193,7 +200,7 @@ async fn demonstrate(
     steps: &mut Steps,
     cluster: &mut Cluster,
     file: &Bytes,
-) -> anyhow::Result<(StoreReport, Left, Payment)> {
+) -> anyhow::Result<(StoreReport, Demonstrated, Payment)> {
     let bytes = Some(file.len() as u64);
     let client = cluster.client().await?;
     let confirmed = |(report, _): &(StoreReport, Payment)| {
@@ -213,7 +220,8 @@ async fn demonstrate(
     steps.line("price", "", "", &price);
     tell_money(steps, (paid.genesis, paid.stored));
 
-    let left = stop_nodes(steps, cluster).await?;
+    let challenged = challenge::show(steps, cluster).await?;
+    let (shards_left, shards_to_read) = stop_nodes(steps, cluster).await?;
     // A client that has never seen the swarm: nothing comes from a memory of the first one.
     let identical = |(): &()| "identical".to_owned();
     let read = read_back(cluster, blob, file);
@@ -234,22 +242,20 @@ async fn demonstrate(
     });
     deletion.await?;
     tell_money(steps, (paid.stored, paid.deleted));
-    Ok((stored, left, paid))
+    Ok((stored, Demonstrated { challenged, shards_left, shards_to_read }, paid))
 }
 
-async fn stop_nodes(steps: &mut Steps, cluster: &mut Cluster) -> anyhow::Result<Left> {
+/// Stops the nodes: shards left, and shards that a read needs.
+async fn stop_nodes(steps: &mut Steps, cluster: &mut Cluster) -> anyhow::Result<(u16, u16)> {
     let stop = async {
         for node in STOPPED {
             cluster.stop(node).await?;
         }
         let status = cluster.status();
-        Ok(Left { shards_left: status.running_shards, shards_to_read: status.read_shards })
+        Ok((status.running_shards, status.read_shards))
     };
-    let detail = |left: &Left| {
-        format!(
-            "nodes {STOPPED:?}: {} of {SHARDS} shards left, a read needs {}",
-            left.shards_left, left.shards_to_read
-        )
+    let detail = |(left, needed): &(u16, u16)| {
+        format!("nodes {STOPPED:?}: {left} of {SHARDS} shards left, a read needs {needed}")
     };
     steps.run(("stop 4 of 7 nodes", None), stop, detail).await
 }

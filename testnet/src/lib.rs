@@ -35,6 +35,7 @@ mod bench;
 mod control;
 mod current;
 mod demo;
+mod lazy;
 mod report;
 mod up;
 mod workload;

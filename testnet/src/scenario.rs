@@ -9,23 +9,28 @@
 //! is named in [`Report::broken`]; the rest goes on, since more may break.
 //!
 //! Invariants: the same seed makes the same plan and the same blobs (not the same timing: these are
-//! processes); waiting is for blocks, with a deadline. Deliberately not here: liars.
+//! processes); waiting is for blocks, with a deadline. Who is lazy or lies is in a scenario of its own
+//! ([`lazy`]).
 
 mod audit;
 mod closing;
 mod gaps;
 mod history;
+mod lazy;
 mod load;
 mod outcome;
 mod plan;
 mod run;
 
-use std::{path::PathBuf, time::Duration};
+use std::{fmt::Display, path::PathBuf, time::Duration};
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
+use serde::Serialize;
 
+use self::{lazy::LazyArgs, run::millis};
 pub use self::{
+    lazy::{LazyPlan, LazyReport},
     outcome::{
         EpochRow, LastCommittee, LedgerCounts, LoadCounts, RepairCounts, Report, SlowEpoch,
         SlowMember,
@@ -48,6 +53,9 @@ pub(crate) enum ScenarioCommand {
     Slow(SlowArgs),
     /// Nodes without room win shards; epochs go on, shards return, every blob stays readable
     Full(ScenarioArgs),
+    /// Five of 16 nodes drop slivers, fetch them on demand, stop or lie; the others earn and they pay
+    /// (needs network namespaces)
+    Lazy(LazyArgs),
 }
 
 /// A slow link.
@@ -105,15 +113,12 @@ fn parse_nodes(text: &str) -> Result<usize, String> {
 }
 
 impl ScenarioCommand {
-    const fn args(&self) -> &ScenarioArgs {
-        match self {
-            Self::Churn(args) | Self::Attrition(args) | Self::Full(args) => args,
-            Self::Slow(args) => &args.scenario,
-        }
-    }
-
     pub(crate) const fn json(&self) -> bool {
-        self.args().json
+        match self {
+            Self::Churn(args) | Self::Attrition(args) | Self::Full(args) => args.json,
+            Self::Slow(args) => args.scenario.json,
+            Self::Lazy(args) => args.json,
+        }
     }
 
     /// The links that it needs. To be called before there is another thread.
@@ -121,45 +126,65 @@ impl ScenarioCommand {
         match self {
             Self::Churn(_) | Self::Attrition(_) | Self::Full(_) => Ok(None),
             Self::Slow(args) => Links::new(args.scenario.seed.unwrap_or(1)).map(Some),
+            Self::Lazy(args) => Links::new(args.seed.unwrap_or(1)).map(Some),
+        }
+    }
+}
+
+impl ScenarioArgs {
+    /// The plan, in sizes and times as asked for.
+    fn of(&self, plan: Plan) -> Plan {
+        Plan {
+            shards: self.shards,
+            epoch: self.epoch,
+            seed: self.seed.unwrap_or_else(workload::fresh_seed),
+            blob_bytes_max: usize::try_from(self.blob_size).unwrap_or(usize::MAX),
+            store_every: self.store_every,
+            dir: self.dir.clone(),
+            ..plan
         }
     }
 
-    fn plan(&self, links: Option<Links>) -> anyhow::Result<Plan> {
-        let args = self.args();
-        let (nodes, epochs) = (args.nodes, args.epochs.unwrap_or(5));
-        let plan = match self {
-            Self::Churn(_) => Plan::churn(nodes, args.epochs.unwrap_or(6)),
-            Self::Attrition(_) => Plan::attrition(nodes, epochs),
-            Self::Full(_) => Plan::full(nodes, epochs),
-            Self::Slow(SlowArgs { delay, lost_permille, .. }) => {
-                let slow = Slow { delay: *delay, lost_permille: *lost_permille };
-                Plan::slow(nodes, epochs, slow, links.context("there are no links")?)
-            }
-        };
-        Ok(Plan {
-            shards: args.shards,
-            epoch: args.epoch,
-            seed: args.seed.unwrap_or_else(workload::fresh_seed),
-            blob_bytes_max: usize::try_from(args.blob_size).unwrap_or(usize::MAX),
-            store_every: args.store_every,
-            dir: args.dir.clone(),
-            ..plan
-        })
+    fn epochs(&self) -> u64 {
+        self.epochs.unwrap_or(5)
     }
 }
 
 /// Runs a scenario and prints what came of it; fails if a promise was broken.
 pub(crate) async fn run(command: &ScenarioCommand, links: Option<Links>) -> anyhow::Result<()> {
-    let plan = command.plan(links)?;
+    let links = || links.context("there are no links");
+    let plan = match command {
+        ScenarioCommand::Lazy(args) => {
+            let plan = args.plan(links()?);
+            report::note(&format!("lazy: seed {}", plan.seed));
+            let outcome = plan.run().await?;
+            return tell(&outcome, args.json, (&outcome.broken, outcome.seed));
+        }
+        ScenarioCommand::Churn(args) => args.of(Plan::churn(args.nodes, args.epochs.unwrap_or(6))),
+        ScenarioCommand::Attrition(args) => args.of(Plan::attrition(args.nodes, args.epochs())),
+        ScenarioCommand::Full(args) => args.of(Plan::full(args.nodes, args.epochs())),
+        ScenarioCommand::Slow(SlowArgs { scenario: args, delay, lost_permille }) => {
+            let slow = Slow { delay: *delay, lost_permille: *lost_permille };
+            args.of(Plan::slow(args.nodes, args.epochs(), slow, links()?))
+        }
+    };
     report::note(&format!("{}: seed {}", plan.name, plan.seed));
     let outcome = plan.run().await?;
-    if command.json() {
-        report::json(&outcome)?;
+    tell(&outcome, command.json(), (&outcome.broken, outcome.seed))
+}
+
+fn tell(
+    outcome: &(impl Display + Serialize),
+    json: bool,
+    (broken, seed): (&[String], u64),
+) -> anyhow::Result<()> {
+    if json {
+        report::json(outcome)?;
     } else {
         report::line(&outcome.to_string());
     }
-    if outcome.broken.is_empty() {
+    if broken.is_empty() {
         return Ok(());
     }
-    bail!("{} promises were broken (seed {})", outcome.broken.len(), outcome.seed)
+    bail!("{} promises were broken (seed {seed})", broken.len())
 }

@@ -51,6 +51,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub use self::reader::SymbolSource;
 use self::{commitments::Claim, quiet::Teller, record::Log, settled::Settled};
 pub(crate) use self::{inconsistent::Inconsistent, quiet::Quiet, reader::Reader, record::Record};
 use super::{

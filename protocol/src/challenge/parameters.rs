@@ -30,6 +30,8 @@ const WINDOWS_PER_CERTIFICATE: u64 = 8;
 const INTERVALS_PER_CERTIFICATE: u64 = 8;
 /// Longest window and longest wait for certificates in milliseconds: an hour.
 const WAIT_MS_MAX: u64 = 3_600_000;
+/// Shortest interval that [`ChallengeParameters::for_epoch`] gives, in milliseconds.
+const INTERVAL_MIN_MS: u64 = 5_000;
 /// Longest interval and grace in milliseconds: a year.
 const INTERVAL_MS_MAX: u64 = 365 * 24 * 3_600_000;
 
@@ -80,21 +82,22 @@ impl ChallengeParameters {
     /// Rules for epochs of so many milliseconds.
     ///
     /// - interval: the 120th part of the epoch, so that 100 rounds at least are over when it ends;
-    ///   from 1 s, ten of the shortest windows, to the default. Epochs below two minutes have fewer.
+    ///   from 5 s to the default. Epochs below ten minutes have fewer rounds, and those below 100
+    ///   seconds too few for anybody to be slashed: they are for trying things out, with all nodes
+    ///   on one machine, which then has other things to do as well.
     /// - window: the tenth part of the interval, at most the default.
-    /// - certificates count for four intervals, at most the default: eight windows at least.
+    /// - certificates count for an interval, at most the default.
     /// - grace: the tenth part of the epoch, at most the default.
     ///
     /// All else, and from two hours on everything, is as by default.
     #[must_use]
     pub fn for_epoch(epoch_ms: u64) -> Self {
         let default = Self::default();
-        let interval_min_ms = WINDOW_MS_MIN * WINDOWS_PER_INTERVAL;
-        let interval_ms = (epoch_ms / 120).clamp(interval_min_ms, default.interval_ms);
+        let interval_ms = (epoch_ms / 120).clamp(INTERVAL_MIN_MS, default.interval_ms);
         Self {
             interval_ms,
             window_ms: (interval_ms / WINDOWS_PER_INTERVAL).min(default.window_ms),
-            certificate_window_ms: (interval_ms * 4).min(default.certificate_window_ms),
+            certificate_window_ms: interval_ms.min(default.certificate_window_ms),
             grace_ms: (epoch_ms / 10).min(default.grace_ms),
             ..default
         }
@@ -195,11 +198,11 @@ mod tests {
             ..default
         };
         for (epoch_ms, expected) in [
-            (0, rules(1_000, 100, 4_000, 0)),
-            (10_000, rules(1_000, 100, 4_000, 1_000)),
-            (120_000, rules(1_000, 100, 4_000, 12_000)),
-            (600_000, rules(5_000, 500, 20_000, 60_000)),
-            (1_200_000, rules(10_000, 1_000, 30_000, 120_000)),
+            (0, rules(5_000, 500, 5_000, 0)),
+            (10_000, rules(5_000, 500, 5_000, 1_000)),
+            (600_000, rules(5_000, 500, 5_000, 60_000)),
+            (1_200_000, rules(10_000, 1_000, 10_000, 120_000)),
+            (2_400_000, rules(20_000, 1_000, 20_000, 240_000)),
             (7_200_000, default),
             (86_400_000, default),
             (u64::MAX, default),
@@ -213,7 +216,7 @@ mod tests {
             // Blocks open rounds up to a tenth of an interval late; the last ones are still open.
             let over = (epoch_ms - rules.certificate_window_ms.min(epoch_ms)) * 10;
             let rounds = over / (rules.interval_ms * 11);
-            assert!(rounds >= 100 || epoch_ms < 120_000, "{epoch_ms} ms: {rounds} rounds");
+            assert!(rounds >= 100 || epoch_ms < 600_000, "{epoch_ms} ms: {rounds} rounds");
         }
     }
 

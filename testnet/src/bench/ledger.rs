@@ -11,7 +11,7 @@ mod load;
 mod snapshot;
 mod solo;
 mod swarm;
-mod usage;
+pub(super) mod usage;
 
 use std::{path::PathBuf, time::Duration};
 

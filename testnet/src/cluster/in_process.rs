@@ -15,7 +15,7 @@ use tokio::{
     task::spawn_blocking,
 };
 
-use super::peer::Peer;
+use super::peer::{Kind, Peer};
 
 /// Time for blocking work that is under way, such as a flush, when the runtime is shut down.
 const END_DEADLINE: Duration = Duration::from_secs(20);
@@ -31,7 +31,7 @@ pub(super) struct InProcessNode {
 }
 
 impl InProcessNode {
-    pub(super) async fn start(node: usize, config: NodeConfig, sink: bool) -> anyhow::Result<Self> {
+    pub(super) async fn start(node: usize, config: NodeConfig, kind: Kind) -> anyhow::Result<Self> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(WORKER_THREADS)
             .thread_name(format!("node-{node}"))
@@ -39,7 +39,7 @@ impl InProcessNode {
             .build()
             .context("no runtime for the node")?;
         let mut started = Self { peer: None, runtime: Some(runtime) };
-        let starting = started.spawn(Peer::start(config, sink));
+        let starting = started.spawn(Peer::start(config, kind));
         started.peer = Some(starting.await??);
         Ok(started)
     }
@@ -57,8 +57,8 @@ impl InProcessNode {
 
     pub(super) fn handle(&self) -> Option<&NodeHandle> {
         match self.peer() {
-            Peer::Storage(handle) => Some(handle),
-            Peer::Sink(_) => None,
+            Peer::Storage(handle) | Peer::Lazy(handle, _) => Some(handle),
+            Peer::Liar(_) | Peer::Sink(_) => None,
         }
     }
 

@@ -34,8 +34,9 @@ use tokio::{
 use super::{
     builder::{Options, node_config},
     link::Host,
-    peer::Peer,
+    peer::{Kind, Peer},
 };
+use crate::lazy::Lazy;
 
 const START_DEADLINE: Duration = Duration::from_secs(60);
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
@@ -66,6 +67,9 @@ pub(crate) struct ProcessArgs {
     /// Start although the disk was emptied.
     #[arg(long)]
     pub(super) repair: bool,
+    /// Do less than a storage node is to do.
+    #[arg(long)]
+    pub(super) lazy: Option<Lazy>,
 }
 
 /// What a child reports.
@@ -104,7 +108,16 @@ impl ProcessArgs {
     ) -> Self {
         let Options { cache_bytes, sinks, .. } = *options;
         let quota_bytes = None;
-        Self { dir, network, listen, cache_bytes, quota_bytes, sink: sinks, repair: false }
+        Self {
+            dir,
+            network,
+            listen,
+            cache_bytes,
+            quota_bytes,
+            sink: sinks,
+            repair: false,
+            lazy: None,
+        }
     }
 
     fn add_to(&self, command: &mut Command) {
@@ -118,6 +131,9 @@ impl ProcessArgs {
             if let Some(bytes) = bytes {
                 command.arg(flag).arg(bytes.to_string());
             }
+        }
+        if let Some(lazy) = self.lazy {
+            command.arg("--lazy").arg(lazy.to_string());
         }
         for (set, flag) in [(self.sink, "--sink"), (self.repair, "--repair")] {
             if set {
@@ -350,7 +366,7 @@ async fn start(args: &ProcessArgs) -> anyhow::Result<Peer> {
         config.quota_bytes = bytes;
     }
     config.accept_empty = args.repair;
-    Peer::start(config, args.sink).await
+    Peer::start(config, Kind::new(args.lazy, args.sink)).await
 }
 
 /// One line to the swarm. If it is gone, stdin says so too, and the node stops.

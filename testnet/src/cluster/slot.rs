@@ -7,9 +7,11 @@ use super::{
     Cluster, NodeState, files,
     in_process::InProcessNode,
     link::{Host, LinkError, Links},
+    peer::Kind,
     process::{ProcessArgs, ProcessNode},
     running::Running,
 };
+use crate::lazy::Lazy;
 
 /// A place for a node, running or not.
 #[derive(Debug)]
@@ -23,6 +25,8 @@ pub(super) struct Slot {
     pub(super) emptied: bool,
     /// Bytes of disk that its store may use; none: as many as nodes have by default.
     pub(super) quota_bytes: Option<u64>,
+    /// How it is lazy, if it is.
+    pub(super) lazy: Option<Lazy>,
     /// Where it runs, if it has links of its own.
     pub(super) host: Option<Host>,
 }
@@ -37,6 +41,7 @@ impl Slot {
             addresses: Vec::new(),
             emptied: false,
             quota_bytes: None,
+            lazy: None,
             host,
         }
     }
@@ -67,6 +72,7 @@ impl Cluster {
             let mut arguments = ProcessArgs::new(&self.options, dir, network, listen);
             arguments.repair = slot.emptied;
             arguments.quota_bytes = slot.quota_bytes;
+            arguments.lazy = slot.lazy;
             let host = slot.host.as_ref();
             ProcessNode::start(&self.options, &arguments, host).await.map(Running::Process)
         } else {
@@ -74,7 +80,8 @@ impl Cluster {
             let mut config = self.options.node_config(node, &dir, network, &listen)?;
             config.accept_empty |= slot.emptied;
             config.quota_bytes = slot.quota_bytes.unwrap_or(config.quota_bytes);
-            InProcessNode::start(node, config, self.options.sinks).await.map(Running::InProcess)
+            let kind = Kind::new(slot.lazy, self.options.sinks);
+            InProcessNode::start(node, config, kind).await.map(Running::InProcess)
         };
         launched.with_context(|| format!("node {node} did not start"))
     }

@@ -67,8 +67,8 @@ pub(super) struct Source {
     pub(super) node: NodeId,
 }
 
-/// Executes the longest of these ledgers that begins with the first block.
-pub(super) fn replay(genesis: &Genesis, sources: &[Source]) -> anyhow::Result<History> {
+/// The longest of these ledgers that begins with the first block, and its tip.
+pub(super) fn longest(sources: &[Source]) -> anyhow::Result<(Height, LedgerStore)> {
     let mut best: Option<(Height, LedgerStore)> = None;
     for source in sources {
         let paths = NodePaths::below(&source.dir);
@@ -79,7 +79,12 @@ pub(super) fn replay(genesis: &Genesis, sources: &[Source]) -> anyhow::Result<Hi
             best = Some((tip, store));
         }
     }
-    let (tip, blocks) = best.context("no node has a whole ledger")?;
+    best.context("no node has a whole ledger")
+}
+
+/// Executes the longest of these ledgers that begins with the first block.
+pub(super) fn replay(genesis: &Genesis, sources: &[Source]) -> anyhow::Result<History> {
+    let (tip, blocks) = longest(sources)?;
     let mut replay = Replay::new(genesis)?;
     while replay.state.tip().height < tip {
         let height = replay.state.next_height();

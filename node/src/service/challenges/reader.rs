@@ -10,7 +10,7 @@
 //! bounded by one sliver and its expansion. Blocking: runs on blocking threads only. Deliberately
 //! not here: what becomes of damage, which the scrubber finds, too.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
 use floe_protocol::{
@@ -21,10 +21,18 @@ use floe_protocol::{
 };
 use floe_storage::{HASHED_ABOVE_BYTES, StorageError, Store};
 
+/// Where a node may have what its store does not: on another disk, or with somebody else.
+pub trait SymbolSource: std::fmt::Debug + Send + Sync {
+    /// The chunk at a place. Blocks; the sooner it is there, the more of a chain's time is left.
+    fn chunk(&self, place: &Place) -> Option<ChunkProof>;
+}
+
 /// Reads places of chains.
 #[derive(Clone, Debug)]
 pub(crate) struct Reader {
     pub(crate) store: Store,
+    /// What is asked for what the store does not have.
+    pub(crate) elsewhere: Option<Arc<dyn SymbolSource>>,
 }
 
 impl Reader {
@@ -35,6 +43,8 @@ impl Reader {
             tracing::error!(shard = %place.shard, blob = %place.blob, %error, "challenge not read");
             None
         });
+        let elsewhere = || self.elsewhere.as_ref().and_then(|source| source.chunk(place));
+        let chunk = chunk.or_else(elsewhere);
         // A chunk convinces everybody; that a blob is inconsistent may not have come to all yet.
         let is_known = || known.contains(&place.blob).then_some(StepProof::Inconsistent);
         chunk.map(|chunk| StepProof::Chunk(Box::new(chunk))).or_else(is_known)

@@ -17,7 +17,7 @@ const LEDGER_DIR: &str = "ledger";
 
 /// What all nodes have used until now, each in its place.
 #[derive(Clone, Debug)]
-pub(super) struct Usage {
+pub(in crate::bench) struct Usage {
     cpu: Vec<Duration>,
     rss_bytes: Vec<u64>,
     disk_bytes: Vec<u64>,
@@ -26,18 +26,18 @@ pub(super) struct Usage {
 
 /// Messages and bytes that all nodes together have published or heard for the first time.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Gossip {
-    pub(super) published: u64,
-    pub(super) published_bytes: u64,
-    pub(super) heard: u64,
-    pub(super) heard_bytes: u64,
+pub(in crate::bench) struct Gossip {
+    pub(in crate::bench) published: u64,
+    pub(in crate::bench) published_bytes: u64,
+    pub(in crate::bench) heard: u64,
+    pub(in crate::bench) heard_bytes: u64,
     /// Messages that a slow peer or a full channel lost.
-    pub(super) lost: u64,
+    pub(in crate::bench) lost: u64,
 }
 
 impl Usage {
     /// Asks the running nodes of a cluster of processes.
-    pub(super) async fn read(cluster: &Cluster) -> anyhow::Result<Self> {
+    pub(in crate::bench) async fn read(cluster: &Cluster) -> anyhow::Result<Self> {
         let mut usage = Self {
             cpu: Vec::new(),
             rss_bytes: Vec::new(),
@@ -57,7 +57,7 @@ impl Usage {
     }
 
     /// Processor time of an average node since `before`.
-    pub(super) fn cpu_since(&self, before: &Self) -> Duration {
+    pub(in crate::bench) fn cpu_since(&self, before: &Self) -> Duration {
         let spent = |(now, before): (&Duration, &Duration)| now.saturating_sub(*before);
         let all: Duration = self.cpu.iter().zip(&before.cpu).map(spent).sum();
         all / u32::try_from(self.cpu.len().max(1)).unwrap_or(u32::MAX)
@@ -79,7 +79,7 @@ impl Usage {
     }
 
     /// What was gossiped since `before`.
-    pub(super) fn gossip_since(&self, before: &Self) -> Gossip {
+    pub(in crate::bench) fn gossip_since(&self, before: &Self) -> Gossip {
         let (now, before) = (self.gossip, before.gossip);
         Gossip {
             published: now.published.saturating_sub(before.published),

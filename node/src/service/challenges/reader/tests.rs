@@ -29,7 +29,7 @@ impl Kept {
         let config = EncodingConfig::new(N).unwrap();
         let blob = encode(config, test_support::blob(1, len), NonZeroUsize::MIN).unwrap();
         let dir = tempfile::tempdir().unwrap();
-        let kept = Self { reader: Reader { store: store(&dir) }, blob, dir };
+        let kept = Self { reader: Reader { store: store(&dir), elsewhere: None }, blob, dir };
         kept.put_proofs();
         for shard in shards() {
             kept.put(shard, |pair| pair);
@@ -236,7 +236,7 @@ fn hashes_outlive_a_restart_and_go_with_their_pair() {
     let Kept { reader, blob, dir } = Kept::new(LONG);
     let live_bytes = reader.store.usage().live_bytes;
     drop(reader);
-    let kept = Kept { reader: Reader { store: store(&dir) }, blob, dir };
+    let kept = Kept { reader: Reader { store: store(&dir), elsewhere: None }, blob, dir };
     assert_eq!(kept.reader.store.usage().live_bytes, live_bytes);
     let shard = ShardIndex::new(5);
     assert_eq!(kept.hashes(shard, Axis::Primary).unwrap().len(), usize::from(N));

@@ -1,0 +1,116 @@
+//! The part of the demo that shows a round of storage challenges: who runs passes it, who does not
+//! run misses it.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use floe_node::{Client, client::ledger::Purpose};
+use floe_protocol::{
+    challenge::{ChallengeParameters, Outcome},
+    index::Height,
+    ledger::{Challenges, ClosedRound, Key, LedgerParameters, Record},
+};
+use serde::Serialize;
+use tokio::time::{sleep, timeout};
+
+use super::{NODES, SHARDS, Steps};
+use crate::cluster::Cluster;
+
+/// Those that miss a round: too few shards for it to be void.
+pub(super) const ABSENT: [usize; 2] = [1, 4];
+/// A round may be opened and over in a few seconds; some are looked at, if the machine is busy.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two looks at the ledger.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Rules under which a round comes soon. By default there is one a minute.
+pub(super) fn rules() -> LedgerParameters {
+    let challenges = ChallengeParameters {
+        interval_ms: 5_000,
+        window_ms: 500,
+        grace_ms: 1_000,
+        certificate_window_ms: 4_000,
+        ..ChallengeParameters::default()
+    };
+    LedgerParameters { challenges, ..LedgerParameters::default() }
+}
+
+/// A round that is over.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Challenged {
+    round: u64,
+    passed: Vec<usize>,
+    missed: Vec<usize>,
+}
+
+impl Challenged {
+    fn new(cluster: &Cluster, round: &ClosedRound) -> anyhow::Result<Self> {
+        let committee = cluster.running_committee();
+        let (mut passed, mut missed) = (Vec::new(), Vec::new());
+        for node in 0..cluster.nodes() {
+            let position = committee.position(&cluster.node_id(node));
+            let outcome = position.and_then(|position| round.outcomes.get(position));
+            match outcome.context("a node is no member")? {
+                Outcome::Passed => passed.push(node),
+                Outcome::Missed => missed.push(node),
+                other => bail!("node {node} has neither passed nor missed: {other:?}"),
+            }
+        }
+        Ok(Self { round: round.round.get(), passed, missed })
+    }
+}
+
+/// Stops two nodes, waits for a round that the others pass, and starts them again.
+pub(super) async fn show(steps: &mut Steps, cluster: &mut Cluster) -> anyhow::Result<Challenged> {
+    let detail = |shown: &Challenged| {
+        format!(
+            "round {}: nodes {:?} showed what they hold; {:?} are stopped, and missed it",
+            shown.round, shown.passed, shown.missed
+        )
+    };
+    let work = async {
+        for node in ABSENT {
+            cluster.stop(node).await?;
+        }
+        let client = cluster.client().await?;
+        let round = timeout(PATIENCE, missed_round(cluster, &client)).await;
+        let round = round.context("no round is passed by all that run")??;
+        client.shutdown().await;
+        for node in ABSENT {
+            cluster.start(node).await?;
+        }
+        cluster.wait_connected().await?;
+        Ok(round)
+    };
+    let shown = steps.run(("challenge the nodes", None), work, detail).await?;
+    ensure!(shown.passed.len() + shown.missed.len() == NODES, "not all of {SHARDS} shards");
+    Ok(shown)
+}
+
+/// The first round opened from now on that all nodes pass but those that do not run. On a busy
+/// machine one that runs may be late: then it is the next round.
+async fn missed_round(cluster: &Cluster, client: &Client) -> anyhow::Result<Challenged> {
+    let newest = client.ledger().newest().await?.header;
+    let from = newest.map_or(Height::new(0), |header| header.header().height);
+    loop {
+        let challenges = challenges(client).await?;
+        for round in challenges.closed.iter().filter(|round| round.round.get() > from.get()) {
+            if let Ok(shown) = Challenged::new(cluster, round)
+                && shown.missed == ABSENT
+            {
+                return Ok(shown);
+            }
+        }
+        sleep(LOOK).await;
+    }
+}
+
+/// What the ledger keeps of the epoch's rounds, proven.
+async fn challenges(client: &Client) -> anyhow::Result<Challenges> {
+    let key = Key::Challenges(client.committee().epoch());
+    let mut facts = client.ledger().facts(&[key], Purpose::Decide).await?.value;
+    match facts.pop() {
+        Some(Some(Record::Challenges(challenges))) => Ok(*challenges),
+        _ => Ok(Challenges::default()),
+    }
+}

@@ -1,0 +1,135 @@
+//! A member that holds nothing and fetches what it is asked for: what storing would have saved it
+//! from, and whether it is in time.
+//!
+//! What it has fetched it forgets after a few seconds: who kept it would be storing it.
+
+use std::{
+    collections::BTreeMap,
+    num::NonZeroUsize,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use floe_node::{
+    Client, SymbolSource,
+    client::{ClientConfig, ReadOptions},
+};
+use floe_protocol::{
+    blob::{BlobId, PairProof},
+    challenge::{ChunkProof, Place},
+    encoding::{self, Axis, EncodedBlob},
+    genesis::NetworkFile,
+    index::ShardIndex,
+};
+use tokio::runtime::Handle;
+
+use super::{Fetch, recovery::Recoverer};
+
+/// For how long it keeps what it has fetched.
+const KEPT: Duration = Duration::from_secs(2);
+
+/// A pair as it was recovered: its proof and slivers.
+pub(super) type Pair = (PairProof, Bytes, Bytes);
+type Kept<K, V> = Mutex<BTreeMap<K, (Instant, V)>>;
+
+/// Where it gets what it is asked for.
+#[derive(Debug)]
+pub(crate) struct Fetcher {
+    runtime: Handle,
+    way: Way,
+}
+
+#[derive(Debug)]
+enum Way {
+    Reads(Client, Kept<BlobId, Arc<EncodedBlob>>),
+    Symbols(Recoverer, Kept<(BlobId, ShardIndex), Arc<Pair>>),
+}
+
+impl Fetcher {
+    /// A member of `network` that fetches in this way.
+    pub(crate) async fn new(network: &NetworkFile, way: Fetch) -> anyhow::Result<Self> {
+        let mut config = ClientConfig::new(network.clone());
+        config.limits.loopback_exempt = true;
+        config.trust_genesis = true;
+        let client = Client::connect(config).await?;
+        let way = match way {
+            Fetch::Reads => Way::Reads(client, Kept::default()),
+            Fetch::Symbols => Way::Symbols(Recoverer::new(network, client).await?, Kept::default()),
+        };
+        Ok(Self { runtime: Handle::current(), way })
+    }
+
+    async fn fetch(&self, place: &Place) -> anyhow::Result<ChunkProof> {
+        match &self.way {
+            Way::Reads(client, blobs) => {
+                let blob = match known(blobs, &place.blob) {
+                    Some(blob) => blob,
+                    None => keep(blobs, place.blob, read(client, place).await?),
+                };
+                let proofs = blob.table().proofs(&place.header)?;
+                prove(place, &proofs[place.pair.as_usize()], blob.pair(place.pair))
+            }
+            Way::Symbols(recoverer, pairs) => {
+                let key = (place.blob, place.shard);
+                let pair = match known(pairs, &key) {
+                    Some(pair) => pair,
+                    None => keep(pairs, key, Arc::new(recoverer.recover(place).await?)),
+                };
+                let (proof, primary, secondary) = &*pair;
+                prove(place, proof, (primary.clone(), secondary.clone()))
+            }
+        }
+    }
+}
+
+impl SymbolSource for Fetcher {
+    fn chunk(&self, place: &Place) -> Option<ChunkProof> {
+        let began = Instant::now();
+        let fetched = self.runtime.block_on(self.fetch(place));
+        let (blob, took_ms) = (place.blob, began.elapsed().as_millis());
+        match fetched {
+            Ok(proof) => {
+                tracing::info!(%blob, took_ms, "fetched");
+                Some(proof)
+            }
+            Err(error) => {
+                tracing::info!(%blob, took_ms, "not fetched: {error:#}");
+                None
+            }
+        }
+    }
+}
+
+fn entries<K, V>(kept: &Kept<K, V>) -> MutexGuard<'_, BTreeMap<K, (Instant, V)>> {
+    kept.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn known<K: Ord, V: Clone>(kept: &Kept<K, V>, key: &K) -> Option<V> {
+    entries(kept).get(key).map(|(_, value)| value.clone())
+}
+
+/// Keeps it for a while, and forgets what is older.
+fn keep<K: Ord, V: Clone>(kept: &Kept<K, V>, key: K, value: V) -> V {
+    let mut entries = entries(kept);
+    entries.retain(|_, (since, _)| since.elapsed() < KEPT);
+    entries.insert(key, (Instant::now(), value.clone()));
+    value
+}
+
+/// What the place asks for, of a pair that somebody else had.
+fn prove(
+    place: &Place,
+    proof: &PairProof,
+    (primary, secondary): (Bytes, Bytes),
+) -> anyhow::Result<ChunkProof> {
+    let sliver = if place.axis == Axis::Primary { primary } else { secondary };
+    let hashes = encoding::symbol_hashes(&place.layout, place.axis, &sliver)?;
+    Ok(ChunkProof::new(place, proof, &sliver[place.symbol_range()], hashes)?)
+}
+
+async fn read(client: &Client, place: &Place) -> anyhow::Result<Arc<EncodedBlob>> {
+    let content = client.read(place.blob, ReadOptions::default()).await?.read_to_end().await?;
+    let config = place.layout.config();
+    Ok(Arc::new(encoding::encode(config, Bytes::from(content), NonZeroUsize::MIN)?))
+}

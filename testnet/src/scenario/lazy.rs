@@ -1,0 +1,199 @@
+//! The scenario `lazy`: members that do less than they are paid for, and what the ledger makes of it.
+//!
+//! Of the nodes of a swarm one drops 3 % of its slivers, one 30 %, one drops everything and fetches
+//! what it is asked for, one stops, and one lies ([`crate::lazy`]). Together they have no more shards
+//! than the network bears. The one that fetches does so in another way in each epoch, now over a
+//! link without delay, now over a slow one.
+//!
+//! What came of it is what the ledger says, executed again at the end: scores, rewards, what was
+//! burned and who was jailed, held against what each was to come to. A promise that does not hold is
+//! named in [`LazyReport::broken`].
+
+mod expected;
+mod ledger;
+mod outcome;
+mod run;
+
+use std::{path::PathBuf, time::Duration};
+
+use floe_protocol::{challenge::ChallengeParameters, ledger::LedgerParameters};
+
+pub use self::outcome::LazyReport;
+use super::millis;
+use crate::{
+    cluster::link::Links,
+    lazy::{Fetch, Lazy},
+    up::with_epoch,
+    workload,
+};
+
+/// Delay of each packet that the one who fetches sends or receives, where its link is slow.
+const DELAY: Duration = Duration::from_millis(100);
+/// Nodes at least: the lazy ones must have no more shards than may be faulty.
+const NODES_MIN: usize = 16;
+/// A round is opened after so many windows: as often as the rules let it.
+const WINDOWS: u64 = 10;
+/// Rounds that an epoch has time for beside those that are asked for: the first ones have nothing
+/// to ask for.
+const ROUNDS_MORE: u64 = 12;
+
+/// How large and how long.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct LazyArgs {
+    /// Storage nodes, five of them lazy
+    #[arg(long, default_value_t = NODES_MIN, value_name = "N", value_parser = parse_nodes)]
+    nodes: usize,
+    /// Shards of the network
+    #[arg(long, default_value_t = 64, value_name = "N")]
+    shards: u16,
+    /// Epochs to go through
+    #[arg(long, default_value_t = 6, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100))]
+    epochs: u64,
+    /// Rounds of challenges in each epoch, at least
+    #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u64).range(20..=10_000))]
+    rounds: u64,
+    /// Time that nodes have to answer a round; one is opened after ten times as long
+    #[arg(long, default_value = "300ms", value_name = "TIME", value_parser = humantime::parse_duration)]
+    window: Duration,
+    /// Blobs, of 64 KiB and every eighth of 1 MiB
+    #[arg(long, default_value_t = 48, value_name = "N")]
+    blobs: usize,
+    /// Decides what is stored [default: another one each time]
+    #[arg(long, value_name = "N")]
+    pub(super) seed: Option<u64>,
+    /// Where the swarm lives, and stays [default: a temporary directory, which goes]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+fn parse_nodes(text: &str) -> Result<usize, String> {
+    let nodes = text.parse().map_err(|error: std::num::ParseIntError| error.to_string())?;
+    let range = NODES_MIN..=100;
+    if range.contains(&nodes) { Ok(nodes) } else { Err(format!("{NODES_MIN} to 100 nodes")) }
+}
+
+/// What a member does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// It is lazy in this way.
+    Lazy(Lazy),
+    /// It does not run.
+    Stopped,
+}
+
+/// How the one that fetches does so in an epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Fetching {
+    pub(super) way: Fetch,
+    /// Whether over a slow link.
+    pub(super) delayed: bool,
+}
+
+impl Fetching {
+    /// In words.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self { way: Fetch::Symbols, .. } => "fetches symbols",
+            Self { way: Fetch::Reads, delayed: true } => "reads, 100 ms away",
+            Self { way: Fetch::Reads, delayed: false } => "reads",
+        }
+    }
+}
+
+/// The scenario.
+#[derive(Clone, Debug)]
+pub struct LazyPlan {
+    /// Storage nodes.
+    pub nodes: usize,
+    /// Shards of the network.
+    pub shards: u16,
+    /// Epochs to go through.
+    pub epochs: u64,
+    /// Rounds in each of them, at least.
+    pub rounds: u64,
+    /// Time to answer a round.
+    pub window: Duration,
+    /// Blobs that are stored.
+    pub blobs: usize,
+    /// Decides what is stored.
+    pub seed: u64,
+    /// Where nodes have links of their own.
+    pub links: Links,
+    /// Where the swarm lives; a temporary directory if none.
+    pub dir: Option<PathBuf>,
+    /// The program that runs a node; the one beside the running program if none.
+    pub executable: Option<PathBuf>,
+}
+
+impl LazyArgs {
+    pub(super) fn plan(&self, links: Links) -> LazyPlan {
+        LazyPlan {
+            nodes: self.nodes,
+            shards: self.shards,
+            epochs: self.epochs,
+            rounds: self.rounds,
+            window: self.window,
+            blobs: self.blobs,
+            seed: self.seed.unwrap_or_else(workload::fresh_seed),
+            links,
+            dir: self.dir.clone(),
+            executable: None,
+        }
+    }
+}
+
+impl LazyPlan {
+    fn rules(&self) -> LedgerParameters {
+        let window_ms = millis(self.window);
+        let interval_ms = window_ms.saturating_mul(WINDOWS);
+        let challenges = ChallengeParameters {
+            window_ms,
+            interval_ms,
+            grace_ms: interval_ms,
+            certificate_window_ms: interval_ms,
+            ..ChallengeParameters::default()
+        };
+        let epoch = Duration::from_millis(interval_ms.saturating_mul(self.rounds + ROUNDS_MORE));
+        LedgerParameters { heartbeat_ms: 2_000, challenges, ..with_epoch(epoch) }
+    }
+
+    /// The last nodes, so that others can join through the first.
+    fn parts(&self) -> [(usize, Part); 5] {
+        let first = self.nodes - 5;
+        [
+            (first, Part::Lazy(Lazy::Drops(30))),
+            (first + 1, Part::Lazy(Lazy::Drops(300))),
+            (first + 2, Part::Lazy(Lazy::Fetches(Fetch::Reads))),
+            (first + 3, Part::Stopped),
+            (first + 4, Part::Lazy(Lazy::Lies)),
+        ]
+    }
+
+    /// How the one that fetches does so in an epoch, counted from the first as 0: never badly in
+    /// three epochs in a row, which would have it jailed.
+    const fn fetching(step: u64) -> Fetching {
+        match step % 4 {
+            1 => Fetching { way: Fetch::Symbols, delayed: false },
+            3 => Fetching { way: Fetch::Reads, delayed: true },
+            _ => Fetching { way: Fetch::Reads, delayed: false },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_fetches_is_never_bad_in_three_epochs_in_a_row() {
+        let ways: Vec<_> = (0..8).map(LazyPlan::fetching).collect();
+        let is_good = |fetching: &Fetching| fetching.way == Fetch::Reads && !fetching.delayed;
+        assert!(ways.windows(3).all(|ways| ways.iter().any(is_good)));
+        for name in ["fetches symbols", "reads, 100 ms away", "reads"] {
+            assert!(ways[..4].iter().any(|fetching| fetching.name() == name), "{name}");
+        }
+    }
+}
