@@ -361,6 +361,9 @@ async fn a_member_that_lies_and_a_stranger_that_floods_cost_nobody_anything() {
         refused += counter(&cluster, node, "refused").await;
         let score = cluster.node(node).unwrap().challenges();
         assert_eq!(score.borrow().missed, 0);
+        // Of each peer so many are looked at, whatever it sends.
+        let checked = counter(&cluster, node, "commitments_checked").await;
+        assert!(checked <= 150, "{checked} signatures verified");
     }
     assert!(refused > 0, "nobody has judged what the liar sent");
     client.shutdown().await;

@@ -5,7 +5,8 @@
 //! itself only bounds how many requests run at a time and how many wait, in all and of one peer:
 //! beyond that the answer is `Busy`, so no stranger can make the node queue without end or keep the
 //! others out. What other nodes need to repair theirs is computed beside all that, within budgets
-//! (`symbols.rs`). What nobody pays for any more is removed by the collector, the pairs of shards
+//! (`symbols.rs`). While nodes are challenged, symbols and secondary slivers wait for the end of the
+//! window in their lanes; rows are served as ever. What nobody pays for any more is removed by the collector, the pairs of shards
 //! that have moved on by `lost_shards.rs`, and their disk space given back by the compactor. The
 //! scrubber looks for damage.
 

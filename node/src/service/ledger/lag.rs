@@ -1,7 +1,7 @@
 //! How far others are ahead: since when this node knows that a block is final which it has not
 //! committed yet.
 //!
-//! Who judges by its own commit of a block what came in time ([challenges](crate::service)) has to
+//! Who judges by its own commit of a block what came in time ([challenges](crate::service::challenges)) has to
 //! know whether the others committed it long before. Proof of that is a commit certificate, or
 //! votes for later heights by members with more than `f` shards; the word of one is none.
 //!
