@@ -31,6 +31,7 @@ use std::{
     fs::File,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::{Context, anyhow, bail};
@@ -41,7 +42,9 @@ use floe_protocol::{
     keys::{KeyPair, NodeId},
 };
 use futures::future::{join_all, select_all};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+use tokio::time::sleep;
 
 pub use self::{
     builder::ClusterBuilder,
@@ -237,6 +240,22 @@ impl Cluster {
         let running = self.launch(node, self.bootstrap()).await?;
         self.on_started(node, running)?;
         self.publish_network()
+    }
+
+    /// Puts a node's clock ahead of the machine's, from its next start on.
+    pub(crate) fn set_clock(&mut self, node: usize, ahead_ms: i64) -> anyhow::Result<()> {
+        self.check_exists(node)?;
+        self.nodes[node].clock_ahead_ms = ahead_ms;
+        Ok(())
+    }
+
+    /// Has the process of a node stand still for a while.
+    pub(crate) async fn pause(&self, node: usize, time: Duration) -> anyhow::Result<()> {
+        let pid = self.process_id(node).and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+        let pid = pid.with_context(|| format!("node {node} has no process"))?;
+        kill_process(pid, Signal::STOP)?;
+        sleep(time).await;
+        Ok(kill_process(pid, Signal::CONT)?)
     }
 
     /// Has a node be lazy from its next start on, or no more.

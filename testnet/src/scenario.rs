@@ -13,13 +13,16 @@
 //! ([`lazy`]).
 
 mod audit;
+mod challenged;
 mod closing;
+mod faults;
 mod gaps;
 mod history;
 mod lazy;
 mod load;
 mod outcome;
 mod plan;
+mod rounds;
 mod run;
 
 use std::{fmt::Display, path::PathBuf, time::Duration};
@@ -28,8 +31,9 @@ use anyhow::{Context, bail};
 use clap::Subcommand;
 use serde::Serialize;
 
-use self::{lazy::LazyArgs, run::millis};
+use self::{faults::FaultsArgs, lazy::LazyArgs, run::millis};
 pub use self::{
+    faults::{FaultsPlan, FaultsReport},
     lazy::{LazyPlan, LazyReport},
     outcome::{
         EpochRow, LastCommittee, LedgerCounts, LoadCounts, RepairCounts, Report, SlowEpoch,
@@ -56,6 +60,9 @@ pub(crate) enum ScenarioCommand {
     /// Five of 16 nodes drop slivers, fetch them on demand, stop or lie; the others earn and they pay
     /// (needs network namespaces)
     Lazy(LazyArgs),
+    /// Honest nodes are cut off, restarted, paused, put behind lossy links and given wrong clocks; none
+    /// is slashed (needs network namespaces)
+    Faults(FaultsArgs),
 }
 
 /// A slow link.
@@ -118,6 +125,7 @@ impl ScenarioCommand {
             Self::Churn(args) | Self::Attrition(args) | Self::Full(args) => args.json,
             Self::Slow(args) => args.scenario.json,
             Self::Lazy(args) => args.json,
+            Self::Faults(args) => args.json,
         }
     }
 
@@ -127,6 +135,7 @@ impl ScenarioCommand {
             Self::Churn(_) | Self::Attrition(_) | Self::Full(_) => Ok(None),
             Self::Slow(args) => Links::new(args.scenario.seed.unwrap_or(1)).map(Some),
             Self::Lazy(args) => Links::new(args.seed.unwrap_or(1)).map(Some),
+            Self::Faults(args) => Links::new(args.seed.unwrap_or(1)).map(Some),
         }
     }
 }
@@ -157,6 +166,12 @@ pub(crate) async fn run(command: &ScenarioCommand, links: Option<Links>) -> anyh
         ScenarioCommand::Lazy(args) => {
             let plan = args.plan(links()?);
             report::note(&format!("lazy: seed {}", plan.seed));
+            let outcome = plan.run().await?;
+            return tell(&outcome, args.json, (&outcome.broken, outcome.seed));
+        }
+        ScenarioCommand::Faults(args) => {
+            let plan = args.plan(links()?);
+            report::note(&format!("faults: seed {}", plan.seed));
             let outcome = plan.run().await?;
             return tell(&outcome, args.json, (&outcome.broken, outcome.seed));
         }

@@ -18,7 +18,7 @@ use std::{
 };
 
 use anyhow::{Context, anyhow, bail};
-use floe_node::NodeConfig;
+use floe_node::{Clock, NodeConfig};
 use floe_protocol::{committee::Committee, genesis::NetworkFile, keys::NodeId, ledger::State};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
@@ -67,6 +67,9 @@ pub(crate) struct ProcessArgs {
     /// Start although the disk was emptied.
     #[arg(long)]
     pub(super) repair: bool,
+    /// How far the node's clock is ahead of the machine's.
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+    pub(super) clock_ahead_ms: i64,
     /// Do less than a storage node is to do.
     #[arg(long)]
     pub(super) lazy: Option<Lazy>,
@@ -116,6 +119,7 @@ impl ProcessArgs {
             quota_bytes,
             sink: sinks,
             repair: false,
+            clock_ahead_ms: 0,
             lazy: None,
         }
     }
@@ -132,6 +136,7 @@ impl ProcessArgs {
                 command.arg(flag).arg(bytes.to_string());
             }
         }
+        command.arg("--clock-ahead-ms").arg(self.clock_ahead_ms.to_string());
         if let Some(lazy) = self.lazy {
             command.arg("--lazy").arg(lazy.to_string());
         }
@@ -366,6 +371,7 @@ async fn start(args: &ProcessArgs) -> anyhow::Result<Peer> {
         config.quota_bytes = bytes;
     }
     config.accept_empty = args.repair;
+    config.clock = Clock::ahead_by_ms(args.clock_ahead_ms);
     Peer::start(config, Kind::new(args.lazy, args.sink)).await
 }
 

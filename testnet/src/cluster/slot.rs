@@ -25,6 +25,8 @@ pub(super) struct Slot {
     pub(super) emptied: bool,
     /// Bytes of disk that its store may use; none: as many as nodes have by default.
     pub(super) quota_bytes: Option<u64>,
+    /// How far its clock is ahead of the machine's.
+    pub(super) clock_ahead_ms: i64,
     /// How it is lazy, if it is.
     pub(super) lazy: Option<Lazy>,
     /// Where it runs, if it has links of its own.
@@ -41,6 +43,7 @@ impl Slot {
             addresses: Vec::new(),
             emptied: false,
             quota_bytes: None,
+            clock_ahead_ms: 0,
             lazy: None,
             host,
         }
@@ -72,6 +75,7 @@ impl Cluster {
             let mut arguments = ProcessArgs::new(&self.options, dir, network, listen);
             arguments.repair = slot.emptied;
             arguments.quota_bytes = slot.quota_bytes;
+            arguments.clock_ahead_ms = slot.clock_ahead_ms;
             arguments.lazy = slot.lazy;
             let host = slot.host.as_ref();
             ProcessNode::start(&self.options, &arguments, host).await.map(Running::Process)

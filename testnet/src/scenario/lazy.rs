@@ -10,20 +10,18 @@
 //! named in [`LazyReport::broken`].
 
 mod expected;
-mod ledger;
 mod outcome;
 mod run;
 
 use std::{path::PathBuf, time::Duration};
 
-use floe_protocol::{challenge::ChallengeParameters, ledger::LedgerParameters};
+use floe_protocol::ledger::LedgerParameters;
 
 pub use self::outcome::LazyReport;
-use super::millis;
+use super::challenged;
 use crate::{
     cluster::link::Links,
     lazy::{Fetch, Lazy},
-    up::with_epoch,
     workload,
 };
 
@@ -31,12 +29,6 @@ use crate::{
 const DELAY: Duration = Duration::from_millis(100);
 /// Nodes at least: the lazy ones must have no more shards than may be faulty.
 const NODES_MIN: usize = 16;
-/// A round is opened after so many windows: as often as the rules let it.
-const WINDOWS: u64 = 10;
-/// Rounds that an epoch has time for beside those that are asked for: the first ones have nothing
-/// to ask for.
-const ROUNDS_MORE: u64 = 12;
-
 /// How large and how long.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct LazyArgs {
@@ -147,17 +139,7 @@ impl LazyArgs {
 
 impl LazyPlan {
     fn rules(&self) -> LedgerParameters {
-        let window_ms = millis(self.window);
-        let interval_ms = window_ms.saturating_mul(WINDOWS);
-        let challenges = ChallengeParameters {
-            window_ms,
-            interval_ms,
-            grace_ms: interval_ms,
-            certificate_window_ms: interval_ms,
-            ..ChallengeParameters::default()
-        };
-        let epoch = Duration::from_millis(interval_ms.saturating_mul(self.rounds + ROUNDS_MORE));
-        LedgerParameters { heartbeat_ms: 2_000, challenges, ..with_epoch(epoch) }
+        challenged::rules(self.window, self.rounds)
     }
 
     /// The last nodes, so that others can join through the first.

@@ -8,12 +8,14 @@ use serde::Serialize;
 use super::{
     Fetching, LazyPlan, Part,
     expected::{Pairs, float, passes},
-    ledger::{EpochLedger, Member},
 };
 use crate::{
     lazy::{Fetch, Lazy},
     report::Table,
-    scenario::millis,
+    scenario::{
+        millis,
+        rounds::{EpochLedger, Member},
+    },
 };
 
 /// Of the rounds of an honest member so many are passed at least, or something is wrong with the

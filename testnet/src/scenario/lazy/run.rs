@@ -4,26 +4,18 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use floe_node::{
-    Client,
-    client::{STORE_BATCH_MAX, StoreProgress},
-};
-use floe_protocol::{blob::BlobHeader, index::Epoch, ledger::AccountId, transfer::Wanted};
-use tokio::{sync::watch, task::spawn_blocking, time::timeout};
+use floe_node::Client;
+use floe_protocol::{blob::BlobHeader, index::Epoch};
+use tokio::time::timeout;
 
-use super::{DELAY, Fetching, LazyPlan, LazyReport, Part, expected::Pairs, ledger, outcome};
+use super::{DELAY, Fetching, LazyPlan, LazyReport, Part, expected::Pairs, outcome};
 use crate::{
     cluster::{Cluster, link::Path, reach_epoch},
     lazy::Lazy,
     report,
-    scenario::{audit, history::Source, load::Stored, millis},
-    workload::content,
+    scenario::{audit, challenged, load::Stored, millis},
 };
 
-/// Sizes of blobs: many small ones, some large.
-const SMALL_BYTES: usize = 64 << 10;
-const LARGE_BYTES: usize = 1 << 20;
-const LARGE_EVERY: usize = 8;
 /// Epochs more than the scenario lasts for which blobs are paid.
 const EPOCHS_MORE: u64 = 4;
 /// How many durations of an epoch the next one may take to come, and what is given on top.
@@ -55,57 +47,17 @@ impl LazyPlan {
             }
         }
         let client = cluster.client().await?;
-        let blobs = self.store(&client, &cluster).await?;
+        let size = (self.blobs, self.epochs + EPOCHS_MORE, self.seed);
+        let blobs = challenged::store(&client, &cluster, size).await?;
         let mut broken = Vec::new();
         self.follow(&mut cluster, &client, (&blobs, &mut broken)).await?;
         client.shutdown().await;
-        let sources = (0..cluster.nodes())
-            .map(|node| Source { dir: cluster.node_dir(node), node: cluster.node_id(node) });
-        let sources: Vec<_> = sources.collect();
-        let genesis = cluster.network().genesis.clone();
-        let ids: Vec<_> = (0..cluster.nodes()).map(|node| cluster.node_id(node)).collect();
-        for node in
-            (0..cluster.nodes()).filter(|node| cluster.is_running(*node)).collect::<Vec<_>>()
-        {
-            cluster.stop(node).await?;
-        }
-        let epochs = spawn_blocking(move || ledger::replay(&genesis, &sources)).await??;
+        let (ids, epochs) = challenged::end(cluster).await?;
         let pairs = Pairs::new(blobs.iter().map(|(_, header)| *header))?;
         let mut report = outcome::report(self, &epochs, (&ids, &pairs));
         report.broken.splice(0..0, broken);
         report.took_ms = millis(begun.elapsed());
         Ok(report)
-    }
-
-    /// Stores the blobs, for longer than the scenario lasts.
-    async fn store(
-        &self,
-        client: &Client,
-        cluster: &Cluster,
-    ) -> anyhow::Result<Vec<(Stored, BlobHeader)>> {
-        let epochs = u32::try_from(self.epochs + EPOCHS_MORE).unwrap_or(u32::MAX);
-        let wanted = Wanted { epochs, deletable: false };
-        let owner = AccountId::new(cluster.wallet().public());
-        let progress = watch::Sender::new(StoreProgress::default());
-        let mut blobs = Vec::with_capacity(self.blobs);
-        while blobs.len() < self.blobs {
-            let mut batch = Vec::new();
-            let numbers = blobs.len()..self.blobs.min(blobs.len() + STORE_BATCH_MAX);
-            for number in numbers.clone() {
-                let bytes = bytes_of(number);
-                let content = content(self.seed.wrapping_add(number as u64), bytes);
-                batch.push(client.prepare_store(content, wanted, owner).await?);
-            }
-            let stored = client.store_prepared(batch, cluster.wallet(), &progress).await;
-            for (number, stored) in numbers.zip(stored) {
-                let stored = stored.with_context(|| format!("blob {number} cannot be stored"))?;
-                let (seed, end) = (self.seed.wrapping_add(number as u64), Epoch::new(u64::MAX));
-                let blob = Stored { id: stored.blob, seed, bytes: bytes_of(number), end };
-                blobs.push((blob, stored.header));
-            }
-        }
-        report::note(&format!("{} blobs are stored", blobs.len()));
-        Ok(blobs)
     }
 
     /// Goes through all epochs: everything reads back at the beginning of each, and the one that
@@ -150,8 +102,4 @@ impl LazyPlan {
         cluster.set_lazy(node, Some(Lazy::Fetches(fetching.way)))?;
         cluster.start(node).await
     }
-}
-
-const fn bytes_of(number: usize) -> usize {
-    if number.is_multiple_of(LARGE_EVERY) { LARGE_BYTES } else { SMALL_BYTES }
 }

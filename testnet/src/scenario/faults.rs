@@ -1,0 +1,203 @@
+//! The scenario `faults`: nodes that keep all that they are to keep, and that everything else happens
+//! to. None of them is slashed.
+//!
+//! Each epoch has a seed of its own, from which follows what happens in it: nodes are cut off from
+//! all others, restarted, stand still for some seconds, or have a link between them that loses
+//! packets; and through all epochs one node's clock is wrong by an hour. What happens to one node
+//! takes two fifths of the epoch at most. What became of the rounds is what the ledger says at the
+//! end.
+
+mod outcome;
+mod run;
+
+use std::{path::PathBuf, time::Duration};
+
+use floe_protocol::ledger::LedgerParameters;
+
+pub use self::outcome::FaultsReport;
+use super::challenged;
+use crate::{
+    cluster::link::Links,
+    workload::{self, Dice},
+};
+
+/// Equal parts of an epoch; a fault takes one of them.
+const SLOTS: usize = 5;
+/// Slots of an epoch in which something happens to the same node, at most.
+const SLOTS_EACH: usize = 2;
+/// Nodes at least: with two cut off and one whose clock is wrong a quorum goes on.
+const NODES_MIN: usize = 12;
+
+/// How large and how long.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct FaultsArgs {
+    /// Storage nodes
+    #[arg(long, default_value_t = NODES_MIN, value_name = "N", value_parser = parse_nodes)]
+    nodes: usize,
+    /// Shards of the network
+    #[arg(long, default_value_t = 64, value_name = "N")]
+    shards: u16,
+    /// Epochs with faults, each with a seed of its own
+    #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    seeds: u64,
+    /// Rounds of challenges in each epoch, at least
+    #[arg(long, default_value_t = 24, value_name = "N", value_parser = clap::value_parser!(u64).range(20..=10_000))]
+    rounds: u64,
+    /// Time that nodes have to answer a round; one is opened after ten times as long
+    #[arg(long, default_value = "300ms", value_name = "TIME", value_parser = humantime::parse_duration)]
+    window: Duration,
+    /// Blobs
+    #[arg(long, default_value_t = 24, value_name = "N")]
+    blobs: usize,
+    /// The first of the seeds [default: another one each time]
+    #[arg(long, value_name = "N")]
+    pub(super) seed: Option<u64>,
+    /// Where the swarm lives, and stays [default: a temporary directory, which goes]
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+fn parse_nodes(text: &str) -> Result<usize, String> {
+    let nodes = text.parse().map_err(|error: std::num::ParseIntError| error.to_string())?;
+    let range = NODES_MIN..=100;
+    if range.contains(&nodes) { Ok(nodes) } else { Err(format!("{NODES_MIN} to 100 nodes")) }
+}
+
+/// What happens to honest nodes for a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// These two reach nobody but each other.
+    Cut([usize; 2]),
+    /// It is stopped and started again.
+    Restart(usize),
+    /// Its process stands still for some seconds.
+    Pause(usize),
+    /// Three of ten packets between these two are lost.
+    Loss([usize; 2]),
+}
+
+impl Fault {
+    /// To whom it happens.
+    pub(super) fn nodes(&self) -> &[usize] {
+        match self {
+            Self::Cut(nodes) | Self::Loss(nodes) => nodes,
+            Self::Restart(node) | Self::Pause(node) => std::slice::from_ref(node),
+        }
+    }
+
+    /// In words.
+    pub(super) const fn name(&self) -> &'static str {
+        match self {
+            Self::Cut(_) => "cut off",
+            Self::Restart(_) => "restarted",
+            Self::Pause(_) => "paused",
+            Self::Loss(_) => "lossy",
+        }
+    }
+}
+
+/// The scenario.
+#[derive(Clone, Debug)]
+pub struct FaultsPlan {
+    /// Storage nodes.
+    pub nodes: usize,
+    /// Shards of the network.
+    pub shards: u16,
+    /// Epochs with faults.
+    pub seeds: u64,
+    /// Rounds in each of them, at least.
+    pub rounds: u64,
+    /// Time to answer a round.
+    pub window: Duration,
+    /// Blobs that are stored.
+    pub blobs: usize,
+    /// The first of the seeds.
+    pub seed: u64,
+    /// Where nodes have links of their own.
+    pub links: Links,
+    /// Where the swarm lives; a temporary directory if none.
+    pub dir: Option<PathBuf>,
+    /// The program that runs a node; the one beside the running program if none.
+    pub executable: Option<PathBuf>,
+}
+
+impl FaultsArgs {
+    pub(super) fn plan(&self, links: Links) -> FaultsPlan {
+        FaultsPlan {
+            nodes: self.nodes,
+            shards: self.shards,
+            seeds: self.seeds,
+            rounds: self.rounds,
+            window: self.window,
+            blobs: self.blobs,
+            seed: self.seed.unwrap_or_else(workload::fresh_seed),
+            links,
+            dir: self.dir.clone(),
+            executable: None,
+        }
+    }
+}
+
+impl FaultsPlan {
+    fn rules(&self) -> LedgerParameters {
+        challenged::rules(self.window, self.rounds)
+    }
+
+    /// The node whose clock is wrong: never the first, through which others join.
+    const fn wrong_clock(&self) -> usize {
+        self.nodes - 1
+    }
+}
+
+/// What happens in the slots of an epoch among so many nodes.
+pub(super) fn faults(seed: u64, nodes: usize) -> [Fault; SLOTS] {
+    let mut dice = Dice::new(seed);
+    let mut slots_of = vec![0_usize; nodes];
+    let draw = |slots_of: &mut Vec<usize>, dice: &mut Dice| loop {
+        let node = dice.below(nodes);
+        if slots_of[node] < SLOTS_EACH {
+            slots_of[node] += 1;
+            return node;
+        }
+    };
+    std::array::from_fn(|_| {
+        let kind = dice.below(4);
+        let first = draw(&mut slots_of, &mut dice);
+        if kind < 2 {
+            return if kind == 0 { Fault::Restart(first) } else { Fault::Pause(first) };
+        }
+        let mut second = draw(&mut slots_of, &mut dice);
+        while second == first {
+            slots_of[second] -= 1;
+            second = draw(&mut slots_of, &mut dice);
+        }
+        if kind == 2 { Fault::Cut([first, second]) } else { Fault::Loss([first, second]) }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_fifths_of_an_epoch_at_most_are_taken_from_any_node() {
+        let mut kinds = std::collections::BTreeSet::new();
+        for seed in 0..200 {
+            let drawn = faults(seed, NODES_MIN);
+            assert_eq!(drawn, faults(seed, NODES_MIN), "seed {seed}");
+            kinds.extend(drawn.iter().map(Fault::name));
+            for node in 0..NODES_MIN {
+                let slots = drawn.iter().filter(|fault| fault.nodes().contains(&node)).count();
+                assert!(slots <= SLOTS_EACH, "seed {seed}: {drawn:?}");
+            }
+            for fault in drawn {
+                let nodes = fault.nodes();
+                assert!(nodes.len() == 1 || nodes[0] != nodes[1], "seed {seed}: {fault:?}");
+            }
+        }
+        assert_eq!(kinds.len(), 4);
+    }
+}

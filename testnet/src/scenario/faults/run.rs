@@ -1,0 +1,147 @@
+//! The run of the scenario `faults`.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use floe_node::Client;
+use floe_protocol::index::Epoch;
+use tokio::time::{sleep, timeout};
+
+use super::{Fault, FaultsPlan, FaultsReport, SLOTS, faults, outcome};
+use crate::{
+    cluster::{Cluster, link::Path, reach_epoch},
+    report,
+    scenario::{audit, challenged, load::Stored, millis},
+};
+
+/// By how much the wrong clock is ahead.
+const AHEAD_MS: i64 = 3_600_000;
+/// How long a process stands still.
+const PAUSE: Duration = Duration::from_secs(3);
+/// How many of a thousand packets a lossy link loses, and one that is cut.
+const LOSSY: u16 = 300;
+const CUT: u16 = 1_000;
+/// Of a slot the part, in tenths, after which everything is as it was: so what happens in the next
+/// one happens to nodes that are well.
+const TENTHS: u32 = 8;
+/// Epochs more than the scenario lasts for which blobs are paid.
+const EPOCHS_MORE: u64 = 4;
+/// How many durations of an epoch the next one may take to come, and what is given on top.
+const PATIENCE: (u32, Duration) = (3, Duration::from_secs(120));
+
+impl FaultsPlan {
+    /// Lets it happen.
+    ///
+    /// # Errors
+    /// If the swarm cannot be started, or the ledger cannot be asked any more. That a promise is
+    /// broken is in the report.
+    pub async fn run(&self) -> anyhow::Result<FaultsReport> {
+        let begun = Instant::now();
+        let mut builder = Cluster::builder().nodes(self.nodes).shards(self.shards);
+        builder = builder.processes(true).ledger(self.rules()).links(&self.links);
+        if let Some(dir) = &self.dir {
+            builder = builder.dir(dir);
+        }
+        if let Some(program) = &self.executable {
+            builder = builder.executable(program);
+        }
+        let mut cluster = builder.start().await?;
+        cluster.stop(self.wrong_clock()).await?;
+        cluster.set_clock(self.wrong_clock(), AHEAD_MS)?;
+        cluster.start(self.wrong_clock()).await?;
+        let client = cluster.client().await?;
+        let size = (self.blobs, self.seeds + EPOCHS_MORE, self.seed);
+        let blobs = challenged::store(&client, &cluster, size).await?;
+        let blobs: Vec<_> = blobs.into_iter().map(|(stored, _)| stored).collect();
+        let broken = self.follow(&mut cluster, &client, &blobs).await?;
+        client.shutdown().await;
+        let (ids, epochs) = challenged::end(cluster).await?;
+        let mut report = outcome::report(self, &epochs, &ids);
+        report.broken.splice(0..0, broken);
+        report.took_ms = millis(begun.elapsed());
+        Ok(report)
+    }
+
+    /// Goes through all epochs; what did not read back at the beginning of one.
+    async fn follow(
+        &self,
+        cluster: &mut Cluster,
+        client: &Client,
+        blobs: &[Stored],
+    ) -> anyhow::Result<Vec<String>> {
+        let duration = Duration::from_millis(self.rules().epoch_ms);
+        let patience = duration * PATIENCE.0 + PATIENCE.1;
+        let mut broken = Vec::new();
+        // The first epoch passes without faults: blobs are stored in it.
+        for step in 1..=self.seeds + 1 {
+            let running = timeout(patience, reach_epoch(client, Epoch::new(step))).await;
+            let running = running.with_context(|| format!("epoch {step} does not come"))??;
+            let began = Instant::now();
+            if running.summary.epoch > Epoch::new(step) {
+                bail!("epoch {step} was over before it was looked at");
+            }
+            let (_, wrong) = audit::read_all(client, blobs, &running).await;
+            broken.extend(wrong.into_iter().map(|wrong| format!("epoch {step}: {wrong}")));
+            if step > self.seeds {
+                break;
+            }
+            let drawn = faults(self.seed.wrapping_add(step), self.nodes);
+            let slot = duration / u32::try_from(SLOTS)?;
+            for (number, fault) in (0..).zip(drawn) {
+                sleep((slot * number).saturating_sub(began.elapsed())).await;
+                self.happen(cluster, fault, slot * TENTHS / 10).await?;
+            }
+            let told = drawn.map(|fault| format!("{:?} {}", fault.nodes(), fault.name()));
+            report::note(&format!("epoch {step}: {}", told.join(", ")));
+        }
+        Ok(broken)
+    }
+
+    /// Lets a fault happen for so long, and ends it.
+    async fn happen(
+        &self,
+        cluster: &mut Cluster,
+        fault: Fault,
+        time: Duration,
+    ) -> anyhow::Result<()> {
+        let path = |lost_permille| Path { delay: Duration::ZERO, lost_permille };
+        match fault {
+            Fault::Restart(node) => {
+                cluster.stop(node).await?;
+                cluster.start(node).await
+            }
+            Fault::Pause(node) => cluster.pause(node, PAUSE).await,
+            Fault::Cut(nodes) => {
+                self.set_access(cluster, &nodes, path(CUT))?;
+                sleep(time).await;
+                self.set_access(cluster, &nodes, path(0))
+            }
+            Fault::Loss([a, b]) => {
+                self.set_path(cluster, (a, b), path(LOSSY))?;
+                sleep(time).await;
+                self.set_path(cluster, (a, b), path(0))
+            }
+        }
+    }
+
+    fn set_access(&self, cluster: &Cluster, nodes: &[usize], path: Path) -> anyhow::Result<()> {
+        for node in nodes {
+            let host = cluster.host(*node).context("a node has no host of its own")?;
+            self.links.set_access(host, path);
+        }
+        Ok(())
+    }
+
+    fn set_path(
+        &self,
+        cluster: &Cluster,
+        (a, b): (usize, usize),
+        path: Path,
+    ) -> anyhow::Result<()> {
+        let host = |node| cluster.host(node).context("a node has no host of its own");
+        let (a, b) = (host(a)?, host(b)?);
+        self.links.set_path(a, b, path);
+        self.links.set_path(b, a, path);
+        Ok(())
+    }
+}
