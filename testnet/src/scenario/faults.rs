@@ -3,9 +3,10 @@
 //!
 //! Each epoch has a seed of its own, from which follows what happens in it: nodes are cut off from
 //! all others, restarted, stand still for some seconds, or have a link between them that loses
-//! packets; and through all epochs one node's clock is wrong by an hour. What happens to one node
-//! takes two fifths of the epoch at most. What became of the rounds is what the ledger says at the
-//! end.
+//! packets. What happens to one node takes two fifths of the epoch at most, what it needs to find the
+//! others again included. From the second half of each epoch into the next one a node's clock is
+//! wrong by an hour: not earlier, or it would not be selected. What became of the rounds is what the
+//! ledger says at the end.
 
 mod outcome;
 mod run;
@@ -146,9 +147,11 @@ impl FaultsPlan {
         challenged::rules(self.window, self.rounds)
     }
 
-    /// The node whose clock is wrong: never the first, through which others join.
-    const fn wrong_clock(&self) -> usize {
-        self.nodes - 1
+    /// The node whose clock is wrong when this epoch begins; none in the first one with faults.
+    /// Never the first node, through which others join.
+    fn wrong_clock(&self, epoch: u64) -> Option<usize> {
+        let mut dice = Dice::new(self.seed.wrapping_add(epoch).wrapping_mul(31));
+        (epoch > 1).then(|| 1 + dice.below(self.nodes - 1))
     }
 }
 

@@ -23,8 +23,6 @@ pub struct FaultsReport {
     pub nodes: usize,
     /// Shards of the network.
     pub n_shards: u16,
-    /// The node whose clock is an hour ahead.
-    pub wrong_clock: usize,
     /// The time to answer a round.
     pub window_ms: u64,
     /// Each epoch with faults.
@@ -46,8 +44,8 @@ pub struct EpochRow {
     pub void: u64,
     /// What the node that fared worst made of its rounds: passed, missed, void.
     pub worst: (usize, u32, u32, u32),
-    /// What the node with the wrong clock made of them.
-    pub wrong_clock: (u32, u32, u32),
+    /// The node whose clock was wrong when it began, if one was, and what it made of them.
+    pub wrong_clock: Option<(usize, u32, u32, u32)>,
     /// What the nodes together made of theirs to whom nothing happened.
     pub others: (u32, u32, u32),
     /// What happened.
@@ -64,7 +62,6 @@ pub(super) fn report(plan: &FaultsPlan, epochs: &[EpochLedger], ids: &[NodeId]) 
         seed: plan.seed,
         nodes: plan.nodes,
         n_shards: plan.shards,
-        wrong_clock: plan.wrong_clock(),
         window_ms: millis(plan.window),
         epochs: Vec::new(),
         took_ms: 0,
@@ -86,7 +83,7 @@ pub(super) fn report(plan: &FaultsPlan, epochs: &[EpochLedger], ids: &[NodeId]) 
             rounds: epoch.rounds,
             void: epoch.void,
             worst: (0, u32::MAX, 0, 0),
-            wrong_clock: (0, 0, 0),
+            wrong_clock: None,
             others: (0, 0, 0),
             faults: drawn.map(|fault| format!("{:?} {}", fault.nodes(), fault.name())).to_vec(),
         };
@@ -104,8 +101,8 @@ pub(super) fn report(plan: &FaultsPlan, epochs: &[EpochLedger], ids: &[NodeId]) 
             if passed < row.worst.1 {
                 row.worst = (node, passed, missed, void);
             }
-            if node == plan.wrong_clock() {
-                row.wrong_clock = (passed, missed, void);
+            if Some(node) == plan.wrong_clock(number) {
+                row.wrong_clock = Some((node, passed, missed, void));
             }
             if drawn.iter().all(|fault| !fault.nodes().contains(&node)) {
                 let (all_passed, all_missed, all_void) = row.others;
@@ -123,34 +120,26 @@ pub(super) fn report(plan: &FaultsPlan, epochs: &[EpochLedger], ids: &[NodeId]) 
 
 impl fmt::Display for FaultsReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { nodes, n_shards, window_ms, seed, wrong_clock, .. } = self;
+        let Self { nodes, n_shards, window_ms, seed, .. } = self;
         writeln!(
             f,
-            "scenario faults: {nodes} nodes, {n_shards} shards, {window_ms} ms to answer, the clock \
-             of node {wrong_clock} is an hour ahead, seed {seed}; rounds as passed/missed/void\n"
+            "scenario faults: {nodes} nodes, {n_shards} shards, {window_ms} ms to answer, seed \
+             {seed}; rounds as passed/missed/void\n"
         )?;
         let mut table = Table::default();
-        table.row([
-            "epoch",
-            "rounds",
-            "void",
-            "worst",
-            "",
-            "wrong clock",
-            "unharmed",
-            "what happened",
-        ]);
-        let three = |(passed, missed, void): (u32, u32, u32)| format!("{passed}/{missed}/{void}");
+        table.row(["epoch", "rounds", "void", "worst", "wrong clock", "unharmed", "what happened"]);
+        let of = |(node, passed, missed, void): (usize, u32, u32, u32)| {
+            format!("node {node}: {passed}/{missed}/{void}")
+        };
         for row in &self.epochs {
-            let (worst, passed, missed, void) = row.worst;
+            let (passed, missed, void) = row.others;
             table.row([
                 &row.epoch.to_string(),
                 &row.rounds.to_string(),
                 &row.void.to_string(),
-                &format!("node {worst}"),
-                &three((passed, missed, void)),
-                &three(row.wrong_clock),
-                &three(row.others),
+                &of(row.worst),
+                &row.wrong_clock.map_or_else(|| "-".to_owned(), of),
+                &format!("{passed}/{missed}/{void}"),
                 &row.faults.join(", "),
             ]);
         }

@@ -21,9 +21,12 @@ const PAUSE: Duration = Duration::from_secs(3);
 /// How many of a thousand packets a lossy link loses, and one that is cut.
 const LOSSY: u16 = 300;
 const CUT: u16 = 1_000;
-/// Of a slot the part, in tenths, after which everything is as it was: so what happens in the next
-/// one happens to nodes that are well.
-const TENTHS: u32 = 8;
+/// Of a slot the part, in tenths, after which links are as they were. The rest is for the nodes to
+/// find each other again: what was on its way is sent again later and later.
+const TENTHS: u32 = 4;
+/// The slot in which a clock is put wrong, and the one of the next epoch in which it is put right.
+const CLOCK_WRONG: usize = 3;
+const CLOCK_RIGHT: usize = 1;
 /// Epochs more than the scenario lasts for which blobs are paid.
 const EPOCHS_MORE: u64 = 4;
 /// How many durations of an epoch the next one may take to come, and what is given on top.
@@ -46,9 +49,6 @@ impl FaultsPlan {
             builder = builder.executable(program);
         }
         let mut cluster = builder.start().await?;
-        cluster.stop(self.wrong_clock()).await?;
-        cluster.set_clock(self.wrong_clock(), AHEAD_MS)?;
-        cluster.start(self.wrong_clock()).await?;
         let client = cluster.client().await?;
         let size = (self.blobs, self.seeds + EPOCHS_MORE, self.seed);
         let blobs = challenged::store(&client, &cluster, size).await?;
@@ -87,8 +87,15 @@ impl FaultsPlan {
             }
             let drawn = faults(self.seed.wrapping_add(step), self.nodes);
             let slot = duration / u32::try_from(SLOTS)?;
-            for (number, fault) in (0..).zip(drawn) {
-                sleep((slot * number).saturating_sub(began.elapsed())).await;
+            for (number, fault) in drawn.into_iter().enumerate() {
+                sleep((slot * u32::try_from(number)?).saturating_sub(began.elapsed())).await;
+                let (wrong, next) = (self.wrong_clock(step), self.wrong_clock(step + 1));
+                if let Some(node) = wrong.filter(|_| number == CLOCK_RIGHT) {
+                    restart(cluster, node, 0).await?;
+                }
+                if let Some(node) = next.filter(|_| number == CLOCK_WRONG) {
+                    restart(cluster, node, AHEAD_MS).await?;
+                }
                 self.happen(cluster, fault, slot * TENTHS / 10).await?;
             }
             let told = drawn.map(|fault| format!("{:?} {}", fault.nodes(), fault.name()));
@@ -144,4 +151,11 @@ impl FaultsPlan {
         self.links.set_path(b, a, path);
         Ok(())
     }
+}
+
+/// Restarts a node with a clock that is so far ahead.
+async fn restart(cluster: &mut Cluster, node: usize, ahead_ms: i64) -> anyhow::Result<()> {
+    cluster.stop(node).await?;
+    cluster.set_clock(node, ahead_ms)?;
+    cluster.start(node).await
 }
