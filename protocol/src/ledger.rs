@@ -48,7 +48,7 @@ pub use self::{
         Block, BlockHash, Body, CommitRecord, Header, LATE_PRECOMMIT_HEIGHTS, LatePrecommit,
         MAX_BLOCK_BYTES, MalformedBlock, SYSTEM_BYTES, beacon_message, genesis_beacon, next_beacon,
     },
-    challenges::{CLOSED_ROUNDS_KEPT, Challenges, ClosedRound, OPEN_ROUNDS_MAX},
+    challenges::{CLOSED_ROUNDS_KEPT, Challenges, OPEN_ROUNDS_MAX},
     entry::{Entry, index_of},
     error::{BlockError, CommitRecordError, OperationError},
     event::{BlockEvents, EndReason, Event, SlashReason},

@@ -61,8 +61,6 @@ pub(super) struct Executor<'a> {
     pub(super) parameters: &'a Parameters,
     /// The committee of the running epoch.
     pub(super) committee: &'a Arc<Committee>,
-    /// That of the epoch before, if it is kept.
-    pub(super) earlier: Option<&'a Committee>,
     /// Billed units of all blobs: as of the parent, and from the tick on as of this block.
     pub(super) units: BilledUnits,
     /// What the round asks for that this block opens, if it does.

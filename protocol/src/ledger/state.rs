@@ -58,8 +58,6 @@ pub struct State {
     committee: Arc<Committee>,
     /// Of the tip's height.
     previous: Arc<Committee>,
-    /// Of the epoch before the next height's, if it is kept.
-    earlier: Option<Arc<Committee>>,
     summary: Summary,
     /// Of the next height's epoch.
     challenges: Arc<Challenges>,
@@ -106,7 +104,6 @@ impl State {
             tip,
             committee,
             previous,
-            earlier: None,
             summary,
             challenges,
             units: BilledUnits::new(),
@@ -145,7 +142,6 @@ impl State {
             },
             committee: committee(summary.epoch)?,
             previous: committee(header.epoch)?,
-            earlier: None,
             summary,
             challenges: Arc::default(),
             units: BilledUnits::new(),
@@ -305,7 +301,6 @@ impl State {
             chain: &self.chain,
             parameters: &self.parameters,
             committee: &self.committee,
-            earlier: self.earlier.as_deref(),
             units: self.units.clone(),
             opened: None,
             height: self.next_height(),

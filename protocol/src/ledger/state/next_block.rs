@@ -308,9 +308,9 @@ impl Run<'_> {
         let summary = self.executor.overlay.summary()?;
         let units = std::mem::take(&mut self.executor.units);
         let opened = self.executor.opened.take();
-        let (challenges, earlier) = match &next_committee {
-            Some(next) => (Challenges::new(next.members().len()), Some(&state.committee)),
-            None => (self.executor.challenges()?, state.earlier.as_ref()),
+        let challenges = match &next_committee {
+            Some(next) => Challenges::new(next.members().len()),
+            None => self.executor.challenges()?,
         };
         let (height, time) = (self.executor.height, self.executor.time);
         let (state_root, change) = self.executor.overlay.finish(height)?;
@@ -337,7 +337,6 @@ impl Run<'_> {
             tip: Tip { height, hash, time, beacon, state_root },
             committee,
             previous: Arc::clone(&state.committee),
-            earlier: earlier.map(Arc::clone),
             summary,
             challenges: Arc::new(challenges),
             units,
