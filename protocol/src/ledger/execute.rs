@@ -39,7 +39,7 @@ pub(super) use self::{commit_record::RecordFailure, staking::new_node};
 /// Work that one block may cause by BLS keys and signatures, where reading a signer's key is 1 and
 /// takes some 40 microseconds: without a bound, a block of nothing else would take longer to
 /// execute than its round lasts. Enough for any one transaction, or it could never be included.
-const BLS_WORK_MAX: usize = 20_480;
+pub(super) const BLS_WORK_MAX: usize = 20_480;
 /// Work of checking one signature.
 const BLS_CHECK: usize = 32;
 /// Work of registering a node: two checks of a key that nobody has checked before.
@@ -74,6 +74,8 @@ pub(super) struct Executor<'a> {
     /// Work by BLS so far, that of refused transactions included: a proposer must not do it for
     /// free. Whoever checks a block refuses it with the first of them, so all count the same.
     pub(super) bls_work: usize,
+    /// Most of it: [`BLS_WORK_MAX`], or what a proposer leaves for a part of its block.
+    pub(super) bls_work_max: usize,
 }
 
 impl Executor<'_> {
@@ -188,7 +190,7 @@ impl Executor<'_> {
     /// Takes a part of what this block may spend on BLS.
     fn spend_bls(&mut self, work: usize) -> Result<(), Failure> {
         let work = self.bls_work.saturating_add(work);
-        if work > BLS_WORK_MAX {
+        if work > self.bls_work_max {
             return Err(OperationError::BlockFull.into());
         }
         self.bls_work = work;

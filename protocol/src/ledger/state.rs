@@ -17,8 +17,11 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use super::{
     Account, AccountId, Blob, BlockHash, Challenges, CommitRecord, Header, Key, LatePrecommit,
     Node, OperationError, Parameters, ReadError, Registration, ShardRecord, StakeWorth,
-    StateReader, Summary, SystemOperation, Timestamp, VerifiedTransaction, error::Failure,
-    execute::Executor, genesis_beacon, overlay::Overlay,
+    StateReader, Summary, SystemOperation, Timestamp, VerifiedTransaction,
+    error::Failure,
+    execute::{BLS_WORK_MAX, Executor},
+    genesis_beacon,
+    overlay::Overlay,
 };
 use crate::{
     blob::BlobId,
@@ -31,7 +34,7 @@ use crate::{
     vote::CommitCertificate,
 };
 
-pub use self::next_block::{Executed, Outcome, Proposal};
+pub use self::next_block::{Executed, Outcome, Proposal, Proposed};
 
 /// The last block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -308,6 +311,7 @@ impl State {
             parent: (self.tip.hash, self.tip.time),
             events: Vec::new(),
             bls_work: 0,
+            bls_work_max: BLS_WORK_MAX,
         }
     }
 

@@ -403,6 +403,43 @@ fn a_certificate_counts_once_and_while_its_round_is_open() {
     assert_eq!(system_refused(&chain, late), OperationError::ChallengeRound(round));
 }
 
+#[test]
+fn free_operations_leave_room_for_paid_ones_and_wait_where_they_find_none() {
+    let mut chain = chain_with_blob();
+    let key = account_key(1);
+    let (registration, _) = registered(&mut chain, &key, register(header(2), 9, false));
+    let certify = chain.sign(&key, vec![certify(&chain, registration, &header(2))]);
+    let round = open(&mut chain).round;
+    let right = passes(&chain, round, 1);
+    let over = passes(&chain, ChallengeRound::new(1), 0);
+    // Each costs the work of reading three keys and of a check.
+    let committee = chain.state.committee();
+    let (node, end) = (committee.members()[0].node, Hash::new([1; 32]));
+    let fact = ChallengeFact { epoch: committee.epoch(), round, node, end };
+    let foreign = ChainId::new(Hash::new([3; 32]));
+    let forged = certificate_of(&foreign, committee, fact, &[1, 2, 3]).unwrap().to_bytes();
+    let forged = SystemOperation::PassChallenge { certificate: forged };
+    let mut system = vec![over.clone()];
+    system.resize(301, forged.clone());
+    system.push(right.clone());
+    let mut transactions = vec![certify.clone()].into_iter();
+    let mut candidates = |_: floe_protocol::ledger::Outcome<'_>| {
+        let signed = transactions.next()?;
+        Some(Arc::new(signed.verify(&chain.id()).expect("well formed")))
+    };
+    let proposed =
+        chain.state.propose(&chain.store, chain.proposal(), &system, &mut candidates).unwrap();
+    let checked = 20_480 / 2 / (32 + 3);
+    assert_eq!(proposed.refused.len(), 1 + checked, "what is wrong is not offered again");
+    assert_eq!(proposed.refused[..2], [over, forged]);
+    assert_eq!(proposed.block.body.system, [], "the last one waits");
+    assert_eq!(proposed.block.body.transactions, [certify]);
+    let refused = &proposed.refused;
+    system.retain(|operation| !refused.contains(operation));
+    assert_eq!(system, [right.clone()]);
+    chain.commit_system(&[right]);
+}
+
 /// A certificate with the node's own word: whoever makes one has to do without the constructor.
 fn certified_with_own(chain: &Chain, fact: ChallengeFact) -> SystemOperation {
     // All sign the fact that is about the first, under the name of another.
