@@ -197,6 +197,11 @@ impl Executor<'_> {
         Ok(())
     }
 
+    /// Takes what the check of a certificate with so many signers costs.
+    fn spend_on_certificate(&mut self, signers: usize) -> Result<(), Failure> {
+        self.spend_bls(BLS_CHECK.saturating_add(signers))
+    }
+
     fn transfer(&mut self, from: AccountId, to: AccountId, amount: Amount) -> Result<(), Failure> {
         self.debit(&from, amount)?;
         self.credit(&to, amount)?;

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use super::{BLS_CHECK, Executor};
+use super::Executor;
 use crate::{
     challenge::{
         ChallengeCertificate, ChallengeCertificateError, ChallengeFact, RoundRecord, Universe,
@@ -31,8 +31,7 @@ impl Executor<'_> {
         let open = open.ok_or(OperationError::ChallengeRound(round))?;
         let position = self.committee.position(&node);
         open.pass(position.ok_or(ChallengeCertificateError::NoMember(node))?)?;
-        let signers = certificate.signers(self.committee).count();
-        self.spend_bls(BLS_CHECK.saturating_add(signers))?;
+        self.spend_on_certificate(certificate.signers(self.committee).count())?;
         certificate.verify(self.committee, self.chain)?;
         self.put_challenges(challenges)?;
         self.events.push(Event::ChallengePassed { round, node });
