@@ -27,8 +27,7 @@ async fn main() -> anyhow::Result<()> {
 /// The example, also run by `tests/examples.rs`.
 pub async fn run() -> anyhow::Result<()> {
     // Epochs of six seconds instead of a day.
-    let ledger =
-        LedgerParameters { epoch_ms: 6_000, heartbeat_ms: 500, ..LedgerParameters::default() };
+    let ledger = LedgerParameters { heartbeat_ms: 500, ..LedgerParameters::for_epoch(6_000) };
     let mut cluster = Cluster::builder().nodes(4).shards(16).ledger(ledger).start().await?;
     let client = cluster.client().await?;
     let file = test_support::blob(1, 200_000);

@@ -39,10 +39,9 @@ const READERS: u64 = 1;
 /// Short epochs; a committee can be punished for so long that any client trusts the genesis.
 fn rules(epoch_ms: u64) -> LedgerParameters {
     LedgerParameters {
-        epoch_ms,
         heartbeat_ms: 500,
         unbonding_epochs: 1_000,
-        ..LedgerParameters::default()
+        ..LedgerParameters::for_epoch(epoch_ms)
     }
 }
 

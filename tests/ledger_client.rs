@@ -105,10 +105,9 @@ async fn transactions_at_once_each_get_a_nonce_and_a_receipt() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_follows_epochs_by_one_signature_each() {
     let rules = LedgerParameters {
-        epoch_ms: 3_000,
         heartbeat_ms: 500,
         unbonding_epochs: 1_000,
-        ..LedgerParameters::default()
+        ..LedgerParameters::for_epoch(3_000)
     };
     let cluster = Cluster::builder().nodes(4).shards(7).ledger(rules).start().await.unwrap();
     let ended = [Epoch::new(0), Epoch::new(1)];

@@ -38,9 +38,8 @@ const NODES: usize = 4;
 /// Blocks come although nothing happens, so that whoever waits for one does not wait long.
 fn rules(epoch: Duration) -> LedgerParameters {
     LedgerParameters {
-        epoch_ms: u64::try_from(epoch.as_millis()).unwrap(),
         heartbeat_ms: 200,
-        ..LedgerParameters::default()
+        ..LedgerParameters::for_epoch(u64::try_from(epoch.as_millis()).unwrap())
     }
 }
 

@@ -382,7 +382,7 @@ const EPOCH_MS: u64 = 12_000;
 
 impl Change {
     async fn begin(epoch_ms: u64, configure: fn(&mut NodeConfig)) -> Self {
-        let rules = LedgerParameters { epoch_ms, heartbeat_ms: 200, ..LedgerParameters::default() };
+        let rules = LedgerParameters { heartbeat_ms: 200, ..LedgerParameters::for_epoch(epoch_ms) };
         let configure = move |_, config: &mut NodeConfig| {
             eager(config);
             configure(config);

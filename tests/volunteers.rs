@@ -120,7 +120,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 }
 
 async fn swarm(epoch_ms: u64) -> (Cluster, Home, TempDir) {
-    let rules = LedgerParameters { epoch_ms, heartbeat_ms: 500, ..LedgerParameters::default() };
+    let rules = LedgerParameters { heartbeat_ms: 500, ..LedgerParameters::for_epoch(epoch_ms) };
     let cluster = Cluster::builder().nodes(4).shards(7).ledger(rules).start().await.unwrap();
     let dir = tempfile::tempdir().unwrap();
     let wallet = dir.path().join("rich.key");

@@ -42,7 +42,7 @@ fn universe(nodes: usize, n_shards: u16, units: BilledUnits) -> Arc<Universe> {
         round: ChallengeRound::new(1),
         opened: OPENED,
         parameters: ChallengeParameters::default(),
-        shards: challenged_shards(&committee, None, &ready, OPENED),
+        shards: challenged_shards(&committee, &ready, OPENED),
         committee,
         units,
     })

@@ -5,7 +5,7 @@
 //! the 1 KiB that the bytes read before have drawn ([`Walk`]). Within a second it gossips where its
 //! chain ends ([`Commitment`]); members that got that in time check its transcript against the
 //! universe alone ([`Challenge::verify`]) and acknowledge it; more than `f` shards of them make a
-//! [`ChallengeCertificate`], and the ledger counts ([`OpenRound`], [`Score`]). Who does what at a
+//! [`ChallengeCertificate`], and the ledger counts ([`RoundRecord`], [`Score`]). Who does what at a
 //! member, and when, is decided by [`Rounds`]; nothing here sends, reads or stores.
 //!
 //! Invariants: a chain depends only on seed, universe and the bytes held; one transcript belongs to
@@ -92,6 +92,7 @@ mod transcript;
 mod units;
 mod universe;
 
+pub(crate) use self::parameters::{INTERVAL_MIN_MS, SEED_HEIGHTS};
 pub use self::{
     commitment::{
         ChallengeCertificate, ChallengeCertificateError, ChallengeFact, Commitment,
@@ -104,7 +105,7 @@ pub use self::{
         Sight, Silence, Verification,
     },
     rounds::{EARLY_HEIGHTS, RoundOutputs, Rounds},
-    score::{NotOpen, OpenRound, Outcome, Score},
+    score::{NotOpen, Outcome, RoundRecord, Score},
     seed::{Seeds, chain_start},
     transcript::{Challenge, TRANSCRIPT_BYTES_MAX, TranscriptError, Walk, transcript_bytes_max},
     units::BilledUnits,

@@ -362,11 +362,11 @@ impl Mempool {
         self.index.len()
     }
 
-    /// Whether there is nothing to put into a block: no transaction is ready, no system operation
-    /// waits.
+    /// Whether there is nothing that a block is made for: no transaction is ready, and no system
+    /// operation waits but for certificates of challenges, which go into blocks that come anyway.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.index.ready.is_empty() && self.system.len() == 0
+        self.index.ready.is_empty() && self.system.is_idle()
     }
 
     /// Whether there are no transactions, ready or held.

@@ -26,7 +26,7 @@ pub const FORMAT_VERSION: u32 = 3;
 
 /// The format of the ledger's store. Numbered apart, so that neither kind of store is ever taken
 /// for the other.
-pub const LEDGER_FORMAT_VERSION: u32 = 1003;
+pub const LEDGER_FORMAT_VERSION: u32 = 1004;
 
 /// One of the two kinds of store.
 #[derive(Debug)]

@@ -132,7 +132,7 @@ fn check_env_line(line: &str, dir: &Path) {
 async fn a_node_joins_loses_its_disk_and_is_found_again_with_its_swarm() {
     let home = tempfile::tempdir().unwrap();
     let dir = home.path().join("swarm");
-    let rules = LedgerParameters { epoch_ms: 6_000, heartbeat_ms: 500, ..Default::default() };
+    let rules = LedgerParameters { heartbeat_ms: 500, ..LedgerParameters::for_epoch(6_000) };
     let mut cluster = small().dir(&dir).ledger(rules).start().await.unwrap();
     let blob = store(&cluster, 3).await;
     let joined = cluster.join(Amount::from_wal(4_000)).await.unwrap();

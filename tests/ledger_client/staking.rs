@@ -118,7 +118,7 @@ async fn compare(ledger: &LedgerClient, model: Model, delegators: &[KeyPair; 2])
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_delegator_earns_and_is_paid_is_exact_to_the_frost() {
-    let rules = LedgerParameters { epoch_ms: 2_000, heartbeat_ms: 500, ..Default::default() };
+    let rules = LedgerParameters { heartbeat_ms: 500, ..LedgerParameters::for_epoch(2_000) };
     let cluster = Cluster::builder().nodes(4).shards(7).ledger(rules).start().await.unwrap();
     let client = cluster.client().await.unwrap();
     let (ledger, wallet) = (client.ledger(), cluster.wallet());

@@ -33,10 +33,9 @@ const BLOCKS: u64 = 150;
 /// A swarm whose epochs end soon, with so many accounts that their snapshots have some chunks.
 async fn swarm() -> Cluster {
     let ledger = LedgerParameters {
-        epoch_ms: 2_500,
         heartbeat_ms: 20,
         block_interval_min_ms: 20,
-        ..LedgerParameters::default()
+        ..LedgerParameters::for_epoch(2_500)
     };
     let builder = Cluster::builder().nodes(4).shards(7).ledger(ledger).extra_accounts(8_000);
     let cluster = builder.start().await.unwrap();

@@ -367,6 +367,6 @@ impl Mirror {
             commit_record: CommitRecord { parent: self.certificate.clone(), late: Vec::new() },
         };
         let built = self.state.propose(&self.store, proposal, &[], &mut |_| None);
-        built.unwrap().0
+        built.unwrap().block
     }
 }

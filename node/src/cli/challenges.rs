@@ -4,11 +4,11 @@ use std::fmt;
 
 use clap::Args;
 use floe_protocol::{
-    challenge::{ChallengeParameters, OpenRound, Outcome, Score},
+    challenge::{ChallengeParameters, Outcome, RoundRecord, Score},
     committee::Committee,
     index::Epoch,
     keys::NodeId,
-    ledger::{ClosedRound, Timestamp},
+    ledger::Timestamp,
 };
 use serde::Serialize;
 
@@ -122,14 +122,11 @@ impl Shown {
                 costs_stake: score.is_slashed(rules),
             }
         });
-        let closed = challenges.closed.iter().map(|round| {
-            let ClosedRound { round, opened, outcomes } = round;
-            RoundShown::new((round.get(), *opened, false), outcomes, committee)
-        });
-        let open = challenges.open.iter().map(|round| {
-            let OpenRound { round, opened, outcomes } = round;
-            RoundShown::new((round.get(), *opened, true), outcomes, committee)
-        });
+        let shown = |round: &RoundRecord, is_open| {
+            RoundShown::new((round.round.get(), round.opened, is_open), &round.outcomes, committee)
+        };
+        let closed = challenges.closed.iter().map(|round| shown(round, false));
+        let open = challenges.open.iter().map(|round| shown(round, true));
         let mut last_rounds: Vec<_> = closed.chain(open).collect();
         last_rounds.drain(..last_rounds.len().saturating_sub(rounds_max));
         Self {

@@ -108,7 +108,7 @@ mod tests {
             certifications: 0,
             supply: Supply::default(),
         };
-        let parameters = LedgerParameters { epoch_ms: 1_000, ..LedgerParameters::default() };
+        let parameters = LedgerParameters::for_epoch(1_000);
         Calendar::new(&summary, &parameters)
     }
 

@@ -11,7 +11,6 @@ use std::{
 
 use clap::Args;
 use floe_protocol::{
-    challenge::ChallengeParameters,
     encoding::EncodingConfig,
     genesis::{Faucet, Genesis, GenesisAccount, GenesisMember, NetworkFile},
     hash::Hash,
@@ -141,10 +140,8 @@ fn found(
         accounts,
         faucet,
         ledger: LedgerParameters {
-            epoch_ms,
             min_stake: arguments.min_stake,
-            challenges: ChallengeParameters::for_epoch(epoch_ms),
-            ..LedgerParameters::default()
+            ..LedgerParameters::for_epoch(epoch_ms)
         },
         predecessor: None,
     };

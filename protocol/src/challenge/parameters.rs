@@ -28,10 +28,16 @@ const WINDOWS_PER_INTERVAL: u64 = 10;
 const WINDOWS_PER_CERTIFICATE: u64 = 8;
 /// Intervals for which certificates count, at most: about so many rounds are open at a time.
 const INTERVALS_PER_CERTIFICATE: u64 = 8;
+/// Heights right after the opening that nodes' seeds come from: three have two proposers but for
+/// one that has all its turns at once.
+pub(crate) const SEED_HEIGHTS: u64 = 3;
+/// Heights for which certificates count, at least: one between those of the seeds and the last, or
+/// an idle ledger would have none that takes certificates.
+const CERTIFICATE_HEIGHTS_MIN: u64 = SEED_HEIGHTS + 2;
 /// Longest window and longest wait for certificates in milliseconds: an hour.
 const WAIT_MS_MAX: u64 = 3_600_000;
 /// Shortest interval that [`ChallengeParameters::for_epoch`] gives, in milliseconds.
-const INTERVAL_MIN_MS: u64 = 5_000;
+pub(crate) const INTERVAL_MIN_MS: u64 = 5_000;
 /// Longest interval and grace in milliseconds: a year.
 const INTERVAL_MS_MAX: u64 = 365 * 24 * 3_600_000;
 
@@ -50,9 +56,10 @@ pub struct ChallengeParameters {
     pub window_ms: u64,
     /// Steps of a chain.
     pub steps: u16,
-    /// Certificates count until the first block so many milliseconds after the opening ...
+    /// Certificates count until the first block so many milliseconds after the one that follows
+    /// the opening ...
     pub certificate_window_ms: u64,
-    /// ... and so many heights after it.
+    /// ... and so many heights after the opening.
     pub certificate_window_heights: u64,
     /// Rounds that have to count before a node is slashed for its score.
     pub slash_rounds_min: u32,
@@ -84,7 +91,7 @@ impl ChallengeParameters {
     /// - interval: the 120th part of the epoch, so that 100 rounds at least are over when it ends;
     ///   from 5 s to the default. Epochs below ten minutes have fewer rounds, and those below 100
     ///   seconds too few for anybody to be slashed: they are for trying things out, with all nodes
-    ///   on one machine, which then has other things to do as well.
+    ///   on one machine, which then has other things to do as well. Epochs of up to 5 s have none.
     /// - window: the tenth part of the interval, at most the default.
     /// - certificates count for an interval, at most the default.
     /// - grace: the tenth part of the epoch, at most the default.
@@ -117,7 +124,12 @@ impl ChallengeParameters {
             ("grace_ms", self.grace_ms, 0, INTERVAL_MS_MAX),
             ("steps", self.steps.into(), 1, STEPS_MAX.into()),
             ("certificate_window_ms", self.certificate_window_ms, wait_min, wait_max),
-            ("certificate_window_heights", self.certificate_window_heights, 1, 100),
+            (
+                "certificate_window_heights",
+                self.certificate_window_heights,
+                CERTIFICATE_HEIGHTS_MIN,
+                100,
+            ),
             ("slash_rounds_min", self.slash_rounds_min.into(), 1, u32::MAX.into()),
             ("slash_bps", self.slash_bps.into(), 0, 10_000),
             ("slashes_until_jail", self.slashes_until_jail.into(), 1, 1_024),
@@ -135,16 +147,16 @@ impl ChallengeParameters {
         time.ms_since(last) >= self.interval_ms
     }
 
-    /// Whether the block at `height` and `time` closes the round that `opened` then: certificates
-    /// in it count no more.
+    /// Whether the block at `height` and `time` closes `round`: certificates in it count no more.
+    /// `since` is the time of the block after the opening one, if that is made.
     #[must_use]
     pub fn closes(
         &self,
-        (round, opened): (ChallengeRound, Timestamp),
+        (round, since): (ChallengeRound, Option<Timestamp>),
         (height, time): (Height, Timestamp),
     ) -> bool {
         let heights = height.get().saturating_sub(round.get());
-        time.ms_since(opened) >= self.certificate_window_ms
+        since.is_some_and(|since| time.ms_since(since) >= self.certificate_window_ms)
             && heights >= self.certificate_window_heights
     }
 }
@@ -226,11 +238,13 @@ mod tests {
         let at = |ms: u64| Timestamp::from_ms(1_000_000 + ms);
         assert!(!rules.opens(at(0), at(59_999)));
         assert!(rules.opens(at(0), at(60_000)));
-        let closes = |height, ms| {
-            rules.closes((ChallengeRound::new(7), at(0)), (Height::new(height), at(ms)))
+        let closes_since = |since, height, ms| {
+            rules.closes((ChallengeRound::new(7), since), (Height::new(height), at(ms)))
         };
+        let closes = |height, ms| closes_since(Some(at(0)), height, ms);
         assert!(closes(17, 30_000));
         assert!(!closes(16, 90_000), "a ledger that hardly moves gives time");
         assert!(!closes(99, 29_999));
+        assert!(!closes_since(None, 99, 90_000), "nobody could answer yet");
     }
 }

@@ -1,8 +1,8 @@
 //! What rounds come to: who passed, who missed, which rounds are void, and what that makes of a
 //! member's pay and stake.
 //!
-//! An [`OpenRound`] is what the ledger keeps of a round while certificates can come, a [`Score`]
-//! what it keeps of a member through its epoch. Pay counts every round that was opened for the
+//! A [`RoundRecord`] is what the ledger keeps of a round, open or closed, a [`Score`] what it keeps
+//! of a member through its epoch. Pay counts every round that was opened for the
 //! member; for slashing it has to be the member's fault alone, so rounds that too many missed are
 //! left out.
 //!
@@ -32,13 +32,16 @@ pub enum Outcome {
     Void,
 }
 
-/// A round while certificates can come: one record on the ledger.
+/// A round on the ledger: while certificates can come, and afterwards with what it came to.
 #[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
-pub struct OpenRound {
+pub struct RoundRecord {
     /// The round.
     pub round: ChallengeRound,
     /// The time of its opening block.
     pub opened: Timestamp,
+    /// The time of the block after it, which gives the first seeds: from then on time counts, so
+    /// that a ledger that stands still in between takes none from anybody.
+    pub since: Option<Timestamp>,
     /// Per committee position.
     pub outcomes: Vec<Outcome>,
 }
@@ -54,7 +57,7 @@ pub enum NotOpen {
     Passed,
 }
 
-impl OpenRound {
+impl RoundRecord {
     /// The round of `universe`, in which nobody has passed.
     #[must_use]
     pub fn new(universe: &Universe) -> Self {
@@ -62,7 +65,7 @@ impl OpenRound {
             if universe.counts_for(position) { Outcome::Open } else { Outcome::NotAsked }
         };
         let outcomes = (0..universe.committee.members().len()).map(outcome).collect();
-        Self { round: universe.round, opened: universe.opened, outcomes }
+        Self { round: universe.round, opened: universe.opened, since: None, outcomes }
     }
 
     /// The member at `position` has a certificate.
@@ -82,17 +85,24 @@ impl OpenRound {
         }
     }
 
-    /// What the round came to, of each member: no certificate counts any more. It is void if members
-    /// with more than `f` shards of `committee` missed it, counted by all their shards as
+    /// A block of this time was made after the opening one.
+    pub fn began(&mut self, time: Timestamp) {
+        self.since.get_or_insert(time);
+    }
+
+    /// Decides what the round came to, of each member: no certificate counts any more. It is void if
+    /// members with more than `f` shards of `committee` missed it, counted by all their shards as
     /// everywhere.
-    #[must_use]
-    pub fn close(self, committee: &Committee) -> Vec<Outcome> {
+    pub fn close(&mut self, committee: &Committee) {
         let members = committee.members().iter().zip(&self.outcomes);
         let missing = members.filter(|(_, outcome)| **outcome == Outcome::Open);
         let weight = missing.map(|(member, _)| member.weight()).sum();
         let missed = if committee.is_validity(weight) { Outcome::Void } else { Outcome::Missed };
-        let closed = |outcome| if outcome == Outcome::Open { missed } else { outcome };
-        self.outcomes.into_iter().map(closed).collect()
+        for outcome in &mut self.outcomes {
+            if *outcome == Outcome::Open {
+                *outcome = missed;
+            }
+        }
     }
 }
 
@@ -158,9 +168,9 @@ mod tests {
     use super::*;
     use crate::test_support;
 
-    fn round(outcomes: &[Outcome]) -> OpenRound {
+    fn round(outcomes: &[Outcome]) -> RoundRecord {
         let (round, opened) = (ChallengeRound::new(1), Timestamp::from_ms(0));
-        OpenRound { round, opened, outcomes: outcomes.to_vec() }
+        RoundRecord { round, opened, since: None, outcomes: outcomes.to_vec() }
     }
 
     #[test]
@@ -175,13 +185,16 @@ mod tests {
         }
         assert_eq!(some.pass(7), Err(NotOpen::NotAsked), "no such member");
         let closed = [Passed, Passed, Passed, Passed, Passed, Missed, Missed];
-        assert_eq!(some.close(&committee), closed);
-        let many = round(&[Passed, Passed, Open, Open, Open, NotAsked, NotAsked]);
+        some.close(&committee);
+        assert_eq!(some.outcomes, closed);
+        let mut many = round(&[Passed, Passed, Open, Open, Open, NotAsked, NotAsked]);
         let closed = [Passed, Passed, Void, Void, Void, NotAsked, NotAsked];
-        assert_eq!(many.close(&committee), closed);
-        let idle = round(&[NotAsked; 7]);
-        assert_eq!(idle.clone().pass(0), Err(NotOpen::NotAsked));
-        assert_eq!(idle.close(&committee), [NotAsked; 7]);
+        many.close(&committee);
+        assert_eq!(many.outcomes, closed);
+        let mut idle = round(&[NotAsked; 7]);
+        assert_eq!(idle.pass(0), Err(NotOpen::NotAsked));
+        idle.close(&committee);
+        assert_eq!(idle.outcomes, [NotAsked; 7]);
     }
 
     #[test]

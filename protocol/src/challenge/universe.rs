@@ -40,22 +40,22 @@ pub struct Universe {
     pub units: BilledUnits,
 }
 
-/// The shards that each member of `committee` is asked for: those that it held in the `previous`
-/// epoch too, and those reported ready at `cutoff` or before. `ready_since` says of each shard when
-/// its holder has reported it ready, if it has.
+/// The shards that each member of `committee` is asked for: those reported ready at `cutoff` or
+/// before, be it in an earlier epoch. `ready_since` says of each shard when its holder has reported
+/// it ready, if it has.
+///
+/// Who has gained a shard may need longer than an epoch to make it complete, and is asked for it
+/// only then; who never says that it is complete is not asked, and not paid either.
 #[must_use]
 pub fn challenged_shards(
     committee: &Committee,
-    previous: Option<&Committee>,
     ready_since: &[Option<Timestamp>],
     cutoff: Timestamp,
 ) -> Vec<Vec<ShardIndex>> {
     let members = committee.members().iter().map(|member| {
-        let before = previous.and_then(|previous| previous.member(&member.node));
         let is_asked_for = |shard: &&ShardIndex| {
-            let held = before.is_some_and(|before| before.shards.contains(shard));
             let since = ready_since.get(shard.as_usize()).copied().flatten();
-            held || since.is_some_and(|since| since <= cutoff)
+            since.is_some_and(|since| since <= cutoff)
         };
         member.shards.iter().filter(is_asked_for).copied().collect()
     });

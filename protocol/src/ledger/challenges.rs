@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
 use crate::{
-    challenge::{ChallengeParameters, OpenRound, Outcome, Score},
+    challenge::{ChallengeParameters, RoundRecord, SEED_HEIGHTS, Score},
     committee::Committee,
     index::{ChallengeRound, Height},
 };
@@ -23,9 +23,6 @@ pub const CLOSED_ROUNDS_KEPT: usize = 8;
 /// Most rounds that are open at a time: no other opens before one of them closes. Rounds overlap
 /// only if the ledger hardly moves, or certificates count for longer than the interval.
 pub const OPEN_ROUNDS_MAX: usize = 16;
-/// Heights right after the opening that nodes' seeds come from: three have two proposers but for
-/// one that has all its turns at once.
-const SEED_HEIGHTS: u64 = 3;
 
 /// The challenges of an epoch.
 #[derive(
@@ -37,22 +34,11 @@ pub struct Challenges {
     /// Rounds opened so far.
     pub rounds: u32,
     /// Those in which certificates can come, oldest first.
-    pub open: Vec<OpenRound>,
+    pub open: Vec<RoundRecord>,
     /// The last ones that are over, oldest first.
-    pub closed: Vec<ClosedRound>,
+    pub closed: Vec<RoundRecord>,
     /// What the closed rounds came to, by committee position.
     pub scores: Vec<Score>,
-}
-
-/// A round that is over.
-#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize, Serialize, Deserialize)]
-pub struct ClosedRound {
-    /// The round.
-    pub round: ChallengeRound,
-    /// The time of its opening block.
-    pub opened: Timestamp,
-    /// Per committee position; none is open any more.
-    pub outcomes: Vec<Outcome>,
 }
 
 impl Challenges {
@@ -74,9 +60,19 @@ impl Challenges {
         rules: &ChallengeParameters,
         round: ChallengeRound,
         block: (Height, Timestamp),
-    ) -> Option<&mut OpenRound> {
+    ) -> Option<&mut RoundRecord> {
         let mut open = self.open.iter_mut();
-        open.find(|open| open.round == round && !rules.closes((open.round, open.opened), block))
+        open.find(|open| open.round == round && !rules.closes((open.round, open.since), block))
+    }
+
+    /// A block of this time was made: whether that is news for a round that is open.
+    pub(super) fn begin(&mut self, time: Timestamp) -> bool {
+        let mut is_news = false;
+        for open in self.open.iter_mut().filter(|open| open.since.is_none()) {
+            open.began(time);
+            is_news = true;
+        }
+        is_news
     }
 
     /// Closes the rounds that a block of this height and time closes, and counts them.
@@ -85,17 +81,11 @@ impl Challenges {
         rules: &ChallengeParameters,
         committee: &Committee,
         block: (Height, Timestamp),
-    ) -> Vec<ClosedRound> {
-        let (due, open) = std::mem::take(&mut self.open)
-            .into_iter()
-            .partition::<Vec<_>, _>(|open| rules.closes((open.round, open.opened), block));
-        self.open = open;
-        let closed = due.into_iter().map(|open| {
-            let OpenRound { round, opened, .. } = open;
-            ClosedRound { round, opened, outcomes: open.close(committee) }
-        });
-        let closed: Vec<_> = closed.collect();
-        for round in &closed {
+    ) -> Vec<RoundRecord> {
+        let closes = |open: &mut RoundRecord| rules.closes((open.round, open.since), block);
+        let mut closed: Vec<_> = self.open.extract_if(.., closes).collect();
+        for round in &mut closed {
+            round.close(committee);
             for (score, outcome) in self.scores.iter_mut().zip(&round.outcomes) {
                 score.count(*outcome);
             }
@@ -130,7 +120,7 @@ impl Challenges {
 
     /// When the block after one of this height and time is needed for the rounds that are open:
     /// those that give the seeds at once, the others, as many as a round takes, evenly until it can
-    /// be closed. So nobody waits, an idle ledger makes as many blocks as it has to, and
+    /// be closed, counted from the first of them. So nobody waits, an idle ledger makes as many blocks as it has to, and
     /// certificates have many proposers to come through.
     pub(super) fn next_step(
         &self,
@@ -138,13 +128,14 @@ impl Challenges {
         (height, time): (Height, Timestamp),
     ) -> Option<Timestamp> {
         let (heights, window_ms) = (rules.certificate_window_heights, rules.certificate_window_ms);
-        let step = |open: &OpenRound| {
+        let step = |open: &RoundRecord| {
             let number = height.next().get().saturating_sub(open.round.get());
             if number <= SEED_HEIGHTS {
                 return time;
             }
             let part = number.min(heights).saturating_mul(window_ms);
-            open.opened.plus_ms(part.checked_div(heights).unwrap_or(window_ms))
+            let since = open.since.unwrap_or(time);
+            since.plus_ms(part.checked_div(heights).unwrap_or(window_ms))
         };
         self.open.iter().map(step).min()
     }

@@ -197,6 +197,11 @@ pub enum Event {
         /// How it did in the epoch's challenges: the part of its pay that it has earned.
         score: Score,
     },
+    /// The first block after this one belongs to a new epoch.
+    EpochChanged {
+        /// The new epoch.
+        epoch: Epoch,
+    },
     /// A round of storage challenges began: nodes have to show what they hold.
     ChallengeOpened {
         /// The round: the height of this block.
@@ -215,11 +220,6 @@ pub enum Event {
         round: ChallengeRound,
         /// What it came to, by position in the running committee.
         outcomes: Vec<Outcome>,
-    },
-    /// The first block after this one belongs to a new epoch.
-    EpochChanged {
-        /// The new epoch.
-        epoch: Epoch,
     },
 }
 

@@ -39,7 +39,7 @@ pub(super) use self::{commit_record::RecordFailure, staking::new_node};
 /// Work that one block may cause by BLS keys and signatures, where reading a signer's key is 1 and
 /// takes some 40 microseconds: without a bound, a block of nothing else would take longer to
 /// execute than its round lasts. Enough for any one transaction, or it could never be included.
-const BLS_WORK_MAX: usize = 20_480;
+pub(super) const BLS_WORK_MAX: usize = 20_480;
 /// Work of checking one signature.
 const BLS_CHECK: usize = 32;
 /// Work of registering a node: two checks of a key that nobody has checked before.
@@ -61,8 +61,6 @@ pub(super) struct Executor<'a> {
     pub(super) parameters: &'a Parameters,
     /// The committee of the running epoch.
     pub(super) committee: &'a Arc<Committee>,
-    /// That of the epoch before, if it is kept.
-    pub(super) earlier: Option<&'a Committee>,
     /// Billed units of all blobs: as of the parent, and from the tick on as of this block.
     pub(super) units: BilledUnits,
     /// What the round asks for that this block opens, if it does.
@@ -76,6 +74,8 @@ pub(super) struct Executor<'a> {
     /// Work by BLS so far, that of refused transactions included: a proposer must not do it for
     /// free. Whoever checks a block refuses it with the first of them, so all count the same.
     pub(super) bls_work: usize,
+    /// Most of it: [`BLS_WORK_MAX`], or what a proposer leaves for a part of its block.
+    pub(super) bls_work_max: usize,
 }
 
 impl Executor<'_> {
@@ -190,11 +190,16 @@ impl Executor<'_> {
     /// Takes a part of what this block may spend on BLS.
     fn spend_bls(&mut self, work: usize) -> Result<(), Failure> {
         let work = self.bls_work.saturating_add(work);
-        if work > BLS_WORK_MAX {
+        if work > self.bls_work_max {
             return Err(OperationError::BlockFull.into());
         }
         self.bls_work = work;
         Ok(())
+    }
+
+    /// Takes what the check of a certificate with so many signers costs.
+    fn spend_on_certificate(&mut self, signers: usize) -> Result<(), Failure> {
+        self.spend_bls(BLS_CHECK.saturating_add(signers))
     }
 
     fn transfer(&mut self, from: AccountId, to: AccountId, amount: Amount) -> Result<(), Failure> {

@@ -4,7 +4,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use serde::{Deserialize, Serialize};
 
 use super::Amount;
-use crate::challenge::ChallengeParameters;
+use crate::challenge::{ChallengeParameters, INTERVAL_MIN_MS};
 
 /// Longest epoch in milliseconds: a year.
 const EPOCH_MS_MAX: u64 = 365 * 24 * 3_600_000;
@@ -14,6 +14,9 @@ const EPOCH_MS_MIN: u64 = 1_000;
 /// block before the last, and [`NODE_READY_AGE_MAX_MS`](super::NODE_READY_AGE_MAX_MS) later it is
 /// too late: at this pace a report has still ten seconds to get into a block.
 const IDLE_MS_MAX: u64 = 20_000;
+
+/// How often the grace of challenges goes into an epoch, at least.
+const GRACES_PER_EPOCH: u64 = 4;
 
 /// The rules of a ledger, fixed at genesis.
 #[derive(
@@ -85,6 +88,13 @@ pub struct OutOfRange {
 }
 
 impl LedgerParameters {
+    /// The default rules, with epochs of so many milliseconds and challenges that fit them.
+    #[must_use]
+    pub fn for_epoch(epoch_ms: u64) -> Self {
+        let challenges = ChallengeParameters::for_epoch(epoch_ms);
+        Self { epoch_ms, challenges, ..Self::default() }
+    }
+
     /// The first value that no ledger can work with.
     #[must_use]
     pub fn out_of_range(&self) -> Option<OutOfRange> {
@@ -101,8 +111,24 @@ impl LedgerParameters {
         let out = |(_, value, min, max): &(_, u64, u64, u64)| !(min..=max).contains(&value);
         match rules.into_iter().find(out) {
             Some((name, value, min, max)) => Some(OutOfRange { name, value, min, max }),
-            None => self.challenges.check().err(),
+            None => self.challenges.check().err().or_else(|| self.misfit()),
         }
+    }
+
+    /// The first rule of challenges that does not fit the epoch. In one without rounds everybody is
+    /// paid in full: an epoch may be too short for them, but only with the shortest interval that
+    /// is derived from any.
+    fn misfit(&self) -> Option<OutOfRange> {
+        let rules = &self.challenges;
+        let within_epoch = self.epoch_ms.saturating_sub(1).max(INTERVAL_MIN_MS);
+        let fits = [
+            ("interval_ms", rules.interval_ms, within_epoch),
+            ("certificate_window_ms", rules.certificate_window_ms, within_epoch),
+            // Shards that are ready at half of the epoch are paid: they are asked for, too.
+            ("grace_ms", rules.grace_ms, self.epoch_ms / GRACES_PER_EPOCH),
+        ];
+        let out = fits.into_iter().find(|(_, value, max)| value > max);
+        out.map(|(name, value, max)| OutOfRange { name, value, min: 0, max })
     }
 }
 
@@ -127,12 +153,16 @@ mod tests {
     #[test]
     fn rules_have_bounds() {
         let day = LedgerParameters::default().epoch_ms;
-        check(|rules, ms| rules.epoch_ms = ms, "epoch_ms", (1_000, 365 * day));
+        let epoch = |rules: &mut LedgerParameters, ms| *rules = LedgerParameters::for_epoch(ms);
+        check(epoch, "epoch_ms", (1_000, 365 * day));
         // Half a minute or more, and nobody could report in time that it is there.
         check(|rules, ms| rules.heartbeat_ms = ms, "heartbeat_ms", (1, 20_000));
         check(|rules, ms| rules.block_interval_min_ms = ms, "block_interval_min_ms", (0, 20_000));
         check(
-            |rules, ms| (rules.epoch_ms, rules.block_interval_min_ms) = (1_000, ms),
+            |rules, ms| {
+                *rules = LedgerParameters::for_epoch(1_000);
+                rules.block_interval_min_ms = ms;
+            },
             "block_interval_min_ms",
             (0, 1_000),
         );
@@ -148,6 +178,22 @@ mod tests {
             rules.challenges.slash_bps = u16::try_from(bps).unwrap();
         };
         check(of_challenges, "slash_bps", (0, 10_000));
+        let fits = |epoch_ms, change: fn(&mut ChallengeParameters)| {
+            let mut rules = LedgerParameters::for_epoch(epoch_ms);
+            change(&mut rules.challenges);
+            rules.out_of_range().map(|rule| (rule.name, rule.value, rule.max))
+        };
+        // What is said of an epoch alone goes with the challenges of a day.
+        let short = LedgerParameters { epoch_ms: 60_000, ..LedgerParameters::default() };
+        assert_eq!(short.out_of_range().map(|rule| rule.name), Some("interval_ms"));
+        assert_eq!(fits(61_000, |rules| rules.interval_ms = 60_999), None);
+        let late = Some(("interval_ms", 61_000, 60_999));
+        assert_eq!(fits(61_000, |rules| rules.interval_ms = 61_000), late);
+        let never = Some(("certificate_window_ms", 20_000, 14_999));
+        assert_eq!(fits(15_000, |rules| rules.certificate_window_ms = 20_000), never);
+        assert_eq!(fits(40_000, |rules| rules.grace_ms = 10_000), None);
+        let unasked = Some(("grace_ms", 10_001, 10_000));
+        assert_eq!(fits(40_000, |rules| rules.grace_ms = 10_001), unasked);
         let heartbeat = LedgerParameters { heartbeat_ms: 30_000, ..LedgerParameters::default() };
         assert_eq!(
             heartbeat.out_of_range().expect("too long").to_string(),

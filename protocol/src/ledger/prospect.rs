@@ -1,7 +1,8 @@
-//! What an epoch would bring its members if it ended now: for people who look while it runs.
+//! What an epoch brings a member: as it is paid at the end (`execute/rewards.rs`), and for people
+//! who look while it runs, as it would be if it ended now.
 //!
-//! The same rules as where it is paid (`execute/rewards.rs`), read from the records alone. What is
-//! still to come, more rounds and more payments, is not guessed.
+//! Read from the records alone. What is still to come, more rounds and more payments, is not
+//! guessed. A pool of which nobody owns anything gets nothing: that waits in the next bucket.
 
 use super::{Amount, COMMISSION_BPS_MAX, Node, Terms};
 use crate::challenge::Score;

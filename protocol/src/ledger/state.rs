@@ -17,8 +17,11 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use super::{
     Account, AccountId, Blob, BlockHash, Challenges, CommitRecord, Header, Key, LatePrecommit,
     Node, OperationError, Parameters, ReadError, Registration, ShardRecord, StakeWorth,
-    StateReader, Summary, SystemOperation, Timestamp, VerifiedTransaction, error::Failure,
-    execute::Executor, genesis_beacon, overlay::Overlay,
+    StateReader, Summary, SystemOperation, Timestamp, VerifiedTransaction,
+    error::Failure,
+    execute::{BLS_WORK_MAX, Executor},
+    genesis_beacon,
+    overlay::Overlay,
 };
 use crate::{
     blob::BlobId,
@@ -31,7 +34,7 @@ use crate::{
     vote::CommitCertificate,
 };
 
-pub use self::next_block::{Executed, Outcome, Proposal};
+pub use self::next_block::{Executed, Outcome, Proposal, Proposed};
 
 /// The last block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,8 +61,6 @@ pub struct State {
     committee: Arc<Committee>,
     /// Of the tip's height.
     previous: Arc<Committee>,
-    /// Of the epoch before the next height's, if it is kept.
-    earlier: Option<Arc<Committee>>,
     summary: Summary,
     /// Of the next height's epoch.
     challenges: Arc<Challenges>,
@@ -106,7 +107,6 @@ impl State {
             tip,
             committee,
             previous,
-            earlier: None,
             summary,
             challenges,
             units: BilledUnits::new(),
@@ -145,7 +145,6 @@ impl State {
             },
             committee: committee(summary.epoch)?,
             previous: committee(header.epoch)?,
-            earlier: None,
             summary,
             challenges: Arc::default(),
             units: BilledUnits::new(),
@@ -305,7 +304,6 @@ impl State {
             chain: &self.chain,
             parameters: &self.parameters,
             committee: &self.committee,
-            earlier: self.earlier.as_deref(),
             units: self.units.clone(),
             opened: None,
             height: self.next_height(),
@@ -313,6 +311,7 @@ impl State {
             parent: (self.tip.hash, self.tip.time),
             events: Vec::new(),
             bls_work: 0,
+            bls_work_max: BLS_WORK_MAX,
         }
     }
 

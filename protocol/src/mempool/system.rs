@@ -166,6 +166,12 @@ impl SystemPool {
         });
     }
 
+    /// Whether an operation waits that is worth a block of its own. Certificates of challenges are
+    /// not: while a round is open there are blocks enough, and each member sends one.
+    pub(super) fn is_idle(&self) -> bool {
+        self.operations.range(..Key::FIRST_CHALLENGE).next().is_none()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.operations.len()
     }

@@ -486,8 +486,10 @@ fn challenge_certificates_have_places_of_their_own_while_their_rounds_are_open()
         let certificate = ChallengeCertificate::new(&committee, fact, &others).unwrap().to_bytes();
         SystemOperation::PassChallenge { certificate }
     };
-    assert_eq!(mempool.insert_system(equivocation(0, 1, 0)), Ok(()));
     assert_eq!(mempool.insert_system(passed(5, 0, 1)), Ok(()));
+    assert!(mempool.is_idle(), "it goes into a block that comes anyway");
+    assert_eq!(mempool.insert_system(equivocation(0, 1, 0)), Ok(()));
+    assert!(!mempool.is_idle());
     assert_eq!(mempool.insert_system(passed(5, 0, 2)), Err(MempoolError::Known), "one is enough");
     assert_eq!(mempool.insert_system(passed(6, 0, 1)), Ok(()));
     assert_eq!(mempool.insert_system(passed(5, 1, 1)), Ok(()));

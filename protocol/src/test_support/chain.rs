@@ -168,8 +168,8 @@ impl Chain {
             let signed = next.next()?.clone();
             Some(Arc::<VerifiedTransaction>::new(signed.verify(&self.id()).expect("well formed")))
         };
-        let (block, _) = self.state.propose(&self.store, proposal, system, &mut candidates)?;
-        Ok((block, refused))
+        let proposed = self.state.propose(&self.store, proposal, system, &mut candidates)?;
+        Ok((proposed.block, refused))
     }
 
     /// The parent's certificate as the next block has to record it.

@@ -133,23 +133,20 @@ fn only_those_shards_are_drawn_that_are_asked_for() {
 }
 
 #[test]
-fn shards_are_asked_for_if_held_before_or_ready_for_long_enough() {
+fn shards_are_asked_for_if_ready_for_long_enough() {
     let committee = test_support::committee(4, 7);
     let at = Timestamp::from_ms;
     let all: Vec<_> = committee.members().iter().map(|member| member.shards.clone()).collect();
     let none = vec![Vec::new(); 4];
-    let asked = |previous, ready: &[Option<Timestamp>]| {
-        challenged_shards(&committee, previous, ready, at(100))
-    };
-    assert_eq!(asked(None, &[None; 7]), none);
-    assert_eq!(asked(None, &[]), none);
-    assert_eq!(asked(None, &[Some(at(101)); 7]), none, "not long enough");
-    assert_eq!(asked(None, &[Some(at(100)); 7]), all);
-    assert_eq!(asked(Some(&committee), &[None; 7]), all, "held in the epoch before");
+    let asked = |ready: &[Option<Timestamp>]| challenged_shards(&committee, ready, at(100));
+    assert_eq!(asked(&[None; 7]), none);
+    assert_eq!(asked(&[]), none);
+    assert_eq!(asked(&[Some(at(101)); 7]), none, "not long enough");
+    assert_eq!(asked(&[Some(at(100)); 7]), all);
     let mut ready = [None; 7];
     ready[usize::from(all[1][0].get())] = Some(at(5));
     let one: Vec<Vec<ShardIndex>> = vec![vec![], vec![all[1][0]], vec![], vec![]];
-    assert_eq!(asked(None, &ready), one);
+    assert_eq!(asked(&ready), one);
 }
 
 #[test]

@@ -72,7 +72,7 @@ impl Network {
             round: ROUND,
             opened: OPENED,
             parameters,
-            shards: challenged_shards(&committee, None, &ready, OPENED),
+            shards: challenged_shards(&committee, &ready, OPENED),
             committee: Arc::new(committee),
             units,
         };

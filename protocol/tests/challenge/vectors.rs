@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use floe_protocol::{
     challenge::{
-        ChallengeCertificate, ChallengeFact, ChallengeParameters, Commitment, OpenRound, Outcome,
+        ChallengeCertificate, ChallengeFact, ChallengeParameters, Commitment, Outcome, RoundRecord,
         Score,
     },
     committee::CommitteeFact,
@@ -57,13 +57,13 @@ fn chains_and_layouts_are_those_of_the_golden_vectors() {
         ChallengeCertificate::new(&network.universe.committee, fact, &signatures).unwrap();
     writeln!(text, "certificate {}", golden::hex(&certificate.to_bytes())).unwrap();
 
-    let mut open = OpenRound::new(&network.universe);
+    let mut open = RoundRecord::new(&network.universe);
     open.outcomes =
         vec![Outcome::NotAsked, Outcome::Open, Outcome::Passed, Outcome::Missed, Outcome::Void];
     let score = Score { passed: 1, missed: 2, void: 3 };
     let rules = ChallengeParameters::default();
     for (name, bytes) in [
-        ("open_round", borsh::to_vec(&open)),
+        ("round_record", borsh::to_vec(&open)),
         ("score", borsh::to_vec(&score)),
         ("parameters", borsh::to_vec(&rules)),
     ] {

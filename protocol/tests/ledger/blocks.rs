@@ -204,7 +204,7 @@ fn commit_with_three(chain: &mut Chain, late: Vec<LatePrecommit>) -> Result<(), 
         now: chain.now,
         commit_record: CommitRecord { parent, late },
     };
-    let (block, _) = chain.state.propose(&chain.store, proposal, &[], &mut |_| None)?;
+    let block = chain.state.propose(&chain.store, proposal, &[], &mut |_| None)?.block;
     chain.apply(&block)?;
     chain.blocks.last_mut().unwrap().1.signatures.truncate(3);
     Ok(())

@@ -16,7 +16,7 @@ use floe_protocol::{
     keys::{BlsKeyPair, ChainId, KeyPair, NodeId},
     ledger::{
         CLOSED_ROUNDS_KEPT, Challenges, Event, Executed, Key, LedgerParameters, OPEN_ROUNDS_MAX,
-        OperationError, Record, SystemOperation,
+        OperationError, Record, State, SystemOperation,
     },
     pace::{Pace, Reasons},
     test_support::{Chain, account_key, genesis, node_keys},
@@ -43,7 +43,7 @@ pub(super) fn rules(nodes: usize) -> Genesis {
             grace_ms: 10_000,
             window_ms: 500,
             certificate_window_ms: 4_000,
-            certificate_window_heights: 3,
+            certificate_window_heights: 5,
             ..ChallengeParameters::default()
         },
         ..genesis.ledger
@@ -187,7 +187,7 @@ fn rounds_open_by_the_clock_and_close_after_time_and_heights() {
     assert_eq!(events, [Event::ChallengeOpened { round: universe.round }]);
     assert_eq!(chain.state.open_challenges(), [universe.round]);
 
-    // Three blocks at once, for the seeds; then it waits for the time.
+    // Three blocks at once, for the seeds; then it waits for the time from the first of them on.
     let mut times = Vec::new();
     let outcomes = loop {
         let deadline = chain.state.challenge_deadline().unwrap();
@@ -197,7 +197,8 @@ fn rounds_open_by_the_clock_and_close_after_time_and_heights() {
             break closed;
         }
     };
-    assert_eq!(times, [0, 100, 200, 4_000], "each of the first when the one before is made");
+    let [first, last] = [100 + 4_000 * 4 / 5, 100 + 4_000];
+    assert_eq!(times, [0, 100, 200, first, last], "each of the first when the one before is made");
     assert_eq!(outcomes, (universe.round, vec![Outcome::Void; 4]));
     let kept = record(&chain).unwrap();
     assert!(kept.open.is_empty());
@@ -212,13 +213,47 @@ fn rounds_open_by_the_clock_and_close_after_time_and_heights() {
 fn a_ledger_that_hardly_moves_gives_time() {
     let mut chain = chain_with_blob();
     let universe = open(&mut chain);
-    for heights in 1..=3 {
+    for heights in 1..=5 {
         chain.now = universe.opened.plus_ms(9_000 * heights);
         let executed = chain.commit(&[]);
         // Others open meanwhile.
-        assert_eq!(closed(&executed).len(), usize::from(heights == 3), "{heights}");
+        assert_eq!(closed(&executed).len(), usize::from(heights == 5), "{heights}");
     }
-    assert_eq!(record(&chain).unwrap().open.len(), 3);
+    assert_eq!(record(&chain).unwrap().open.len(), 5);
+}
+
+#[test]
+fn a_ledger_that_stops_right_after_an_opening_gives_all_the_time() {
+    let mut chain = chain_with_blob();
+    let universe = open(&mut chain);
+    // Nobody has a seed before the next block, which comes a minute later.
+    chain.now = universe.opened.plus_ms(60_000);
+    let since = chain.now;
+    let loaded = |chain: &Chain| {
+        let (origin, _) = State::genesis(&rules(4)).unwrap();
+        let header = &chain.blocks.last().expect("at least one").0.header;
+        State::load(&origin, header, &chain.store).unwrap()
+    };
+    chain.commit(&[]);
+    assert_eq!(record(&chain).unwrap().open[0].since, Some(since));
+    let mut times = Vec::new();
+    let passes = passes(&chain, universe.round, 0);
+    let outcomes = loop {
+        let deadline = chain.state.challenge_deadline().unwrap();
+        assert_eq!(loaded(&chain).challenge_deadline(), Some(deadline));
+        times.push(deadline.ms_since(since));
+        if times.len() == 4 {
+            chain.now = since.plus_ms(3_999);
+            chain.commit_system(std::slice::from_ref(&passes));
+        }
+        let of_this = |(round, _): &(_, _)| *round == universe.round;
+        if let Some((_, outcomes)) = closed(&step(&mut chain)).into_iter().find(of_this) {
+            break outcomes;
+        }
+    };
+    // The seeds of this round and of the one that opens meanwhile, and a block for each of them.
+    assert_eq!(times, [0, 100, 200, 3_300]);
+    assert_eq!(outcomes[0], Outcome::Passed);
 }
 
 #[test]
@@ -236,7 +271,7 @@ fn open_and_closed_rounds_are_few() {
     chain.commit(&[]);
     assert_eq!(record(&chain).unwrap().rounds, rounds, "none before one closes");
     let now = chain.state.tip().time;
-    let first = chain.state.challenges().open[0].opened;
+    let first = chain.state.challenges().open[0].since.unwrap();
     assert!(chain.state.challenge_deadline() <= Some(now), "heights are what is missing");
     assert!(first.plus_ms(4_000) < now);
     while record(&chain).unwrap().rounds == rounds {
@@ -272,7 +307,7 @@ fn who_is_certified_has_passed_and_others_have_missed() {
         (Score { passed: 1, ..Score::default() }, Score { missed: 1, ..Score::default() },)
     );
     // More than f shards miss: nobody has missed, and who passed has passed.
-    let round = open_next(&mut chain);
+    let round = super::challenges::open(&mut chain).round;
     let one = passes(&chain, round, 1);
     chain.commit_system(&[one]);
     let (void, outcomes) = close(&mut chain);
@@ -280,10 +315,6 @@ fn who_is_certified_has_passed_and_others_have_missed() {
         (void, outcomes),
         (round, vec![Outcome::Void, Passed, Outcome::Void, Outcome::Void])
     );
-}
-
-fn open_next(chain: &mut Chain) -> ChallengeRound {
-    open(chain).round
 }
 
 #[test]
@@ -372,6 +403,43 @@ fn a_certificate_counts_once_and_while_its_round_is_open() {
     assert_eq!(system_refused(&chain, late), OperationError::ChallengeRound(round));
 }
 
+#[test]
+fn free_operations_leave_room_for_paid_ones_and_wait_where_they_find_none() {
+    let mut chain = chain_with_blob();
+    let key = account_key(1);
+    let (registration, _) = registered(&mut chain, &key, register(header(2), 9, false));
+    let certify = chain.sign(&key, vec![certify(&chain, registration, &header(2))]);
+    let round = open(&mut chain).round;
+    let right = passes(&chain, round, 1);
+    let over = passes(&chain, ChallengeRound::new(1), 0);
+    // Each costs the work of reading three keys and of a check.
+    let committee = chain.state.committee();
+    let (node, end) = (committee.members()[0].node, Hash::new([1; 32]));
+    let fact = ChallengeFact { epoch: committee.epoch(), round, node, end };
+    let foreign = ChainId::new(Hash::new([3; 32]));
+    let forged = certificate_of(&foreign, committee, fact, &[1, 2, 3]).unwrap().to_bytes();
+    let forged = SystemOperation::PassChallenge { certificate: forged };
+    let mut system = vec![over.clone()];
+    system.resize(301, forged.clone());
+    system.push(right.clone());
+    let mut transactions = vec![certify.clone()].into_iter();
+    let mut candidates = |_: floe_protocol::ledger::Outcome<'_>| {
+        let signed = transactions.next()?;
+        Some(Arc::new(signed.verify(&chain.id()).expect("well formed")))
+    };
+    let proposed =
+        chain.state.propose(&chain.store, chain.proposal(), &system, &mut candidates).unwrap();
+    let checked = 20_480 / 2 / (32 + 3);
+    assert_eq!(proposed.refused.len(), 1 + checked, "what is wrong is not offered again");
+    assert_eq!(proposed.refused[..2], [over, forged]);
+    assert_eq!(proposed.block.body.system, [], "the last one waits");
+    assert_eq!(proposed.block.body.transactions, [certify]);
+    let refused = &proposed.refused;
+    system.retain(|operation| !refused.contains(operation));
+    assert_eq!(system, [right.clone()]);
+    chain.commit_system(&[right]);
+}
+
 /// A certificate with the node's own word: whoever makes one has to do without the constructor.
 fn certified_with_own(chain: &Chain, fact: ChallengeFact) -> SystemOperation {
     // All sign the fact that is about the first, under the name of another.
@@ -391,12 +459,14 @@ fn a_certificate_in_the_block_that_closes_its_round_comes_too_late() {
     let mut chain = chain_with_blob();
     let universe = open(&mut chain);
     let operation = passes(&chain, universe.round, 0);
-    chain.commit(&[]);
-    chain.commit(&[]);
-    chain.now = universe.opened.plus_ms(3_999);
+    for _ in 0..4 {
+        chain.commit(&[]);
+    }
+    let since = record(&chain).unwrap().open[0].since.unwrap();
+    chain.now = since.plus_ms(3_999);
     let mut in_time = chain.clone();
     in_time.commit_system(std::slice::from_ref(&operation));
-    chain.now = universe.opened.plus_ms(4_000);
+    chain.now = since.plus_ms(4_000);
     let error = system_refused(&chain, operation);
     assert_eq!(error, OperationError::ChallengeRound(universe.round));
 }
@@ -455,6 +525,7 @@ fn an_epoch_that_stretches_closes_what_is_open_and_opens_nothing() {
     }
     let kept = record(&chain).unwrap();
     assert_eq!((kept.rounds, kept.open.len()), (rounds, 0));
+    assert_eq!(chain.state.challenge_deadline(), None, "no block is made for what can't open");
     let counted: u32 = kept.scores.iter().map(|score| score.void + score.missed).sum();
     assert!(counted > 0);
 }
@@ -528,8 +599,8 @@ fn gained_shards_are_asked_for_once_they_have_been_ready_for_a_while() {
     report_ready(&mut chain, &[0, 1, 2, 3]);
     let before = chain.state.committee().clone();
     chain.next_epoch();
-    let committee = chain.state.committee().clone();
-    let expected = |with_gained: bool| -> Vec<Vec<_>> {
+    let mut committee = chain.state.committee().clone();
+    let asked = |committee: &Committee, with_gained: bool| -> Vec<Vec<_>> {
         let own = committee.members().iter().map(|member| {
             let held = before.member(&member.node).map_or(&[][..], |member| &member.shards);
             let asked = |shard: &&_| with_gained || held.contains(shard);
@@ -537,7 +608,15 @@ fn gained_shards_are_asked_for_once_they_have_been_ready_for_a_while() {
         });
         own.collect()
     };
-    assert_ne!(expected(false), expected(true), "shards have moved");
+    assert_ne!(asked(&committee, false), asked(&committee, true), "shards have moved");
+    assert_eq!(open(&mut chain).shards, asked(&committee, false));
+    // Nor in the epoch after, if they are not complete by then: it may take longer than one.
+    report_ready(&mut chain, &[0, 1, 2, 3]);
+    chain.next_epoch();
+    assert_eq!(chain.state.committee().epoch(), Epoch::new(2));
+    committee = chain.state.committee().clone();
+    let expected = |with_gained| asked(&committee, with_gained);
+    assert_ne!(expected(false), expected(true), "the same holders");
     assert_eq!(open(&mut chain).shards, expected(false));
     let who = members(&chain);
     let executed = report_shards(&mut chain, &who).expect("some were not ready");
@@ -549,10 +628,10 @@ fn gained_shards_are_asked_for_once_they_have_been_ready_for_a_while() {
         universe = open(&mut chain);
     }
     assert_eq!(universe.shards, expected(true));
-    // In the epoch after, they were held before, whenever they were reported.
+    // And from then on.
     report_ready(&mut chain, &[0, 1, 2, 3]);
     chain.next_epoch();
-    assert_eq!(chain.state.committee().epoch(), Epoch::new(2));
+    assert_eq!(chain.state.committee().epoch(), Epoch::new(3));
     let committee = chain.state.committee().clone();
     let shards = committee.members().iter().map(|member| member.shards.clone());
     assert_eq!(open(&mut chain).shards, shards.collect::<Vec<_>>());

@@ -38,9 +38,9 @@ use floe_protocol::{
     keys::{BlsKeyPair, ChainId, KeyPair, NodeId},
     ledger::{
         Account, AccountId, Amount, Blob, Block, BlockError, EndReason, Entry, Event, Executed,
-        Key, Node, NodeSettings, Operation, OperationError, Outcome, Record, Registration,
-        SignedTransaction, StakeWorth, StateChange, StateReader as _, SystemOperation,
-        VerifiedTransaction,
+        Key, Node, NodeSettings, Operation, OperationError, Outcome, Proposed, Record,
+        Registration, SignedTransaction, StakeWorth, StateChange, StateReader as _,
+        SystemOperation, VerifiedTransaction,
     },
     message::IndexQuery,
     registration::RegistrationId,
@@ -115,10 +115,8 @@ fn propose(
         let signed = next.next()?.clone();
         Some(Arc::<VerifiedTransaction>::new(signed.verify(&chain.id()).expect("well formed")))
     };
-    let (block, executed) = chain
-        .state
-        .propose(&chain.store, chain.proposal(), system, &mut candidates)
-        .expect("a block");
+    let proposed = chain.state.propose(&chain.store, chain.proposal(), system, &mut candidates);
+    let Proposed { block, executed, .. } = proposed.expect("a block");
     (block, executed, refused)
 }
 

@@ -86,7 +86,7 @@ fn rules() -> Genesis {
         grace_ms: 150,
         window_ms: 100,
         certificate_window_ms: 800,
-        certificate_window_heights: 2,
+        certificate_window_heights: 5,
         slash_rounds_min: 2,
         ..ChallengeParameters::default()
     };

@@ -5,17 +5,17 @@ use std::fmt::Write as _;
 use floe_protocol::{
     blob::BlobId,
     certificate::ConfirmedFact,
-    challenge::{ChallengeFact, OpenRound, Outcome, Score},
+    challenge::{ChallengeFact, Outcome, RoundRecord, Score},
     hash::Hash,
     index::{ChallengeRound, Epoch, Height},
     keys::{BlsKeyPair, KeyPair, Signature},
     ledger::{
         Account, Attendance, Blob, Block, BlockEvents, BlockHash, Body, Certified, Challenges,
-        ClosedRound, CommitRecord, Entry, EpochRecord, Event, Header, Incoming, Keeper, Key,
-        LatePrecommit, Name, Node, NodeIdentity, NodeSettings, Operation, Payment, Pool, Presence,
-        Prices, Rate, Record, Registration, Settlement, ShardRecord, SignedTransaction, Stake,
-        Summary, Supply, SystemOperation, Terms, Timestamp, Transaction, Unbonding, beacon_message,
-        genesis_beacon, next_beacon,
+        CommitRecord, Entry, EpochRecord, Event, Header, Incoming, Keeper, Key, LatePrecommit,
+        Name, Node, NodeIdentity, NodeSettings, Operation, Payment, Pool, Presence, Prices, Rate,
+        Record, Registration, Settlement, ShardRecord, SignedTransaction, Stake, Summary, Supply,
+        SystemOperation, Terms, Timestamp, Transaction, Unbonding, beacon_message, genesis_beacon,
+        next_beacon,
     },
     registration::RegistrationId,
     test_support::{account_key, genesis, node_keys},
@@ -297,14 +297,15 @@ fn epoch_records() -> Vec<(&'static str, Key, Record)> {
         ShardRecord { ready_since: None, last_ready: node, keepers: vec![keeper] },
     ];
     let outcomes = vec![Outcome::NotAsked, Outcome::Open, Outcome::Passed];
-    let open = OpenRound { round: ChallengeRound::new(9), opened: Timestamp::from_ms(8), outcomes };
+    let at = Timestamp::from_ms;
+    let open = RoundRecord { round: ChallengeRound::new(9), opened: at(8), since: None, outcomes };
     let outcomes = vec![Outcome::Missed, Outcome::Void, Outcome::Passed];
-    let (round, opened) = (ChallengeRound::new(7), Timestamp::from_ms(6));
+    let round = ChallengeRound::new(7);
     let challenges = Challenges {
         last: Some(Timestamp::from_ms(8)),
         rounds: 2,
         open: vec![open],
-        closed: vec![ClosedRound { round, opened, outcomes }],
+        closed: vec![RoundRecord { round, opened: at(6), since: Some(at(7)), outcomes }],
         scores: vec![Score { passed: 3, missed: 2, void: 1 }, Score::default()],
     };
     let rate = Rate { amount: frost(1), shares: 1_000_000 };

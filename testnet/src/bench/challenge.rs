@@ -52,8 +52,8 @@ use crate::{
 const WANTED: Wanted = Wanted { epochs: 100, deletable: true };
 /// Blobs that one transaction pays for.
 const BATCH: usize = 32;
-/// A network that opens no rounds: none within a year.
-const NEVER_MS: u64 = 365 * 24 * 3_600_000;
+/// A network that opens no rounds: none in the first epoch.
+const NEVER_MS: u64 = 24 * 3_600_000 - 1;
 /// Blobs that are read, of those that are stored.
 const READ_MAX: usize = 64;
 /// How long the first round may take to come.

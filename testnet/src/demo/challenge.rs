@@ -6,9 +6,9 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use floe_node::{Client, client::ledger::Purpose};
 use floe_protocol::{
-    challenge::{ChallengeParameters, Outcome},
+    challenge::{ChallengeParameters, Outcome, RoundRecord},
     index::Height,
-    ledger::{Challenges, ClosedRound, Key, LedgerParameters, Record},
+    ledger::{Challenges, Key, LedgerParameters, Record},
 };
 use serde::Serialize;
 use tokio::time::{sleep, timeout};
@@ -44,7 +44,7 @@ pub(super) struct Challenged {
 }
 
 impl Challenged {
-    fn new(cluster: &Cluster, round: &ClosedRound) -> anyhow::Result<Self> {
+    fn new(cluster: &Cluster, round: &RoundRecord) -> anyhow::Result<Self> {
         let committee = cluster.running_committee();
         let (mut passed, mut missed) = (Vec::new(), Vec::new());
         for node in 0..cluster.nodes() {

@@ -11,8 +11,8 @@ use floe_protocol::{
     hash::Hash,
     keys::{BlsKeyPair, KeyPair, NodeId},
     ledger::{
-        AccountId, Amount, Blob, BlobState, Body, Entry, Key, Operation, Record, SignedTransaction,
-        StateProof, StateReader, Timestamp,
+        AccountId, Amount, Blob, BlobState, Body, Entry, Key, LedgerParameters, Operation, Record,
+        SignedTransaction, StateProof, StateReader, Timestamp,
     },
     light::{CertifiedHeader, FinalHeader, Finality, Inclusion},
     message::{
@@ -460,7 +460,7 @@ async fn a_node_that_lies_is_caught_dropped_and_replaced() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_false_handover_certificate_is_caught_and_true_ones_are_followed() {
     let mut genesis = genesis();
-    genesis.ledger.epoch_ms = 1_000;
+    genesis.ledger = LedgerParameters::for_epoch(1_000);
     genesis.ledger.unbonding_epochs = 1_000;
     let (client, orders) = swarm(&genesis, young_chain(&genesis)).await;
     let ledger = client.ledger();
@@ -644,7 +644,7 @@ async fn headers_come_by_gossip_and_forged_ones_do_not_count() {
 #[tokio::test(flavor = "multi_thread")]
 async fn committees_are_followed_over_many_epochs() {
     let mut genesis = genesis();
-    genesis.ledger.epoch_ms = 1_000;
+    genesis.ledger = LedgerParameters::for_epoch(1_000);
     genesis.ledger.unbonding_epochs = 1_000;
     let mut chain = Chain::new(&genesis);
     let start = wall_clock().ms() - 60_000;

@@ -399,15 +399,16 @@ impl Driver {
             Some(transaction)
         };
         let built = state.propose(store.as_ref(), proposal, &system, &mut next);
-        let (block, executed) = built.map_err(Fault::Build)?;
+        let built = built.map_err(Fault::Build)?;
         for id in &refused {
             self.mempool.refused(id);
         }
-        for operation in system.iter().filter(|operation| !block.body.system.contains(operation)) {
+        // What only found no room may come into the next block.
+        for operation in &built.refused {
             self.mempool.refused_system(operation);
         }
-        self.keep(executed);
-        Ok(Input::Proposed { round, block: Box::new(block) })
+        self.keep(built.executed);
+        Ok(Input::Proposed { round, block: Box::new(built.block) })
     }
 
     fn execute(&mut self, block: &Block) -> Result<Input, Fault> {

@@ -1,6 +1,6 @@
 //! Registrations of blobs: paid, certified, extended, deleted, given away; and names.
 
-use super::{BLS_CHECK, Executor, Origin};
+use super::{Executor, Origin};
 use crate::{
     blob::{BlobHeader, BlobId},
     certificate::Certificate,
@@ -8,7 +8,7 @@ use crate::{
     index::Epoch,
     ledger::{
         AccountId, Amount, Blob, Certified, EndReason, Event, IndexEntry, IndexRange, Key, Name,
-        OperationError, Payment, Record, Registration, billed_units, error::Failure,
+        OperationError, Payment, Record, Registration, Timestamp, billed_units, error::Failure,
     },
     registration::RegistrationId,
 };
@@ -113,8 +113,7 @@ impl Executor<'_> {
             return Err(OperationError::BlobInvalid.into());
         }
         // Last, since it costs a pairing: everything that a stranger can get wrong comes before.
-        let signers = certificate.signers(self.committee).count();
-        self.spend_bls(BLS_CHECK.saturating_add(signers))?;
+        self.spend_on_certificate(certificate.signers(self.committee).count())?;
         certificate.verify(self.committee, self.chain)?;
 
         let (epoch, end, time) = (self.epoch(), registration.end, self.time);
@@ -297,12 +296,11 @@ impl Executor<'_> {
             u64::from_be_bytes(*bytes.expect("entries of the index have fixed lengths"))
         };
         // Behind the kind (1) and the blob id (32); ends are written latest first.
-        Ok(Some(Certified {
-            number: before.number,
-            end: Epoch::new(!number(&latest, 33)),
-            first_epoch: Epoch::new(number(&earliest, 33)),
-            first_time: crate::ledger::Timestamp::from_ms(number(&earliest, 41)),
-        }))
+        let first = (Epoch::new(number(&earliest, 33)), Timestamp::from_ms(number(&earliest, 41)));
+        // What is older than this life is of an earlier one, and has not been swept yet.
+        let (first_epoch, first_time) = first.max((before.first_epoch, before.first_time));
+        let end = Epoch::new(!number(&latest, 33));
+        Ok(Some(Certified { number: before.number, end, first_epoch, first_time }))
     }
 
     /// Pays for each epoch of `payment` and takes the capacity.

@@ -7,10 +7,10 @@
 
 use std::sync::Arc;
 
-use super::{BLS_CHECK, Executor};
+use super::Executor;
 use crate::{
     challenge::{
-        ChallengeCertificate, ChallengeCertificateError, ChallengeFact, OpenRound, Universe,
+        ChallengeCertificate, ChallengeCertificateError, ChallengeFact, RoundRecord, Universe,
         challenged_shards,
     },
     index::ChallengeRound,
@@ -31,8 +31,7 @@ impl Executor<'_> {
         let open = open.ok_or(OperationError::ChallengeRound(round))?;
         let position = self.committee.position(&node);
         open.pass(position.ok_or(ChallengeCertificateError::NoMember(node))?)?;
-        let signers = certificate.signers(self.committee).count();
-        self.spend_bls(BLS_CHECK.saturating_add(signers))?;
+        self.spend_on_certificate(certificate.signers(self.committee).count())?;
         certificate.verify(self.committee, self.chain)?;
         self.put_challenges(challenges)?;
         self.events.push(Event::ChallengePassed { round, node });
@@ -45,9 +44,10 @@ impl Executor<'_> {
         self.follow_blobs()?;
         let rules = &self.parameters.ledger.challenges;
         let mut challenges = self.challenges()?;
+        let mut changed = challenges.begin(self.time);
         let closed = challenges.close(rules, self.committee, (self.height, self.time));
         let opens = !stretched && challenges.opens(rules, summary.epoch_start, self.time);
-        let mut changed = !closed.is_empty();
+        changed |= !closed.is_empty();
         for round in closed {
             let (round, outcomes) = (round.round, round.outcomes);
             self.events.push(Event::ChallengeClosed { round, outcomes });
@@ -79,14 +79,14 @@ impl Executor<'_> {
             opened: self.time,
             parameters: rules,
             committee: Arc::clone(self.committee),
-            shards: challenged_shards(self.committee, self.earlier, &ready_since, cutoff),
+            shards: challenged_shards(self.committee, &ready_since, cutoff),
             units: self.units.clone(),
         };
         if (0..universe.committee.members().len()).all(|position| !universe.counts_for(position)) {
             return Ok(true);
         }
         challenges.rounds = challenges.rounds.saturating_add(1);
-        challenges.open.push(OpenRound::new(&universe));
+        challenges.open.push(RoundRecord::new(&universe));
         self.events.push(Event::ChallengeOpened { round: universe.round });
         self.opened = Some(Arc::new(universe));
         Ok(true)

@@ -84,6 +84,7 @@ impl Executor<'_> {
         let next = committee.epoch();
         self.drop_rounds()?;
         self.pay_rewards()?;
+        self.forget_bad_epochs(&committee)?;
         self.move_shards(&committee)?;
         // What the rewards burned is in the stored one.
         summary.supply = self.overlay.summary()?.supply;

@@ -3,7 +3,7 @@
 //! Reports are free, so only a node with the least stake of a candidate can say that it is ready:
 //! whoever wants to crowd the list of candidates has to lock that stake for each entry.
 
-use super::{BLS_CHECK, Executor};
+use super::Executor;
 use crate::{
     index::Height,
     invalidity::InvalidityCertificate,
@@ -78,8 +78,7 @@ impl Executor<'_> {
         if blob.invalid {
             return Err(OperationError::BlobInvalid.into());
         }
-        let signers = certificate.signers(self.committee).count();
-        self.spend_bls(BLS_CHECK.saturating_add(signers))?;
+        self.spend_on_certificate(certificate.signers(self.committee).count())?;
         certificate.verify(self.committee, self.chain)?;
         blob.invalid = true;
         self.overlay.put(Key::Blob(id), Record::Blob(blob))?;

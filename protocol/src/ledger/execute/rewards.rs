@@ -3,8 +3,8 @@
 //! Each shard is worth an equal part of what was paid for the epoch. A member is paid for shards
 //! that were ready at half of it, for each by the part of the epoch's challenges that it has passed,
 //! and not while it is jailed; what it does not earn is burned, so nobody gains by another's
-//! failure. The operator takes the commission that was agreed at the
-//! selection, the pool the rest: its shares grow in worth. Remainders, and what a pool without
+//! failure. The operator takes the commission that was agreed at the selection, the pool the rest:
+//! its shares grow in worth ([`Node::prospect`]). Remainders, and what a pool without
 //! shares would get, wait in the next epoch's bucket.
 //!
 //! Who missed more than half of enough challenges loses stake before it is paid, and is jailed if
@@ -16,11 +16,12 @@
 use super::Executor;
 use crate::{
     challenge::Score,
+    committee::Committee,
     index::ShardIndex,
     keys::NodeId,
     ledger::{
-        Amount, COMMISSION_BPS_MAX, Event, Key, Node, OperationError, Record, Settlement,
-        ShardRecord, SlashReason, Terms, error::Failure,
+        Amount, Event, Key, Node, OperationError, Prospect, Record, Settlement, ShardRecord,
+        SlashReason, error::Failure,
     },
 };
 
@@ -52,22 +53,27 @@ impl Executor<'_> {
         for (position, (member, terms)) in members.enumerate() {
             let score = challenges.score(position);
             let mut node = self.registered(&member.node)?;
-            let due = self.part(bucket, member.weight(), (1, 1))?;
-            let earned = self.earned(bucket, &node, &terms, &score)?;
             let slashed = self.judge_score(&member.node, &mut node, &score)?;
-            let (reward, commission) = split(earned, &mut node, &terms)?;
-            let lost = due.checked_sub(earned).ok_or_else(overflow)?;
-            burned = burned.checked_add(lost).ok_or_else(overflow)?;
-            for paid in [lost, reward, commission] {
+            let shards = (member.weight(), self.parameters.n_shards);
+            let prospect = node.prospect(bucket, shards, &terms, &score);
+            let Prospect { reward, commission, forfeited } = prospect.ok_or_else(overflow)?;
+            // Only now: what it has earned in this epoch is paid.
+            let bad_epochs_max = self.parameters.ledger.challenges.slashes_until_jail;
+            if node.jailed.is_none() && node.bad_epochs >= bad_epochs_max {
+                self.jail(&member.node, &mut node);
+            }
+            node.pool.stake = node.pool.stake.checked_add(reward).ok_or_else(overflow)?;
+            burned = burned.checked_add(forfeited).ok_or_else(overflow)?;
+            for paid in [forfeited, reward, commission] {
                 left = left.checked_sub(paid).ok_or_else(overflow)?;
             }
             self.credit(&node.operator.clone(), commission)?;
-            if !due.is_zero() || score != Score::default() {
-                let forfeited = lost;
+            let is_due = member.weight() > 0 && !bucket.is_zero();
+            if is_due || score != Score::default() {
                 let settled = Settlement { epoch, reward, commission, forfeited, score, slashed };
                 node.settled = Some(settled);
             }
-            if !due.is_zero() {
+            if is_due {
                 let node = member.node;
                 self.events.push(Event::RewardPaid { node, epoch, reward, commission, score });
             }
@@ -78,30 +84,8 @@ impl Executor<'_> {
         self.pay_epoch(epoch.plus(1), left)
     }
 
-    /// What a member has earned of `bucket`.
-    fn earned(
-        &self,
-        bucket: Amount,
-        node: &Node,
-        terms: &Terms,
-        score: &Score,
-    ) -> Result<Amount, Failure> {
-        if node.jailed.is_some() {
-            return Ok(Amount::ZERO);
-        }
-        self.part(bucket, terms.paid_shards, score.pay())
-    }
-
-    /// The part of `shards` in `bucket`, and of that what `of` out of `all` rounds are worth.
-    fn part(&self, bucket: Amount, shards: u16, (of, all): (u64, u64)) -> Result<Amount, Failure> {
-        let of = u128::from(shards).checked_mul(of.into());
-        let all = u128::from(self.parameters.n_shards).checked_mul(all.into());
-        let part = of.zip(all).and_then(|(of, all)| bucket.part(of, all));
-        Ok(part.ok_or(OperationError::Overflow)?)
-    }
-
-    /// Slashes the node if its score calls for it, and jails it if that has happened too often in a
-    /// row; what was burned. An epoch in which too few rounds counted says nothing.
+    /// Slashes the node if its score calls for it, and counts how often that has happened in a row;
+    /// what was burned. An epoch in which too few rounds counted says nothing.
     fn judge_score(
         &mut self,
         id: &NodeId,
@@ -116,24 +100,19 @@ impl Executor<'_> {
             return Ok(Amount::ZERO);
         }
         node.bad_epochs = node.bad_epochs.saturating_add(1);
-        let burned = self.slash(id, node, rules.slash_bps, SlashReason::Challenges)?;
-        if node.bad_epochs >= rules.slashes_until_jail {
-            self.jail(id, node);
-        }
-        Ok(burned)
+        self.slash(id, node, rules.slash_bps, SlashReason::Challenges)
     }
-}
 
-/// Shares what was earned between pool and operator: what each got. A pool of which nobody owns
-/// anything gets nothing.
-fn split(earned: Amount, node: &mut Node, terms: &Terms) -> Result<(Amount, Amount), Failure> {
-    let overflow = || OperationError::Overflow;
-    let commission = earned.part(terms.commission_bps.into(), COMMISSION_BPS_MAX.into());
-    let commission = commission.ok_or_else(overflow)?;
-    let reward = earned.checked_sub(commission).ok_or_else(overflow)?;
-    if node.pool.shares == 0 || node.closed {
-        return Ok((Amount::ZERO, commission));
+    /// Who enters the committee with `next` begins anew: bad epochs before count no more, since
+    /// those between were not its own.
+    pub(super) fn forget_bad_epochs(&mut self, next: &Committee) -> Result<(), Failure> {
+        let committee = self.committee;
+        for member in next.members().iter().filter(|m| committee.member(&m.node).is_none()) {
+            let mut node = self.registered(&member.node)?;
+            if std::mem::take(&mut node.bad_epochs) > 0 {
+                self.put_node(member.node, node)?;
+            }
+        }
+        Ok(())
     }
-    node.pool.stake = node.pool.stake.checked_add(reward).ok_or_else(overflow)?;
-    Ok((reward, commission))
 }

@@ -201,8 +201,10 @@ impl Executor<'_> {
         let unbonding = node.unbonding.slash(bps).ok_or(OperationError::Overflow)?;
         let burned = staked.checked_add(unbonding).ok_or(OperationError::Overflow)?;
         node.closed |= node.pool.stake.is_zero() && node.pool.shares > 0;
-        self.burn(burned)?;
-        self.events.push(Event::NodeSlashed { node: *id, burned, reason });
+        if !burned.is_zero() {
+            self.burn(burned)?;
+            self.events.push(Event::NodeSlashed { node: *id, burned, reason });
+        }
         Ok(burned)
     }
 

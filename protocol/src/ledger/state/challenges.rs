@@ -7,8 +7,7 @@ use super::State;
 use crate::{
     blob::BlobId,
     challenge::BilledUnits,
-    committee::Committee,
-    index::{ChallengeRound, Epoch, Height},
+    index::{ChallengeRound, Height},
     ledger::{
         Challenges, IndexRange, LoadError, ReadError, StateReader, Timestamp, overlay::Overlay,
     },
@@ -54,7 +53,9 @@ impl State {
         let (rules, start) = (&self.parameters.ledger.challenges, self.summary.epoch_start);
         let end = start.plus_ms(self.parameters.ledger.epoch_ms);
         let opening = self.challenges.next_opening(rules, start);
-        let opening = opening.filter(|due| *due < end && !self.units.is_empty());
+        // Past the end none opens, however long the epoch lasts.
+        let may_open = self.tip.time < end && !self.units.is_empty();
+        let opening = opening.filter(|due| *due < end && may_open);
         let step = self.challenges.next_step(rules, (self.tip.height, self.tip.time));
         opening.into_iter().chain(step).min()
     }
@@ -66,17 +67,6 @@ impl State {
     ) -> Result<Self, LoadError> {
         let epoch = self.committee.epoch();
         let mut overlay = Overlay::new(reader, Some(self.tip.height));
-        self.earlier = match epoch.get().checked_sub(1) {
-            Some(before) => match overlay.committee(Epoch::new(before))? {
-                Some(bytes) => {
-                    let committee = Committee::from_bytes(&bytes);
-                    let damaged = |_| LoadError::OtherState(self.tip.height);
-                    Some(Arc::new(committee.map_err(damaged)?))
-                }
-                None => None,
-            },
-            None => None,
-        };
         let members = self.committee.members().len();
         let stored = overlay.stored_challenges(epoch)?;
         self.challenges =

@@ -13,7 +13,7 @@ use crate::{
         MAX_BLOCK_BYTES, OperationError, ReadError, SYSTEM_BYTES, StateChange, StateReader,
         SystemOperation, Timestamp, TransactionId, VerifiedTransaction, beacon_message,
         error::Failure,
-        execute::{Executor, RecordFailure},
+        execute::{BLS_WORK_MAX, Executor, RecordFailure},
         next_beacon,
         transaction::Encoded,
     },
@@ -24,6 +24,9 @@ use crate::{
 const PROPOSED_TRANSACTIONS_MAX: usize = 1_500;
 /// Most transactions that a proposer tries in vain for a block: they pay nothing.
 const REFUSED_MAX: usize = 256;
+/// Most work by BLS that a proposer takes on for system operations. They are free: transactions,
+/// which pay for theirs, must not wait for blocks without any.
+const PROPOSED_SYSTEM_BLS_WORK_MAX: usize = BLS_WORK_MAX / 2;
 /// Bytes of a list's length in the layout.
 const LENGTH_BYTES: usize = 4;
 /// Room that a proposer leaves for header and commit record, in bytes.
@@ -53,6 +56,18 @@ pub enum Outcome<'a> {
     Taken,
     /// The state refuses it now.
     Refused(TransactionId, &'a OperationError),
+}
+
+/// A block that has just been made.
+#[derive(Clone, Debug)]
+pub struct Proposed {
+    /// The block.
+    pub block: Block,
+    /// What it does.
+    pub executed: Executed,
+    /// The system operations that the state refuses: the next block can't take them either. What is
+    /// neither here nor in the block found no room and waits.
+    pub refused: Vec<SystemOperation>,
 }
 
 /// A block that has been executed on top of a state.
@@ -126,23 +141,11 @@ impl State {
         proposal: Proposal<'_>,
         system: &[SystemOperation],
         candidates: &mut dyn FnMut(Outcome<'_>) -> Option<Arc<VerifiedTransaction>>,
-    ) -> Result<(Block, Executed), BlockError> {
+    ) -> Result<Proposed, BlockError> {
         let time = proposal.now.max(self.tip.time.plus_ms(1));
         let mut body = Body { commit_record: proposal.commit_record, ..Body::default() };
         let mut run = self.begin(reader, time, &body.commit_record)?;
-        let mut room = SYSTEM_BYTES - LENGTH_BYTES;
-        for operation in system {
-            let bytes = borsh::to_vec(operation).expect("writing to memory").len();
-            let Some(rest) = room.checked_sub(bytes) else { break };
-            match run.system(operation) {
-                Ok(()) => {
-                    room = rest;
-                    body.system.push(operation.clone());
-                }
-                Err(Failure::Refused(_)) => {}
-                Err(Failure::Read(error)) => return Err(error.into()),
-            }
-        }
+        let refused_system = run.fill_system(&mut body, system)?;
         let mut room = MAX_BLOCK_BYTES - SYSTEM_BYTES - RECORD_BYTES;
         let mut refused = 0_usize;
         let mut next = candidates(Outcome::First);
@@ -177,7 +180,8 @@ impl State {
             beacon_signature: proposal.bls.sign(&beacon),
         };
         let done = run.finish(self, &body, origin)?;
-        Ok((Block { header: done.header, body }, done.executed))
+        let block = Block { header: done.header, body };
+        Ok(Proposed { block, executed: done.executed, refused: refused_system })
     }
 
     fn check_header(&self, header: &Header) -> Result<(), BlockError> {
@@ -283,6 +287,32 @@ struct Finished {
 }
 
 impl Run<'_> {
+    /// Puts into a block what there is room for; what the state refuses.
+    fn fill_system(
+        &mut self,
+        body: &mut Body,
+        system: &[SystemOperation],
+    ) -> Result<Vec<SystemOperation>, BlockError> {
+        let (mut room, mut refused) = (SYSTEM_BYTES - LENGTH_BYTES, Vec::new());
+        self.executor.bls_work_max = PROPOSED_SYSTEM_BLS_WORK_MAX;
+        for operation in system {
+            let bytes = borsh::to_vec(operation).expect("writing to memory").len();
+            let Some(rest) = room.checked_sub(bytes) else { break };
+            match self.system(operation) {
+                Ok(()) => {
+                    room = rest;
+                    body.system.push(operation.clone());
+                }
+                // It waits; others may need no such work.
+                Err(Failure::Refused(OperationError::BlockFull)) => {}
+                Err(Failure::Refused(_)) => refused.push(operation.clone()),
+                Err(Failure::Read(error)) => return Err(error.into()),
+            }
+        }
+        self.executor.bls_work_max = BLS_WORK_MAX;
+        Ok(refused)
+    }
+
     fn system(&mut self, operation: &SystemOperation) -> Result<(), Failure> {
         let events = self.executor.system(operation)?;
         self.events.groups.push(events);
@@ -308,9 +338,9 @@ impl Run<'_> {
         let summary = self.executor.overlay.summary()?;
         let units = std::mem::take(&mut self.executor.units);
         let opened = self.executor.opened.take();
-        let (challenges, earlier) = match &next_committee {
-            Some(next) => (Challenges::new(next.members().len()), Some(&state.committee)),
-            None => (self.executor.challenges()?, state.earlier.as_ref()),
+        let challenges = match &next_committee {
+            Some(next) => Challenges::new(next.members().len()),
+            None => self.executor.challenges()?,
         };
         let (height, time) = (self.executor.height, self.executor.time);
         let (state_root, change) = self.executor.overlay.finish(height)?;
@@ -337,7 +367,6 @@ impl Run<'_> {
             tip: Tip { height, hash, time, beacon, state_root },
             committee,
             previous: Arc::clone(&state.committee),
-            earlier: earlier.map(Arc::clone),
             summary,
             challenges: Arc::new(challenges),
             units,

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use floe_protocol::{
     blob::BlobId,
     challenge::{
-        Challenge, ChallengeCertificate, OpenRound, Outcome, Place, Seeds, StepProof, Universe,
+        Challenge, ChallengeCertificate, Outcome, Place, RoundRecord, Seeds, StepProof, Universe,
         Walk,
     },
     encoding::Axis,
@@ -26,7 +26,7 @@ type Pairs<T> = [[Option<T>; NODES]; NODES];
 /// A round.
 pub(super) struct Record {
     pub(super) universe: Arc<Universe>,
-    pub(super) ledger: OpenRound,
+    pub(super) ledger: RoundRecord,
     pub(super) opened_ms: u64,
     /// When the ledger closed it, and with what.
     pub(super) closed: Option<(u64, Vec<Outcome>)>,
@@ -48,7 +48,7 @@ pub(super) struct Record {
 impl Record {
     pub(super) fn new(universe: Arc<Universe>, opened_ms: u64) -> Self {
         Self {
-            ledger: OpenRound::new(&universe),
+            ledger: RoundRecord::new(&universe),
             opened_ms,
             closed: None,
             seeds: Seeds::new(universe.round),

@@ -166,9 +166,11 @@ impl World {
         let mut closed = Vec::new();
         let open = self.records.values_mut().filter(|record| record.closed.is_none());
         for record in open {
-            let (round, opened) = (record.ledger.round, record.ledger.opened);
-            if RULES.closes((round, opened), (height, time)) {
-                let outcomes = record.ledger.clone().close(&record.universe.committee);
+            record.ledger.began(time);
+            let (round, since) = (record.ledger.round, record.ledger.since);
+            if RULES.closes((round, since), (height, time)) {
+                record.ledger.close(&record.universe.committee);
+                let outcomes = record.ledger.outcomes.clone();
                 record.closed = Some((self.now_ms, outcomes.clone()));
                 closed.push((round, outcomes));
             }

@@ -103,7 +103,7 @@ fn universe(
         round: ChallengeRound::new(1),
         opened: LONG_AGO,
         parameters: ChallengeParameters::default(),
-        shards: challenged_shards(&committee, None, &ready, LONG_AGO),
+        shards: challenged_shards(&committee, &ready, LONG_AGO),
         committee: Arc::new(committee),
         units,
     }))

@@ -112,7 +112,7 @@ impl Solo {
         let built = self.state.propose(&self.store, proposal, &[], &mut candidates)?;
         match refused {
             Some(error) => Err(error).context("the state refuses a transaction"),
-            None => Ok(built),
+            None => Ok((built.block, built.executed)),
         }
     }
 

@@ -169,7 +169,7 @@ fn a_chain_through_what_is_stored_convinces_the_others() {
         round: ChallengeRound::new(9),
         opened,
         parameters: ChallengeParameters::default(),
-        shards: challenged_shards(&committee, None, &ready, opened),
+        shards: challenged_shards(&committee, &ready, opened),
         committee: Arc::new(committee),
         units,
     });
