@@ -95,7 +95,7 @@ mod universe;
 pub use self::{
     commitment::{
         ChallengeCertificate, ChallengeCertificateError, ChallengeFact, Commitment,
-        MalformedCommitment, SignedCommitment,
+        MalformedCommitment,
     },
     parameters::{ChallengeParameters, STEPS_MAX},
     proof::{ChunkProof, StepError, StepProof},
