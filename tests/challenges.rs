@@ -293,8 +293,7 @@ impl Liar {
         let node = self.keys.node.public();
         for byte in [1, 2] {
             let commitment = Commitment { round, node, end: Hash::new([byte; 32]) };
-            let signed = commitment.sign(&self.chain, &self.keys.node);
-            self.network.publish(Topic::Challenges, signed.to_bytes()).await.unwrap();
+            self.network.publish(Topic::Challenges, commitment.to_bytes()).await.unwrap();
         }
         for _ in 0..20 {
             for node in &self.others {
@@ -328,12 +327,12 @@ async fn a_member_that_lies_and_a_stranger_that_floods_cost_nobody_anything() {
     for _ in 0..2 {
         let round = opened(&mut blocks).await;
         rounds.send(round).await.unwrap();
-        // In its own name and that of a member, with signatures of its own.
+        // In its own name and that of a member.
         for node in [stranger_key.public(), cluster.node_id(2)] {
             for byte in 0..100 {
                 let end = Hash::new([byte; 32]);
-                let signed = Commitment { round, node, end }.sign(stranger.chain(), &stranger_key);
-                let _ = stranger.network.publish(Topic::Challenges, signed.to_bytes()).await;
+                let said = Commitment { round, node, end }.to_bytes();
+                let _ = stranger.network.publish(Topic::Challenges, said).await;
             }
         }
         for request in [
@@ -361,9 +360,9 @@ async fn a_member_that_lies_and_a_stranger_that_floods_cost_nobody_anything() {
         refused += counter(&cluster, node, "refused").await;
         let score = cluster.node(node).unwrap().challenges();
         assert_eq!(score.borrow().missed, 0);
-        // Of each peer so many are looked at, whatever it sends.
-        let checked = counter(&cluster, node, "commitments_checked").await;
-        assert!(checked <= 150, "{checked} signatures verified");
+        // What a stranger says is nothing new, whatever it says.
+        let said = counter(&cluster, node, "commitments").await;
+        assert!(said <= 30, "{said} commitments said something new");
     }
     assert!(refused > 0, "nobody has judged what the liar sent");
     client.shutdown().await;

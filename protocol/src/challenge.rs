@@ -96,7 +96,7 @@ pub(crate) use self::parameters::{INTERVAL_MIN_MS, SEED_HEIGHTS};
 pub use self::{
     commitment::{
         ChallengeCertificate, ChallengeCertificateError, ChallengeFact, Commitment,
-        MalformedCommitment, SignedCommitment,
+        MalformedCommitment,
     },
     parameters::{ChallengeParameters, STEPS_MAX},
     proof::{ChunkProof, StepError, StepProof},

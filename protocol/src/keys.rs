@@ -53,8 +53,6 @@ pub enum SigningDomain {
     Invalidity,
     /// A member says which header was the last of its epoch.
     Handover,
-    /// A challenged node commits itself to the end of its chain.
-    ChallengeCommitment,
     /// A member has checked a challenged node's transcript.
     ChallengeAcknowledgement,
 }
@@ -75,7 +73,6 @@ impl SigningDomain {
             Self::ShardsReady => b"floe/1 shards ready",
             Self::Invalidity => b"floe/1 invalidity",
             Self::Handover => b"floe/1 handover",
-            Self::ChallengeCommitment => b"floe/1 challenge commitment",
             Self::ChallengeAcknowledgement => b"floe/1 challenge acknowledged",
         };
         let mut tag = [0; TAG_BYTES];

@@ -203,6 +203,7 @@ fn announcements() -> Vec<LedgerAnnouncement> {
     vec![
         LedgerAnnouncement::Transactions(vec![transaction; 64]),
         LedgerAnnouncement::System(system(&chain)),
+        LedgerAnnouncement::SystemAgain(system(&chain), 1),
         LedgerAnnouncement::NewHeader(Box::new(certified(&chain))),
     ]
 }

@@ -8,8 +8,9 @@
 //! so long a verdict has time to come.
 //!
 //! Ids of messages are hashes of topic and content, so one header or transaction that several
-//! nodes send travels once, and who sends it again within a minute is not heard. On the consensus
-//! topic they are made of source and sequence number: a vote that is sent again passes.
+//! nodes send travels once, and who sends it again within a minute is not heard. On the topics of
+//! consensus and challenges they are made of source and sequence number: a vote that is sent again
+//! passes, and nobody uses up what another is going to say by saying it first.
 //!
 //! Scores: a peer is never punished for what it did not deliver, nor for being slow, only for
 //! invalid messages and for breaking the router's rules. A few invalid messages within a minute
@@ -20,15 +21,15 @@
 //! longest messages on purpose. What does not fit is dropped, and what has waited longer than
 //! [`PUBLISH_PATIENCE`] or [`FORWARD_PATIENCE`] when its turn comes; votes are sent again and blocks
 //! are synced, so nothing is lost for good. What awaits its verdict is bounded by number and bytes,
-//! topic by topic, so that one topic cannot crowd out another. Commitments, which cost who judges
-//! them a signature check each, are bounded by the peer that passes them on, too (`admitted.rs`).
+//! topic by topic, so that one topic cannot crowd out another. Commitments are bounded by their
+//! source, too (`admitted.rs`).
 //!
 //! Deliberately not here: what a message means, and when it is worth to be sent again.
 
 use std::{collections::HashSet, time::Duration};
 
 use floe_protocol::{
-    challenge::SignedCommitment,
+    challenge::Commitment,
     consensus::MAX_MESSAGE_BYTES,
     hash::Hash,
     message::ledger::{MAX_HEADER_ANNOUNCEMENT_BYTES, MAX_TRANSACTIONS_ANNOUNCEMENT_BYTES},
@@ -90,12 +91,7 @@ const RULES: [Rules; Topic::COUNT] = [
         by_sequence: false,
         mesh: (6, 5, 12),
     },
-    Rules {
-        word: "challenges",
-        max_bytes: SignedCommitment::BYTES,
-        by_sequence: false,
-        mesh: (3, 2, 5),
-    },
+    Rules { word: "challenges", max_bytes: Commitment::BYTES, by_sequence: true, mesh: (3, 2, 5) },
 ];
 
 impl Topic {

@@ -15,7 +15,7 @@
 //! a commitment came when the network had it, however long it has waited here; transcripts, acknowledgements and certificates are computed on threads of lower
 //! priority, for which there is time enough.
 //!
-//! Invariants: what a stranger sends costs a look, a member's commitment one signature check, its
+//! Invariants: what a stranger sends costs a look, a member's commitment the same, its
 //! transcript one judgement; no more is on its way than [`Rounds`] asks for, which does not grow
 //! with what others send. A node that has missed blocks drops its open rounds: it can neither time
 //! nor judge in them any more. Nothing here is written down: a node restarted in a round misses it,
@@ -52,8 +52,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub use self::reader::SymbolSource;
-use self::{commitments::Claim, quiet::Teller, record::Log, settled::Settled};
 pub(crate) use self::{inconsistent::Inconsistent, quiet::Quiet, reader::Reader, record::Record};
+use self::{quiet::Teller, record::Log, settled::Settled};
 use super::{
     background::Background,
     ledger::{CommittedBlock, Ledger},
@@ -61,13 +61,11 @@ use super::{
 };
 use crate::{
     key_file::NodeKeys,
-    network::{GossipMessage, InboundRequest, Network},
+    network::{AnnounceError, GossipMessage, InboundRequest, Network},
 };
 
 /// Requests of members that wait for the service.
 const REQUESTS_MAX: usize = 256;
-/// Commitments that are verified together.
-const TOGETHER_MAX: usize = 32;
 /// Threads for what there is time for.
 const THREADS: usize = 2;
 /// What the service needs.
@@ -118,7 +116,6 @@ impl Challenges {
         let mut service = Service::new(tools, quiet);
         loop {
             let wake = service.wake_at();
-            let mut messages = Vec::new();
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => break,
@@ -132,14 +129,10 @@ impl Challenges {
                     Err(error) => on_ended(Err(error)),
                 },
                 () = sleep_until(wake.into()) => service.on_tick(),
-                count = commitments.recv_many(&mut messages, TOGETHER_MAX),
-                    if !service.is_verifying =>
-                {
-                    if count == 0 {
-                        break;
-                    }
-                    service.on_messages(messages);
-                }
+                message = commitments.recv() => match message {
+                    Some(message) => service.on_message(message),
+                    None => break,
+                },
                 request = requests.recv() => match request {
                     Some(request) => service.on_request(request),
                     None => break,
@@ -177,8 +170,8 @@ enum Done {
     Walked(ChallengeRound, u16, Vec<Option<StepProof>>),
     /// Something for a round.
     Input(ChallengeRound, RoundInput),
-    /// These signatures are true, or false.
-    Verified(Vec<(Claim, bool)>),
+    /// This node's commitment has not left it.
+    NotSent(ChallengeRound, AnnounceError),
     Nothing,
 }
 
@@ -193,8 +186,6 @@ struct Service {
     tasks: JoinSet<Done>,
     /// For what there is time for.
     background: Background,
-    /// Signatures of commitments are being verified.
-    is_verifying: bool,
     quiet: Teller,
     log: Log,
     settled: Settled,
@@ -215,7 +206,6 @@ impl Service {
             now_ms: 0,
             tasks: JoinSet::new(),
             background: Background::start(THREADS),
-            is_verifying: false,
             quiet,
             log: Log::default(),
             settled: Settled::default(),
@@ -333,7 +323,9 @@ impl Service {
                 self.act(outputs);
             }
             Done::Walked(round, first, proofs) => self.on_walked(round, first, proofs),
-            Done::Verified(claims) => self.on_verified(claims),
+            Done::NotSent(round, error) => {
+                self.log.failed(round, format!("its commitment was not sent: {error}"));
+            }
             Done::Nothing => {}
         }
     }

@@ -15,7 +15,7 @@ use crate::{
     committee::{CertificateError, Committee, CommitteeCertificate, CommitteeFact},
     hash::Hash,
     index::{ChallengeRound, Epoch},
-    keys::{BlsSignature, ChainId, KeyPair, NodeId, Signature, SigningDomain},
+    keys::{BlsSignature, ChainId, NodeId, SigningDomain},
 };
 
 /// A node's word where its chain ends.
@@ -29,54 +29,23 @@ pub struct Commitment {
     pub end: Hash,
 }
 
-impl Commitment {
-    /// Signs it with the node key.
-    #[must_use]
-    pub fn sign(self, chain: &ChainId, key: &KeyPair) -> SignedCommitment {
-        let signature = key.sign(&self.message(chain));
-        SignedCommitment { commitment: self, signature }
-    }
-
-    /// What is signed: tag, chain id, round (u64 LE), node, end.
-    fn message(&self, chain: &ChainId) -> Vec<u8> {
-        let round = self.round.get().to_le_bytes();
-        let (node, end) = (self.node.as_bytes(), self.end.as_bytes());
-        SigningDomain::ChallengeCommitment.message(&[chain.as_bytes(), &round, node, end])
-    }
-}
-
-/// A commitment with its node's signature, as it is gossiped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
-pub struct SignedCommitment {
-    /// The commitment.
-    pub commitment: Commitment,
-    /// The node key's signature.
-    pub signature: Signature,
-}
-
 /// Bytes that are no commitment.
 #[derive(Debug, thiserror::Error, Clone, Copy, PartialEq, Eq)]
 #[error("malformed commitment")]
 pub struct MalformedCommitment;
 
-impl SignedCommitment {
+impl Commitment {
     /// Bytes of the layout.
-    pub const BYTES: usize = 8 + 32 + 32 + 64;
+    pub const BYTES: usize = 8 + 32 + 32;
 
-    /// Whether the node signed it, on this chain.
-    #[must_use]
-    pub fn verify(&self, chain: &ChainId) -> bool {
-        let message = self.commitment.message(chain);
-        self.commitment.node.verify(&message, &self.signature)
-    }
-
-    /// The layout: round (u64 LE), node, end, signature.
+    /// The layout: round (u64 LE), node, end. It is not signed: gossip signs each message with its
+    /// source's key, and its topic names the chain.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         borsh::to_vec(self).expect("writing to memory")
     }
 
-    /// Parses the layout, to the last byte. The signature is not verified.
+    /// Parses the layout, to the last byte. Whose it is says its envelope.
     ///
     /// # Errors
     /// [`MalformedCommitment`].

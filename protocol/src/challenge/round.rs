@@ -186,10 +186,11 @@ impl Round {
         furthest.map_or(Progress::Opened, |(_, progress)| progress)
     }
 
-    /// Takes in what happened and says what to do, in order.
+    /// Takes in what happened and says what to do, in order. The time does not go back.
     pub fn handle(&mut self, now_ms: u64, input: RoundInput) -> Vec<RoundOutput> {
         let mut outputs = Vec::new();
-        self.now_ms = now_ms;
+        self.now_ms = self.now_ms.max(now_ms);
+        let now_ms = self.now_ms;
         if self.outcomes.is_some() {
             return outputs;
         }
@@ -207,7 +208,9 @@ impl Round {
                 let universe = (&*self.universe, self.me);
                 self.own.read((now_ms, step), proof, universe, &mut outputs);
             }
-            RoundInput::Commitment(commitment) => self.on_commitment(&commitment, &mut outputs),
+            RoundInput::Commitment { commitment, at_ms } => {
+                self.on_commitment(&commitment, at_ms, &mut outputs);
+            }
             RoundInput::Wanted { member } => self.on_wanted(member, &mut outputs),
             RoundInput::Transcript { node, transcript } => {
                 if let Some(other) = self.other_mut(&node) {
@@ -309,14 +312,19 @@ impl Round {
         }
     }
 
-    fn on_commitment(&mut self, commitment: &Commitment, outputs: &mut Vec<RoundOutput>) {
-        let node = commitment.node;
+    fn on_commitment(
+        &mut self,
+        commitment: &Commitment,
+        at_ms: u64,
+        outputs: &mut Vec<RoundOutput>,
+    ) {
+        let (node, times) = (commitment.node, (self.now_ms, at_ms.min(self.now_ms)));
         if commitment.round != self.universe.round {
             return ignore(node, Ignored::OtherRound, outputs);
         }
         match self.other(&node).filter(|position| self.universe.counts_for(*position)) {
             Some(position) => {
-                self.others[position].commitment(commitment.end, self.now_ms, outputs);
+                self.others[position].commitment(commitment.end, times, outputs);
             }
             None if node == self.me => {}
             None => ignore(node, Ignored::NotAsked, outputs),

@@ -33,7 +33,8 @@ pub struct Rounds {
     open: BTreeMap<ChallengeRound, Round>,
     /// The height of the last block.
     tip: Height,
-    early: BTreeMap<(ChallengeRound, NodeId), Commitment>,
+    /// With the time when they came.
+    early: BTreeMap<(ChallengeRound, NodeId), (Commitment, u64)>,
     pulse: Pulse,
 }
 
@@ -93,14 +94,14 @@ impl Rounds {
         self.tell_all(now_ms, &input, &mut outputs);
         let later = ChallengeRound::new(header.height.next().get());
         let later = self.early.split_off(&(later, NodeId::new([0; 32])));
-        for ((round, _), commitment) in std::mem::replace(&mut self.early, later) {
-            self.tell(now_ms, round, RoundInput::Commitment(commitment), &mut outputs);
+        for ((round, _), (commitment, at_ms)) in std::mem::replace(&mut self.early, later) {
+            let input = RoundInput::Commitment { commitment, at_ms };
+            self.tell(now_ms, round, input, &mut outputs);
         }
         outputs
     }
 
-    /// Whether a commitment would say anything new: a look before its signature is verified.
-    /// `committee` is that of the next height.
+    /// Whether a commitment would say anything new. `committee` is that of the next height.
     #[must_use]
     pub fn wants(&self, committee: &Committee, commitment: &Commitment) -> bool {
         let Commitment { round, node, .. } = *commitment;
@@ -111,24 +112,26 @@ impl Rounds {
         is_new && self.is_early(round) && committee.position(&node).is_some()
     }
 
-    /// A commitment came whose signature was verified; `committee` is that of the next height.
+    /// A commitment came at `at_ms` that is of its node for sure; `committee` is that of the next
+    /// height.
     pub fn commitment(
         &mut self,
-        now_ms: u64,
+        (now_ms, at_ms): (u64, u64),
         committee: &Committee,
         commitment: Commitment,
     ) -> RoundOutputs {
         let mut outputs = self.beat(now_ms);
         let Commitment { round, node, .. } = commitment;
         let reason = if self.open.contains_key(&round) {
-            self.tell(now_ms, round, RoundInput::Commitment(commitment), &mut outputs);
+            let input = RoundInput::Commitment { commitment, at_ms };
+            self.tell(now_ms, round, input, &mut outputs);
             return outputs;
         } else if !self.is_early(round) {
             Ignored::OtherRound
         } else if committee.position(&node).is_none() {
             Ignored::NotAsked
         } else {
-            let first = self.early.entry((round, node)).or_insert(commitment);
+            let (first, _) = self.early.entry((round, node)).or_insert((commitment, at_ms));
             if first.end == commitment.end {
                 return outputs;
             }

@@ -34,6 +34,11 @@ struct Table {
     rounds: Vec<Round>,
 }
 
+/// A commitment that comes as the round begins.
+const fn came(commitment: Commitment) -> RoundInput {
+    RoundInput::Commitment { commitment, at_ms: 0 }
+}
+
 impl Table {
     fn new() -> Self {
         let network = Network::new(7, 7, &[40_000, 9]);
@@ -86,13 +91,13 @@ impl Table {
     }
 
     fn hear(&mut self, at: usize, now_ms: u64, commitment: Commitment) -> Vec<RoundOutput> {
-        self.rounds[at].handle(now_ms, RoundInput::Commitment(commitment))
+        self.rounds[at].handle(now_ms, RoundInput::Commitment { commitment, at_ms: now_ms })
     }
 
     /// When the member asks for the transcript of this commitment, which comes now.
     fn asks_at(&mut self, at: usize, now_ms: u64, commitment: Commitment) -> u64 {
         match &self.hear(at, now_ms, commitment)[..] {
-            [RoundOutput::Ask { node }] if *node == commitment.node => now_ms,
+            [RoundOutput::Ask { node, .. }] if *node == commitment.node => now_ms,
             [] => self.await_turn(at, &commitment.node, now_ms),
             other => panic!("{other:?}"),
         }
@@ -110,7 +115,7 @@ impl Table {
     fn await_turn(&mut self, at: usize, of: &NodeId, mut now_ms: u64) -> u64 {
         loop {
             match &self.rounds[at].handle(now_ms, RoundInput::Tick)[..] {
-                [RoundOutput::Ask { node }] if node == of => return now_ms,
+                [RoundOutput::Ask { node, .. }] if node == of => return now_ms,
                 [] => now_ms = self.rounds[at].wake_at_ms().expect("a turn is to come"),
                 other => panic!("{other:?}"),
             }
@@ -252,7 +257,7 @@ fn who_proposes_the_block_after_the_opening_begins_with_the_next_of_another() {
         if begins && outputs.is_empty() {
             assert!(table.await_turn(0, &early.node, 6_000) > 6_000, "it was in time");
         } else {
-            let asks = matches!(outputs[..], [RoundOutput::Ask { node }] if node == early.node);
+            let asks = matches!(outputs[..], [RoundOutput::Ask { node, .. }] if node == early.node);
             assert_eq!(asks, begins, "{outputs:?}");
         }
     }
@@ -265,13 +270,13 @@ fn strangers_and_other_rounds_are_ignored() {
     table.open(1, 0, Sight::default());
     let stranger = floe_protocol::test_support::node_keys(8)[7].0.public();
     let of = |node, round| Commitment { round, node, end: Hash::ZERO };
-    let outputs = table.rounds[1].handle(0, RoundInput::Commitment(of(stranger, ROUND)));
+    let outputs = table.rounds[1].handle(0, came(of(stranger, ROUND)));
     assert_eq!(ignored(&outputs), Some((stranger, Ignored::NotAsked)));
     let (node, next) = (table.network.node(0), ChallengeRound::new(ROUND.get() + 1));
-    let outputs = table.rounds[1].handle(0, RoundInput::Commitment(of(node, next)));
+    let outputs = table.rounds[1].handle(0, came(of(node, next)));
     assert_eq!(ignored(&outputs), Some((node, Ignored::OtherRound)));
     let me = table.network.node(1);
-    let outputs = table.rounds[1].handle(0, RoundInput::Commitment(of(me, ROUND)));
+    let outputs = table.rounds[1].handle(0, came(of(me, ROUND)));
     assert!(outputs.is_empty(), "its own");
     assert!(Round::new(RoundConfig::default(), table.network.universe.clone(), stranger).is_none());
 
@@ -351,8 +356,8 @@ fn what_comes_before_its_block_is_kept_within_bounds() {
     assert_eq!(rounds.wake_at_ms(), 250);
     let committee = &universe.committee;
     assert!(rounds.wants(committee, &commitment));
-    assert!(rounds.commitment(0, committee, commitment).is_empty());
-    assert!(rounds.commitment(0, committee, commitment).is_empty(), "the same again");
+    assert!(rounds.commitment((0, 0), committee, commitment).is_empty());
+    assert!(rounds.commitment((0, 0), committee, commitment).is_empty(), "the same again");
     assert!(!rounds.wants(committee, &commitment));
     let second = Commitment { end: Hash::ZERO, ..commitment };
     let far = ChallengeRound::new(tip.get() + EARLY_HEIGHTS + 1);
@@ -365,7 +370,7 @@ fn what_comes_before_its_block_is_kept_within_bounds() {
         (Commitment { node: stranger, ..commitment }, Ignored::NotAsked),
     ] {
         assert!(!rounds.wants(committee, &commitment), "{commitment:?}");
-        let outputs = rounds.commitment(0, committee, commitment);
+        let outputs = rounds.commitment((0, 0), committee, commitment);
         let [(_, RoundOutput::Ignored { reason: is, .. })] = outputs[..] else {
             panic!("{outputs:?}");
         };
@@ -387,7 +392,7 @@ fn what_comes_before_its_block_is_kept_within_bounds() {
     assert!(!wanted(&Commitment { node: stranger, ..commitment }));
     // Long without a beat: what comes now may be late.
     let late = Commitment { node: table.network.node(2), ..commitment };
-    let outputs = rounds.commitment(1_000, committee, late);
+    let outputs = rounds.commitment((1_000, 1_000), committee, late);
     let is_silent = |(_, output): &(ChallengeRound, RoundOutput)| {
         let silent = Ignored::Silent(Silence::Paused);
         matches!(output, RoundOutput::Ignored { reason, .. } if *reason == silent)

@@ -12,10 +12,10 @@ use floe_node::{
     },
 };
 use floe_protocol::{
-    challenge::{Commitment, SignedCommitment, TRANSCRIPT_BYTES_MAX},
+    challenge::{Commitment, TRANSCRIPT_BYTES_MAX},
     hash::Hash,
     index::{ChallengeRound, Height},
-    keys::{BlsSignature, ChainId},
+    keys::BlsSignature,
     message::{Refusal, Request, Response},
 };
 use prometheus_client::registry::Registry;
@@ -45,7 +45,6 @@ impl Liar {
         net.external = config.external;
         net.limits = config.limits;
         let (network, inbound, _) = network::start(net, &mut Registry::default()).await?;
-        let chain = config.network.genesis.chain_id();
         let Inbound { requests, challenges, .. } = inbound;
         let mut tasks = JoinSet::new();
         tasks.spawn(answer(requests));
@@ -58,7 +57,7 @@ impl Liar {
         tasks.spawn(async move {
             let client = Client::connect(client).await;
             match client {
-                Ok(client) => commit_to_anything(peer, chain, &client).await,
+                Ok(client) => commit_to_anything(peer, &client).await,
                 Err(error) => error.into(),
             }
         });
@@ -107,8 +106,7 @@ async fn acknowledge_falsely(
 ) -> anyhow::Error {
     while let Some(GossipMessage { bytes, verdict, .. }) = challenges.recv().await {
         verdict.ignore();
-        let Ok(signed) = SignedCommitment::from_bytes(&bytes) else { continue };
-        let Commitment { round, node, .. } = signed.commitment;
+        let Ok(Commitment { round, node, .. }) = Commitment::from_bytes(&bytes) else { continue };
         let signature: BlsSignature = keys.bls.sign(&bytes);
         let network = network.clone();
         tokio::spawn(async move {
@@ -122,7 +120,6 @@ async fn acknowledge_falsely(
 /// Commits itself in every block, whether it opens a round or not, and to something else each time.
 async fn commit_to_anything(
     (network, keys): (Network, Arc<NodeKeys>),
-    chain: ChainId,
     client: &Client,
 ) -> anyhow::Error {
     let mut height = Height::new(0);
@@ -140,8 +137,7 @@ async fn commit_to_anything(
                 node: keys.node.public(),
                 end: Hash::of_symbol(&fresh_seed().to_le_bytes()),
             };
-            let signed = commitment.sign(&chain, &keys.node).to_bytes();
-            if let Err(error) = network.publish(Topic::Challenges, signed).await {
+            if let Err(error) = network.publish(Topic::Challenges, commitment.to_bytes()).await {
                 tracing::debug!(%error, "not published");
             }
         }

@@ -120,9 +120,10 @@ impl EventLoop {
     /// Asks the service for its verdict, if it keeps up and the peer does not send too much.
     fn hand_over(&mut self, judged: Judged, message: Message) -> Result<(), Judged> {
         let (topic, bytes) = (judged.topic, judged.bytes);
+        let Some(author) = message.source else { return Err(judged) };
         if topic == Topic::Challenges {
-            let is_member = self.peers.is_member(&judged.from);
-            if !self.judging.commitments.admit(judged.from, is_member, Instant::now()) {
+            let is_member = self.peers.is_member(&author);
+            if !self.judging.commitments.admit(author, is_member, Instant::now()) {
                 return Err(judged);
             }
         }
@@ -130,8 +131,8 @@ impl EventLoop {
         let pending = &mut self.judging.pending[topic.index()];
         let fits = pending.messages < limits.pending_max(topic)
             && pending.bytes.saturating_add(bytes) <= limits.gossip_pending_bytes_max;
-        let source = message.source.as_ref().and_then(node_id);
-        let (Some(from), Some(source), true) = (node_id(&judged.from), source, fits) else {
+        let ids = (node_id(&judged.from), node_id(&author));
+        let ((Some(from), Some(source)), true) = (ids, fits) else {
             return Err(judged);
         };
         let judge = &self.judging.judges[topic.index()];

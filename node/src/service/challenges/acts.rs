@@ -14,13 +14,17 @@ use floe_protocol::{
 };
 use tokio::time::{sleep, timeout};
 
-use super::{Done, Service};
-use crate::{network::Topic, service::blocking};
+use super::{Done, Service, window_ms};
+use crate::{
+    network::{AnnounceError, Topic},
+    service::blocking,
+};
 
-/// How long a node may take to answer at most; rounds may give it less.
+/// How long a node may take to say that it has an acknowledgement.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
-/// How often an acknowledgement is handed in until it is taken, and the wait in between.
-const HAND_IN_ATTEMPTS: u32 = 5;
+/// The wait before a commitment is said again that did not leave.
+const SAY_AGAIN_AFTER: Duration = Duration::from_millis(50);
+/// The wait before an acknowledgement is handed in again that was not taken.
 const HAND_IN_WAIT: Duration = Duration::from_secs(1);
 
 impl Service {
@@ -32,7 +36,7 @@ impl Service {
                 RoundOutput::Commit(commitment) => self.commit(commitment),
                 // There is nobody to answer but who has just asked.
                 RoundOutput::Answer { .. } => {}
-                RoundOutput::Ask { node } => self.ask(round, node),
+                RoundOutput::Ask { node, within_ms } => self.ask((round, node), within_ms),
                 RoundOutput::Verify(verification) => {
                     let (known, node) =
                         (self.tools.inconsistent.all(), *verification.challenge.node());
@@ -75,27 +79,37 @@ impl Service {
         });
     }
 
-    /// Says where this node's chain ends.
+    /// Says where this node's chain ends, again until it has left or can be in time nowhere.
     fn commit(&mut self, commitment: Commitment) {
-        let signed = commitment.sign(&self.chain, &self.tools.keys.node);
-        let sent = self.tools.network.try_publish(Topic::Challenges, signed.to_bytes());
         let round = commitment.round;
-        if let Err(error) = sent {
-            self.log.failed(round, format!("its commitment was not sent: {error}"));
-        }
         let seeded_ms = self.seeds.remove(&round).unwrap_or(self.now_ms);
         let took_ms = self.ms(Instant::now()).saturating_sub(seeded_ms);
         self.tools.record.metrics.commitment_ms.set(i64::try_from(took_ms).unwrap_or(i64::MAX));
         let node = self.me();
         tracing::debug!(%round, %node, took_ms, "committed to the end of this node's chain");
+        let two_windows_ms = window_ms(&self.tools.ledger).saturating_mul(2);
+        let until = self.started + Duration::from_millis(seeded_ms.saturating_add(two_windows_ms));
+        let network = self.tools.network.clone();
+        self.tasks.spawn(async move {
+            loop {
+                match network.publish(Topic::Challenges, commitment.to_bytes()).await {
+                    Ok(()) => return Done::Nothing,
+                    Err(AnnounceError::Busy | AnnounceError::NoPeers) if Instant::now() < until => {
+                        sleep(SAY_AGAIN_AFTER).await;
+                    }
+                    Err(error) => return Done::NotSent(round, error),
+                }
+            }
+        });
     }
 
     /// Asks a node for its transcript.
-    fn ask(&mut self, round: ChallengeRound, node: NodeId) {
+    fn ask(&mut self, (round, node): (ChallengeRound, NodeId), within_ms: u64) {
+        let within = Duration::from_millis(within_ms);
         let network = self.tools.network.clone();
         self.tasks.spawn(async move {
             let asked = network.request(node, Request::ReadTranscript { round });
-            let input = match timeout(ANSWER_TIMEOUT, asked).await {
+            let input = match timeout(within, asked).await {
                 Ok(Ok(Response::Transcript(transcript))) => {
                     // What waits to be judged holds no more than itself.
                     let transcript = transcript.map(|bytes| Bytes::copy_from_slice(&bytes));
@@ -120,16 +134,17 @@ impl Service {
         });
     }
 
-    /// Signs that a node has passed, and hands it the signature.
+    /// Signs that a node has passed, and hands it the signature while that may be of use.
     fn acknowledge(&mut self, fact: ChallengeFact) {
         let (background, network) = (self.background.clone(), self.tools.network.clone());
         let (chain, bls) = (self.chain, self.tools.keys.bls.clone());
+        let states = self.tools.ledger.state();
         self.tools.record.metrics.acknowledged.inc();
         self.tasks.spawn(async move {
             let signed = background.run(move || fact.sign(&chain, &bls)).await;
             let Some(signature) = signed else { return Done::Nothing };
             let ChallengeFact { round, node, .. } = fact;
-            for _ in 0..HAND_IN_ATTEMPTS {
+            while states.borrow().open_challenges().contains(&round) {
                 let asked = network.request(node, Request::Acknowledge { round, signature });
                 if let Ok(Ok(Response::Taken)) = timeout(ANSWER_TIMEOUT, asked).await {
                     return Done::Nothing;

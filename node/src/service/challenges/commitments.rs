@@ -1,92 +1,51 @@
-//! Judges commitments from gossip: what is new, whose signature is true, and what is passed on.
+//! Judges commitments from gossip: whose they are, and what is passed on.
 //!
-//! Looked at first is whether a commitment says anything new, which costs next to nothing; then its
-//! signature is verified, on a blocking thread, many at a time. A signature that is false convicts who
-//! passed it on, since nobody passes one on unverified. Everything else does not: nodes are at
-//! different heights, and what is late at one was in time at another.
-
-use std::{collections::BTreeSet, time::Instant};
+//! Gossip proves the source of each message, so a commitment counts if its node is its source; no
+//! signature is to be verified here. Who names another node convicts itself and all who pass that on.
+//! Everything else does not: nodes are at different heights, and what is late at one was in time at
+//! another. What this node has no round for is passed on all the same, for others may have it.
 
 use floe_protocol::{
-    challenge::{Commitment, Ignored, RoundOutput, RoundOutputs, SignedCommitment},
-    keys::{ChainId, NodeId},
+    challenge::{Commitment, Ignored, RoundOutput, RoundOutputs},
+    keys::NodeId,
+    ledger::State,
 };
 
-use super::{Done, Service};
-use crate::{
-    network::{GossipMessage, VerdictHandle},
-    service::blocking,
-};
-
-/// A commitment whose signature was verified, or is to be.
-#[derive(Debug)]
-pub(super) struct Claim {
-    pub(super) signed: SignedCommitment,
-    /// When it came.
-    pub(super) received: Instant,
-    pub(super) verdict: VerdictHandle,
-}
+use super::Service;
+use crate::network::GossipMessage;
 
 impl Service {
-    pub(super) fn on_messages(&mut self, messages: Vec<GossipMessage>) {
+    pub(super) fn on_message(&mut self, message: GossipMessage) {
+        let GossipMessage { bytes, source, received, verdict, .. } = message;
+        let commitment = match Commitment::from_bytes(&bytes) {
+            Ok(commitment) if commitment.node == source => commitment,
+            Ok(_) | Err(_) => return verdict.reject(),
+        };
         let state = self.tools.ledger.state().borrow().clone();
-        let claims = sift(messages, |said| self.rounds.wants(state.committee(), said));
-        if claims.is_empty() {
+        let committee = state.committee();
+        if !self.rounds.wants(committee, &commitment) {
+            if self.rounds.get(commitment.round).is_none() && is_of_others(&state, &commitment) {
+                verdict.accept();
+            }
             return;
         }
-        self.is_verifying = true;
-        let chain = self.chain;
-        self.tools.record.metrics.commitments_checked.inc_by(claims.len() as u64);
-        self.tasks.spawn(async move {
-            let verified = blocking(move || verify(&chain, claims)).await;
-            Done::Verified(verified.unwrap_or_default())
-        });
-    }
-
-    pub(super) fn on_verified(&mut self, claims: Vec<(Claim, bool)>) {
-        self.is_verifying = false;
-        let state = self.tools.ledger.state().borrow().clone();
-        for (Claim { signed, received, verdict }, is_true) in claims {
-            if !is_true {
-                verdict.reject();
-                continue;
-            }
-            let Commitment { node, .. } = signed.commitment;
-            let came_ms = self.ms(received);
-            let outputs = self.rounds.commitment(came_ms, state.committee(), signed.commitment);
-            if is_passed_on(&node, &outputs) {
-                verdict.accept();
-            } else {
-                verdict.ignore();
-            }
-            self.act(outputs);
+        self.tools.record.metrics.commitments.inc();
+        let (now_ms, came_ms) = (self.now(), self.ms(received));
+        let outputs = self.rounds.commitment((now_ms, came_ms), committee, commitment);
+        if is_passed_on(&source, &outputs) {
+            verdict.accept();
+        } else {
+            verdict.ignore();
         }
+        self.act(outputs);
     }
 }
 
-/// The commitments among messages that are new, each once; the others have their verdict.
-fn sift(messages: Vec<GossipMessage>, mut wants: impl FnMut(&Commitment) -> bool) -> Vec<Claim> {
-    let mut claims = Vec::new();
-    let mut seen = BTreeSet::new();
-    for GossipMessage { bytes, received, verdict, .. } in messages {
-        match SignedCommitment::from_bytes(&bytes) {
-            Err(_) => verdict.reject(),
-            Ok(signed) if wants(&signed.commitment) && seen.insert(bytes) => {
-                claims.push(Claim { signed, received, verdict });
-            }
-            Ok(_) => verdict.ignore(),
-        }
-    }
-    claims
-}
-
-/// Verifies signatures. Blocks.
-fn verify(chain: &ChainId, claims: Vec<Claim>) -> Vec<(Claim, bool)> {
-    let verified = claims.into_iter().map(|claim| {
-        let is_true = claim.signed.verify(chain);
-        (claim, is_true)
-    });
-    verified.collect()
+/// Whether the ledger's members have a round open for which the commitment may count: this node is
+/// none of them, or does not take part.
+fn is_of_others(state: &State, commitment: &Commitment) -> bool {
+    let is_member = state.committee().position(&commitment.node).is_some();
+    is_member && state.open_challenges().contains(&commitment.round)
 }
 
 /// Whether others are to hear of the commitment of `node`, of which this came here. That this node

@@ -45,7 +45,7 @@ pub(super) struct Metrics {
     refused: Counter,
     judging_seconds: Counter<f64, AtomicU64>,
     pub(super) transcripts_sent: Counter,
-    pub(super) commitments_checked: Counter,
+    pub(super) commitments: Counter,
     pub(super) commitment_ms: Gauge,
 }
 
@@ -71,11 +71,7 @@ impl Record {
             ("judged", "Transcripts that it has judged", &m.judged),
             ("refused", "Transcripts that it has judged to be wrong", &m.refused),
             ("transcripts_sent", "Times that it has handed out its own", &m.transcripts_sent),
-            (
-                "commitments_checked",
-                "Commitments of others whose signature it has verified",
-                &m.commitments_checked,
-            ),
+            ("commitments", "Commitments of others that said something new", &m.commitments),
         ] {
             registry.register(name, help, counter.clone());
         }

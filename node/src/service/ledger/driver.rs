@@ -7,6 +7,7 @@ use std::{
 };
 
 use floe_protocol::{
+    challenge::ChallengeCertificate,
     consensus::{
         Config, ConsensusMessage, Fault as ReplicaFault, Input, JournalEntry, Now, Output, Replica,
         Start, Validity, Verdict,
@@ -40,6 +41,8 @@ use crate::{
 const CLOCK_SKEW_MS: u64 = 10_000;
 /// Executed blocks of one height that are kept: a faulty proposer may send more.
 const EXECUTED_MAX: usize = 4;
+/// The shortest time between two announcements of what has been announced before.
+const ANNOUNCED_AGAIN_AFTER: Duration = Duration::from_millis(250);
 /// Live commits after which a node that lost its journal votes again.
 const COMMITS_BEFORE_VOTING: u32 = 2;
 
@@ -125,6 +128,8 @@ pub(super) struct Driver {
     source: Source,
     /// How long what is being handled has waited here for that.
     waited: Duration,
+    /// How often something was announced again, and when last.
+    again: (u32, Option<Instant>),
 }
 
 impl Driver {
@@ -152,6 +157,7 @@ impl Driver {
             silent: true,
             source: Source::Votes,
             waited: Duration::ZERO,
+            again: (0, None),
             chain,
             keys,
             network,
@@ -548,9 +554,13 @@ impl Driver {
     /// Since when others were known to have committed the block at `height`, which is committed here
     /// now. What decided it may have waited here, too.
     fn known_since(&self, height: Height, now: Instant) -> Option<Instant> {
-        let since = self.listeners.lag.borrow().since(height);
+        let lag = self.listeners.lag.borrow().clone();
         self.listeners.lag.send_modify(|lag| lag.committed(height));
-        since.into_iter().chain(now.checked_sub(self.waited)).min()
+        if self.source == Source::Sync {
+            // Who was cut off learns of all at once, and of each block nothing.
+            return lag.since_exactly(height);
+        }
+        lag.since(height).into_iter().chain(now.checked_sub(self.waited)).min()
     }
 
     fn insert(
@@ -582,11 +592,28 @@ impl Driver {
         operation: SystemOperation,
         spread: bool,
     ) -> Result<(), MempoolError> {
-        self.mempool.insert_system(operation.clone())?;
-        if spread {
+        let inserted = self.mempool.insert_system(operation.clone());
+        if spread && inserted.is_ok() {
             self.announce(Topic::Transactions, &LedgerAnnouncement::System(operation));
+        } else if spread && inserted == Err(MempoolError::Known) {
+            self.announce_again(operation);
         }
-        Ok(())
+        inserted
+    }
+
+    /// Announces this node's own challenge certificate once more, as long as it is in no block: what
+    /// was announced may be lost. Others may hand it in, too, so it is not done too often.
+    fn announce_again(&mut self, operation: SystemOperation) {
+        let SystemOperation::PassChallenge { certificate } = &operation else { return };
+        let Ok(parsed) = ChallengeCertificate::from_bytes(certificate) else { return };
+        let is_own = parsed.fact().node == self.keys.node.public();
+        let waits = self.mempool.system_candidates().any(|pending| *pending == operation);
+        let (times, last) = self.again;
+        if is_own && waits && last.is_none_or(|last| last.elapsed() >= ANNOUNCED_AGAIN_AFTER) {
+            self.again = (times.wrapping_add(1), Some(Instant::now()));
+            let announcement = LedgerAnnouncement::SystemAgain(operation, times);
+            self.announce(Topic::Transactions, &announcement);
+        }
     }
 
     /// Goes on from a snapshot, if there is no block yet; whether it did.

@@ -17,7 +17,7 @@ use floe_protocol::index::Height;
 const PROOFS_MAX: usize = 64;
 
 /// What is known of blocks that are final elsewhere.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Lag {
     /// Heights, and since when each and all below are known to be final. Both ascend.
     proofs: VecDeque<(Height, Instant)>,
@@ -51,6 +51,12 @@ impl Lag {
         proof.map(|(_, at)| *at)
     }
 
+    /// The same, if the first proof was of this very block: who was cut off hears of a later one first.
+    pub(super) fn since_exactly(&self, height: Height) -> Option<Instant> {
+        let proof = self.proofs.iter().find(|(proven, _)| *proven >= height);
+        proof.filter(|(proven, _)| *proven == height).map(|(_, at)| *at)
+    }
+
     /// The block at `height` is committed here.
     pub(super) fn committed(&mut self, height: Height) {
         self.committed = height;
@@ -80,6 +86,8 @@ mod tests {
         let since = |lag: &Lag| [4, 5, 6, 9, 10].map(|of| lag.since(height(of)));
         let known = [Some(at(1)), Some(at(1)), Some(at(4)), Some(at(4)), None];
         assert_eq!(since(&lag), known);
+        let exactly = [4, 5, 6, 9, 10].map(|of| lag.since_exactly(height(of)));
+        assert_eq!(exactly, [None, Some(at(1)), None, Some(at(4)), None]);
         lag.committed(height(5));
         assert_eq!(lag.since(height(6)), Some(at(4)));
         lag.committed(height(9));

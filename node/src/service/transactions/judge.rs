@@ -47,7 +47,10 @@ impl Message {
             .or_else(|_| LedgerAnnouncement::decode(LedgerTopic::System, bytes));
         match announcement {
             Ok(LedgerAnnouncement::Transactions(list)) => Self::Transactions(list),
-            Ok(LedgerAnnouncement::System(operation)) => Self::System(Box::new(operation)),
+            Ok(
+                LedgerAnnouncement::System(operation)
+                | LedgerAnnouncement::SystemAgain(operation, _),
+            ) => Self::System(Box::new(operation)),
             Ok(LedgerAnnouncement::NewHeader(_)) | Err(_) => Self::Malformed,
         }
     }

@@ -42,8 +42,13 @@ pub enum RoundInput {
         /// What is there.
         proof: Option<StepProof>,
     },
-    /// A commitment came whose signature was verified.
-    Commitment(Commitment),
+    /// A commitment came, from its node itself or with proof that it is of its node.
+    Commitment {
+        /// What it says.
+        commitment: Commitment,
+        /// When it came: it may have waited since.
+        at_ms: u64,
+    },
     /// A member asks for this node's transcript.
     Wanted {
         /// Who asks.
@@ -98,7 +103,7 @@ pub enum RoundOutput {
         /// Where.
         place: Box<Place>,
     },
-    /// Sign this and gossip it, at once.
+    /// Gossip this, at once.
     Commit(Commitment),
     /// Hand this node's transcript to a member that asked; none if it is not needed, or not there.
     Answer {
@@ -111,6 +116,8 @@ pub enum RoundOutput {
     Ask {
         /// Whom.
         node: NodeId,
+        /// After so long the answer is given up.
+        within_ms: u64,
     },
     /// Run this where it disturbs nobody and report the verdict.
     Verify(Box<Verification>),
@@ -216,7 +223,7 @@ pub enum Ignored {
 /// Why a member cannot say what came in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Silence {
-    /// The seed's block came by sync.
+    /// The seed's block came by sync, and not soon after it was final.
     #[error("the seed's block came by sync")]
     Synced,
     /// Others were further when the seed's block was committed here.

@@ -97,8 +97,8 @@ impl Other {
         self.turn_ms = config.turn_ms.saturating_mul(turn(&challenge, me));
         self.silence = silence;
         self.challenge = Some(challenge);
-        if let Some((_, at_ms)) = self.committed {
-            self.prepare(at_ms.max(now_ms), outputs);
+        if self.is_answered() {
+            self.prepare(now_ms, outputs);
         }
     }
 
@@ -108,8 +108,13 @@ impl Other {
         is_new && self.stage != Stage::Done
     }
 
-    /// A commitment came.
-    pub(super) fn commitment(&mut self, end: Hash, now_ms: u64, outputs: &mut Vec<RoundOutput>) {
+    /// A commitment came at `at_ms`, and is told now.
+    pub(super) fn commitment(
+        &mut self,
+        end: Hash,
+        (now_ms, at_ms): (u64, u64),
+        outputs: &mut Vec<RoundOutput>,
+    ) {
         if let Some((first, _)) = self.committed {
             if first != end {
                 self.is_double = true;
@@ -117,7 +122,7 @@ impl Other {
             }
             return;
         }
-        self.committed = Some((end, now_ms));
+        self.committed = Some((end, at_ms));
         if self.challenge.is_some() {
             self.prepare(now_ms, outputs);
         }
@@ -166,16 +171,20 @@ impl Other {
     ) {
         self.stage = Stage::Asked { until_ms: now_ms.saturating_add(config.answer_ms) };
         self.attempts += 1;
-        outputs.push(RoundOutput::Ask { node: self.node });
+        let (node, within_ms) = (self.node, config.answer_ms);
+        outputs.push(RoundOutput::Ask { node, within_ms });
     }
 
-    /// It has answered.
+    /// It has answered. What comes just too late is taken all the same, a refusal is not.
     pub(super) fn answered(&mut self, transcript: Option<Bytes>, outputs: &mut Vec<RoundOutput>) {
-        let (Stage::Asked { .. }, Some(challenge), Some((end, _))) =
-            (self.stage, &self.challenge, self.committed)
-        else {
+        let (Some(challenge), Some((end, _))) = (&self.challenge, self.committed) else {
             return;
         };
+        match self.stage {
+            Stage::Asked { .. } => {}
+            Stage::Waiting if self.attempts > 0 && transcript.is_some() => {}
+            Stage::Waiting | Stage::Verifying | Stage::Acknowledged | Stage::Done => return,
+        }
         if let Some(transcript) = transcript {
             let challenge = challenge.clone();
             self.stage = Stage::Verifying;

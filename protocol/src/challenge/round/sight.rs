@@ -5,15 +5,17 @@
 //! what comes late would seem in time, or the other way round. Such a member is silent, and there
 //! are others.
 //!
-//! Invariant: what a member is silent for it has seen itself, or more than `f` shards of members
-//! have said it: nobody silences others by what he sends.
+//! Invariants: what a member is silent for it has seen itself, or more than `f` shards of members
+//! have said it: nobody silences others by what he sends. Nor by what he keeps back: who knows that a
+//! block is final and has it from others within a window is not silent.
 
 use super::Silence;
 
 /// How this node came to a block.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sight {
-    /// From others that had committed it, not by votes.
+    /// From others that had committed it, not by votes. Then `later_certified_ms` is when this node
+    /// first saw proof that this very block was final: proof of a later one tells nothing of it.
     pub by_sync: bool,
     /// When this node first saw proof that others were further, if it did before it committed the
     /// block: a commit certificate of it or of a later one, or votes for later heights by members
@@ -30,7 +32,8 @@ impl Sight {
         window_ms: u64,
     ) -> Option<Silence> {
         let since = |at_ms: Option<u64>| at_ms.map(|at_ms| now_ms.saturating_sub(at_ms));
-        if self.by_sync {
+        // It may be a few who kept the block back: who knew of it in time may go on.
+        if self.by_sync && since(self.later_certified_ms).is_none_or(|ms| ms > window_ms) {
             return Some(Silence::Synced);
         }
         if let Some(behind_ms) = since(self.later_certified_ms).filter(|ms| *ms > window_ms) {
@@ -98,6 +101,11 @@ mod tests {
         assert_eq!(silence(behind(3_999), None), long);
         assert_eq!(silence(SIGHT, Some(4_000)), Some(Silence::Paused));
         assert_eq!(silence(SIGHT, Some(3_999)), None);
+        // Kept back by who made it, and fetched at once.
+        let fetched = |at_ms| Sight { by_sync: true, ..behind(at_ms) };
+        assert_eq!(silence(fetched(4_000), None), None);
+        assert_eq!(silence(fetched(3_999), None), Some(Silence::Synced));
+        assert_eq!(silence(fetched(4_000), Some(4_000)), Some(Silence::Paused));
         // All of it at once: what weighs most is named.
         let all = Sight { by_sync: true, ..behind(3_999) };
         assert_eq!(silence(all, Some(4_000)), Some(Silence::Synced));

@@ -23,7 +23,7 @@ pub const MAX_HEADER_ANNOUNCEMENT_BYTES: usize = MAX_CERTIFIED_HEADER_BYTES + 1;
 pub enum LedgerTopic {
     /// [`LedgerAnnouncement::Transactions`].
     Transactions,
-    /// [`LedgerAnnouncement::System`].
+    /// [`LedgerAnnouncement::System`] and [`LedgerAnnouncement::SystemAgain`].
     System,
     /// [`LedgerAnnouncement::NewHeader`].
     Headers,
@@ -53,6 +53,9 @@ pub enum LedgerAnnouncement {
     System(SystemOperation),
     /// A block has been committed.
     NewHeader(Box<CertifiedHeader>),
+    /// A system operation that was announced before and may be lost, with a number that is new: gossip
+    /// does not hear the same bytes twice.
+    SystemAgain(SystemOperation, u32),
 }
 
 impl LedgerAnnouncement {
@@ -61,7 +64,7 @@ impl LedgerAnnouncement {
     pub const fn topic(&self) -> LedgerTopic {
         match self {
             Self::Transactions(_) => LedgerTopic::Transactions,
-            Self::System(_) => LedgerTopic::System,
+            Self::System(_) | Self::SystemAgain(..) => LedgerTopic::System,
             Self::NewHeader(_) => LedgerTopic::Headers,
         }
     }
@@ -95,7 +98,10 @@ impl LedgerAnnouncement {
             {
                 Err(MessageError::Field)
             }
-            Self::Transactions(_) | Self::System(_) | Self::NewHeader(_) => Ok(()),
+            Self::Transactions(_)
+            | Self::System(_)
+            | Self::SystemAgain(..)
+            | Self::NewHeader(_) => Ok(()),
         }
     }
 }

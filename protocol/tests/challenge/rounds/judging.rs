@@ -112,8 +112,8 @@ fn who_hangs_frees_his_place_by_the_clock() {
     loop {
         for output in std::mem::take(&mut outputs) {
             match output {
-                RoundOutput::Ask { node } if node == honest.node => served_ms = Some(now_ms),
-                RoundOutput::Ask { node } => {
+                RoundOutput::Ask { node, .. } if node == honest.node => served_ms = Some(now_ms),
+                RoundOutput::Ask { node, .. } => {
                     assert!(asked.insert(node, now_ms).is_none_or(|at_ms| {
                         now_ms >= at_ms + config.answer_ms + config.retry_ms
                     }));
@@ -231,7 +231,7 @@ fn who_stands_still_within_a_window_judges_only_what_came_before() {
     table.commit(1, 0);
     let mut asked = !table.hear(1, 100, before).is_empty();
     let outputs = table.rounds[1].handle(2_500, RoundInput::Paused { since_ms: 200 });
-    asked |= matches!(outputs[..], [RoundOutput::Ask { node }] if node == before.node);
+    asked |= matches!(outputs[..], [RoundOutput::Ask { node, .. }] if node == before.node);
     assert!(asked, "{outputs:?}");
     let node = table.network.node(2);
     let after = Commitment { round: ROUND, node, end: Hash::ZERO };
@@ -258,7 +258,7 @@ fn who_stood_still_just_before_a_round_is_silent_in_it() {
         let [opening, seed] = table.opening();
         rounds.committed(now_ms, &opening, Sight::default(), Some(Arc::clone(&universe)));
         rounds.committed(now_ms, &seed, Sight::default(), None);
-        let outputs = rounds.commitment(now_ms, &universe.committee, commitment);
+        let outputs = rounds.commitment((now_ms, now_ms), &universe.committee, commitment);
         let silent = Ignored::Silent(Silence::Paused);
         let is = |(_, output): &(ChallengeRound, RoundOutput)| matches!(output, RoundOutput::Ignored { reason, .. } if *reason == silent);
         assert_eq!(outputs.iter().any(is), is_silent, "{waits_ms} ms: {outputs:?}");

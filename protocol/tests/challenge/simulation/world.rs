@@ -65,8 +65,8 @@ pub(super) struct World {
     /// When each node commits the last block.
     last_ms: [u64; NODES],
     last_opened_ms: u64,
-    /// Certificates and when they are in all mempools.
-    mempool: Vec<(u64, ChallengeRound, usize)>,
+    /// Certificates that are announced: when, and to whose mempool.
+    mempools: [Vec<(u64, ChallengeRound, usize)>; NODES],
     pub(super) records: BTreeMap<ChallengeRound, Record>,
     /// Judging is pure, so members with the same transcript need not all do it.
     verdicts: BTreeMap<(Hash, Bytes), Result<(), TranscriptError>>,
@@ -95,7 +95,7 @@ impl World {
             blocks: Vec::new(),
             last_ms: [0; NODES],
             last_opened_ms: 0,
-            mempool: Vec::new(),
+            mempools: Default::default(),
             records: BTreeMap::new(),
             verdicts: BTreeMap::new(),
             hung: 0,
@@ -177,7 +177,7 @@ impl World {
         }
         let mut certified = Vec::new();
         let (now_ms, records) = (self.now_ms, &mut self.records);
-        self.mempool.retain(|(at_ms, round, at)| {
+        self.mempools[proposer].retain(|(at_ms, round, at)| {
             if *at_ms > now_ms {
                 return true;
             }
@@ -246,7 +246,7 @@ impl World {
                 }
                 let (member, committee) = (&mut self.members[at], &NETWORK.universe.committee);
                 if member.wants(committee, &commitment) {
-                    member.commitment(now_ms, committee, commitment)
+                    member.commitment((now_ms, now_ms), committee, commitment)
                 } else {
                     Vec::new()
                 }
@@ -272,10 +272,14 @@ impl World {
             let still = self.plan.trouble(at, at_ms).filter(|it| it.kind == Kind::Still);
             still.map_or(at_ms, |trouble| trouble.to_ms)
         });
-        let later_ms = next.filter(|at_ms| *at_ms < self.now_ms);
+        // Who is cut off then hears of later blocks first.
+        let is_cut = |at_ms: &u64| {
+            self.plan.trouble(at, *at_ms).is_some_and(|trouble| trouble.kind == Kind::Cut)
+        };
+        let later_ms = next.filter(|at_ms| *at_ms < self.now_ms && !(by_sync && is_cut(at_ms)));
         let recent_ms = self.now_ms.saturating_sub(RULES.window_ms);
-        let tells = !by_sync
-            && later_ms.is_none_or(|at_ms| at_ms >= recent_ms)
+        let is_recent = |at_ms| at_ms >= recent_ms;
+        let tells = later_ms.map_or(!by_sync, is_recent)
             && !self.plan.went_on(at, (recent_ms, self.now_ms));
         for record in self.records.values_mut() {
             record.block_came(block.header.height, at, (self.now_ms, tells));
@@ -317,7 +321,7 @@ impl World {
                     let transcript = transcript.and_then(|transcript| self.corrupt(at, transcript));
                     self.send((at, to), round, RoundInput::Transcript { node, transcript });
                 }
-                RoundOutput::Ask { node } => {
+                RoundOutput::Ask { node, .. } => {
                     let (of, member) = (position(&node), NETWORK.node(at));
                     self.send((at, of), round, RoundInput::Wanted { member });
                 }
@@ -336,17 +340,28 @@ impl World {
                 RoundOutput::Submit(certificate) => {
                     let record = self.records.get_mut(&round).unwrap();
                     record.check_submitted(at, &certificate, &self.plan);
-                    // Gossip and the mempools of all bring it into a block, mostly.
-                    let trouble = self.plan.trouble(at, self.now_ms).map(|trouble| trouble.kind);
-                    if trouble != Some(Kind::Cut) && !self.random.per_mille(100) {
-                        self.mempool.push((self.now_ms + 150, round, at));
-                    }
+                    self.announce(at, round);
                 }
                 RoundOutput::GaveUp(_) => {
                     self.records.get_mut(&round).unwrap().failed[at] = true;
                 }
                 RoundOutput::Ignored { reason, .. } => self.note(at, reason),
             }
+        }
+    }
+
+    /// Who proposes a block hands in what is in its own mempool: a node's own certificate, and those
+    /// of which an announcement came. Any may be lost, to all or to some: who has it once does not
+    /// pass on what is announced again.
+    fn announce(&mut self, at: usize, round: ChallengeRound) {
+        self.mempools[at].push((self.now_ms, round, at));
+        if self.random.per_mille(300) {
+            return;
+        }
+        for to in (0..NODES).filter(|to| *to != at) {
+            let comes_ms = self.plan.travel(&mut self.random, (at, to), self.now_ms);
+            let comes_ms = comes_ms.filter(|_| !self.random.per_mille(300));
+            self.mempools[to].extend(comes_ms.map(|at_ms| (at_ms, round, at)));
         }
     }
 
