@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use floe_protocol::{
     challenge::Outcome,
     genesis::Genesis,
-    index::{ChallengeRound, Epoch},
+    index::{ChallengeRound, Epoch, ShardIndex},
     keys::NodeId,
-    ledger::{Event, Executed, Operation, Pool, SlashReason},
+    ledger::{Event, Executed, Operation, Pool, SlashReason, Timestamp},
     test_support::{Chain, account_key, operator_key},
 };
 
@@ -71,6 +71,8 @@ struct World {
     burned: u128,
     /// Of rounds that are open, who misses them.
     missing: BTreeMap<ChallengeRound, BTreeSet<usize>>,
+    /// Who is asked for nothing yet: its shards have been ready for too short a time.
+    unasked: BTreeMap<ChallengeRound, BTreeSet<usize>>,
     rounds: usize,
     /// Shards that each is paid for.
     paid: Vec<u128>,
@@ -92,6 +94,7 @@ impl World {
             nodes,
             burned: 0,
             missing: BTreeMap::new(),
+            unasked: BTreeMap::new(),
             rounds: 0,
             paid: Vec::new(),
             enters: (0, 0),
@@ -115,12 +118,16 @@ impl World {
         self.check_supply();
         self.count(&executed);
         if let Some(universe) = &executed.opened {
-            let missing: BTreeSet<_> = misses(self.rounds).into_iter().collect();
-            let asked = members(&self.chain).into_iter().filter(|i| !missing.contains(i));
+            let unasked = self.unasked(universe.opened);
+            let mut missing: BTreeSet<_> = misses(self.rounds).into_iter().collect();
+            missing.retain(|i| !unasked.contains(i));
+            let passes_it = |i: &usize| !missing.contains(i) && !unasked.contains(i);
+            let asked = members(&self.chain).into_iter().filter(passes_it);
             let positions = asked.filter_map(|i| self.position(i));
             let passes: Vec<_> =
                 positions.map(|position| passes(&self.chain, universe.round, position)).collect();
             self.missing.insert(universe.round, missing);
+            self.unasked.insert(universe.round, unasked);
             self.rounds += 1;
             let executed = self.chain.commit_system(&passes);
             self.check_supply();
@@ -143,6 +150,20 @@ impl World {
         self.paid = paid.collect();
     }
 
+    /// Members of whose shards none was reported ready the grace ago.
+    fn unasked(&self, opened: Timestamp) -> BTreeSet<usize> {
+        let records = self.chain.state.shards(&self.chain.store).unwrap();
+        let grace_ms = self.chain.state.parameters().ledger.challenges.grace_ms;
+        let is_old = |shard: &ShardIndex| {
+            let since = records[shard.as_usize()].ready_since;
+            since.is_some_and(|since| opened.ms_since(since) >= grace_ms)
+        };
+        let committee = self.chain.state.committee();
+        let own =
+            |i: &usize| committee.member(&member(*i)).map_or(&[][..], |member| &member.shards);
+        members(&self.chain).into_iter().filter(|i| !own(i).iter().any(is_old)).collect()
+    }
+
     fn check_supply(&self) {
         let supply = self.chain.state.summary().supply;
         assert_eq!(supply.total(), Some(self.chain.state.parameters().supply));
@@ -153,9 +174,11 @@ impl World {
         for event in executed.events.iter() {
             let Event::ChallengeClosed { round, outcomes } = event else { continue };
             let missing = self.missing.remove(round).expect("it was open");
+            let unasked = self.unasked.remove(round).expect("it was open");
             let weight: u128 = missing.iter().map(|i| self.weight(*i)).sum();
             for i in members(&self.chain) {
                 let outcome = match (missing.contains(&i), weight > F) {
+                    _ if unasked.contains(&i) => Outcome::NotAsked,
                     (false, _) => Outcome::Passed,
                     (true, false) => Outcome::Missed,
                     (true, true) => Outcome::Void,
@@ -165,7 +188,8 @@ impl World {
                 match outcome {
                     Outcome::Passed => node.passed += 1,
                     Outcome::Missed => node.missed += 1,
-                    _ => node.void += 1,
+                    Outcome::Void => node.void += 1,
+                    Outcome::NotAsked | Outcome::Open => {}
                 }
             }
         }
@@ -183,6 +207,12 @@ impl World {
                 let left = self.settle(epoch, earned, &weights, &executed);
                 assert_eq!(bucket(&self.chain, epoch.get() + 1).1, next + left);
                 self.missing.clear();
+                self.unasked.clear();
+                for (i, before) in weights.iter().enumerate() {
+                    if *before == 0 && self.weight(i) > 0 {
+                        self.nodes[i].bad_epochs = 0;
+                    }
+                }
                 let (i, amount) = std::mem::take(&mut self.enters);
                 self.nodes[i].pool += amount;
                 self.compare();
@@ -416,6 +446,38 @@ fn who_stops_is_slashed_and_after_three_epochs_in_a_row_jailed() {
     commit(&mut world.chain, &operator_key(4), vec![Operation::Unjail { node: member(4) }]);
     let free = node(&world.chain, &member(4));
     assert_eq!((free.jailed, free.bad_epochs), (None, 0));
+}
+
+#[test]
+fn bad_epochs_are_counted_in_a_row_and_a_jail_once() {
+    let jailed = |executed: &Executed| {
+        executed.events.iter().any(|event| matches!(event, Event::NodeJailed { .. }))
+    };
+    let mut genesis = short(5);
+    genesis.ledger.challenges.slashes_until_jail = 2;
+    let mut world = World::new(&genesis);
+    // It stays away for an epoch between two bad ones.
+    for (epoch, able) in [&[0, 1, 2, 3][..], &[0, 1, 2, 3, 4], &[0, 1, 2, 3, 4]].iter().enumerate()
+    {
+        let who = members(&world.chain);
+        assert_eq!(who.contains(&4), epoch != 1);
+        report_shards(&mut world.chain, &who);
+        report_ready(&mut world.chain, able);
+        world.business(u8::try_from(epoch).unwrap());
+        assert!(!jailed(&world.play_epoch(&|_| vec![4])), "epoch {epoch}");
+        assert_eq!(world.nodes[4].bad_epochs, [1, 0, 1][epoch]);
+    }
+    // Without one of four there is no other committee: it goes on as a member, and stays down.
+    let mut genesis = short(4);
+    genesis.ledger.challenges.slashes_until_jail = 2;
+    let mut world = World::new(&genesis);
+    for epoch in 0..4 {
+        report_ready(&mut world.chain, if epoch < 2 { &[0, 1, 2, 3] } else { &[0, 1, 2] });
+        world.business(epoch);
+        assert_eq!(jailed(&world.play_epoch(&|_| vec![3])), epoch == 1, "epoch {epoch}");
+        assert!(members(&world.chain).contains(&3));
+    }
+    assert_eq!(node(&world.chain, &member(3)).jailed, Some(Epoch::new(1)));
 }
 
 #[test]

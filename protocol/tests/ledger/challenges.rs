@@ -436,7 +436,7 @@ fn free_operations_leave_room_for_paid_ones_and_wait_where_they_find_none() {
     assert_eq!(proposed.block.body.transactions, [certify]);
     let refused = &proposed.refused;
     system.retain(|operation| !refused.contains(operation));
-    assert_eq!(system, [right.clone()]);
+    assert_eq!(system, std::slice::from_ref(&right));
     chain.commit_system(&[right]);
 }
 
