@@ -228,6 +228,29 @@ async fn content_travels_once_but_votes_that_are_sent_again_pass() {
 }
 
 #[tokio::test]
+async fn what_a_flood_has_said_before_is_heard_from_whom_it_comes() {
+    let topic = Topic::Challenges;
+    let a = Peer::start(config(1)).await;
+    let b = node_beside(2, &[&a]).await;
+    let mut c = node_beside(3, &[&a, &b]).await;
+    let mut said = 0_u32;
+    while crowded(&c, topic) == 0 {
+        publish(&a, topic, &said.to_le_bytes()).await;
+        said += 1;
+        tokio::task::yield_now().await;
+    }
+    let last = (said - 1).to_le_bytes();
+    publish(&b, topic, &last).await;
+    let heard = loop {
+        let heard = c.heard(topic).await;
+        if heard.source == node(2) {
+            break heard;
+        }
+    };
+    assert_eq!(heard.bytes, last);
+}
+
+#[tokio::test]
 async fn light_peers_hear_headers_only_and_publish_transactions() {
     let (mut light, mut b, mut c) = line(config(2), Role::LightPeer).await;
     publish(&b, Topic::Headers, b"header").await;
