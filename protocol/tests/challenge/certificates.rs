@@ -8,7 +8,7 @@ use floe_protocol::{
     },
     committee::{CertificateError, CommitteeFact},
     hash::Hash,
-    keys::{BlsSignature, ChainId},
+    keys::BlsSignature,
 };
 
 use crate::{Network, ROUND};
