@@ -391,8 +391,8 @@ async fn a_member_that_lies_and_a_stranger_that_floods_cost_nobody_anything() {
     for _ in 0..2 {
         let round = opened(&mut blocks).await;
         rounds.send(round).await.unwrap();
-        // In its own name and that of a member.
-        for node in [stranger_key.public(), cluster.node_id(2)] {
+        // In the name of a member first, while it is still heard, then in its own.
+        for node in [cluster.node_id(2), stranger_key.public()] {
             for byte in 0..100 {
                 let end = Hash::new([byte; 32]);
                 let said = Commitment { round, node, end }.to_bytes();
