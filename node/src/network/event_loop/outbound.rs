@@ -10,7 +10,7 @@ use std::{
     io,
 };
 
-use floe_protocol::message::{Refusal, Response};
+use floe_protocol::message::{Refusal, Request, Response};
 use libp2p::{
     PeerId,
     request_response::{OutboundFailure, OutboundRequestId},
@@ -24,6 +24,9 @@ use crate::network::{
     config::NetworkConfig,
     error::RequestError,
 };
+
+/// So many more requests to a peer may be under way if they are of challenges.
+const URGENT_REQUESTS_MAX: usize = 8;
 
 /// A request that has been sent.
 #[derive(Debug)]
@@ -51,20 +54,33 @@ pub(super) struct Requests {
 }
 
 impl Load {
-    /// Whether one more request may be sent. One always may.
-    fn takes(&self, payload_bytes: usize, config: &NetworkConfig) -> bool {
-        let bytes = self.payload_bytes + payload_bytes;
-        let fits = self.requests < config.limits.outbound_requests_per_peer_max
+    /// Whether one more request may be sent. One always may; and those of challenges have some places
+    /// more, for others may wait at the peer for as long as a challenge takes.
+    fn takes(&self, request: &Request, config: &NetworkConfig) -> bool {
+        let bytes = self.payload_bytes + request.payload_bytes();
+        let more = if is_urgent(request) { URGENT_REQUESTS_MAX } else { 0 };
+        let fits = self.requests < config.limits.outbound_requests_per_peer_max + more
             && bytes <= config.limits.outbound_bytes_per_peer_max;
         fits || self.requests == 0
     }
+}
+
+/// Requests of challenges have a time in which they count, and wait behind no others.
+const fn is_urgent(request: &Request) -> bool {
+    matches!(request, Request::ReadTranscript { .. } | Request::Acknowledge { .. })
 }
 
 impl EventLoop {
     /// Takes a request from a handle.
     pub(super) fn request(&mut self, peer: PeerId, request: OutboundRequest) {
         self.forget_abandoned(&peer);
-        self.requests.waiting.entry(peer).or_default().push_back(request);
+        let waiting = self.requests.waiting.entry(peer).or_default();
+        if is_urgent(&request.request) {
+            let place = waiting.iter().take_while(|first| is_urgent(&first.request)).count();
+            waiting.insert(place, request);
+        } else {
+            waiting.push_back(request);
+        }
         self.pump(peer);
     }
 
@@ -102,7 +118,7 @@ impl EventLoop {
         let load = requests.sent_to.entry(peer).or_default();
         let queue = requests.waiting.entry(peer).or_default();
         while let Some(next) = queue.front()
-            && load.takes(next.request.payload_bytes(), &self.config)
+            && load.takes(&next.request, &self.config)
             && let Some(next) = queue.pop_front()
         {
             // Nobody waits for it any more.

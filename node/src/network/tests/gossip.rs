@@ -228,6 +228,29 @@ async fn content_travels_once_but_votes_that_are_sent_again_pass() {
 }
 
 #[tokio::test]
+async fn what_a_flood_has_said_before_is_heard_from_whom_it_comes() {
+    let topic = Topic::Challenges;
+    let a = Peer::start(config(1)).await;
+    let b = node_beside(2, &[&a]).await;
+    let mut c = node_beside(3, &[&a, &b]).await;
+    let mut said = 0_u32;
+    while crowded(&c, topic) == 0 {
+        publish(&a, topic, &said.to_le_bytes()).await;
+        said += 1;
+        tokio::task::yield_now().await;
+    }
+    let last = (said - 1).to_le_bytes();
+    publish(&b, topic, &last).await;
+    let heard = loop {
+        let heard = c.heard(topic).await;
+        if heard.source == node(2) {
+            break heard;
+        }
+    };
+    assert_eq!(heard.bytes, last);
+}
+
+#[tokio::test]
 async fn light_peers_hear_headers_only_and_publish_transactions() {
     let (mut light, mut b, mut c) = line(config(2), Role::LightPeer).await;
     publish(&b, Topic::Headers, b"header").await;
@@ -456,23 +479,23 @@ async fn a_peer_that_reads_nothing_loses_messages_and_holds_up_nobody() {
 }
 
 #[tokio::test]
-async fn a_peer_passes_on_so_many_commitments_and_no_more() {
+async fn a_source_says_so_many_commitments_and_no_more() {
     let topic = Topic::Challenges;
     let mut b = Peer::start(config(1)).await;
     let stranger = node_beside(2, &[&b]).await;
     publish(&stranger, topic, b"first").await;
     b.heard(topic).await.verdict.accept();
     for i in 0..70 {
-        stranger.network.publish(topic, vec![i; 100]).await.unwrap();
+        stranger.network.publish(topic, vec![i; topic.max_bytes()]).await.unwrap();
     }
-    for i in 0..63 {
+    for i in 0..7 {
         let heard = b.heard(topic).await;
-        assert_eq!(heard.bytes, [i; 100]);
+        assert_eq!(heard.bytes, vec![i; topic.max_bytes()]);
         heard.verdict.accept();
     }
     // Votes come behind: what was beyond was ignored before.
     publish(&stranger, Topic::Consensus, b"vote").await;
     assert_eq!(b.heard(Topic::Consensus).await.bytes, b"vote");
-    assert_eq!(crowded(&b, topic), 7);
+    assert_eq!(crowded(&b, topic), 63);
     assert!(b.gossip(topic).try_recv().is_err());
 }

@@ -145,6 +145,10 @@ impl Symbols {
                 biased;
                 () = over.cancelled() => break,
                 Some(ended) = self.tasks.join_next() => {
+                    // What is under way is not answered in quiet either.
+                    if over.run_until_cancelled(self.quiet.over()).await.is_none() {
+                        break;
+                    }
                     match ended {
                         Ok(step) => self.on_step(step),
                         Err(error) => on_ended(Err(error)),
@@ -155,8 +159,9 @@ impl Symbols {
                 Some(request) = queues.strangers.recv() => Some(request),
             };
             let Some(request) = request else { break };
-            // What is under way is not answered either, and whoever comes waits in his queue.
-            if over.run_until_cancelled(self.quiet.over()).await.is_none() {
+            // Whoever comes waits in his queue; who brings a proof needs nothing of what is kept back.
+            let waits = matches!(request.request, Request::ReadSymbols { .. });
+            if waits && over.run_until_cancelled(self.quiet.over()).await.is_none() {
                 break;
             }
             self.on_request(request);

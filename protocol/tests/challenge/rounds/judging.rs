@@ -264,3 +264,45 @@ fn who_stood_still_just_before_a_round_is_silent_in_it() {
         assert_eq!(outputs.iter().any(is), is_silent, "{waits_ms} ms: {outputs:?}");
     }
 }
+
+#[test]
+fn what_has_waited_counts_by_when_it_came_and_time_does_not_go_back() {
+    let mut table = Table::new();
+    let [in_time, late] = [2, 3].map(|at| table.commit(at, 0));
+    table.commit(1, 0);
+    table.rounds[1].handle(W + 500, RoundInput::Tick);
+    let mut hear = |commitment, at_ms| {
+        // The driver's clock is read before and after.
+        let input = RoundInput::Commitment { commitment, at_ms };
+        table.rounds[1].handle(at_ms, input)
+    };
+    let reasons = |outputs: Vec<RoundOutput>| {
+        outputs.into_iter().filter_map(|output| match output {
+            RoundOutput::Ignored { reason, .. } => Some(reason),
+            _ => None,
+        })
+    };
+    assert_eq!(reasons(hear(in_time, W)).count(), 0);
+    let late: Vec<_> = reasons(hear(late, W + 200)).collect();
+    assert_eq!(late, [Ignored::Late { late_ms: 200 }]);
+    let wake_ms = table.rounds[1].wake_at_ms();
+    assert!(wake_ms.is_none_or(|at_ms| at_ms > W + 500), "{wake_ms:?}");
+}
+
+#[test]
+fn a_transcript_that_comes_just_too_late_is_judged_and_a_refusal_is_not_taken() {
+    let mut table = Table::new();
+    let commitment = table.commit(2, 0);
+    table.commit(1, 0);
+    let asked_ms = table.asks_at(1, 0, commitment);
+    let config = RoundConfig::default();
+    let late_ms = asked_ms + config.answer_ms;
+    table.rounds[1].handle(late_ms, RoundInput::Tick);
+    let node = commitment.node;
+    let mut answered = |transcript| {
+        table.rounds[1].handle(late_ms + 1, RoundInput::Transcript { node, transcript })
+    };
+    assert!(answered(None).is_empty());
+    let outputs = answered(Some(Bytes::from_static(b"late")));
+    assert!(matches!(outputs[..], [RoundOutput::Verify(_)]), "{outputs:?}");
+}
