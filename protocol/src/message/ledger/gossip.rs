@@ -43,7 +43,6 @@ impl LedgerTopic {
 
 /// What is told to everyone. Unverified.
 #[derive(Clone, Debug, PartialEq, Eq, borsh::BorshSerialize, borsh::BorshDeserialize)]
-#[expect(clippy::large_enum_variant, reason = "300 bytes, moved a few times a message")]
 pub enum LedgerAnnouncement {
     /// Signed transactions, each in its layout: 1 to [`MAX_SUBMITTED_TRANSACTIONS`].
     Transactions(
