@@ -282,7 +282,7 @@ async fn a_certificate_whose_announcement_was_lost_is_announced_again() {
                 .filter(|position| *position != at)
                 .map(|position| (position, fact.sign(&chain, &bls)))
                 .collect();
-            let certificate = ChallengeCertificate::new(&committee, fact, &signatures).unwrap();
+            let certificate = ChallengeCertificate::new(committee, fact, &signatures).unwrap();
             let operation = SystemOperation::PassChallenge { certificate: certificate.to_bytes() };
             let inserted = ledger.insert_system(operation.clone(), true).await.unwrap();
             assert_eq!(inserted, Ok(()));
