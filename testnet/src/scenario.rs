@@ -31,8 +31,8 @@ use anyhow::{Context, bail};
 use clap::Subcommand;
 use serde::Serialize;
 
-use self::{faults::FaultsArgs, lazy::LazyArgs, run::millis};
 pub use self::{
+    challenged::Challenged,
     faults::{FaultsPlan, FaultsReport},
     lazy::{LazyPlan, LazyReport},
     outcome::{
@@ -41,6 +41,7 @@ pub use self::{
     },
     plan::{Change, Plan, Slow},
 };
+use self::{faults::FaultsArgs, lazy::LazyArgs, run::millis};
 use crate::{
     cluster::link::{LinkError, Links},
     report, workload,
@@ -124,8 +125,8 @@ impl ScenarioCommand {
         match self {
             Self::Churn(args) | Self::Attrition(args) | Self::Full(args) => args.json,
             Self::Slow(args) => args.scenario.json,
-            Self::Lazy(args) => args.json,
-            Self::Faults(args) => args.json,
+            Self::Lazy(args) => args.swarm.json,
+            Self::Faults(args) => args.swarm.json,
         }
     }
 
@@ -134,8 +135,8 @@ impl ScenarioCommand {
         match self {
             Self::Churn(_) | Self::Attrition(_) | Self::Full(_) => Ok(None),
             Self::Slow(args) => Links::new(args.scenario.seed.unwrap_or(1)).map(Some),
-            Self::Lazy(args) => Links::new(args.seed.unwrap_or(1)).map(Some),
-            Self::Faults(args) => Links::new(args.seed.unwrap_or(1)).map(Some),
+            Self::Lazy(args) => args.swarm.links().map(Some),
+            Self::Faults(args) => args.swarm.links().map(Some),
         }
     }
 }
@@ -165,15 +166,15 @@ pub(crate) async fn run(command: &ScenarioCommand, links: Option<Links>) -> anyh
     let plan = match command {
         ScenarioCommand::Lazy(args) => {
             let plan = args.plan(links()?);
-            report::note(&format!("lazy: seed {}", plan.seed));
+            report::note(&format!("lazy: seed {}", plan.swarm.seed));
             let outcome = plan.run().await?;
-            return tell(&outcome, args.json, (&outcome.broken, outcome.seed));
+            return tell(&outcome, args.swarm.json, (&outcome.broken, outcome.seed));
         }
         ScenarioCommand::Faults(args) => {
             let plan = args.plan(links()?);
-            report::note(&format!("faults: seed {}", plan.seed));
+            report::note(&format!("faults: seed {}", plan.swarm.seed));
             let outcome = plan.run().await?;
-            return tell(&outcome, args.json, (&outcome.broken, outcome.seed));
+            return tell(&outcome, args.swarm.json, (&outcome.broken, outcome.seed));
         }
         ScenarioCommand::Churn(args) => args.of(Plan::churn(args.nodes, args.epochs.unwrap_or(6))),
         ScenarioCommand::Attrition(args) => args.of(Plan::attrition(args.nodes, args.epochs())),

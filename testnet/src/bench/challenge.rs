@@ -19,13 +19,13 @@ use anyhow::{Context, ensure};
 use bytes::Bytes;
 use floe_node::{
     Client,
-    client::{ReadOptions, StoreProgress, ledger::Purpose},
+    client::{ReadOptions, StoreProgress},
 };
 use floe_protocol::{
     blob::BlobId,
     challenge::ChallengeParameters,
     index::Height,
-    ledger::{AccountId, Challenges, Key, LedgerParameters, Record, SystemOperation},
+    ledger::{AccountId, LedgerParameters, SystemOperation},
     transfer::Wanted,
 };
 use tokio::{
@@ -251,12 +251,8 @@ async fn store(
 
 /// What the ledger says of the epoch's rounds so far.
 async fn rounds(client: &Client) -> anyhow::Result<Rounds> {
-    let epoch = client.committee().epoch();
-    let proven = client.ledger().facts(&[Key::Challenges(epoch)], Purpose::Decide).await?;
-    let challenges = match proven.value.into_iter().next() {
-        Some(Some(Record::Challenges(challenges))) => *challenges,
-        _ => Challenges::default(),
-    };
+    let known = client.ledger().challenges(None).await?.context("the epoch has a committee")?;
+    let challenges = known.challenges;
     let scores = challenges.scores.iter();
     Ok(Rounds {
         opened: challenges.rounds.into(),

@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use floe_node::{Client, client::ledger::Purpose};
+use floe_node::Client;
 use floe_protocol::{
     challenge::{ChallengeParameters, Outcome, RoundRecord},
     index::Height,
-    ledger::{Challenges, Key, LedgerParameters, Record},
+    ledger::LedgerParameters,
 };
 use serde::Serialize;
 use tokio::time::{sleep, timeout};
@@ -93,8 +93,8 @@ async fn missed_round(cluster: &Cluster, client: &Client) -> anyhow::Result<Chal
     let newest = client.ledger().newest().await?.header;
     let from = newest.map_or(Height::new(0), |header| header.header().height);
     loop {
-        let challenges = challenges(client).await?;
-        for round in challenges.closed.iter().filter(|round| round.round.get() > from.get()) {
+        let known = client.ledger().challenges(None).await?.context("the epoch has a committee")?;
+        for round in known.challenges.closed.iter().filter(|round| round.round.get() > from.get()) {
             if let Ok(shown) = Challenged::new(cluster, round)
                 && shown.missed == ABSENT
             {
@@ -102,15 +102,5 @@ async fn missed_round(cluster: &Cluster, client: &Client) -> anyhow::Result<Chal
             }
         }
         sleep(LOOK).await;
-    }
-}
-
-/// What the ledger keeps of the epoch's rounds, proven.
-async fn challenges(client: &Client) -> anyhow::Result<Challenges> {
-    let key = Key::Challenges(client.committee().epoch());
-    let mut facts = client.ledger().facts(&[key], Purpose::Decide).await?.value;
-    match facts.pop() {
-        Some(Some(Record::Challenges(challenges))) => Ok(*challenges),
-        _ => Ok(Challenges::default()),
     }
 }

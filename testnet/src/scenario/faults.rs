@@ -11,16 +11,9 @@
 mod outcome;
 mod run;
 
-use std::{path::PathBuf, time::Duration};
-
-use floe_protocol::ledger::LedgerParameters;
-
 pub use self::outcome::FaultsReport;
-use super::challenged;
-use crate::{
-    cluster::link::Links,
-    workload::{self, Dice},
-};
+use super::challenged::{Challenged, ChallengedArgs};
+use crate::{cluster::link::Links, workload::Dice};
 
 /// Equal parts of an epoch; a fault takes one of them.
 const SLOTS: usize = 5;
@@ -35,30 +28,14 @@ pub(crate) struct FaultsArgs {
     /// Storage nodes
     #[arg(long, default_value_t = NODES_MIN, value_name = "N", value_parser = parse_nodes)]
     nodes: usize,
-    /// Shards of the network
-    #[arg(long, default_value_t = 64, value_name = "N")]
-    shards: u16,
     /// Epochs with faults, each with a seed of its own
     #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000))]
     seeds: u64,
     /// Rounds of challenges in each epoch, at least
     #[arg(long, default_value_t = 24, value_name = "N", value_parser = clap::value_parser!(u64).range(20..=10_000))]
     rounds: u64,
-    /// Time that nodes have to answer a round; one is opened after ten times as long
-    #[arg(long, default_value = "300ms", value_name = "TIME", value_parser = humantime::parse_duration)]
-    window: Duration,
-    /// Blobs
-    #[arg(long, default_value_t = 24, value_name = "N")]
-    blobs: usize,
-    /// The first of the seeds [default: another one each time]
-    #[arg(long, value_name = "N")]
-    pub(super) seed: Option<u64>,
-    /// Where the swarm lives, and stays [default: a temporary directory, which goes]
-    #[arg(long, value_name = "DIR")]
-    dir: Option<PathBuf>,
-    /// Print JSON
-    #[arg(long)]
-    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) swarm: ChallengedArgs,
 }
 
 fn parse_nodes(text: &str) -> Result<usize, String> {
@@ -100,63 +77,38 @@ impl Fault {
     }
 }
 
-/// The scenario.
+/// The scenario. The seed of an epoch is that of the swarm and the epoch's number together.
 #[derive(Clone, Debug)]
 pub struct FaultsPlan {
-    /// Storage nodes.
-    pub nodes: usize,
-    /// Shards of the network.
-    pub shards: u16,
+    /// The swarm.
+    pub swarm: Challenged,
     /// Epochs with faults.
     pub seeds: u64,
-    /// Rounds in each of them, at least.
-    pub rounds: u64,
-    /// Time to answer a round.
-    pub window: Duration,
-    /// Blobs that are stored.
-    pub blobs: usize,
-    /// The first of the seeds.
-    pub seed: u64,
-    /// Where nodes have links of their own.
-    pub links: Links,
-    /// Where the swarm lives; a temporary directory if none.
-    pub dir: Option<PathBuf>,
-    /// The program that runs a node; the one beside the running program if none.
-    pub executable: Option<PathBuf>,
 }
 
 impl FaultsArgs {
     pub(super) fn plan(&self, links: Links) -> FaultsPlan {
-        FaultsPlan {
-            nodes: self.nodes,
-            shards: self.shards,
-            seeds: self.seeds,
-            rounds: self.rounds,
-            window: self.window,
-            blobs: self.blobs,
-            seed: self.seed.unwrap_or_else(workload::fresh_seed),
-            links,
-            dir: self.dir.clone(),
-            executable: None,
-        }
+        let swarm = self.swarm.swarm((self.nodes, self.rounds), links);
+        FaultsPlan { swarm, seeds: self.seeds }
     }
 }
 
 impl FaultsPlan {
-    fn rules(&self) -> LedgerParameters {
-        challenged::rules(self.window, self.rounds)
+    /// What happens in an epoch.
+    fn faults(&self, epoch: u64) -> [Fault; SLOTS] {
+        faults(self.swarm.seed.wrapping_add(epoch), self.swarm.nodes)
     }
 
     /// The node whose clock is wrong when this epoch begins; none in the first one with faults.
     /// Never the first node, through which others join.
     fn wrong_clock(&self, epoch: u64) -> Option<usize> {
-        let mut dice = Dice::new(self.seed.wrapping_add(epoch).wrapping_mul(31));
-        (epoch > 1).then(|| 1 + dice.below(self.nodes - 1))
+        let mut dice = Dice::new(self.swarm.seed.wrapping_add(epoch).wrapping_mul(31));
+        (epoch > 1).then(|| 1 + dice.below(self.swarm.nodes - 1))
     }
 }
 
 /// What happens in the slots of an epoch among so many nodes.
-pub(super) fn faults(seed: u64, nodes: usize) -> [Fault; SLOTS] {
+fn faults(seed: u64, nodes: usize) -> [Fault; SLOTS] {
     let mut dice = Dice::new(seed);
     let mut slots_of = vec![0_usize; nodes];
     let draw = |slots_of: &mut Vec<usize>, dice: &mut Dice| loop {

@@ -13,16 +13,13 @@ mod expected;
 mod outcome;
 mod run;
 
-use std::{path::PathBuf, time::Duration};
-
-use floe_protocol::ledger::LedgerParameters;
+use std::time::Duration;
 
 pub use self::outcome::LazyReport;
-use super::challenged;
+use super::challenged::{Challenged, ChallengedArgs};
 use crate::{
     cluster::link::Links,
     lazy::{Fetch, Lazy},
-    workload,
 };
 
 /// Delay of each packet that the one who fetches sends or receives, where its link is slow.
@@ -35,30 +32,14 @@ pub(crate) struct LazyArgs {
     /// Storage nodes, five of them lazy
     #[arg(long, default_value_t = NODES_MIN, value_name = "N", value_parser = parse_nodes)]
     nodes: usize,
-    /// Shards of the network
-    #[arg(long, default_value_t = 64, value_name = "N")]
-    shards: u16,
     /// Epochs to go through
     #[arg(long, default_value_t = 6, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100))]
     epochs: u64,
     /// Rounds of challenges in each epoch, at least
     #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u64).range(20..=10_000))]
     rounds: u64,
-    /// Time that nodes have to answer a round; one is opened after ten times as long
-    #[arg(long, default_value = "300ms", value_name = "TIME", value_parser = humantime::parse_duration)]
-    window: Duration,
-    /// Blobs, of 64 KiB and every eighth of 1 MiB
-    #[arg(long, default_value_t = 48, value_name = "N")]
-    blobs: usize,
-    /// Decides what is stored [default: another one each time]
-    #[arg(long, value_name = "N")]
-    pub(super) seed: Option<u64>,
-    /// Where the swarm lives, and stays [default: a temporary directory, which goes]
-    #[arg(long, value_name = "DIR")]
-    dir: Option<PathBuf>,
-    /// Print JSON
-    #[arg(long)]
-    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) swarm: ChallengedArgs,
 }
 
 fn parse_nodes(text: &str) -> Result<usize, String> {
@@ -98,53 +79,23 @@ impl Fetching {
 /// The scenario.
 #[derive(Clone, Debug)]
 pub struct LazyPlan {
-    /// Storage nodes.
-    pub nodes: usize,
-    /// Shards of the network.
-    pub shards: u16,
+    /// The swarm.
+    pub swarm: Challenged,
     /// Epochs to go through.
     pub epochs: u64,
-    /// Rounds in each of them, at least.
-    pub rounds: u64,
-    /// Time to answer a round.
-    pub window: Duration,
-    /// Blobs that are stored.
-    pub blobs: usize,
-    /// Decides what is stored.
-    pub seed: u64,
-    /// Where nodes have links of their own.
-    pub links: Links,
-    /// Where the swarm lives; a temporary directory if none.
-    pub dir: Option<PathBuf>,
-    /// The program that runs a node; the one beside the running program if none.
-    pub executable: Option<PathBuf>,
 }
 
 impl LazyArgs {
     pub(super) fn plan(&self, links: Links) -> LazyPlan {
-        LazyPlan {
-            nodes: self.nodes,
-            shards: self.shards,
-            epochs: self.epochs,
-            rounds: self.rounds,
-            window: self.window,
-            blobs: self.blobs,
-            seed: self.seed.unwrap_or_else(workload::fresh_seed),
-            links,
-            dir: self.dir.clone(),
-            executable: None,
-        }
+        let swarm = self.swarm.swarm((self.nodes, self.rounds), links);
+        LazyPlan { swarm, epochs: self.epochs }
     }
 }
 
 impl LazyPlan {
-    fn rules(&self) -> LedgerParameters {
-        challenged::rules(self.window, self.rounds)
-    }
-
     /// The last nodes, so that others can join through the first.
     fn parts(&self) -> [(usize, Part); 5] {
-        let first = self.nodes - 5;
+        let first = self.swarm.nodes - 5;
         [
             (first, Part::Lazy(Lazy::Drops(30))),
             (first + 1, Part::Lazy(Lazy::Drops(300))),

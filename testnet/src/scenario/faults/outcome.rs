@@ -5,7 +5,7 @@ use std::fmt;
 use floe_protocol::keys::NodeId;
 use serde::Serialize;
 
-use super::{FaultsPlan, faults};
+use super::FaultsPlan;
 use crate::{
     report::Table,
     scenario::{
@@ -59,10 +59,10 @@ fn counts(member: &Member) -> (u32, u32, u32) {
 /// Holds what the ledger says against what was to come.
 pub(super) fn report(plan: &FaultsPlan, epochs: &[EpochLedger], ids: &[NodeId]) -> FaultsReport {
     let mut report = FaultsReport {
-        seed: plan.seed,
-        nodes: plan.nodes,
-        n_shards: plan.shards,
-        window_ms: millis(plan.window),
+        seed: plan.swarm.seed,
+        nodes: plan.swarm.nodes,
+        n_shards: plan.swarm.shards,
+        window_ms: millis(plan.swarm.window),
         epochs: Vec::new(),
         took_ms: 0,
         broken: Vec::new(),
@@ -70,14 +70,15 @@ pub(super) fn report(plan: &FaultsPlan, epochs: &[EpochLedger], ids: &[NodeId]) 
     let with_faults = epochs.iter().filter(|epoch| (1..=plan.seeds).contains(&epoch.epoch));
     for epoch in with_faults {
         let number = epoch.epoch;
-        if epoch.rounds < plan.rounds {
-            let told = format!("epoch {number} had {} rounds, not {}", epoch.rounds, plan.rounds);
+        if epoch.rounds < plan.swarm.rounds {
+            let told =
+                format!("epoch {number} had {} rounds, not {}", epoch.rounds, plan.swarm.rounds);
             report.broken.push(told);
         }
         if epoch.supply_broken {
             report.broken.push(format!("epoch {number}: the supply is not what it was"));
         }
-        let drawn = faults(plan.seed.wrapping_add(number), plan.nodes);
+        let drawn = plan.faults(number);
         let mut row = EpochRow {
             epoch: number,
             rounds: epoch.rounds,

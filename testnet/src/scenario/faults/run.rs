@@ -7,7 +7,7 @@ use floe_node::Client;
 use floe_protocol::index::Epoch;
 use tokio::time::{sleep, timeout};
 
-use super::{Fault, FaultsPlan, FaultsReport, SLOTS, faults, outcome};
+use super::{Fault, FaultsPlan, FaultsReport, SLOTS, outcome};
 use crate::{
     cluster::{Cluster, link::Path, reach_epoch},
     report,
@@ -27,11 +27,6 @@ const TENTHS: u32 = 4;
 /// The slot in which a clock is put wrong, and the one of the next epoch in which it is put right.
 const CLOCK_WRONG: usize = 3;
 const CLOCK_RIGHT: usize = 1;
-/// Epochs more than the scenario lasts for which blobs are paid.
-const EPOCHS_MORE: u64 = 4;
-/// How many durations of an epoch the next one may take to come, and what is given on top.
-const PATIENCE: (u32, Duration) = (3, Duration::from_secs(120));
-
 impl FaultsPlan {
     /// Lets it happen.
     ///
@@ -40,18 +35,9 @@ impl FaultsPlan {
     /// broken is in the report.
     pub async fn run(&self) -> anyhow::Result<FaultsReport> {
         let begun = Instant::now();
-        let mut builder = Cluster::builder().nodes(self.nodes).shards(self.shards);
-        builder = builder.processes(true).ledger(self.rules()).links(&self.links);
-        if let Some(dir) = &self.dir {
-            builder = builder.dir(dir);
-        }
-        if let Some(program) = &self.executable {
-            builder = builder.executable(program);
-        }
-        let mut cluster = builder.start().await?;
+        let mut cluster = self.swarm.start().await?;
         let client = cluster.client().await?;
-        let size = (self.blobs, self.seeds + EPOCHS_MORE, self.seed);
-        let blobs = challenged::store(&client, &cluster, size).await?;
+        let blobs = self.swarm.store((&client, &cluster), self.seeds).await?;
         let blobs: Vec<_> = blobs.into_iter().map(|(stored, _)| stored).collect();
         let broken = self.follow(&mut cluster, &client, &blobs).await?;
         client.shutdown().await;
@@ -69,8 +55,8 @@ impl FaultsPlan {
         client: &Client,
         blobs: &[Stored],
     ) -> anyhow::Result<Vec<String>> {
-        let duration = Duration::from_millis(self.rules().epoch_ms);
-        let patience = duration * PATIENCE.0 + PATIENCE.1;
+        let duration = Duration::from_millis(self.swarm.rules().epoch_ms);
+        let patience = self.swarm.patience();
         let mut broken = Vec::new();
         // The first epoch passes without faults: blobs are stored in it.
         for step in 1..=self.seeds + 1 {
@@ -85,7 +71,7 @@ impl FaultsPlan {
             if step > self.seeds {
                 break;
             }
-            let drawn = faults(self.seed.wrapping_add(step), self.nodes);
+            let drawn = self.faults(step);
             let slot = duration / u32::try_from(SLOTS)?;
             for (number, fault) in drawn.into_iter().enumerate() {
                 sleep((slot * u32::try_from(number)?).saturating_sub(began.elapsed())).await;
@@ -134,7 +120,7 @@ impl FaultsPlan {
     fn set_access(&self, cluster: &Cluster, nodes: &[usize], path: Path) -> anyhow::Result<()> {
         for node in nodes {
             let host = cluster.host(*node).context("a node has no host of its own")?;
-            self.links.set_access(host, path);
+            self.swarm.links.set_access(host, path);
         }
         Ok(())
     }
@@ -147,8 +133,8 @@ impl FaultsPlan {
     ) -> anyhow::Result<()> {
         let host = |node| cluster.host(node).context("a node has no host of its own");
         let (a, b) = (host(a)?, host(b)?);
-        self.links.set_path(a, b, path);
-        self.links.set_path(b, a, path);
+        self.swarm.links.set_path(a, b, path);
+        self.swarm.links.set_path(b, a, path);
         Ok(())
     }
 }

@@ -110,17 +110,17 @@ pub(super) fn report(
     (ids, pairs): (&[NodeId], &Pairs),
 ) -> LazyReport {
     let mut report = LazyReport {
-        seed: plan.seed,
-        nodes: plan.nodes,
-        n_shards: plan.shards,
-        blobs: plan.blobs,
-        window_ms: millis(plan.window),
+        seed: plan.swarm.seed,
+        nodes: plan.swarm.nodes,
+        n_shards: plan.swarm.shards,
+        blobs: plan.swarm.blobs,
+        window_ms: millis(plan.swarm.window),
         epochs: Vec::new(),
         lazy: Vec::new(),
         took_ms: 0,
         broken: Vec::new(),
     };
-    let rules = plan.rules().challenges;
+    let rules = plan.swarm.rules().challenges;
     let parts = plan.parts();
     for (step, epoch) in (0..plan.epochs).zip(epochs) {
         let row = honest(&parts, epoch, ids);
@@ -225,8 +225,8 @@ fn expected(
 fn judge_epoch(plan: &LazyPlan, epoch: &EpochLedger, row: &RoundsRow) -> Vec<String> {
     let number = epoch.epoch;
     let mut broken = Vec::new();
-    if row.rounds < plan.rounds {
-        broken.push(format!("epoch {number} had {} rounds, not {}", row.rounds, plan.rounds));
+    if row.rounds < plan.swarm.rounds {
+        broken.push(format!("epoch {number} had {} rounds, not {}", row.rounds, plan.swarm.rounds));
     }
     if 2 * row.void > row.rounds {
         broken.push(format!("epoch {number}: {} of {} rounds are void", row.void, row.rounds));

@@ -16,11 +16,6 @@ use crate::{
     scenario::{audit, challenged, load::Stored, millis},
 };
 
-/// Epochs more than the scenario lasts for which blobs are paid.
-const EPOCHS_MORE: u64 = 4;
-/// How many durations of an epoch the next one may take to come, and what is given on top.
-const PATIENCE: (u32, Duration) = (3, Duration::from_secs(120));
-
 impl LazyPlan {
     /// Lets it happen.
     ///
@@ -29,16 +24,7 @@ impl LazyPlan {
     /// broken is in the report.
     pub async fn run(&self) -> anyhow::Result<LazyReport> {
         let begun = Instant::now();
-        let rules = self.rules();
-        let mut builder = Cluster::builder().nodes(self.nodes).shards(self.shards);
-        builder = builder.processes(true).ledger(rules).links(&self.links);
-        if let Some(dir) = &self.dir {
-            builder = builder.dir(dir);
-        }
-        if let Some(program) = &self.executable {
-            builder = builder.executable(program);
-        }
-        let mut cluster = builder.start().await?;
+        let mut cluster = self.swarm.start().await?;
         for (node, part) in self.parts() {
             cluster.stop(node).await?;
             if let Part::Lazy(lazy) = part {
@@ -47,8 +33,7 @@ impl LazyPlan {
             }
         }
         let client = cluster.client().await?;
-        let size = (self.blobs, self.epochs + EPOCHS_MORE, self.seed);
-        let blobs = challenged::store(&client, &cluster, size).await?;
+        let blobs = self.swarm.store((&client, &cluster), self.epochs).await?;
         let mut broken = Vec::new();
         self.follow(&mut cluster, &client, (&blobs, &mut broken)).await?;
         client.shutdown().await;
@@ -68,7 +53,7 @@ impl LazyPlan {
         client: &Client,
         (blobs, broken): (&[(Stored, BlobHeader)], &mut Vec<String>),
     ) -> anyhow::Result<()> {
-        let patience = Duration::from_millis(self.rules().epoch_ms) * PATIENCE.0 + PATIENCE.1;
+        let patience = self.swarm.patience();
         let stored: Vec<_> = blobs.iter().map(|(stored, _)| *stored).collect();
         for step in 0..=self.epochs {
             let running = timeout(patience, reach_epoch(client, Epoch::new(step))).await;
@@ -98,7 +83,7 @@ impl LazyPlan {
         cluster.stop(node).await?;
         let delay = if fetching.delayed { DELAY } else { Duration::ZERO };
         let host = cluster.host(node).context("the node has no host of its own")?;
-        self.links.set_access(host, Path { delay, lost_permille: 0 });
+        self.swarm.links.set_access(host, Path { delay, lost_permille: 0 });
         cluster.set_lazy(node, Some(Lazy::Fetches(fetching.way)))?;
         cluster.start(node).await
     }
