@@ -9,8 +9,8 @@
 //! is named in [`Report::broken`]; the rest goes on, since more may break.
 //!
 //! Invariants: the same seed makes the same plan and the same blobs (not the same timing: these are
-//! processes); waiting is for blocks, with a deadline. Who is lazy or lies is in a scenario of its own
-//! ([`lazy`]).
+//! processes); waiting is for blocks, with a deadline. Liars are in a scenario of their own
+//! ([`LazyPlan`]).
 
 mod audit;
 mod challenged;
