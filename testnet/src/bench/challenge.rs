@@ -108,19 +108,12 @@ pub(crate) async fn run(args: &ChallengeArgs) -> anyhow::Result<()> {
     let middle = *args.nodes.get(args.nodes.len() / 2).context("how many nodes?")?;
     let steps = measure_steps(args, middle).await?;
     let mut swarms = Vec::new();
-    let mut quiet = None;
-    for nodes in args.nodes.iter().copied() {
-        let without = measure(args, (nodes, few), false).await?;
-        let with = measure(args, (nodes, few), true).await?;
-        if nodes == middle {
-            quiet = Some(without.clone());
-        }
-        swarms.push(Swarm { nodes, blobs: few, without, with });
-    }
-    for blobs in args.blobs.iter().skip(1).copied() {
-        let with = measure(args, (middle, blobs), true).await?;
-        let without = quiet.clone().context("nothing to compare with")?;
-        swarms.push(Swarm { nodes: middle, blobs, without, with });
+    let sizes = args.nodes.iter().map(|nodes| (*nodes, few));
+    let more = args.blobs.iter().skip(1).map(|blobs| (middle, *blobs));
+    for (nodes, blobs) in sizes.chain(more) {
+        let without = measure(args, (nodes, blobs), false).await?;
+        let with = measure(args, (nodes, blobs), true).await?;
+        swarms.push(Swarm { nodes, blobs, without, with });
     }
     let window_ms = u64::try_from(args.window.as_millis())?;
     let report =
