@@ -278,6 +278,12 @@ impl Upload {
                 self.answered(member, Ask::Pair(pair));
                 self.members[member].proven = true;
             }
+            UploadInput::Missing { member, pairs }
+                if pairs.iter().any(|pair| !self.members[member].pairs.contains(pair)) =>
+            {
+                // Of shards that it holds in an epoch of which the writer has not heard yet.
+                self.on_failed(now_ms, member, Ask::Confirm, MemberFailure::OtherEpoch);
+            }
             UploadInput::Missing { member, pairs } => {
                 self.answered(member, Ask::Confirm);
                 if pairs.is_empty() {

@@ -15,6 +15,8 @@ struct World {
     /// Take pairs and never answer.
     swallowing: BTreeSet<usize>,
     forgetful: BTreeSet<usize>,
+    /// Members that hold other shards than the writer thinks.
+    moved: BTreeSet<usize>,
     queue: VecDeque<(usize, Ask)>,
     now_ms: u64,
     asked: Vec<(usize, Ask)>,
@@ -35,6 +37,7 @@ impl World {
             silent: BTreeSet::new(),
             swallowing: BTreeSet::new(),
             forgetful: BTreeSet::new(),
+            moved: BTreeSet::new(),
             queue: VecDeque::new(),
             now_ms: 0,
             asked: Vec::new(),
@@ -85,6 +88,10 @@ impl World {
             Ask::Pair(pair) => {
                 self.kept.entry(member).or_default().insert(pair);
                 UploadInput::Stored { member, pair }
+            }
+            Ask::Confirm if self.moved.contains(&member) => {
+                let others = self.pairs_of((member + 1) % self.upload.members.len());
+                UploadInput::Missing { member, pairs: others.into_iter().collect() }
             }
             Ask::Confirm if self.missing(member).is_empty() => UploadInput::Confirmed { member },
             Ask::Confirm => UploadInput::Missing { member, pairs: self.missing(member) },
@@ -208,6 +215,26 @@ fn a_member_that_returns_in_time_is_served() {
     while world.step() {}
     assert_eq!(world.upload.confirmed_shards(), 64);
     assert!(world.upload.failures().is_empty());
+}
+
+#[test]
+fn who_misses_pairs_of_shards_that_are_not_its_own_is_in_another_epoch() {
+    let mut world = World::new(7, 64, UploadConfig::default());
+    world.moved.extend(0..7);
+    world.run();
+    let failures = world.upload.failures();
+    assert!(!failures.is_empty(), "they weigh too much to go without");
+    assert!(failures.iter().all(|(_, failure)| *failure == MemberFailure::OtherEpoch));
+
+    // A member that comes to the writer's epoch confirms.
+    let mut world = World::new(7, 64, UploadConfig::default());
+    world.moved.insert(5);
+    world.input(UploadInput::Tick);
+    while world.asked.last() != Some(&(5, Ask::Confirm)) && world.step() {}
+    world.step();
+    world.moved.clear();
+    while world.step() {}
+    assert_eq!(world.upload.confirmed_shards(), 64);
 }
 
 #[test]
