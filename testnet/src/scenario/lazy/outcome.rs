@@ -188,9 +188,8 @@ fn honest(parts: &[(usize, Part)], epoch: &EpochLedger, ids: &[NodeId]) -> Round
         earned: Amount::ZERO,
         burned: epoch.burned,
     };
-    for (node, id) in ids.iter().enumerate().filter(|(node, _)| part_of(parts, *node).is_none()) {
+    for (_, id) in ids.iter().enumerate().filter(|(node, _)| part_of(parts, *node).is_none()) {
         let Some(position) = epoch.committee.position(id) else { continue };
-        debug_assert!(node < ids.len());
         let member = &epoch.members[position];
         let (passed, rounds) = member.score.pay();
         row.honest += 1;
