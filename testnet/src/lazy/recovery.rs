@@ -22,7 +22,7 @@ use floe_protocol::{
 use prometheus_client::registry::Registry;
 use tokio::{
     task::{JoinSet, spawn_blocking},
-    time::{sleep, timeout},
+    time::{sleep_until, timeout},
 };
 
 use super::fetcher::Pair;
@@ -94,14 +94,22 @@ impl Recoverer {
             input = match next {
                 Some(input) => input,
                 None => {
-                    let wake_ms = recovery.wake_at_ms().unwrap_or(u64::MAX).saturating_sub(now_ms);
+                    let wake_at = recovery.wake_at_ms().map(Duration::from_millis);
                     tokio::select! {
                         Some(answer) = asks.join_next() => answer?,
-                        () = sleep(Duration::from_millis(wake_ms.min(1_000))) => RecoveryInput::Tick,
+                        () = until(wake_at.map(|wake_at| began + wake_at)) => RecoveryInput::Tick,
                     }
                 }
             };
         }
+    }
+}
+
+/// Comes when the machine wants to be told the time; never if it only waits for answers.
+async fn until(wake_at: Option<Instant>) {
+    match wake_at {
+        Some(wake_at) => sleep_until(wake_at.into()).await,
+        None => std::future::pending().await,
     }
 }
 

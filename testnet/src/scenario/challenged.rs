@@ -34,6 +34,9 @@ use crate::{
     workload::{self, content},
 };
 
+/// Nodes at least: five that are lazy, or two that are cut off and one whose clock is wrong, must
+/// have no more shards than may be faulty.
+const NODES_MIN: usize = 16;
 /// A round is opened after so many windows: as often as the rules let it.
 const WINDOWS: u64 = 10;
 /// Rounds that an epoch has time for beside those that are asked for: in the first there is nothing
@@ -48,9 +51,18 @@ const EPOCHS_MORE: u64 = 4;
 /// How many durations of an epoch the next one may take to come, and what is given on top.
 const PATIENCE: (u32, Duration) = (3, Duration::from_secs(120));
 
+fn parse_nodes(text: &str) -> Result<usize, String> {
+    let nodes = text.parse().map_err(|error: std::num::ParseIntError| error.to_string())?;
+    let range = NODES_MIN..=100;
+    if range.contains(&nodes) { Ok(nodes) } else { Err(format!("{NODES_MIN} to 100 nodes")) }
+}
+
 /// How large the swarm is, and how it is asked.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ChallengedArgs {
+    /// Storage nodes
+    #[arg(long, default_value_t = NODES_MIN, value_name = "N", value_parser = parse_nodes)]
+    nodes: usize,
     /// Shards of the network
     #[arg(long, default_value_t = 64, value_name = "N")]
     shards: u16,
@@ -100,9 +112,9 @@ impl ChallengedArgs {
         Links::new(self.seed.unwrap_or(1))
     }
 
-    pub(super) fn swarm(&self, (nodes, rounds): (usize, u64), links: Links) -> Challenged {
+    pub(super) fn swarm(&self, rounds: u64, links: Links) -> Challenged {
         Challenged {
-            nodes,
+            nodes: self.nodes,
             shards: self.shards,
             rounds,
             window: self.window,

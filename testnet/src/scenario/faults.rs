@@ -19,15 +19,9 @@ use crate::{cluster::link::Links, workload::Dice};
 const SLOTS: usize = 5;
 /// Slots of an epoch in which something happens to the same node, at most.
 const SLOTS_EACH: usize = 2;
-/// Nodes at least: with two cut off and one whose clock is wrong a quorum goes on.
-const NODES_MIN: usize = 12;
-
 /// How large and how long.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct FaultsArgs {
-    /// Storage nodes
-    #[arg(long, default_value_t = NODES_MIN, value_name = "N", value_parser = parse_nodes)]
-    nodes: usize,
     /// Epochs with faults, each with a seed of its own
     #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000))]
     seeds: u64,
@@ -36,12 +30,6 @@ pub(crate) struct FaultsArgs {
     rounds: u64,
     #[command(flatten)]
     pub(super) swarm: ChallengedArgs,
-}
-
-fn parse_nodes(text: &str) -> Result<usize, String> {
-    let nodes = text.parse().map_err(|error: std::num::ParseIntError| error.to_string())?;
-    let range = NODES_MIN..=100;
-    if range.contains(&nodes) { Ok(nodes) } else { Err(format!("{NODES_MIN} to 100 nodes")) }
 }
 
 /// What happens to honest nodes for a slot.
@@ -88,7 +76,7 @@ pub struct FaultsPlan {
 
 impl FaultsArgs {
     pub(super) fn plan(&self, links: Links) -> FaultsPlan {
-        let swarm = self.swarm.swarm((self.nodes, self.rounds), links);
+        let swarm = self.swarm.swarm(self.rounds, links);
         FaultsPlan { swarm, seeds: self.seeds }
     }
 }
@@ -137,14 +125,16 @@ fn faults(seed: u64, nodes: usize) -> [Fault; SLOTS] {
 mod tests {
     use super::*;
 
+    const NODES: usize = 16;
+
     #[test]
     fn two_fifths_of_an_epoch_at_most_are_taken_from_any_node() {
         let mut kinds = std::collections::BTreeSet::new();
         for seed in 0..200 {
-            let drawn = faults(seed, NODES_MIN);
-            assert_eq!(drawn, faults(seed, NODES_MIN), "seed {seed}");
+            let drawn = faults(seed, NODES);
+            assert_eq!(drawn, faults(seed, NODES), "seed {seed}");
             kinds.extend(drawn.iter().map(Fault::name));
-            for node in 0..NODES_MIN {
+            for node in 0..NODES {
                 let slots = drawn.iter().filter(|fault| fault.nodes().contains(&node)).count();
                 assert!(slots <= SLOTS_EACH, "seed {seed}: {drawn:?}");
             }

@@ -24,14 +24,10 @@ use crate::{
 
 /// Delay of each packet that the one who fetches sends or receives, where its link is slow.
 const DELAY: Duration = Duration::from_millis(100);
-/// Nodes at least: the lazy ones must have no more shards than may be faulty.
-const NODES_MIN: usize = 16;
+
 /// How large and how long.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct LazyArgs {
-    /// Storage nodes, five of them lazy
-    #[arg(long, default_value_t = NODES_MIN, value_name = "N", value_parser = parse_nodes)]
-    nodes: usize,
     /// Epochs to go through
     #[arg(long, default_value_t = 6, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100))]
     epochs: u64,
@@ -40,12 +36,6 @@ pub(crate) struct LazyArgs {
     rounds: u64,
     #[command(flatten)]
     pub(super) swarm: ChallengedArgs,
-}
-
-fn parse_nodes(text: &str) -> Result<usize, String> {
-    let nodes = text.parse().map_err(|error: std::num::ParseIntError| error.to_string())?;
-    let range = NODES_MIN..=100;
-    if range.contains(&nodes) { Ok(nodes) } else { Err(format!("{NODES_MIN} to 100 nodes")) }
 }
 
 /// What a member does.
@@ -87,7 +77,7 @@ pub struct LazyPlan {
 
 impl LazyArgs {
     pub(super) fn plan(&self, links: Links) -> LazyPlan {
-        let swarm = self.swarm.swarm((self.nodes, self.rounds), links);
+        let swarm = self.swarm.swarm(self.rounds, links);
         LazyPlan { swarm, epochs: self.epochs }
     }
 }

@@ -46,15 +46,19 @@ impl Quiet {
         until.saturating_duration_since(Instant::now()).min(self.longest)
     }
 
-    /// Waits until it is over, or has been long enough.
+    /// Waits until it is over, or has been long enough, or nobody tells any more: the node stops.
     pub(crate) async fn over(&self) {
         let latest = Instant::now() + self.longest;
+        let mut until = self.until.clone();
         loop {
-            let until = (*self.until.borrow()).min(latest);
-            if until <= Instant::now() {
+            let over = (*until.borrow_and_update()).min(latest);
+            if over <= Instant::now() {
                 return;
             }
-            sleep_until(until).await;
+            tokio::select! {
+                () = sleep_until(over) => {}
+                told = until.changed() => if told.is_err() { return },
+            }
         }
     }
 }
@@ -79,5 +83,16 @@ mod tests {
         quiet.over().await;
         assert!(asked.elapsed() >= Duration::from_millis(80));
         assert!(asked.elapsed() < Duration::from_secs(3_600));
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_a_node_that_stops() {
+        let (teller, quiet) = channel(3_600_000);
+        teller.tell(Instant::now() + Duration::from_secs(3_600));
+        let waits = tokio::spawn(async move { quiet.over().await });
+        tokio::task::yield_now().await;
+        assert!(!waits.is_finished());
+        drop(teller);
+        waits.await.unwrap();
     }
 }
