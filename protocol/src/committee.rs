@@ -13,7 +13,7 @@ mod assignment;
 mod certificate;
 mod quorum;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::OnceLock};
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
@@ -22,7 +22,7 @@ use crate::{
     encoding::{ConfigError, EncodingConfig},
     hash::{Domain, Hash},
     index::{Epoch, ShardIndex},
-    keys::{BlsPublicKey, NodeId},
+    keys::{BlsPublicKey, NodeId, ParsedBlsKey},
 };
 
 pub use self::{
@@ -82,7 +82,21 @@ pub struct Committee {
     members: Vec<Member>,
     /// Per shard, the position of its holder in `members`.
     holders: Vec<u16>,
+    parsed_keys: ParsedKeys,
 }
+
+/// The keys of the members, parsed when they are first needed.
+#[derive(Clone, Debug, Default)]
+struct ParsedKeys(OnceLock<Vec<ParsedBlsKey>>);
+
+/// They say nothing that the members do not.
+impl PartialEq for ParsedKeys {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for ParsedKeys {}
 
 impl Committee {
     /// The genesis committee: shards awarded to the candidates by stake.
@@ -112,7 +126,8 @@ impl Committee {
         for (shard, holder) in (0..n_shards).zip(&holders) {
             members[usize::from(*holder)].shards.push(ShardIndex::new(shard));
         }
-        Ok(Self { epoch: Epoch::new(0), config, members, holders })
+        let parsed_keys = ParsedKeys::default();
+        Ok(Self { epoch: Epoch::new(0), config, members, holders, parsed_keys })
     }
 
     /// The same nodes with the same shards in another epoch.
@@ -154,7 +169,8 @@ impl Committee {
                 holders[shard.as_usize()] = position;
             }
         }
-        Ok(Self { epoch, config: self.config, members: with_keys, holders })
+        let parsed_keys = ParsedKeys::default();
+        Ok(Self { epoch, config: self.config, members: with_keys, holders, parsed_keys })
     }
 
     /// The layout: epoch (u64 LE), `n_shards` (u16 LE), members (u32 LE count; node key, BLS key,
@@ -191,7 +207,7 @@ impl Committee {
         let holders: Option<Vec<_>> = holders.into_iter().collect();
         match holders {
             Some(holders) if listed == holders.len() => {
-                Ok(Self { epoch, config, members, holders })
+                Ok(Self { epoch, config, members, holders, parsed_keys: ParsedKeys::default() })
             }
             _ => Err(CommitteeError::Malformed),
         }
@@ -225,6 +241,12 @@ impl Committee {
     #[must_use]
     pub fn members(&self) -> &[Member] {
         &self.members
+    }
+
+    /// Their BLS keys, by position.
+    fn parsed_keys(&self) -> &[ParsedBlsKey] {
+        let parse = || self.members.iter().map(|member| (&member.bls_key).into()).collect();
+        self.parsed_keys.0.get_or_init(parse)
     }
 
     /// Position of the member that holds `shard`.

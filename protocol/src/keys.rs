@@ -313,6 +313,17 @@ impl BlsPublicKey {
     }
 }
 
+/// A BLS public key as a point of its curve, or not, if its bytes are none. Parsing takes 50
+/// microseconds, a tenth of what checking a signature does.
+#[derive(Clone, Copy, Debug)]
+pub struct ParsedBlsKey(Option<min_pk::PublicKey>);
+
+impl From<&BlsPublicKey> for ParsedBlsKey {
+    fn from(key: &BlsPublicKey) -> Self {
+        Self(min_pk::PublicKey::from_bytes(&key.0).ok())
+    }
+}
+
 impl BlsSignature {
     /// Joins signatures over one message. Each must be a valid signature.
     ///
@@ -332,15 +343,13 @@ impl BlsSignature {
 
     /// Whether this is the aggregate of signatures by exactly `keys` over `message`. The keys must
     /// have been verified with their proofs of possession, as a committee's are: they are not
-    /// checked for subgroup and identity again. No keys: never.
+    /// checked for subgroup and identity again. No keys, or one that is no point: never.
     #[must_use]
-    pub fn verify_aggregate(&self, message: &[u8], keys: &[BlsPublicKey]) -> bool {
+    pub fn verify_aggregate(&self, message: &[u8], keys: &[&ParsedBlsKey]) -> bool {
+        let points: Option<Vec<_>> = keys.iter().map(|key| key.0.as_ref()).collect();
+        let Some(points) = points else { return false };
         let Ok(signature) = min_pk::Signature::sig_validate(&self.0, true) else { return false };
-        let parsed: Result<Vec<_>, _> =
-            keys.iter().map(|key| min_pk::PublicKey::from_bytes(&key.0)).collect();
-        let Ok(parsed) = parsed else { return false };
-        let parsed: Vec<_> = parsed.iter().collect();
-        signature.fast_aggregate_verify(false, message, BLS_DST, &parsed)
+        signature.fast_aggregate_verify(false, message, BLS_DST, &points)
             == BLST_ERROR::BLST_SUCCESS
     }
 }
@@ -418,9 +427,11 @@ mod tests {
         let publics: Vec<_> = keys.iter().map(BlsKeyPair::public).collect();
         let signatures: Vec<_> = keys.iter().map(|key| key.sign(b"m")).collect();
         let joined = BlsSignature::aggregate(&signatures).unwrap();
-        assert!(joined.verify_aggregate(b"m", &publics));
-        assert!(!joined.verify_aggregate(b"n", &publics));
-        assert!(!joined.verify_aggregate(b"m", &publics[1..]));
+        let parsed: Vec<_> = publics.iter().map(ParsedBlsKey::from).collect();
+        let parsed: Vec<_> = parsed.iter().collect();
+        assert!(joined.verify_aggregate(b"m", &parsed));
+        assert!(!joined.verify_aggregate(b"n", &parsed));
+        assert!(!joined.verify_aggregate(b"m", &parsed[1..]));
         assert!(!joined.verify_aggregate(b"m", &[]));
         assert!(BlsSignature::aggregate(&[]).is_err());
         assert!(publics[0].verify(b"m", &signatures[0]));
@@ -435,7 +446,8 @@ mod tests {
         identity_signature[0] = 0xc0;
         let signature = BlsSignature::new(identity_signature);
         assert!(!BlsPublicKey::new(identity_key).verify(b"m", &signature));
-        assert!(!signature.verify_aggregate(b"m", &[BlsPublicKey::new(identity_key)]));
+        let identity = ParsedBlsKey::from(&BlsPublicKey::new(identity_key));
+        assert!(!signature.verify_aggregate(b"m", &[&identity]));
         assert!(BlsSignature::aggregate(&[signature]).is_err());
     }
 

@@ -42,7 +42,7 @@ use self::{
 use crate::{
     index::{ChallengeRound, Epoch},
     ledger::{
-        AccountId, Amount, SystemOperation, Timestamp, Transaction, TransactionId,
+        AccountId, Amount, Known, SystemOperation, Timestamp, Transaction, TransactionId,
         VerifiedTransaction,
     },
 };
@@ -308,6 +308,15 @@ impl Mempool {
     #[must_use]
     pub fn knows_system(&self, operation: &SystemOperation) -> bool {
         self.system.knows(operation)
+    }
+
+    /// Whether exactly this system operation, or transaction, waits here: then it is verified.
+    #[must_use]
+    pub fn has(&self, what: Known<'_>) -> bool {
+        match what {
+            Known::Transaction(id) => self.get(id).is_some(),
+            Known::System(operation) => self.system.has(operation),
+        }
     }
 
     /// Takes a verified system operation in.

@@ -366,7 +366,7 @@ impl Mirror {
             now: Clock::SYSTEM.now(),
             commit_record: CommitRecord { parent: self.certificate.clone(), late: Vec::new() },
         };
-        let built = self.state.propose(&self.store, proposal, &[], &mut |_| None);
+        let built = self.state.propose(&self.store, proposal, (&[], &|_| false), &mut |_| None);
         built.unwrap().block
     }
 }

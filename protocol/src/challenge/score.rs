@@ -90,6 +90,12 @@ impl RoundRecord {
         self.since.get_or_insert(time);
     }
 
+    /// Whether all that are asked have passed: nothing can change any more.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        !self.outcomes.contains(&Outcome::Open)
+    }
+
     /// Decides what the round came to, of each member: no certificate counts any more. It is void if
     /// members with more than `f` shards of `committee` missed it, counted by all their shards as
     /// everywhere.

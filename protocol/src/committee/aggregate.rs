@@ -6,7 +6,7 @@
 //! (least significant bit first, spare bits zero), aggregated signature.
 
 use super::{CertificateError, Committee, QuorumTracker};
-use crate::keys::{BlsPublicKey, BlsSignature};
+use crate::keys::BlsSignature;
 
 /// Members who signed, and their signatures joined.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,8 +59,7 @@ impl Aggregate {
 
     /// Whether all signers signed `message`.
     pub(super) fn verify(&self, committee: &Committee, message: &[u8]) -> bool {
-        let keys: Vec<BlsPublicKey> =
-            self.signers(committee).map(|position| committee.members()[position].bls_key).collect();
+        let keys: Vec<_> = self.signers(committee).map(|at| &committee.parsed_keys()[at]).collect();
         self.signature.verify_aggregate(message, &keys)
     }
 

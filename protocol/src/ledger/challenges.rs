@@ -75,14 +75,17 @@ impl Challenges {
         is_news
     }
 
-    /// Closes the rounds that a block of this height and time closes, and counts them.
+    /// Closes the rounds that a block of this height and time closes, and those that all have passed
+    /// before, and counts them.
     pub(super) fn close(
         &mut self,
         rules: &ChallengeParameters,
         committee: &Committee,
         block: (Height, Timestamp),
     ) -> Vec<RoundRecord> {
-        let closes = |open: &mut RoundRecord| rules.closes((open.round, open.since), block);
+        let closes = |open: &mut RoundRecord| {
+            open.is_complete() || rules.closes((open.round, open.since), block)
+        };
         let mut closed: Vec<_> = self.open.extract_if(.., closes).collect();
         for round in &mut closed {
             round.close(committee);
@@ -121,7 +124,7 @@ impl Challenges {
     /// When the block after one of this height and time is needed for the rounds that are open:
     /// those that give the seeds at once, the others, as many as a round takes, evenly until it can
     /// be closed, counted from the first of them. So nobody waits, an idle ledger makes as many blocks as it has to, and
-    /// certificates have many proposers to come through.
+    /// certificates have many proposers to come through. Where all have passed, nothing is needed.
     pub(super) fn next_step(
         &self,
         rules: &ChallengeParameters,
@@ -137,6 +140,6 @@ impl Challenges {
             let since = open.since.unwrap_or(time);
             since.plus_ms(part.checked_div(heights).unwrap_or(window_ms))
         };
-        self.open.iter().map(step).min()
+        self.open.iter().filter(|open| !open.is_complete()).map(step).min()
     }
 }

@@ -22,7 +22,7 @@ mod sweep;
 use std::sync::Arc;
 
 use super::{
-    AccountId, Amount, BlockHash, Event, IndexEntry, Key, MAX_OPERATIONS, Operation,
+    AccountId, Amount, BlockHash, Event, IndexEntry, Key, Known, MAX_OPERATIONS, Operation,
     OperationError, Parameters, Record, SystemOperation, Timestamp, TransactionId,
     VerifiedTransaction, error::Failure, overlay::Overlay,
 };
@@ -65,6 +65,8 @@ pub(super) struct Executor<'a> {
     pub(super) units: BilledUnits,
     /// What the round asks for that this block opens, if it does.
     pub(super) opened: Option<Arc<Universe>>,
+    /// What needs no check of its signatures any more.
+    pub(super) known: &'a dyn Fn(Known<'_>) -> bool,
     pub(super) height: Height,
     pub(super) time: Timestamp,
     /// Hash and time of the block before.
@@ -175,7 +177,10 @@ impl Executor<'_> {
             SystemOperation::NodeReady { report } => self.node_ready(report),
             SystemOperation::ShardsReady { report } => self.shards_ready(report),
             SystemOperation::InvalidateBlob { certificate } => self.invalidate_blob(certificate),
-            SystemOperation::PassChallenge { certificate } => self.pass_challenge(certificate),
+            SystemOperation::PassChallenge { certificate } => {
+                let is_known = (self.known)(Known::System(operation));
+                self.pass_challenge(certificate, is_known)
+            }
         };
         match result {
             Ok(()) => Ok(std::mem::take(&mut self.events)),

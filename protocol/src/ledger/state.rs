@@ -34,7 +34,7 @@ use crate::{
     vote::CommitCertificate,
 };
 
-pub use self::next_block::{Executed, Outcome, Proposal, Proposed};
+pub use self::next_block::{Executed, Known, Outcome, Proposal, Proposed};
 
 /// The last block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -306,6 +306,7 @@ impl State {
             committee: &self.committee,
             units: self.units.clone(),
             opened: None,
+            known: &|_| false,
             height: self.next_height(),
             time,
             parent: (self.tip.hash, self.tip.time),

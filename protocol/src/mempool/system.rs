@@ -111,6 +111,12 @@ impl SystemPool {
         Key::of(operation).is_some_and(|key| known(&key))
     }
 
+    /// Whether exactly this one waits.
+    pub(super) fn has(&self, operation: &SystemOperation) -> bool {
+        let pending = Key::of(operation).and_then(|key| self.operations.get(&key));
+        pending == Some(operation)
+    }
+
     pub(super) fn insert(&mut self, operation: SystemOperation) -> Result<(), MempoolError> {
         if self.knows(&operation) {
             return Err(MempoolError::Known);

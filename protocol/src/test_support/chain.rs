@@ -7,10 +7,10 @@ use crate::{
     genesis::Genesis,
     keys::{BlsKeyPair, ChainId, KeyPair},
     ledger::{
-        AccountId, Amount, Block, BlockError, CommitRecord, Entry, Executed, Key, MemoryStore,
-        NODE_READY_AGE_MAX_MS, NodeReady, Operation, OperationError, Outcome, Proposal, Record,
-        ShardsReady, SignedTransaction, State, StateReader, SystemOperation, Timestamp,
-        Transaction, TransactionId, VerifiedTransaction,
+        AccountId, Amount, Block, BlockError, CommitRecord, Entry, Executed, Key, Known,
+        MemoryStore, NODE_READY_AGE_MAX_MS, NodeReady, Operation, OperationError, Outcome,
+        Proposal, Record, ShardsReady, SignedTransaction, State, StateReader, SystemOperation,
+        Timestamp, Transaction, TransactionId, VerifiedTransaction,
     },
     vote::{CommitCertificate, CommitSignature, Vote, VoteKind},
 };
@@ -168,6 +168,8 @@ impl Chain {
             let signed = next.next()?.clone();
             Some(Arc::<VerifiedTransaction>::new(signed.verify(&self.id()).expect("well formed")))
         };
+        let nothing = |_: Known<'_>| false;
+        let system: (_, &dyn Fn(Known<'_>) -> bool) = (system, &nothing);
         let proposed = self.state.propose(&self.store, proposal, system, &mut candidates)?;
         Ok((proposed.block, refused))
     }

@@ -7,10 +7,10 @@ use floe_protocol::{
     index::{Epoch, Height},
     keys::{BlsKeyPair, BlsSignature, KeyPair, NodeId, Signature},
     ledger::{
-        Block, BlockError, BlockHash, Body, CommitRecord, CommitRecordError, Key, LatePrecommit,
-        LoadError, MAX_BLOCK_BYTES, NodeIdentity, NodeSettings, Operation, OperationError,
-        Presence, Record, SignedTransaction, State, Timestamp, Transaction, TransactionError,
-        beacon_message, next_beacon,
+        Block, BlockError, BlockHash, Body, CommitRecord, CommitRecordError, Key, Known,
+        LatePrecommit, LoadError, MAX_BLOCK_BYTES, NodeIdentity, NodeSettings, Operation,
+        OperationError, Presence, Record, SignedTransaction, State, Timestamp, Transaction,
+        TransactionError, beacon_message, next_beacon,
     },
     test_support::{Chain, account_key, genesis, node_keys},
     vote::{CommitCertificate, CommitCertificateError, Vote, VoteKind},
@@ -102,7 +102,8 @@ fn a_body_holds_only_what_can_be_executed() {
     );
     // Known ids are not checked again, but a forged one has another id.
     let (known, block) = (second.id(&chain.id()), with(vec![good.clone(), forged]));
-    let result = chain.state.execute(&chain.store, &block, &|id| *id == known);
+    let is_known = |what: Known<'_>| matches!(what, Known::Transaction(id) if *id == known);
+    let result = chain.state.execute(&chain.store, &block, &is_known);
     assert!(matches!(result, Err(BlockError::Transaction { position: 1, .. })));
     for order in [vec![second.clone(), good.clone()], vec![good.clone(), good.clone()]] {
         let error = refused(&chain, &with(order));
@@ -204,7 +205,8 @@ fn commit_with_three(chain: &mut Chain, late: Vec<LatePrecommit>) -> Result<(), 
         now: chain.now,
         commit_record: CommitRecord { parent, late },
     };
-    let block = chain.state.propose(&chain.store, proposal, &[], &mut |_| None)?.block;
+    let block =
+        chain.state.propose(&chain.store, proposal, (&[], &|_| false), &mut |_| None)?.block;
     chain.apply(&block)?;
     chain.blocks.last_mut().unwrap().1.signatures.truncate(3);
     Ok(())

@@ -15,8 +15,8 @@ use floe_protocol::{
     invalidity::{InvalidityCertificate, InvalidityFact},
     keys::{BlsKeyPair, ChainId, KeyPair, NodeId},
     ledger::{
-        CLOSED_ROUNDS_KEPT, Challenges, Event, Executed, Key, LedgerParameters, OPEN_ROUNDS_MAX,
-        OperationError, Record, State, SystemOperation,
+        Block, BlockError, Body, CLOSED_ROUNDS_KEPT, Challenges, Event, Executed, Key, Known,
+        LedgerParameters, OPEN_ROUNDS_MAX, OperationError, Record, State, SystemOperation,
     },
     pace::{Pace, Reasons},
     test_support::{Chain, account_key, genesis, node_keys},
@@ -24,7 +24,7 @@ use floe_protocol::{
 
 use super::{
     N, certify, commit, delete, header, large_header, members, register, registered, report_ready,
-    report_shards, stored, system_refused,
+    report_shards, resealed, stored, system_refused,
 };
 
 /// The keys of all nodes here, made once.
@@ -392,6 +392,33 @@ fn certificates_that_pass_nobody_are_refused() {
 }
 
 #[test]
+fn what_was_verified_before_is_not_verified_again_and_all_else_is() {
+    let mut chain = chain_with_blob();
+    let round = open(&mut chain).round;
+    let right = passes(&chain, round, 0);
+    let (block, _) = chain.propose(std::slice::from_ref(&right), &[]).unwrap();
+    let SystemOperation::PassChallenge { certificate } = &right else { unreachable!() };
+    let mut certificate = certificate.clone();
+    *certificate.last_mut().unwrap() ^= 1;
+    let forged = SystemOperation::PassChallenge { certificate };
+    let body = Body { system: vec![forged.clone()], ..block.body.clone() };
+    let wrong = resealed(&chain, Block { body, ..block });
+    let judged = |known: &dyn Fn(Known<'_>) -> bool| match chain.state.execute(
+        &chain.store,
+        &wrong,
+        known,
+    ) {
+        Ok(_) => None,
+        Err(BlockError::Operation { error, .. }) => Some(error),
+        Err(other) => unreachable!("{other:?}"),
+    };
+    let is = |which: &SystemOperation, what: Known<'_>| matches!(what, Known::System(operation) if operation == which);
+    let checked = judged(&|what| is(&right, what));
+    assert!(matches!(checked, Some(OperationError::ChallengeCertificate(_))), "{checked:?}");
+    assert_eq!(judged(&|what| is(&forged, what)), None, "its signature is not looked at");
+}
+
+#[test]
 fn a_certificate_counts_once_and_while_its_round_is_open() {
     let mut chain = chain_with_blob();
     let round = open(&mut chain).round;
@@ -427,8 +454,10 @@ fn free_operations_leave_room_for_paid_ones_and_wait_where_they_find_none() {
         let signed = transactions.next()?;
         Some(Arc::new(signed.verify(&chain.id()).expect("well formed")))
     };
-    let proposed =
-        chain.state.propose(&chain.store, chain.proposal(), &system, &mut candidates).unwrap();
+    let proposed = chain
+        .state
+        .propose(&chain.store, chain.proposal(), (&system, &|_| false), &mut candidates)
+        .unwrap();
     let checked = 20_480 / 2 / (32 + 3);
     assert_eq!(proposed.refused.len(), 1 + checked, "what is wrong is not offered again");
     assert_eq!(proposed.refused[..2], [over, forged]);
@@ -668,6 +697,19 @@ fn an_idle_ledger_makes_few_blocks_for_a_round() {
         assert_eq!(next.ms_since(opened), 60_000, "none comes late");
         assert_eq!(second - first, 13, "10 while certificates count, 2 heartbeats, the opening");
     }
+    // All pass in the first block that takes certificates.
+    let round = ChallengeRound::new(chain.state.tip().height.get());
+    for _ in 0..3 {
+        go_on(&mut chain);
+    }
+    let all: Vec<_> = (0..4).map(|position| passes(&chain, round, position)).collect();
+    chain.commit_system(&all);
+    let (height, time) = (chain.state.tip().height.get(), chain.state.tip().time);
+    let next = go_on(&mut chain);
+    assert_eq!(closed(&next), [(round, vec![Outcome::Passed; 4])], "nothing can change any more");
+    assert_eq!(chain.state.tip().time.ms_since(time), 10_000, "a heartbeat");
+    while go_on(&mut chain).opened.is_none() {}
+    assert!(chain.state.tip().height.get() - height <= 7, "heartbeats and the opening");
 }
 
 #[test]

@@ -204,7 +204,8 @@ fn a_late_precommit_counts_as_well_as_any() {
     chain.commit(&[]);
     let record = floe_protocol::ledger::CommitRecord { late, ..chain.commit_record() };
     let proposal = floe_protocol::ledger::Proposal { commit_record: record, ..chain.proposal() };
-    let proposed = chain.state.propose(&chain.store, proposal, &[], &mut |_| None).unwrap();
+    let proposed =
+        chain.state.propose(&chain.store, proposal, (&[], &|_| false), &mut |_| None).unwrap();
     let block = proposed.block;
     chain.apply(&block).unwrap();
     for _ in 0..90 {

@@ -115,7 +115,8 @@ fn propose(
         let signed = next.next()?.clone();
         Some(Arc::<VerifiedTransaction>::new(signed.verify(&chain.id()).expect("well formed")))
     };
-    let proposed = chain.state.propose(&chain.store, chain.proposal(), system, &mut candidates);
+    let proposed =
+        chain.state.propose(&chain.store, chain.proposal(), (system, &|_| false), &mut candidates);
     let Proposed { block, executed, .. } = proposed.expect("a block");
     (block, executed, refused)
 }

@@ -213,7 +213,7 @@ fn entries_read(chain: &Chain, key: &KeyPair) -> usize {
     let store = Counting { reader: &chain.store, entries: Cell::new(0) };
     let mut next = Some(Arc::new(signed.verify(&chain.id()).unwrap()));
     let mut candidates = |_: Outcome<'_>| next.take();
-    chain.state.propose(&store, chain.proposal(), &[], &mut candidates).unwrap();
+    chain.state.propose(&store, chain.proposal(), (&[], &|_| false), &mut candidates).unwrap();
     store.entries.get()
 }
 

@@ -14,8 +14,8 @@ use floe_protocol::{
     },
     index::Height,
     ledger::{
-        AccountId, Block, BlockError, BlockHash, CommitRecord, Executed, Outcome, Proposal, State,
-        SystemOperation, Timestamp, TransactionId, VerifiedTransaction,
+        AccountId, Block, BlockError, BlockHash, CommitRecord, Executed, Known, Outcome, Proposal,
+        State, SystemOperation, Timestamp, VerifiedTransaction,
     },
     light::CertifiedHeader,
     mempool::{AccountFacts, Mempool, MempoolConfig, MempoolError},
@@ -404,7 +404,8 @@ impl Driver {
             offered = Some(transaction.transaction().sender);
             Some(transaction)
         };
-        let built = state.propose(store.as_ref(), proposal, &system, &mut next);
+        let known = |what: Known<'_>| self.mempool.has(what);
+        let built = state.propose(store.as_ref(), proposal, (&system, &known), &mut next);
         let built = built.map_err(Fault::Build)?;
         for id in &refused {
             self.mempool.refused(id);
@@ -442,7 +443,7 @@ impl Driver {
     fn executed_of(&mut self, hash: BlockHash, block: &Block) -> Result<&Executed, BlockError> {
         if !self.executed.contains_key(&hash) {
             let Chain { state, store, .. } = &self.chain;
-            let known = |id: &TransactionId| self.mempool.get(id).is_some();
+            let known = |what: Known<'_>| self.mempool.has(what);
             let executed = state.execute(store.as_ref(), block, &known)?;
             self.keep(executed);
         }

@@ -47,6 +47,15 @@ pub struct Proposal<'a> {
     pub commit_record: CommitRecord,
 }
 
+/// What a node may have verified before it comes in a block, and need not verify again.
+#[derive(Clone, Copy, Debug)]
+pub enum Known<'a> {
+    /// The transaction of this id.
+    Transaction(&'a TransactionId),
+    /// This operation, to the last byte.
+    System(&'a SystemOperation),
+}
+
 /// What became of a candidate that a proposer was offered.
 #[derive(Debug)]
 pub enum Outcome<'a> {
@@ -88,8 +97,8 @@ pub struct Executed {
 }
 
 impl State {
-    /// Judges `block` as the next one. `known` tells which transactions need no check of their
-    /// signature any more. Who may propose, and whether the time is near, is consensus' business.
+    /// Judges `block` as the next one. `known` tells whose signatures need no check any more. Who may
+    /// propose, and whether the time is near, is consensus' business.
     ///
     /// # Errors
     /// [`BlockError`]: the block is refused, or the store failed.
@@ -97,12 +106,12 @@ impl State {
         &self,
         reader: &dyn StateReader,
         block: &Block,
-        known: &dyn Fn(&TransactionId) -> bool,
+        known: &dyn Fn(Known<'_>) -> bool,
     ) -> Result<Executed, BlockError> {
         let header = &block.header;
         self.check_header(header)?;
         let transactions = self.check_body(block, known)?;
-        let mut run = self.begin(reader, header.time, &block.body.commit_record)?;
+        let mut run = self.begin((reader, known), header.time, &block.body.commit_record)?;
         for (position, operation) in block.body.system.iter().enumerate() {
             run.system(operation).map_err(|failure| operation_error(position, failure))?;
         }
@@ -131,7 +140,7 @@ impl State {
 
     /// Makes the next block of what is offered. `candidates` is told what became of the last one
     /// and gives the next. After too many refusals, or too much work for them, nothing more is
-    /// taken.
+    /// taken. `known` tells which of the system operations are verified.
     ///
     /// # Errors
     /// [`BlockError`]: the commit record is wrong, or the store failed.
@@ -139,12 +148,12 @@ impl State {
         &self,
         reader: &dyn StateReader,
         proposal: Proposal<'_>,
-        system: &[SystemOperation],
+        (system, known): (&[SystemOperation], &dyn Fn(Known<'_>) -> bool),
         candidates: &mut dyn FnMut(Outcome<'_>) -> Option<Arc<VerifiedTransaction>>,
     ) -> Result<Proposed, BlockError> {
         let time = proposal.now.max(self.tip.time.plus_ms(1));
         let mut body = Body { commit_record: proposal.commit_record, ..Body::default() };
-        let mut run = self.begin(reader, time, &body.commit_record)?;
+        let mut run = self.begin((reader, known), time, &body.commit_record)?;
         let refused_system = run.fill_system(&mut body, system)?;
         let mut room = MAX_BLOCK_BYTES - SYSTEM_BYTES - RECORD_BYTES;
         let mut refused = 0_usize;
@@ -213,7 +222,7 @@ impl State {
     fn check_body(
         &self,
         block: &Block,
-        known: &dyn Fn(&TransactionId) -> bool,
+        known: &dyn Fn(Known<'_>) -> bool,
     ) -> Result<Vec<VerifiedTransaction>, BlockError> {
         let body = &block.body;
         let bytes = |value: &dyn Fn() -> std::io::Result<usize>| value().unwrap_or(usize::MAX);
@@ -234,7 +243,8 @@ impl State {
         if root != block.header.transactions_root {
             return Err(BlockError::Header("transactions root"));
         }
-        let checked = Encoded::verify_all(encoded, &self.chain, known).into_iter().enumerate();
+        let known = |id: &TransactionId| known(Known::Transaction(id));
+        let checked = Encoded::verify_all(encoded, &self.chain, &known).into_iter().enumerate();
         checked
             .map(|(position, checked)| {
                 checked.map_err(|error| BlockError::Transaction { position, error })
@@ -244,11 +254,11 @@ impl State {
 
     fn begin<'a>(
         &'a self,
-        reader: &'a dyn StateReader,
+        (reader, known): (&'a dyn StateReader, &'a dyn Fn(Known<'_>) -> bool),
         time: Timestamp,
         record: &CommitRecord,
     ) -> Result<Run<'a>, BlockError> {
-        let mut executor = self.executor(reader, time);
+        let mut executor = Executor { known, ..self.executor(reader, time) };
         match executor.commit_record(record, (self.tip.hash, self.tip.time), &self.previous) {
             Ok(()) => {}
             Err(RecordFailure::Refused(error)) => return Err(error.into()),

@@ -109,7 +109,8 @@ impl Solo {
             }
             next.next().cloned()
         };
-        let built = self.state.propose(&self.store, proposal, &[], &mut candidates)?;
+        let built =
+            self.state.propose(&self.store, proposal, (&[], &|_| false), &mut candidates)?;
         match refused {
             Some(error) => Err(error).context("the state refuses a transaction"),
             None => Ok((built.block, built.executed)),
