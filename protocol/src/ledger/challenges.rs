@@ -75,8 +75,8 @@ impl Challenges {
         is_news
     }
 
-    /// Closes the rounds that a block of this height and time closes, and those that all have passed
-    /// before, and counts them.
+    /// Closes the rounds that a block of this height and time closes, and those that all have passed,
+    /// and counts them.
     pub(super) fn close(
         &mut self,
         rules: &ChallengeParameters,
