@@ -520,7 +520,7 @@ fn who_leaves_with_rounds_behind_is_judged_like_those_who_stay() {
     }
     let (leaving, burned) = (world.nodes[4].unbonding, world.burned);
     let commissions = [4, 5].map(|i| world.nodes[i].commissions);
-    world.play_epoch(&|round| if round % 6 == 0 { vec![] } else { vec![4] });
+    world.play_epoch(&|round| if round.is_multiple_of(6) { vec![] } else { vec![4] });
     assert!(members(&world.chain).iter().all(|i| *i < 4), "both have left");
     assert_eq!(world.nodes[4].unbonding, leaving - part(leaving, 100, 10_000));
     assert!(world.burned > burned + leaving / 100, "what it has not earned, too");
@@ -557,7 +557,7 @@ fn a_pool_that_loses_all_to_challenges_is_closed_and_its_rewards_wait_for_others
         report_shards(&mut world.chain, &who);
         report_ready(&mut world.chain, if epoch == 0 { &all } else { &all[..4] });
         world.business(epoch);
-        let most = |round: usize| if round % 3 == 0 { vec![] } else { vec![4] };
+        let most = |round: usize| if round.is_multiple_of(3) { vec![] } else { vec![4] };
         let executed = world.play_epoch(&most);
         world.commission_bps[4] = 1_500;
         let slashed = executed
