@@ -30,7 +30,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StorageError::Full`] beyond the quota or the reserve; [`StorageError::Length`] of slivers
-    /// that are empty or above [`SLIVER_BYTES_MAX`]; others are fatal.
+    /// that are empty or above [`SLIVER_BYTES_MAX`](crate::SLIVER_BYTES_MAX); others are fatal.
     pub fn put_pair(
         &self,
         shard: ShardIndex,
