@@ -16,11 +16,9 @@ use anyhow::{Context, ensure};
 use bytes::Bytes;
 use floe_node::client::StoreProgress;
 use floe_protocol::{
-    challenge::{
-        Challenge, ChallengeCertificate, ChallengeParameters, Outcome, Seeds, Universe, Walk,
-    },
+    challenge::{Challenge, ChallengeCertificate, Outcome, Seeds, Universe, Walk},
     encoding::Axis,
-    ledger::{Event, LedgerParameters, SystemOperation},
+    ledger::{Event, SystemOperation},
     transfer::Wanted,
 };
 use floe_testnet::Cluster;
@@ -36,16 +34,9 @@ async fn main() -> anyhow::Result<()> {
 
 /// The example, also run by `tests/examples.rs`.
 pub async fn run() -> anyhow::Result<()> {
-    // A round every five seconds. By default there is one a minute.
-    let challenges = ChallengeParameters {
-        interval_ms: 5_000,
-        window_ms: 500,
-        grace_ms: 0,
-        certificate_window_ms: 4_000,
-        ..ChallengeParameters::default()
-    };
-    let rules = LedgerParameters { challenges, ..LedgerParameters::default() };
-    let cluster = Cluster::builder().nodes(4).shards(16).ledger(rules).start().await?;
+    // By default there is a round a minute.
+    let builder = Cluster::builder().nodes(4).shards(16).rounds_every(Duration::from_secs(5));
+    let cluster = builder.start().await?;
     let client = cluster.client().await?;
     let (blob, wanted) = (Bytes::from(vec![7; 100_000]), Wanted { epochs: 2, deletable: true });
     let progress = watch::Sender::new(StoreProgress::default());

@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::RawPeer;
+use common::{RawPeer, told};
 use floe_node::{
     CommittedBlock,
     client::{Client, StoreProgress},
@@ -23,13 +23,13 @@ use floe_node::{
 };
 use floe_protocol::{
     blob::BlobId,
-    challenge::{ChallengeCertificate, ChallengeFact, ChallengeParameters, Commitment, Outcome},
+    challenge::{ChallengeCertificate, ChallengeFact, Commitment, Outcome},
     committee::CommitteeFact,
     encoding::Axis,
     hash::Hash,
     index::{ChallengeRound, Epoch, ShardIndex, SymbolIndex},
     keys::{ChainId, KeyPair, NodeId},
-    ledger::{Event, LedgerParameters, SystemOperation},
+    ledger::{Event, SystemOperation},
     message::{LedgerAnnouncement, LedgerTopic, Limits, Refusal, Request, Response},
     test_support,
     transfer::Wanted,
@@ -50,15 +50,7 @@ const ROUNDS_MAX: u64 = 10;
 
 /// As many nodes as shards, and a round every three seconds.
 fn builder(nodes: u16) -> ClusterBuilder {
-    let challenges = ChallengeParameters {
-        interval_ms: 3_000,
-        window_ms: 300,
-        certificate_window_ms: 2_400,
-        grace_ms: 0,
-        ..ChallengeParameters::default()
-    };
-    let ledger = LedgerParameters { challenges, ..LedgerParameters::default() };
-    Cluster::builder().nodes(nodes.into()).shards(nodes).ledger(ledger)
+    Cluster::builder().nodes(nodes.into()).shards(nodes).rounds_every(Duration::from_secs(3))
 }
 
 async fn store(client: &Client, cluster: &Cluster, seed: u64, bytes: usize) -> BlobId {
@@ -66,21 +58,6 @@ async fn store(client: &Client, cluster: &Cluster, seed: u64, bytes: usize) -> B
     let wanted = Wanted { epochs: 2, deletable: true };
     let content = test_support::blob(seed, bytes);
     client.store(content, wanted, cluster.wallet(), &progress).await.unwrap().blob
-}
-
-/// Waits for an event; what it tells.
-async fn told<T>(
-    blocks: &mut broadcast::Receiver<Arc<CommittedBlock>>,
-    of: impl Fn(&Event) -> Option<T>,
-) -> T {
-    let told = async {
-        loop {
-            if let Some(told) = blocks.recv().await.unwrap().events.iter().find_map(&of) {
-                return told;
-            }
-        }
-    };
-    timeout(DEADLINE, told).await.expect("it happens")
 }
 
 /// Waits until a round opens.

@@ -7,7 +7,7 @@ mod common;
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use common::WANTED;
+use common::{WANTED, told};
 use floe_node::{
     CommittedBlock,
     client::{Client, Outcome, StoreProgress, StoreReport},
@@ -131,10 +131,5 @@ async fn interrupt(cluster: &Cluster, client: &Client, file: Bytes, place: Inter
 }
 
 async fn wait_for(blocks: &mut Receiver<Arc<CommittedBlock>>, wanted: impl Fn(&Event) -> bool) {
-    loop {
-        let block = timeout(DEADLINE, blocks.recv()).await.expect("in time").unwrap();
-        if block.events.iter().any(&wanted) {
-            return;
-        }
-    }
+    told(blocks, |event| wanted(event).then_some(())).await;
 }

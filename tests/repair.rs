@@ -17,7 +17,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use common::{Lie, RawPeer, WANTED, Written};
+use common::{Lie, RawPeer, WANTED, Written, told};
 use floe_node::{
     CommittedBlock,
     client::{Client, ReadError, ReadOptions, StoreProgress},
@@ -120,21 +120,6 @@ async fn happened(
     wish: impl Fn(&Event) -> bool,
 ) {
     told(blocks, |event| wish(event).then_some(())).await;
-}
-
-/// Waits for an event; what it tells.
-async fn told<T>(
-    blocks: &mut broadcast::Receiver<Arc<CommittedBlock>>,
-    of: impl Fn(&Event) -> Option<T>,
-) -> T {
-    let told = async {
-        loop {
-            if let Some(told) = blocks.recv().await.unwrap().events.iter().find_map(&of) {
-                return told;
-            }
-        }
-    };
-    timeout(DEADLINE, told).await.expect("it happens")
 }
 
 #[tokio::test(flavor = "multi_thread")]

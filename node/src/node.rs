@@ -4,14 +4,12 @@
 //! the files of that one are put aside first, and the first state comes from others if it is not
 //! there, over a network that is open for that long only. Shutdown is the reverse: services finish what
 //! they are answering, the network closes its connections, ledger and store are written and closed.
+//! `node/beginning.rs` has what comes before the ledger is open, `node/services.rs` the services.
 
 mod beginning;
+mod services;
 
-use std::{
-    collections::BTreeSet,
-    io,
-    sync::{Arc, atomic::AtomicU64},
-};
+use std::{collections::BTreeSet, io, sync::Arc};
 
 use floe_protocol::{
     encoding::EncodingConfig,
@@ -20,38 +18,25 @@ use floe_protocol::{
     keys::NodeId,
     message::{ChallengeStatus, Limits, RepairStatus},
 };
-use floe_storage::{LedgerStoreConfig, OpenError, Store, StoreConfig, Usage};
+use floe_storage::{OpenError, Store, StoreConfig, Usage};
 use prometheus_client::registry::Registry;
 use tokio::{
-    sync::{Notify, mpsc, watch},
+    sync::watch,
     task::{JoinHandle, JoinSet, spawn_blocking},
 };
 use tokio_util::sync::CancellationToken;
 
-use self::beginning::adopt;
+use self::{beginning::adopt, services::Parts};
 use crate::{
     config::NodeConfig,
-    key_file::{KeyFileError, KeyLock, NodeKeys, journal_dir},
-    network::{
-        self, GossipMessage, Inbound, InboundRequest, Multiaddr, Network, NetworkConfig,
-        NetworkError, PeersView, Role,
-    },
+    key_file::{KeyFileError, KeyLock, NodeKeys},
+    network::{self, Multiaddr, Network, NetworkConfig, NetworkError, PeersView, Role},
     service::{
-        address_book, block_sync,
-        challenges::{self, Challenges, Inconsistent, Reader},
-        handovers,
-        ledger::{self, AdoptError, Chain, ChainError, Ledger, LedgerThread, Started},
-        membership,
-        queries::{self, Query},
-        readiness, repair,
-        snapshot::{self, FirstState},
-        storage_node::{self, BlobLocks},
-        transactions,
+        address_book, challenges,
+        ledger::{AdoptError, ChainError, Ledger, LedgerThread},
+        membership, repair, storage_node,
     },
 };
-
-/// Questions about the ledger that wait for their service.
-const QUERIES_MAX: usize = 256;
 
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
@@ -151,7 +136,7 @@ impl Node {
         };
         let (certified, handovers) = watch::channel(BTreeSet::new());
         let inbound = (inbound, certified);
-        let (services, ledger, ledger_thread) = spawn_services(parts, chain, inbound, &cancel)?;
+        let (services, ledger, ledger_thread) = services::spawn(parts, chain, inbound, &cancel)?;
         tracing::info!(node = %id, addresses = ?network.listen_addresses(), "node is up");
         Ok(NodeHandle {
             id,
@@ -273,190 +258,6 @@ impl NodeHandle {
             Err(error) => tracing::error!(%error, "shutdown interrupted"),
         }
     }
-}
-
-/// What the services share.
-struct Parts {
-    config: NodeConfig,
-    keys: NodeKeys,
-    store: Store,
-    network: Network,
-    metrics: storage_node::Metrics,
-    progress: repair::Progress,
-    record: challenges::Record,
-}
-
-fn spawn_services(
-    parts: Parts,
-    chain: Chain,
-    (inbound, certified): (Inbound, watch::Sender<BTreeSet<Epoch>>),
-    cancel: &CancellationToken,
-) -> Result<(JoinSet<()>, Ledger, LedgerThread), NodeError> {
-    let Parts { config, keys, store, network, .. } = &parts;
-    let mut services = JoinSet::new();
-    let Inbound { requests, transactions, consensus, headers, challenges } = inbound;
-    let (ledger, ledger_thread) = start_ledger(
-        &mut services,
-        ledger::Args {
-            chain,
-            keys: keys.clone(),
-            network: network.clone(),
-            consensus,
-            timeouts: config.timeouts,
-            clock: config.clock,
-            cancel: cancel.clone(),
-        },
-    )?;
-    let (snapshots, maker) =
-        snapshot::open(&config.paths.snapshots, config.reserve_bytes, &config.network.genesis);
-    services.spawn(snapshot::run(snapshot::Args {
-        ledger: ledger.clone(),
-        maker,
-        cancel: cancel.clone(),
-    }));
-    let genesis = Arc::new(config.network.genesis.clone());
-    let (signatures, handovers_signed) = watch::channel(handovers::Signatures::new());
-    services.spawn(handovers::run(handovers::Args {
-        ledger: ledger.clone(),
-        network: network.clone(),
-        keys: keys.clone(),
-        genesis: Arc::clone(&genesis),
-        signatures,
-        certified,
-        cancel: cancel.clone(),
-    }));
-    let (queries, queries_receiver) = mpsc::channel(QUERIES_MAX);
-    services.spawn(queries::run(queries::Args {
-        ledger: ledger.clone(),
-        snapshots: snapshots.clone(),
-        handovers_signed,
-        queries: queries_receiver,
-        cancel: cancel.clone(),
-    }));
-    services.spawn(transactions::run(transactions::Args {
-        ledger: ledger.clone(),
-        transactions,
-        cancel: cancel.clone(),
-    }));
-    services.spawn(membership::run(ledger.clone(), network.clone(), cancel.clone()));
-    services.spawn(block_sync::run(block_sync::Args {
-        ledger: ledger.clone(),
-        network: network.clone(),
-        headers,
-        snapshots,
-        genesis,
-        snapshot_behind_blocks: config.snapshot_behind_blocks,
-        cancel: cancel.clone(),
-    }));
-    services.spawn(readiness::run(readiness::Args {
-        ledger: ledger.clone(),
-        network: network.clone(),
-        key: keys.node.clone(),
-        clock: config.clock,
-        cancel: cancel.clone(),
-    }));
-    services.spawn(address_book::run(store.clone(), network.clone(), cancel.clone()));
-    let inbound = (requests, challenges, queries);
-    spawn_storage(&mut services, parts, &ledger, inbound, cancel);
-    Ok((services, ledger, ledger_thread))
-}
-
-/// Starts what keeps slivers: the service that answers for them, the one that fetches what this
-/// node lacks, and the one that proves that it holds them.
-fn spawn_storage(
-    services: &mut JoinSet<()>,
-    parts: Parts,
-    ledger: &Ledger,
-    (requests, commitments, queries): (
-        mpsc::Receiver<InboundRequest>,
-        mpsc::Receiver<GossipMessage>,
-        mpsc::Sender<Query>,
-    ),
-    cancel: &CancellationToken,
-) {
-    let Parts { config, keys, store, network, metrics, progress, record } = parts;
-    let (locks, missing) = (Arc::new(BlobLocks::default()), Arc::new(Notify::new()));
-    let (status, score) = (progress.watch(), record.watch());
-    let inconsistent = Inconsistent::default();
-    let (challenges, links) = Challenges::new(challenges::Args {
-        ledger: ledger.clone(),
-        network: network.clone(),
-        keys: keys.clone(),
-        reader: Reader { store: store.clone(), elsewhere: config.elsewhere.clone() },
-        commitments,
-        inconsistent: inconsistent.clone(),
-        record,
-        cancel: cancel.clone(),
-    });
-    services.spawn(challenges.run());
-    services.spawn(repair::run(repair::Args {
-        ledger: ledger.clone(),
-        keys: keys.clone(),
-        store: store.clone(),
-        network: network.clone(),
-        locks: Arc::clone(&locks),
-        missing: Arc::clone(&missing),
-        inconsistent: inconsistent.clone(),
-        progress,
-        limits: config.repair,
-        clock: config.clock,
-        cancel: cancel.clone(),
-    }));
-    services.spawn(storage_node::run(storage_node::Args {
-        ledger: ledger.clone(),
-        keys,
-        store,
-        network,
-        locks,
-        repair: status,
-        requests,
-        queries,
-        challenges: links,
-        score,
-        inconsistent,
-        limits: config.service,
-        clock: config.clock,
-        missing,
-        scrubbed: Arc::new(AtomicU64::new(0)),
-        metrics,
-        cancel: cancel.clone(),
-    }));
-}
-
-/// Starts the ledger's thread, and a task that ends when it does.
-fn start_ledger(
-    services: &mut JoinSet<()>,
-    args: ledger::Args,
-) -> Result<(Ledger, LedgerThread), NodeError> {
-    let Started { ledger, thread, ended } = ledger::start(args).map_err(NodeError::Thread)?;
-    services.spawn(async move {
-        match ended.await {
-            Ok(Ok(())) => {}
-            Ok(Err(fault)) => tracing::error!(%fault, "the ledger has stopped: the node must, too"),
-            Err(_) => tracing::error!("the ledger's thread has panicked"),
-        }
-    });
-    Ok((ledger, thread))
-}
-
-async fn open_chain(
-    config: &NodeConfig,
-    node: NodeId,
-    first: Option<FirstState>,
-) -> Result<Chain, NodeError> {
-    let paths = &config.paths;
-    let store = LedgerStoreConfig {
-        accept_empty: config.accept_empty,
-        ..LedgerStoreConfig::new(paths.ledger.clone(), paths.ledger_marker.clone(), node)
-    };
-    let journal_dir = journal_dir(&paths.key).to_owned();
-    let genesis = config.network.genesis.clone();
-    let vote_now = config.vote_now;
-    let opened = spawn_blocking(move || {
-        Chain::open(&genesis, &store, first.as_ref(), (&journal_dir, vote_now))
-    })
-    .await;
-    Ok(opened.map_err(|_| NodeError::Interrupted)??)
 }
 
 async fn open_store(config: &NodeConfig, node: NodeId) -> Result<Store, NodeError> {

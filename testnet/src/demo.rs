@@ -156,7 +156,7 @@ pub(crate) async fn run(args: &DemoArgs) -> anyhow::Result<()> {
         ));
     }
     let builder = Cluster::builder().nodes(NODES).shards(SHARDS).processes(args.processes);
-    let builder = builder.ledger(challenge::rules());
+    let builder = builder.rounds_every(challenge::INTERVAL);
     let start = async { builder.start().await };
     let all_connected = |_: &Cluster| "all connected with each other".to_owned();
     let mut cluster = steps.run(("start the nodes", None), start, all_connected).await?;

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use floe_node::{
-    Client,
+    Client, CommittedBlock,
     client::{LedgerClient, LedgerError, ledger::Receipt},
     network::{self, Network, NetworkConfig, Role},
 };
@@ -19,19 +19,34 @@ use floe_protocol::{
     encoding::{self, Axis, BlobLayout, DigestTable, EncodedBlob, EncodingConfig},
     index::SliverPairIndex,
     keys::{BlsSignature, ChainId, KeyPair, NodeId},
-    ledger::{Operation, Registration},
+    ledger::{Event, Operation, Registration},
     message::{InvalidReason, Limits, Refusal, Request, Response},
     registration::RegistrationId,
     transfer::Wanted,
 };
 use floe_testnet::Cluster;
 use prometheus_client::registry::Registry;
-use tokio::time::timeout;
+use tokio::{sync::broadcast, time::timeout};
 
 /// For whatever has to happen.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(120);
 /// What tests pay for when the terms do not matter to them.
 pub const WANTED: Wanted = Wanted { epochs: 2, deletable: true };
+
+/// Waits for an event; what it tells.
+pub async fn told<T>(
+    blocks: &mut broadcast::Receiver<Arc<CommittedBlock>>,
+    of: impl Fn(&Event) -> Option<T>,
+) -> T {
+    let told = async {
+        loop {
+            if let Some(told) = blocks.recv().await.unwrap().events.iter().find_map(&of) {
+                return told;
+            }
+        }
+    };
+    timeout(DEADLINE, told).await.expect("it happens")
+}
 
 /// A light peer that sends what it is told, true or false.
 pub struct RawPeer {

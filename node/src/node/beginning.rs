@@ -2,11 +2,11 @@
 //! become those of the network, and the first state comes into them.
 
 use floe_protocol::keys::NodeId;
-use floe_storage::{NetworkFiles, Store};
+use floe_storage::{LedgerStoreConfig, NetworkFiles, Store};
 use prometheus_client::registry::Registry;
 use tokio::task::spawn_blocking;
 
-use super::{NodeError, network_config, open_chain};
+use super::{NodeError, network_config};
 use crate::{
     config::NodeConfig,
     key_file::{NodeKeys, journal_dir},
@@ -101,4 +101,24 @@ pub(super) async fn ledger(
     }
     let first = first_state(config, keys, slivers).await?;
     open_chain(config, node, first).await
+}
+
+async fn open_chain(
+    config: &NodeConfig,
+    node: NodeId,
+    first: Option<FirstState>,
+) -> Result<Chain, NodeError> {
+    let paths = &config.paths;
+    let store = LedgerStoreConfig {
+        accept_empty: config.accept_empty,
+        ..LedgerStoreConfig::new(paths.ledger.clone(), paths.ledger_marker.clone(), node)
+    };
+    let journal_dir = journal_dir(&paths.key).to_owned();
+    let genesis = config.network.genesis.clone();
+    let vote_now = config.vote_now;
+    let opened = spawn_blocking(move || {
+        Chain::open(&genesis, &store, first.as_ref(), (&journal_dir, vote_now))
+    })
+    .await;
+    Ok(opened.map_err(|_| NodeError::Interrupted)??)
 }

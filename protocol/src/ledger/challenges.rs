@@ -123,8 +123,9 @@ impl Challenges {
 
     /// When the block after one of this height and time is needed for the rounds that are open:
     /// those that give the seeds at once, the others, as many as a round takes, evenly until it can
-    /// be closed, counted from the first of them. So nobody waits, an idle ledger makes as many blocks as it has to, and
-    /// certificates have many proposers to come through. Where all have passed, nothing is needed.
+    /// be closed, counted from the first of them. So nobody waits, an idle ledger makes as many
+    /// blocks as it has to, and certificates have many proposers to come through. Where all have
+    /// passed, nothing is needed.
     pub(super) fn next_step(
         &self,
         rules: &ChallengeParameters,

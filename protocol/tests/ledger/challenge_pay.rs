@@ -43,6 +43,8 @@ struct Model {
     void: u128,
     jailed: bool,
     bad_epochs: u32,
+    /// Nobody has stake in its pool: all have left, or all was lost.
+    ownerless: bool,
 }
 
 impl Model {
@@ -52,6 +54,7 @@ impl Model {
         let leaving = part(self.unbonding, bps, 10_000);
         self.pool -= lost;
         self.unbonding -= leaving;
+        self.ownerless |= self.pool == 0;
         lost + leaving
     }
 }
@@ -78,6 +81,8 @@ struct World {
     paid: Vec<u128>,
     /// Stake of a node that enters with the next epoch, neither slashed nor paid before.
     enters: (usize, u128),
+    /// Blocks are so far apart, if not as near as rounds ask for.
+    stride_ms: Option<u64>,
 }
 
 impl World {
@@ -98,6 +103,7 @@ impl World {
             rounds: 0,
             paid: Vec::new(),
             enters: (0, 0),
+            stride_ms: None,
             chain,
         }
     }
@@ -114,7 +120,15 @@ impl World {
     /// The next block. Whoever does not miss the round that it opens passes it in the one after.
     fn step(&mut self, misses: &dyn Fn(usize) -> Vec<usize>) -> Executed {
         self.note_paid();
-        let executed = step(&mut self.chain);
+        let executed = match self.stride_ms {
+            None => step(&mut self.chain),
+            Some(stride_ms) => {
+                let later = self.chain.state.tip().time.plus_ms(stride_ms);
+                let deadline = self.chain.state.epoch_deadline();
+                self.chain.now = deadline.map_or(later, |deadline| later.min(deadline));
+                self.chain.commit(&[])
+            }
+        };
         self.check_supply();
         self.count(&executed);
         if let Some(universe) = &executed.opened {
@@ -252,21 +266,24 @@ impl World {
                 0
             };
             let commission = part(earned, self.commission_bps[i], 10_000);
-            self.nodes[i].pool += earned - commission;
+            // What belongs to nobody waits in the next bucket, and is not burned.
+            let waits = if self.nodes[i].ownerless { earned - commission } else { 0 };
+            let reward = earned - commission - waits;
+            self.nodes[i].pool += reward;
             self.nodes[i].commissions += commission;
             self.burned += slashed + due - earned;
-            left -= due;
+            left -= due - waits;
             let settled = node(&self.chain, &member(i)).settled.unwrap();
             let amounts = [settled.reward, settled.commission, settled.forfeited, settled.slashed];
             let amounts = amounts.map(|amount| amount.frost());
-            let expected = [earned - commission, commission, due - earned, slashed];
+            let expected = [reward, commission, due - earned, slashed];
             assert_eq!((settled.epoch, amounts), (epoch, expected), "epoch {epoch}, node {i}");
             let score = [settled.score.passed, settled.score.missed, settled.score.void];
             assert_eq!(score.map(u128::from), [passed, missed, void]);
             let paid = Event::RewardPaid {
                 node: member(i),
                 epoch,
-                reward: frost(earned - commission),
+                reward: frost(reward),
                 commission: frost(commission),
                 score: settled.score,
             };
@@ -307,12 +324,7 @@ fn rewards_over_three_epochs_are_exact_to_the_frost() {
     let mut world = World::new(&genesis);
     let all = [0, 1, 2, 3, 4];
     for (i, commission_bps) in [(0, 1_234), (2, 10)] {
-        fund(&mut world.chain, i, 10 * FEE);
-        let update = Operation::UpdateNode {
-            node: member(i),
-            settings: settings(u16::try_from(commission_bps).unwrap()),
-        };
-        commit(&mut world.chain, &operator_key(i), vec![update]);
+        set_commission(&mut world, i, commission_bps);
     }
     let operators = [0, 2].map(|i| world.chain.balance(&id(&operator_key(i))).frost());
     let delegators = [account_key(1), account_key(2)];
@@ -365,9 +377,9 @@ fn rewards_over_three_epochs_are_exact_to_the_frost() {
         let paid: u128 = world.paid.iter().sum();
         assert_eq!(paid == u128::from(N), epoch != 1, "epoch {epoch}: {paid} shards were paid");
         if epoch == 1 {
-            // Its pool without the reward, and what is on its way out, lost the same part.
+            // What is on its way out lost the same part as the pool.
             let after = worth_of(&world.chain);
-            assert!(after < before);
+            assert_eq!(after, before - part(before, 1_237, 10_000));
         }
     }
     assert_eq!(world.nodes[2].bad_epochs, 3);
@@ -417,22 +429,13 @@ fn who_stops_is_slashed_and_after_three_epochs_in_a_row_jailed() {
     play(&mut world, 3, true);
     play(&mut world, 4, true);
     assert_eq!((world.nodes[4].bad_epochs, world.nodes[4].jailed), (2, false));
-    // So few rounds say nothing.
-    report_shards(&mut world.chain, &all);
-    report_ready(&mut world.chain, &all);
-    let epoch = world.chain.state.summary().epoch;
-    while world.chain.state.summary().epoch == epoch {
-        let rest = world.chain.state.epoch_deadline().unwrap().ms_since(world.chain.now);
-        world.chain.now = world.chain.now.plus_ms(rest.min(25_000));
-        world.chain.commit(&[]);
-    }
-    world.missing.clear();
-    let after = node(&world.chain, &member(4));
-    assert_eq!((after.bad_epochs, after.jailed), (2, None));
-    for (i, model) in world.nodes.iter_mut().enumerate() {
-        model.pool = node(&world.chain, &member(i)).pool.stake.frost();
-    }
-    world.burned = world.chain.state.summary().supply.burned.frost();
+    // So few rounds cost pay, and say nothing of the node.
+    world.stride_ms = Some(10_000);
+    play(&mut world, 5, true);
+    world.stride_ms = None;
+    let few = node(&world.chain, &member(4)).settled.unwrap();
+    assert!((1..5).contains(&few.score.missed) && few.slashed.is_zero(), "{few:?}");
+    assert_eq!((world.nodes[4].bad_epochs, world.nodes[4].jailed), (2, false));
     play(&mut world, 6, true);
     assert_eq!((world.nodes[4].bad_epochs, world.nodes[4].jailed), (3, true));
     // It serves the epoch that it was selected for, unpaid, and leaves.
@@ -478,6 +481,101 @@ fn bad_epochs_are_counted_in_a_row_and_a_jail_once() {
         assert!(members(&world.chain).contains(&3));
     }
     assert_eq!(node(&world.chain, &member(3)).jailed, Some(Epoch::new(1)));
+}
+
+/// Sets the commission of a node, for the committee that is selected next.
+fn set_commission(world: &mut World, i: usize, commission_bps: u16) {
+    fund(&mut world.chain, i, 10 * FEE);
+    let update = Operation::UpdateNode { node: member(i), settings: settings(commission_bps) };
+    commit(&mut world.chain, &operator_key(i), vec![update]);
+}
+
+#[test]
+fn who_leaves_with_rounds_behind_is_judged_like_those_who_stay() {
+    let mut world = World::new(&short(6));
+    let all = [0, 1, 2, 3, 4, 5];
+    for i in [4, 5] {
+        set_commission(&mut world, i, 1_500);
+    }
+    report_ready(&mut world.chain, &all);
+    world.business(0);
+    world.play_epoch(&|_| vec![]);
+    world.commission_bps[4..].fill(1_500);
+
+    // Two take out all their stake; one of them misses most rounds, the other none.
+    report_shards(&mut world.chain, &all);
+    report_ready(&mut world.chain, &all[..4]);
+    world.business(1);
+    for i in [4, 5] {
+        let key = operator_key(i);
+        let shares = worth(&world.chain, &key, &member(i)).shares;
+        let pool = node(&world.chain, &member(i)).pool;
+        assert_eq!(shares, pool.shares, "nobody else has staked");
+        let amount = pool.worth(shares).unwrap().frost();
+        let unstake = Operation::Unstake { node: member(i), shares };
+        commit(&mut world.chain, &key, vec![unstake]);
+        world.nodes[i].pool -= amount;
+        world.nodes[i].unbonding += amount;
+        world.nodes[i].ownerless = true;
+    }
+    let (leaving, burned) = (world.nodes[4].unbonding, world.burned);
+    let commissions = [4, 5].map(|i| world.nodes[i].commissions);
+    world.play_epoch(&|round| if round.is_multiple_of(6) { vec![] } else { vec![4] });
+    assert!(members(&world.chain).iter().all(|i| *i < 4), "both have left");
+    assert_eq!(world.nodes[4].unbonding, leaving - part(leaving, 100, 10_000));
+    assert!(world.burned > burned + leaving / 100, "what it has not earned, too");
+    let settled = [4, 5].map(|i| node(&world.chain, &member(i)).settled.unwrap());
+    let forfeited = settled.map(|settled| settled.forfeited.is_zero());
+    assert_eq!((settled.map(|settled| settled.reward.frost()), forfeited), ([0; 2], [false, true]));
+    assert!([4, 5].into_iter().zip(commissions).all(|(i, c)| world.nodes[i].commissions > c));
+
+    // What is left is paid to them when its time has come, and to nobody else.
+    for i in 2..5 {
+        report_shards(&mut world.chain, &all[..4]);
+        report_ready(&mut world.chain, &all[..4]);
+        world.business(i);
+        world.play_epoch(&|_| vec![]);
+    }
+    for i in [4, 5] {
+        let (key, before) = (operator_key(i), world.chain.balance(&id(&operator_key(i))));
+        commit(&mut world.chain, &key, vec![Operation::Withdraw { node: member(i) }]);
+        let paid = world.chain.balance(&id(&key)).frost() + FEE - before.frost();
+        assert_eq!(paid, world.nodes[i].unbonding, "node {i}");
+    }
+}
+
+#[test]
+fn a_pool_that_loses_all_to_challenges_is_closed_and_its_rewards_wait_for_others() {
+    let mut genesis = short(5);
+    genesis.ledger.challenges.slash_bps = 10_000;
+    let mut world = World::new(&genesis);
+    let all = [0, 1, 2, 3, 4];
+    set_commission(&mut world, 4, 1_500);
+    for epoch in 0..3 {
+        let who = members(&world.chain);
+        assert_eq!(who.contains(&4), epoch < 2, "it is selected before it loses its stake");
+        report_shards(&mut world.chain, &who);
+        report_ready(&mut world.chain, if epoch == 0 { &all } else { &all[..4] });
+        world.business(epoch);
+        let most = |round: usize| if round.is_multiple_of(3) { vec![] } else { vec![4] };
+        let executed = world.play_epoch(&most);
+        world.commission_bps[4] = 1_500;
+        let slashed = executed
+            .events
+            .iter()
+            .filter(|event| matches!(event, Event::NodeSlashed { node, .. } if *node == member(4)));
+        assert_eq!(slashed.count(), usize::from(epoch == 0), "epoch {epoch}");
+        let (closed, model) = (node(&world.chain, &member(4)), world.nodes[4]);
+        assert!(closed.closed && model.ownerless && closed.pool.stake.is_zero());
+        assert_eq!(model.bad_epochs, [1, 2, 2][usize::from(epoch)]);
+    }
+    // In its last epoch its operator has earned something: the pool has nobody to pay.
+    let settled = node(&world.chain, &member(4)).settled.unwrap();
+    assert_eq!(
+        (settled.epoch, settled.reward, settled.slashed),
+        (Epoch::new(1), frost(0), frost(0))
+    );
+    assert!(world.nodes[4].commissions > 0 && !settled.forfeited.is_zero());
 }
 
 #[test]

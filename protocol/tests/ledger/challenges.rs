@@ -4,6 +4,7 @@
 use std::sync::{Arc, LazyLock};
 
 use floe_protocol::{
+    blob::BlobHeader,
     challenge::{
         BilledUnits, ChallengeCertificate, ChallengeCertificateError, ChallengeFact,
         ChallengeParameters, NotOpen, Outcome, Score, Universe,
@@ -17,6 +18,7 @@ use floe_protocol::{
     ledger::{
         Block, BlockError, Body, CLOSED_ROUNDS_KEPT, Challenges, Event, Executed, Key, Known,
         LedgerParameters, OPEN_ROUNDS_MAX, OperationError, Record, State, SystemOperation,
+        billed_units,
     },
     pace::{Pace, Reasons},
     test_support::{Chain, account_key, genesis, node_keys},
@@ -136,6 +138,15 @@ pub(super) fn assert_same_units(a: &BilledUnits, b: &BilledUnits) {
     for unit in 0..a.total() {
         assert_eq!(a.find(unit), b.find(unit), "unit {unit}");
     }
+}
+
+/// It draws from these blobs in the order of their certification, each with what it is billed for.
+pub(super) fn assert_asks_for(units: &BilledUnits, headers: &[BlobHeader]) {
+    let billed = headers.iter().flat_map(|header| {
+        (0..billed_units(header).expect("a possible blob")).map(|_| header.root)
+    });
+    let found = (0..units.total()).map(|unit| units.find(unit).expect("below the total").root);
+    assert_eq!(found.collect::<Vec<_>>(), billed.collect::<Vec<_>>());
 }
 
 /// Both ask for the same.
@@ -599,7 +610,7 @@ fn what_is_deleted_expired_or_invalid_while_a_round_is_open_costs_nobody_anythin
 }
 
 fn large_units() -> u64 {
-    floe_protocol::ledger::billed_units(&large_header(0)).unwrap()
+    billed_units(&large_header(0)).unwrap()
 }
 
 #[test]
@@ -610,15 +621,8 @@ fn blobs_weigh_what_they_are_billed_for() {
     stored(&mut chain, &account_key(0), header(3), 9, true);
     chain.now = chain.state.tip().time.plus_ms(10_000);
     let universe = open(&mut chain);
-    let large = large_units();
-    assert!(large > 1);
-    assert_eq!(universe.units.total(), large + 2);
-    let found: Vec<_> =
-        (0..large + 2).map(|unit| universe.units.find(unit).unwrap().root).collect();
-    let expected =
-        [header(1); 1].into_iter().chain(vec![large_header(2); usize::try_from(large).unwrap()]);
-    let expected = expected.chain([header(3)]).map(|header| header.root);
-    assert_eq!(found, expected.collect::<Vec<_>>());
+    assert!(large_units() > 1);
+    assert_asks_for(&universe.units, &[header(1), large_header(2), header(3)]);
 }
 
 #[test]

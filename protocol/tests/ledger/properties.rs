@@ -214,22 +214,23 @@ impl World {
         passed.take(2).map(pass).collect()
     }
 
-    /// The units of all blobs are those that the records say; rounds are few, and each counts once.
-    fn check_units(&self) {
-        let state = &self.chain.state;
-        let (mut kept, mut anew) = (state.units().clone(), BilledUnits::new());
+    /// A round that opens asks for the units that the records say.
+    fn check_universe(&self, executed: &Executed) {
+        let Some(universe) = &executed.opened else { return };
+        let mut units = BilledUnits::new();
         for record in self.records.values() {
             if let Record::Blob(blob) = record {
-                anew.update(None, Some(blob)).unwrap();
+                units.update(None, Some(blob)).unwrap();
             }
         }
-        let cutoff = state.tip().time;
-        for units in [&mut kept, &mut anew] {
-            units.advance(state.summary().epoch, cutoff);
-        }
-        challenges::assert_same_units(&kept, &anew);
+        units.advance(universe.epoch(), universe.opened.minus_ms(universe.parameters.grace_ms));
+        challenges::assert_same_units(&universe.units, &units);
+    }
+
+    /// Rounds are few, and each counts once.
+    fn check_rounds(&self) {
         let stored = challenges::record(&self.chain).unwrap_or_default();
-        assert_eq!(stored.open, state.challenges().open);
+        assert_eq!(stored.open, self.chain.state.challenges().open);
         assert!(stored.open.len() <= OPEN_ROUNDS_MAX);
         let (open, rounds) = (stored.open.len(), usize::try_from(stored.rounds).unwrap());
         assert_eq!(stored.closed.len(), (rounds - open).min(CLOSED_ROUNDS_KEPT));
@@ -259,6 +260,7 @@ impl World {
         assert_eq!(executed.events, proposed.events);
         check_refunds(&before, block.header.epoch, &executed);
         self.learn(&executed.change.values);
+        self.check_universe(&executed);
         for event in executed.events.iter() {
             match event {
                 Event::BlobRegistered { registration, blob, .. } => {
@@ -357,10 +359,20 @@ impl World {
         kept.retain(|entry| *entry < past.start || *entry >= past.end);
         assert_eq!(index(&restored), kept, "after {rounds_behind} blocks");
         let (origin, _) = State::genesis(&rules()).unwrap();
-        let state = State::load(&origin, &block.header, &restored).unwrap();
-        let (next, _) = self.chain.propose(&[], &[]).unwrap();
-        let executed = state.execute(&restored, &next, &|_| false).unwrap();
-        assert_eq!(executed.next.tip().state_root, next.header.state_root);
+        let mut state = State::load(&origin, &block.header, &restored).unwrap();
+        // As long as a round needs to open and to close: what both ask for is the same.
+        let (mut chain, mut restored) = (self.chain.clone(), restored);
+        for _ in 0..4 {
+            assert_eq!(state.challenge_deadline(), chain.state.challenge_deadline());
+            chain.now = chain.state.challenge_deadline().unwrap_or(chain.now).max(chain.now);
+            let (next, _) = chain.propose(&[], &[]).unwrap();
+            let executed = state.execute(&restored, &next, &|_| false).unwrap();
+            assert_eq!(executed.next.tip().state_root, next.header.state_root);
+            let first = chain.apply(&next).unwrap();
+            challenges::assert_same_universe(executed.opened.as_deref(), first.opened.as_deref());
+            restored.write(executed.change);
+            state = executed.next;
+        }
     }
 
     /// Who asks for an account's registrations of a blob gets these, and no others.
@@ -485,7 +497,7 @@ proptest! {
             world.check_index();
             world.check_owned();
             world.check_sums();
-            world.check_units();
+            world.check_rounds();
         }
         world.check_snapshot(rounds.len());
         // At last everything ends, and all that was paid in advance has been earned or paid back.

@@ -173,13 +173,51 @@ fn rounds_of_challenges_begin_anew_over_the_same_blobs() {
     next.commit(&[]);
     next.now = next.now.plus_ms(60_000);
     let universe = next.commit(&[]).opened.expect("there are blobs");
-    let mut units = chain.state.units().clone();
-    units.advance(universe.epoch(), next.state.tip().time);
-    assert!(units.total() > 1);
-    challenges::assert_same_units(&universe.units, &units);
+    // The third is paid for, but nobody has certified it.
+    challenges::assert_asks_for(&universe.units, &[header(1), large_header(2)]);
     // Nobody is asked for what it has just got.
     let asked: usize = universe.shards.iter().map(Vec::len).sum();
     assert_eq!(asked, succession.ready_shards());
+}
+
+#[test]
+fn a_successor_that_starts_again_asks_for_the_same() {
+    let (chain, before) = old_chain();
+    let (_, genesis, chunks) = succeed(&chain, &before, &[1, 3, 6]);
+    let mut next = chain.successor(&genesis, restore(&genesis, &chunks).unwrap());
+    next.now = next.now.plus_ms(7 * 24 * 3_600_000);
+    let first = State::first_of_successor(&genesis, &next.store).unwrap();
+    let blobs = [header(1), large_header(2), header(9)];
+    let (mut certified, mut rounds) = (None, [0; 4]);
+    // Long enough for the third to become old enough.
+    for step in 0..150 {
+        if step == 10 {
+            stored(&mut next, &account_key(2), blobs[2], 4, true);
+            certified = Some(next.state.tip().time);
+        }
+        let tip = next.blocks.last().map(|(block, _)| block.header);
+        let again = match tip {
+            None => State::first_of_successor(&genesis, &next.store),
+            Some(header) => State::load(&first, &header, &next.store),
+        };
+        let again = again.unwrap();
+        assert_eq!(again.challenge_deadline(), next.state.challenge_deadline(), "step {step}");
+        next.now = next.state.challenge_deadline().unwrap_or(next.now).max(next.now);
+        let (block, _) = next.propose(&[], &[]).unwrap();
+        let restarted = again.execute(&next.store, &block, &|_| false).unwrap();
+        let carried = next.apply(&block).unwrap();
+        assert_eq!(restarted.change, carried.change, "step {step}");
+        let universes = [restarted.opened.as_deref(), carried.opened.as_deref()];
+        challenges::assert_same_universe(universes[0], universes[1]);
+        if let Some(universe) = universes[1] {
+            let grace_ms = universe.parameters.grace_ms;
+            let is_old = certified.is_some_and(|time| universe.opened.ms_since(time) >= grace_ms);
+            let asked = if is_old { 3 } else { 2 };
+            challenges::assert_asks_for(&universe.units, &blobs[..asked]);
+            rounds[asked] += 1;
+        }
+    }
+    assert!(rounds[2] > 0 && rounds[3] > 0, "{rounds:?}");
 }
 
 #[test]

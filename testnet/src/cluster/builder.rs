@@ -3,11 +3,15 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::{Context, bail};
 use floe_node::{NodeConfig, network::Multiaddr};
-use floe_protocol::{consensus::Timeouts, genesis::NetworkFile, ledger::LedgerParameters};
+use floe_protocol::{
+    challenge::ChallengeParameters, consensus::Timeouts, genesis::NetworkFile,
+    ledger::LedgerParameters,
+};
 
 use super::{
     Cluster,
@@ -108,6 +112,21 @@ impl ClusterBuilder {
     #[must_use]
     pub const fn ledger(mut self, ledger: LedgerParameters) -> Self {
         self.genesis.ledger = ledger;
+        self
+    }
+
+    /// A round of challenges so often, in place of one a minute, that asks for every blob as soon as
+    /// it is certified and is over before the next one opens. Fixed when a swarm is created.
+    #[must_use]
+    pub fn rounds_every(mut self, interval: Duration) -> Self {
+        let interval_ms = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
+        self.genesis.ledger.challenges = ChallengeParameters {
+            interval_ms,
+            window_ms: interval_ms / 10,
+            certificate_window_ms: interval_ms / 5 * 4,
+            grace_ms: 0,
+            ..ChallengeParameters::default()
+        };
         self
     }
 

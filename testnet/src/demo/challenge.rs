@@ -6,9 +6,8 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use floe_node::Client;
 use floe_protocol::{
-    challenge::{ChallengeParameters, Outcome, RoundRecord},
+    challenge::{Outcome, RoundRecord},
     index::Height,
-    ledger::LedgerParameters,
 };
 use serde::Serialize;
 use tokio::time::{sleep, timeout};
@@ -20,20 +19,10 @@ use crate::cluster::Cluster;
 pub(super) const ABSENT: [usize; 2] = [1, 4];
 /// A round may be opened and over in a few seconds; some are looked at, if the machine is busy.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Rounds come so often here. By default there is one a minute.
+pub(super) const INTERVAL: Duration = Duration::from_secs(5);
 /// Between two looks at the ledger.
 const LOOK: Duration = Duration::from_millis(200);
-
-/// Rules under which a round comes soon. By default there is one a minute.
-pub(super) fn rules() -> LedgerParameters {
-    let challenges = ChallengeParameters {
-        interval_ms: 5_000,
-        window_ms: 500,
-        grace_ms: 1_000,
-        certificate_window_ms: 4_000,
-        ..ChallengeParameters::default()
-    };
-    LedgerParameters { challenges, ..LedgerParameters::default() }
-}
 
 /// A round that is over.
 #[derive(Clone, Debug, Serialize)]

@@ -13,8 +13,11 @@ use std::{
 };
 
 use floe_protocol::{
-    challenge::ChallengeCertificate, committee::Committee, invalidity::InvalidityCertificate,
-    keys::NodeId, ledger::SystemOperation,
+    challenge::ChallengeFact,
+    committee::{Committee, CommitteeCertificate, CommitteeFact},
+    invalidity::InvalidityFact,
+    keys::NodeId,
+    ledger::SystemOperation,
 };
 
 /// How long a budget is for.
@@ -25,24 +28,29 @@ const PEER_WORK_MAX: usize = 10_000;
 /// What all peers that are no members may cost in a window.
 const STRANGERS_WORK_MAX: usize = 20_000;
 
+/// Work of checking one signature by a node key.
+const NODE_KEY_WORK: usize = 2;
+/// Work of one pairing.
+const PAIRING_WORK: usize = 32;
+
 /// What checking an operation's signatures costs, where reading a BLS key is 1: 40 microseconds.
 pub(super) fn work(operation: &SystemOperation, committee: &Committee) -> usize {
-    /// Of one signature by a node key.
-    const NODE_KEY: usize = 2;
-    /// Of one pairing.
-    const PAIRING: usize = 32;
     match operation {
-        SystemOperation::NodeReady { .. } | SystemOperation::ShardsReady { .. } => NODE_KEY,
-        SystemOperation::ReportEquivocation { .. } => 2 * NODE_KEY,
+        SystemOperation::NodeReady { .. } | SystemOperation::ShardsReady { .. } => NODE_KEY_WORK,
+        SystemOperation::ReportEquivocation { .. } => 2 * NODE_KEY_WORK,
         SystemOperation::InvalidateBlob { certificate } => {
-            InvalidityCertificate::from_bytes(certificate)
-                .map_or(0, |certificate| PAIRING + certificate.signers(committee).count())
+            certificate_work::<InvalidityFact>(certificate, committee)
         }
         SystemOperation::PassChallenge { certificate } => {
-            ChallengeCertificate::from_bytes(certificate)
-                .map_or(0, |certificate| PAIRING + certificate.signers(committee).count())
+            certificate_work::<ChallengeFact>(certificate, committee)
         }
     }
+}
+
+/// The same for bytes of a certificate; what is malformed costs nothing.
+fn certificate_work<F: CommitteeFact>(bytes: &[u8], committee: &Committee) -> usize {
+    CommitteeCertificate::<F>::from_bytes(bytes)
+        .map_or(0, |certificate| PAIRING_WORK + certificate.signers(committee).count())
 }
 
 /// What peers have cost in the running window.

@@ -29,13 +29,6 @@ impl State {
         self.challenges.open.iter().map(|open| open.round).collect()
     }
 
-    /// The billed units of all certified blobs, after the tip. They count by what the last round
-    /// found old enough.
-    #[must_use]
-    pub const fn units(&self) -> &BilledUnits {
-        &self.units
-    }
-
     /// How much ledger time is left from the tip to [`State::challenge_deadline`].
     #[must_use]
     pub fn challenge_wait(&self) -> Option<Duration> {
