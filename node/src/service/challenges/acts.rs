@@ -1,15 +1,19 @@
 //! What the service does when the machine says so. What takes time is a task, of whose result the
 //! machine is told.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use floe_protocol::{
-    challenge::{ChallengeFact, Commitment, Round, RoundInput, RoundOutput, RoundOutputs},
+    blob::BlobId,
+    challenge::{ChallengeFact, Commitment, RoundInput, RoundOutput, RoundOutputs, Walk},
     committee::CommitteeFact,
-    index::ChallengeRound,
+    index::{ChallengeRound, Height},
     keys::NodeId,
-    ledger::SystemOperation,
+    ledger::{BlobState, ReadError, State, StateReader, SystemOperation},
     message::{Request, Response},
 };
 use tokio::time::{sleep, timeout};
@@ -17,7 +21,7 @@ use tokio::time::{sleep, timeout};
 use super::{Done, Service, window_ms};
 use crate::{
     network::{AnnounceError, Topic},
-    service::blocking,
+    service::{blocking, judging::by_newest},
 };
 
 /// How long a node may take to say that it has an acknowledgement.
@@ -32,7 +36,7 @@ impl Service {
     pub(super) fn act(&mut self, outputs: RoundOutputs) {
         for (round, output) in outputs {
             match output {
-                RoundOutput::Read { step, .. } => self.read(round, step),
+                RoundOutput::Walk(walk) => self.walk(round, *walk),
                 RoundOutput::Commit(commitment) => self.commit(commitment),
                 // There is nobody to answer but who has just asked.
                 RoundOutput::Answer { .. } => {}
@@ -58,7 +62,7 @@ impl Service {
                 }
                 RoundOutput::GaveUp(failure) => {
                     self.tools.record.metrics.gave_up(&failure);
-                    self.log.failed(round, failure.to_string());
+                    self.log.failed(round, failure.into(), failure);
                 }
                 RoundOutput::Ignored { node, reason } => {
                     let me = self.me();
@@ -68,14 +72,36 @@ impl Service {
         }
     }
 
-    /// Reads what a step asks for and all steps after it, at once.
-    fn read(&mut self, round: ChallengeRound, step: u16) {
-        let Some(walk) = self.rounds.get(round).and_then(Round::walk).cloned() else { return };
-        self.seeds.entry(round).or_insert(self.now_ms);
+    /// Reads this node's chain to its end.
+    fn walk(&mut self, round: ChallengeRound, walk: Walk) {
+        self.seeds.insert(round, self.now_ms);
         let (reader, known) = (self.tools.reader.clone(), self.tools.inconsistent.all());
         self.tasks.spawn(async move {
-            let proofs = blocking(move || reader.read_on(walk, &known)).await;
-            Done::Walked(round, step, proofs.unwrap_or_default())
+            let walked = blocking(move || reader.walk(walk, &known)).await;
+            walked.map_or(Done::Nothing, |walked| Done::Input(round, RoundInput::Walked(walked)))
+        });
+    }
+
+    /// Finds out which of the blobs that are known to be inconsistent no later round asks for, and
+    /// no event has said so, or said so before they were known.
+    pub(super) fn look_for_settled(&mut self) {
+        let known = self.tools.inconsistent.all();
+        let blobs: Vec<_> = known.iter().filter(|blob| !self.settled.has(blob)).copied().collect();
+        if blobs.is_empty() {
+            return;
+        }
+        let ledger = self.tools.ledger.clone();
+        self.tasks.spawn(async move {
+            let states = ledger.state();
+            let settled = blocking(move || {
+                let state = || states.borrow().clone();
+                by_newest(state, |state| settled_at(state, ledger.store().as_ref(), &blobs))
+            });
+            match settled.await {
+                Some(Ok((height, blobs))) => Done::Settled(height, blobs),
+                // They are looked for again after the next round.
+                Some(Err(_)) | None => Done::Nothing,
+            }
         });
     }
 
@@ -167,4 +193,21 @@ impl Service {
             Done::Nothing
         });
     }
+}
+
+/// Those of the blobs which rounds after `state` do not ask for, and its height.
+fn settled_at(
+    state: &State,
+    store: &dyn StateReader,
+    blobs: &[BlobId],
+) -> Result<(Height, BTreeSet<BlobId>), ReadError> {
+    let (height, epoch) = (state.tip().height, state.summary().epoch);
+    let mut settled = BTreeSet::new();
+    for blob in blobs {
+        let record = state.blob(store, blob)?;
+        if record.is_none_or(|record| record.state(epoch) != BlobState::Certified) {
+            settled.insert(*blob);
+        }
+    }
+    Ok((height, settled))
 }

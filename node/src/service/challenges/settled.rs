@@ -23,6 +23,11 @@ impl Settled {
         self.0.insert((height, blob));
     }
 
+    /// Whether it is known that the blob is settled.
+    pub(super) fn has(&self, blob: &BlobId) -> bool {
+        self.0.iter().any(|(_, settled)| settled == blob)
+    }
+
     /// Takes those that no round asks for, of which the `oldest` was opened first.
     pub(super) fn take_over(&mut self, oldest: Option<ChallengeRound>) -> BTreeSet<BlobId> {
         let mut over = BTreeSet::new();
@@ -50,6 +55,7 @@ mod tests {
         let rounds = |number| Some(ChallengeRound::new(number));
         settled.add(blob(1), Height::new(10));
         settled.add(blob(2), Height::new(11));
+        assert!(settled.has(&blob(2)) && !settled.has(&blob(3)));
         assert_eq!(settled.take_over(rounds(9)), [].into());
         assert_eq!(settled.take_over(rounds(10)), [].into(), "opened in the same block");
         assert_eq!(settled.take_over(rounds(11)), [blob(1)].into());
