@@ -1,24 +1,21 @@
 //! What the service does when the machine says so. What takes time is a task, of whose result the
 //! machine is told.
 
-use std::{
-    collections::BTreeSet,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use floe_protocol::{
     blob::BlobId,
     challenge::{ChallengeFact, Commitment, RoundInput, RoundOutput, RoundOutputs, Walk},
     committee::CommitteeFact,
-    index::{ChallengeRound, Height},
+    index::ChallengeRound,
     keys::NodeId,
-    ledger::{BlobState, ReadError, State, StateReader, SystemOperation},
+    ledger::SystemOperation,
     message::{Request, Response},
 };
 use tokio::time::{sleep, timeout};
 
-use super::{Done, Service, window_ms};
+use super::{Done, Service, settled::settled_of, window_ms};
 use crate::{
     network::{AnnounceError, Topic},
     service::{blocking, judging::by_newest},
@@ -86,16 +83,20 @@ impl Service {
     /// no event has said so, or said so before they were known.
     pub(super) fn look_for_settled(&mut self) {
         let known = self.tools.inconsistent.all();
-        let blobs: Vec<_> = known.iter().filter(|blob| !self.settled.has(blob)).copied().collect();
-        if blobs.is_empty() {
+        if known.is_empty() {
             return;
         }
+        let blobs: Vec<_> = known.difference(&self.settled.blobs()).copied().collect();
         let ledger = self.tools.ledger.clone();
         self.tasks.spawn(async move {
             let states = ledger.state();
             let settled = blocking(move || {
-                let state = || states.borrow().clone();
-                by_newest(state, |state| settled_at(state, ledger.store().as_ref(), &blobs))
+                let newest = || states.borrow().clone();
+                by_newest(newest, |state| {
+                    let record = |blob: &BlobId| state.blob(ledger.store().as_ref(), blob);
+                    let settled = settled_of(&blobs, state.summary().epoch, record)?;
+                    Ok((state.tip().height, settled))
+                })
             });
             match settled.await {
                 Some(Ok((height, blobs))) => Done::Settled(height, blobs),
@@ -193,21 +194,4 @@ impl Service {
             Done::Nothing
         });
     }
-}
-
-/// Those of the blobs which rounds after `state` do not ask for, and its height.
-fn settled_at(
-    state: &State,
-    store: &dyn StateReader,
-    blobs: &[BlobId],
-) -> Result<(Height, BTreeSet<BlobId>), ReadError> {
-    let (height, epoch) = (state.tip().height, state.summary().epoch);
-    let mut settled = BTreeSet::new();
-    for blob in blobs {
-        let record = state.blob(store, blob)?;
-        if record.is_none_or(|record| record.state(epoch) != BlobState::Certified) {
-            settled.insert(*blob);
-        }
-    }
-    Ok((height, settled))
 }
