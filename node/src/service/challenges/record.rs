@@ -238,7 +238,7 @@ mod tests {
         let status = closed(&mut log, 13, Outcome::NotAsked);
         assert_eq!((status.round, record.metrics.void.get()), (Some(round(12)), 1));
         record.show(Score { passed: 7, missed: 2, void: 1 });
-        let status = record.watch().borrow().clone();
+        let status = *record.watch().borrow();
         assert_eq!((status.passed, status.missed, status.void), (7, 2, 1));
     }
 
