@@ -30,7 +30,7 @@ use floe_protocol::{
     index::{ChallengeRound, Epoch, ShardIndex, SymbolIndex},
     keys::{ChainId, KeyPair, NodeId},
     ledger::{Event, SystemOperation},
-    message::{LedgerAnnouncement, LedgerTopic, Limits, Refusal, Request, Response},
+    message::{LedgerAnnouncement, LedgerTopic, Limits, Miss, Refusal, Request, Response},
     test_support,
     transfer::Wanted,
 };
@@ -254,11 +254,13 @@ async fn who_has_lost_its_slivers_or_is_down_misses_and_the_others_pass() {
     let mut blocks = cluster.node(0).unwrap().ledger().committed();
     comes_to(&mut blocks, &[Passed, Passed, Passed, Passed, Passed, Missed, Missed]).await;
     let mut score = cluster.node(lazy).unwrap().challenges();
-    let is_absent = |failure: &String| failure == "step 0: nothing can be read at the place";
-    let told = score.wait_for(|score| score.last_failure.as_ref().is_some_and(is_absent));
+    let absent = Some(Miss::Absent { step: 0 });
+    let told = score.wait_for(|score| score.last_failure == absent);
     drop(timeout(DEADLINE, told).await.expect("it is told").unwrap());
 
-    // Who comes back passes again.
+    // Who comes back passes again, and reads nothing for the rounds that are long over.
+    let round = opened(&mut blocks).await;
+    closed(&mut blocks, round).await;
     cluster.start(6).await.unwrap();
     loop {
         let round = opened(&mut blocks).await;
@@ -266,6 +268,7 @@ async fn who_has_lost_its_slivers_or_is_down_misses_and_the_others_pass() {
             break;
         }
     }
+    assert!(counter(&cluster, 6, "over").await > 0);
     client.shutdown().await;
     cluster.shutdown().await.unwrap();
 }

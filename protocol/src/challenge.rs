@@ -107,7 +107,10 @@ pub use self::{
     rounds::{EARLY_HEIGHTS, RoundOutputs, Rounds},
     score::{NotOpen, Outcome, RoundRecord, Score},
     seed::{Seeds, chain_start},
-    transcript::{Challenge, TRANSCRIPT_BYTES_MAX, TranscriptError, Walk, transcript_bytes_max},
+    transcript::{
+        Answer, Challenge, TRANSCRIPT_BYTES_MAX, TranscriptError, Walk, WalkError,
+        transcript_bytes_max,
+    },
     units::BilledUnits,
     universe::{Place, Universe, challenged_shards},
 };

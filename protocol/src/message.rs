@@ -26,7 +26,7 @@ use crate::{
 };
 
 pub use self::{
-    challenge::{ChallengeStatus, MAX_FAILURE_BYTES},
+    challenge::{ChallengeStatus, Miss},
     ledger::{
         CertifiedBlock, Handover, IndexQuery, LedgerAnnouncement, LedgerKind, LedgerRequest,
         LedgerResponse, LedgerTopic, RefusedOperation, SubmitError,

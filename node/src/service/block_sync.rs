@@ -238,7 +238,10 @@ impl BlockSync {
             return;
         }
         match spawn_blocking(move || judge(&state, &newest)).await {
-            Ok(Some(true)) => self.heard_of(Told { height, peer, signed: true }),
+            Ok(Some(true)) => {
+                self.ledger.reached(height);
+                self.heard_of(Told { height, peer, signed: true });
+            }
             // Of a committee that is not known here the peer's word is all there is.
             Ok(None) => self.heard_of(Told { height, peer, signed: false }),
             Ok(Some(false)) => self.penalise(peer),

@@ -3,7 +3,7 @@
 //! [`Rounds`] decides everything; this service tells it what happens and does what it says.
 //!
 //! ```text
-//!  committed blocks ──────────► ┌────────┐ ──► store: one symbol a step
+//!  committed blocks ──────────► ┌────────┐ ──► store: a chain, one symbol a step
 //!  gossip: commitments ───────► │ Rounds │ ──► gossip: own commitment
 //!  requests: transcript wanted, │        │ ──► requests: transcript wanted, acknowledgement
 //!            acknowledgement ─► └────────┘ ──► ledger: certificate
@@ -12,8 +12,9 @@
 //! The window counts from when a block is committed, so blocks come first, then what this node reads
 //! for its own chain; what others ask comes last. A chain is read on one blocking thread from its
 //! first step to its last, since on a busy machine each change of threads costs more than a read. And
-//! a commitment came when the network had it, however long it has waited here; transcripts, acknowledgements and certificates are computed on threads of lower
-//! priority, for which there is time enough.
+//! a commitment came when the network had it, however long it has waited here; transcripts,
+//! acknowledgements and certificates are computed on threads of lower priority, for which there is
+//! time enough.
 //!
 //! Invariants: what a stranger sends costs a look, a member's commitment the same, its
 //! transcript one judgement; no more is on its way than [`Rounds`] asks for, which does not grow
@@ -28,21 +29,21 @@ mod inconsistent;
 mod quiet;
 mod reader;
 mod record;
+mod requests;
 mod settled;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
 use floe_protocol::{
-    challenge::{
-        RoundConfig, RoundInput, RoundOutput, RoundOutputs, Rounds, Score, Sight, StepProof,
-    },
+    blob::BlobId,
+    challenge::{RoundConfig, RoundInput, RoundOutput, RoundOutputs, Rounds, Score, Sight},
     index::{ChallengeRound, Height},
     keys::{ChainId, NodeId},
     ledger::{Event, State},
-    message::{Refusal, Request, Response},
+    message::{Miss, Refusal, Request, Response},
 };
 use tokio::{
     sync::{broadcast::error::RecvError, mpsc},
@@ -52,8 +53,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub use self::reader::SymbolSource;
-pub(crate) use self::{inconsistent::Inconsistent, quiet::Quiet, reader::Reader, record::Record};
-use self::{quiet::Teller, record::Log, settled::Settled};
+pub(crate) use self::{
+    inconsistent::Inconsistent, quiet::Quiet, reader::Reader, record::Record, requests::Requests,
+};
+use self::{quiet::Teller, record::Log, requests::Asked, settled::Settled};
 use super::{
     background::Background,
     ledger::{CommittedBlock, Ledger},
@@ -64,10 +67,9 @@ use crate::{
     network::{AnnounceError, GossipMessage, InboundRequest, Network},
 };
 
-/// Requests of members that wait for the service.
-const REQUESTS_MAX: usize = 256;
 /// Threads for what there is time for.
 const THREADS: usize = 2;
+
 /// What the service needs.
 #[derive(Debug)]
 pub(crate) struct Args {
@@ -85,7 +87,7 @@ pub(crate) struct Args {
 #[derive(Debug)]
 pub(crate) struct Links {
     /// Where members' requests about rounds go.
-    pub(crate) requests: mpsc::Sender<InboundRequest>,
+    pub(crate) requests: Requests<InboundRequest>,
     /// Until when others have to wait for what they may not need.
     pub(crate) quiet: Quiet,
 }
@@ -94,14 +96,14 @@ pub(crate) struct Links {
 #[derive(Debug)]
 pub(crate) struct Challenges {
     args: Args,
-    requests: mpsc::Receiver<InboundRequest>,
+    requests: mpsc::Receiver<Asked<InboundRequest>>,
     quiet: Teller,
 }
 
 impl Challenges {
     /// The service, and what others have of it.
     pub(crate) fn new(args: Args) -> (Self, Links) {
-        let (sender, requests) = mpsc::channel(REQUESTS_MAX);
+        let (sender, requests) = requests::channel();
         let (teller, quiet) = quiet::channel(window_ms(&args.ledger));
         (Self { args, requests, quiet: teller }, Links { requests: sender, quiet })
     }
@@ -134,7 +136,7 @@ impl Challenges {
                     None => break,
                 },
                 request = requests.recv() => match request {
-                    Some(request) => service.on_request(request),
+                    Some(asked) => service.on_request(asked.request),
                     None => break,
                 },
             }
@@ -166,12 +168,12 @@ struct Tools {
 /// What a task has done.
 #[derive(Debug)]
 enum Done {
-    /// What is at the places of a chain, from this step on.
-    Walked(ChallengeRound, u16, Vec<Option<StepProof>>),
     /// Something for a round.
     Input(ChallengeRound, RoundInput),
     /// This node's commitment has not left it.
     NotSent(ChallengeRound, AnnounceError),
+    /// These blobs had ended or were invalidated at this height at the latest.
+    Settled(Height, BTreeSet<BlobId>),
     Nothing,
 }
 
@@ -197,11 +199,12 @@ impl Service {
     fn new(tools: Tools, quiet: Teller) -> Self {
         let state = tools.ledger.state().borrow().clone();
         let (me, tip) = (tools.keys.node.public(), state.tip().height);
-        let window_ms = state.parameters().ledger.challenges.window_ms;
+        let rules = &state.parameters().ledger;
+        let (config, window_ms) = (RoundConfig::for_ledger(rules), rules.challenges.window_ms);
         tools.record.show(score(&state, &me));
         Self {
             chain: *state.chain(),
-            rounds: Rounds::new(RoundConfig::default(), me, window_ms, (0, tip)),
+            rounds: Rounds::new(config, me, window_ms, (0, tip)),
             started: Instant::now(),
             now_ms: 0,
             tasks: JoinSet::new(),
@@ -252,7 +255,9 @@ impl Service {
             outputs.extend(self.on_event((now_ms, header.height), event));
         }
         let later_certified_ms = committed.known_since.map(|since| self.ms(since));
-        let sight = Sight { by_sync: committed.by_sync, later_certified_ms };
+        let highest = self.tools.ledger.highest();
+        let behind_heights = highest.get().saturating_sub(header.height.get());
+        let sight = Sight { by_sync: committed.by_sync, later_certified_ms, behind_heights };
         let opened = committed.opened.clone();
         outputs.extend(self.rounds.committed(now_ms, header, sight, opened));
         self.act(outputs);
@@ -279,6 +284,7 @@ impl Service {
                 let of = (*round, outcomes.as_slice());
                 self.log.closed(&self.tools.record, of, (&me, position), open);
                 self.drop_round(*round);
+                self.look_for_settled();
             }
             Event::EpochChanged { .. } => {
                 self.drop_all();
@@ -310,7 +316,7 @@ impl Service {
 
     /// The round is over, whatever it came to.
     fn drop_round(&mut self, round: ChallengeRound) {
-        self.rounds.close(round, Vec::new());
+        self.rounds.close(round);
         self.log.forget(round);
         self.seeds.remove(&round);
     }
@@ -322,24 +328,11 @@ impl Service {
                 let outputs = self.rounds.handle(now_ms, round, input);
                 self.act(outputs);
             }
-            Done::Walked(round, first, proofs) => self.on_walked(round, first, proofs),
-            Done::NotSent(round, error) => {
-                self.log.failed(round, format!("its commitment was not sent: {error}"));
+            Done::NotSent(round, error) => self.log.failed(round, Miss::NotSent, error),
+            Done::Settled(height, blobs) => {
+                blobs.into_iter().for_each(|blob| self.settled.add(blob, height));
             }
             Done::Nothing => {}
-        }
-    }
-
-    fn on_walked(&mut self, round: ChallengeRound, first: u16, proofs: Vec<Option<StepProof>>) {
-        let last = proofs.len().saturating_sub(1);
-        for (at, (step, proof)) in (first..).zip(proofs).enumerate() {
-            let now_ms = self.now();
-            let mut outputs = self.rounds.handle(now_ms, round, RoundInput::Read { step, proof });
-            if at < last {
-                // It is read already.
-                outputs.retain(|(_, output)| !matches!(output, RoundOutput::Read { .. }));
-            }
-            self.act(outputs);
         }
     }
 

@@ -244,6 +244,16 @@ impl Ledger {
         self.lag.send_modify(|lag| lag.proven(height, Instant::now()));
     }
 
+    /// Tells that the block of `height` is final, of which there is proof: maybe for long.
+    pub(crate) fn reached(&self, height: Height) {
+        self.lag.send_modify(|lag| lag.reached(height));
+    }
+
+    /// The highest block that is known to be final, here or elsewhere.
+    pub(crate) fn highest(&self) -> Height {
+        self.lag.borrow().highest()
+    }
+
     /// Hands over a snapshot to begin with; whether the ledger did.
     pub(crate) async fn install(&self, install: Install) -> Result<bool, LedgerStopped> {
         let install = Box::new(install);

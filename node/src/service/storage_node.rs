@@ -59,7 +59,7 @@ use self::{
 pub(crate) use self::{blob_locks::BlobLocks, metrics::Metrics};
 use super::{
     blocking,
-    challenges::{Inconsistent, Links, Quiet},
+    challenges::{Inconsistent, Links, Quiet, Requests},
     lane::Lane,
     ledger::Ledger,
     on_ended,
@@ -141,7 +141,7 @@ struct Service {
     responder: Arc<Responder>,
     members: Members,
     queries: mpsc::Sender<Query>,
-    challenges: mpsc::Sender<InboundRequest>,
+    challenges: Requests<InboundRequest>,
     quiet: Quiet,
     symbols_of_members: mpsc::Sender<InboundRequest>,
     symbols_of_strangers: mpsc::Sender<InboundRequest>,
@@ -242,7 +242,11 @@ impl Service {
                 return reply.reply(Response::Refused(Refusal::Unavailable));
             }
             Request::ReadTranscript { .. } | Request::Acknowledge { .. } => {
-                return hand_on(&self.challenges, InboundRequest { peer, request, reply }, busy);
+                let asked = InboundRequest { peer, request, reply };
+                if let Err(asked) = self.challenges.hand_on(peer, asked) {
+                    asked.reply.reply(Response::Refused(busy));
+                }
+                return;
             }
             Request::ReadPairs { .. } if !self.members.has(&peer) => {
                 return reply.reply(Response::Refused(Refusal::Unavailable));

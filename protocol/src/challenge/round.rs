@@ -5,7 +5,7 @@
 //! It drops the machine when the ledger has closed the round or its epoch has ended.
 //!
 //! ```text
-//!   own     seed -> Read, Read, ... -> Commit -> Answer members -> Submit -> certified
+//!   own     seed -> Walk -> Commit -> Answer members -> Submit -> certified
 //!   others  seed and commitment in time -> Ask in turn -> Verify -> Acknowledge
 //! ```
 //!
@@ -33,8 +33,14 @@ pub use self::{
     sight::Sight,
 };
 use self::{others::Other, own::Own};
-use super::{Challenge, ChallengeParameters, Commitment, Outcome, Seeds, Universe, Walk};
-use crate::{keys::NodeId, ledger::Header};
+use super::{Challenge, ChallengeParameters, Commitment, Seeds, Universe};
+use crate::{
+    keys::NodeId,
+    ledger::{Header, LedgerParameters},
+};
+
+/// So many heights at least are others further for whom a round is over.
+const OVER_HEIGHTS_MIN: u64 = 8;
 
 /// The limits of a round. Where certificates count for less than half a minute, the times are cut
 /// to what leaves room for some attempts.
@@ -51,15 +57,34 @@ pub struct RoundConfig {
     pub answer_ms: u64,
     /// Wait before it is asked again in milliseconds.
     pub retry_ms: u64,
+    /// Who commits a seed's block when others are known to be so many heights further has missed
+    /// the round: two windows at least.
+    pub over_heights: u64,
 }
 
 impl Default for RoundConfig {
     fn default() -> Self {
-        Self { busy_max: 16, turn_ms: 500, attempts_max: 10, answer_ms: 3_000, retry_ms: 1_000 }
+        Self {
+            busy_max: 16,
+            turn_ms: 500,
+            attempts_max: 10,
+            answer_ms: 3_000,
+            retry_ms: 1_000,
+            over_heights: 40,
+        }
     }
 }
 
 impl RoundConfig {
+    /// The limits for a ledger with these rules.
+    #[must_use]
+    pub fn for_ledger(rules: &LedgerParameters) -> Self {
+        let two_windows_ms = rules.challenges.window_ms.saturating_mul(2);
+        // Blocks do not come faster, so it takes two windows for so many.
+        let heights = two_windows_ms.div_ceil(rules.block_interval_min_ms.max(1));
+        Self { over_heights: heights.max(OVER_HEIGHTS_MIN), ..Self::default() }
+    }
+
     fn cut(self, rules: &ChallengeParameters, members: usize) -> Self {
         let wait_ms = rules.certificate_window_ms;
         // All turns are over long before certificates cease to count.
@@ -86,10 +111,8 @@ pub enum Progress {
     Acknowledged,
     /// Its certificate is on the ledger.
     Certified,
-    /// It has missed the round.
+    /// It has missed the round, as this member knows of itself alone.
     Missed,
-    /// It has missed the round, as too many others.
-    Void,
 }
 
 /// A round at one member.
@@ -104,8 +127,6 @@ pub struct Round {
     /// By position; nothing ever happens at the own one.
     others: Vec<Other>,
     certified: Vec<bool>,
-    /// How the round ended.
-    outcomes: Option<Vec<Outcome>>,
     /// When this process last went on after it had stood still.
     resumed_ms: Option<u64>,
     quiet_until_ms: u64,
@@ -128,7 +149,6 @@ impl Round {
             own: Own::new(),
             certified: vec![false; others.len()],
             others,
-            outcomes: None,
             resumed_ms: None,
             quiet_until_ms: 0,
             now_ms: 0,
@@ -148,24 +168,9 @@ impl Round {
         self.quiet_until_ms
     }
 
-    /// This member's walk, while it is under way: who can read ahead of the steps that it is asked
-    /// for saves the way there and back.
-    #[must_use]
-    pub const fn walk(&self) -> Option<&Walk> {
-        self.own.walk()
-    }
-
     /// How far the member at `position` is.
     #[must_use]
     pub fn progress(&self, position: usize) -> Progress {
-        let outcome = self.outcomes.as_ref().and_then(|outcomes| outcomes.get(position));
-        match outcome {
-            Some(Outcome::NotAsked) => return Progress::NotAsked,
-            Some(Outcome::Passed) => return Progress::Certified,
-            Some(Outcome::Missed) => return Progress::Missed,
-            Some(Outcome::Void) => return Progress::Void,
-            Some(Outcome::Open) | None => {}
-        }
         let Some(other) = self.others.get(position).filter(|_| self.universe.counts_for(position))
         else {
             return Progress::NotAsked;
@@ -191,9 +196,6 @@ impl Round {
         let mut outputs = Vec::new();
         self.now_ms = self.now_ms.max(now_ms);
         let now_ms = self.now_ms;
-        if self.outcomes.is_some() {
-            return outputs;
-        }
         let config = self.config;
         let known = (now_ms, &config);
         match input {
@@ -204,9 +206,8 @@ impl Round {
                 self.resumed_ms = Some(now_ms);
                 self.others.iter_mut().for_each(|other| other.paused(since_ms));
             }
-            RoundInput::Read { step, proof } => {
-                let universe = (&*self.universe, self.me);
-                self.own.read((now_ms, step), proof, universe, &mut outputs);
+            RoundInput::Walked(walked) => {
+                self.own.walked(now_ms, walked, &self.universe, &mut outputs);
             }
             RoundInput::Commitment { commitment, at_ms } => {
                 self.on_commitment(&commitment, at_ms, &mut outputs);
@@ -246,19 +247,13 @@ impl Round {
         outputs
     }
 
-    /// The ledger has closed the round with these outcomes by position, or its epoch has ended (none
-    /// of it counts: no outcomes). Nothing more is to be done.
-    pub fn close(&mut self, outcomes: Vec<Outcome>) {
-        self.outcomes = Some(outcomes);
-    }
-
     /// Whether a commitment to this round would say anything new.
     #[must_use]
     pub fn wants(&self, commitment: &Commitment) -> bool {
         let position = self.other(&commitment.node);
         let other = position.filter(|position| self.universe.counts_for(*position));
-        let is_open = self.outcomes.is_none() && commitment.round == self.universe.round;
-        is_open && other.is_some_and(|position| self.others[position].wants(&commitment.end))
+        let is_of_this = commitment.round == self.universe.round;
+        is_of_this && other.is_some_and(|position| self.others[position].wants(&commitment.end))
     }
 
     /// This process had gone on then after it had stood still, before the round was opened.
@@ -269,9 +264,6 @@ impl Round {
     /// When to come back with a [`RoundInput::Tick`] if nothing else happens before.
     #[must_use]
     pub fn wake_at_ms(&self) -> Option<u64> {
-        if self.outcomes.is_some() {
-            return None;
-        }
         let asks = self.others.iter().filter_map(Other::ask_at_ms);
         let answers = self.others.iter().filter_map(Other::answer_until_ms);
         let waits = asks.filter(|at_ms| *at_ms > self.now_ms).chain(answers);
@@ -291,7 +283,9 @@ impl Round {
     fn on_committed(&mut self, header: &Header, sight: &Sight, outputs: &mut Vec<RoundOutput>) {
         self.seeds.committed(header);
         let window_ms = self.universe.parameters.window_ms;
+        let is_over = sight.is_over(self.now_ms, (window_ms, self.config.over_heights));
         let silence = sight.silence((self.now_ms, self.resumed_ms), window_ms);
+        let silence = if is_over { Some(Silence::Over) } else { silence };
         for position in 0..self.others.len() {
             let is_own = position == self.position;
             let has_seed =
@@ -302,8 +296,12 @@ impl Round {
             let Some(challenge) = seed.and_then(|seed| Challenge::new(universe, node, seed)) else {
                 continue;
             };
-            self.quiet_until_ms = self.now_ms.saturating_add(window_ms);
-            if is_own {
+            if !is_over {
+                self.quiet_until_ms = self.now_ms.saturating_add(window_ms);
+            }
+            if is_own && is_over {
+                self.own.miss(outputs);
+            } else if is_own {
                 self.own.begin(challenge, self.now_ms, outputs);
             } else {
                 let (me, known) = ((self.position, &self.config), (self.now_ms, silence));

@@ -9,8 +9,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    Commitment, Ignored, Outcome, Round, RoundConfig, RoundInput, RoundOutput, Sight, Universe,
-    round::Pulse,
+    Commitment, Ignored, Round, RoundConfig, RoundInput, RoundOutput, Sight, Universe, round::Pulse,
 };
 use crate::{
     committee::Committee,
@@ -166,12 +165,10 @@ impl Rounds {
         outputs
     }
 
-    /// The ledger has closed the round with these outcomes by position, or its epoch has ended (none
-    /// of it counts: no outcomes). What it was, for the records.
-    pub fn close(&mut self, round: ChallengeRound, outcomes: Vec<Outcome>) -> Option<Round> {
-        let mut closed = self.open.remove(&round)?;
-        closed.close(outcomes);
-        Some(closed)
+    /// The ledger has closed the round, or its epoch has ended: nothing more is to be done. What it
+    /// was, for the records.
+    pub fn close(&mut self, round: ChallengeRound) -> Option<Round> {
+        self.open.remove(&round)
     }
 
     /// Whether the round may be opened soon.

@@ -13,7 +13,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
 
-use super::{Place, StepError, StepProof, Universe, chain_start, proof::StepReader};
+use super::{Commitment, Place, StepError, StepProof, Universe, chain_start, proof::StepReader};
 use crate::{
     blob::{BlobId, PAIR_DIGEST_BYTES},
     encoding::EncodingConfig,
@@ -259,4 +259,62 @@ impl Walk {
     pub fn end(self) -> Option<(Hash, Bytes)> {
         self.place().is_none().then(|| (self.value, self.transcript.into()))
     }
+
+    /// Goes to the end: `read` says what is at a place, if something is.
+    ///
+    /// # Errors
+    /// [`WalkError`]: something is missing, or wrong.
+    pub fn run(
+        mut self,
+        mut read: impl FnMut(&Place) -> Option<StepProof>,
+    ) -> Result<Answer, WalkError> {
+        while let Some(place) = self.place() {
+            let step = self.step;
+            let proof = read(&place).ok_or(WalkError::Absent { step })?;
+            self.take(&proof).map_err(|error| WalkError::Damaged { step, error })?;
+        }
+        let round = self.challenge.universe.round;
+        let commitment = Commitment { round, node: self.challenge.node, end: self.value };
+        Ok(Answer { commitment, transcript: self.transcript.into() })
+    }
+}
+
+/// The whole of a chain: only who has read each of its steps has one.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    commitment: Commitment,
+    transcript: Bytes,
+}
+
+impl Answer {
+    /// Where the chain ends, as its node says it.
+    #[must_use]
+    pub const fn commitment(&self) -> &Commitment {
+        &self.commitment
+    }
+
+    /// What shows that to others.
+    #[must_use]
+    pub const fn transcript(&self) -> &Bytes {
+        &self.transcript
+    }
+}
+
+/// Why a chain was not read to its end.
+#[derive(Debug, thiserror::Error, Clone, Copy, PartialEq, Eq)]
+pub enum WalkError {
+    /// What a step asks for is not there.
+    #[error("step {step}: nothing can be read at the place")]
+    Absent {
+        /// Which, from 0.
+        step: u16,
+    },
+    /// What is there is not what a step asks for.
+    #[error("step {step}: {error}")]
+    Damaged {
+        /// Which, from 0.
+        step: u16,
+        /// What is wrong.
+        error: StepError,
+    },
 }

@@ -12,15 +12,15 @@ use bytes::Bytes;
 use floe_protocol::{
     blob::BlobId,
     challenge::{
-        ChallengeCertificate, ChallengeFact, Commitment, EARLY_HEIGHTS, Failure, Ignored, Joining,
-        Outcome, Progress, Round, RoundConfig, RoundInput, RoundOutput, Rounds, Sight, Silence,
-        StepError, StepProof, TranscriptError, Verification,
+        ChallengeCertificate, ChallengeFact, ChallengeParameters, Commitment, EARLY_HEIGHTS,
+        Failure, Ignored, Joining, Progress, Round, RoundConfig, RoundInput, RoundOutput, Rounds,
+        Sight, Silence, StepError, StepProof, TranscriptError, Verification, WalkError,
     },
     committee::CommitteeFact,
     hash::Hash,
     index::{ChallengeRound, Height},
     keys::{BlsSignature, NodeId},
-    ledger::Header,
+    ledger::{Header, LedgerParameters},
 };
 
 use crate::{Network, ROUND, header};
@@ -68,13 +68,11 @@ impl Table {
         commit(seed, sight)
     }
 
-    /// Reads what the member asks for until something else is to be done.
-    fn walk(&mut self, at: usize, now_ms: u64, mut outputs: Vec<RoundOutput>) -> Vec<RoundOutput> {
-        while let [RoundOutput::Read { step, place }] = &outputs[..] {
-            let proof = Some(self.network.read(place).unwrap());
-            outputs = self.rounds[at].handle(now_ms, RoundInput::Read { step: *step, proof });
-        }
-        outputs
+    /// Reads the member's chain, if that is asked for.
+    fn walk(&mut self, at: usize, now_ms: u64, outputs: Vec<RoundOutput>) -> Vec<RoundOutput> {
+        let [RoundOutput::Walk(walk)] = &outputs[..] else { return outputs };
+        let walked = walk.as_ref().clone().run(|place| self.network.read(place).ok());
+        self.rounds[at].handle(now_ms, RoundInput::Walked(walked))
     }
 
     /// Seed and opening are committed and the member's own chain is done.
@@ -252,7 +250,7 @@ fn who_proposes_the_block_after_the_opening_begins_with_the_next_of_another() {
         let (header, sight) = (Box::new(height), Sight::default());
         let input = RoundInput::Committed { header, sight };
         let outputs = table.rounds[6].handle(6_000, input.clone());
-        assert_eq!(matches!(outputs[..], [RoundOutput::Read { step: 0, .. }]), begins);
+        assert_eq!(matches!(outputs[..], [RoundOutput::Walk(_)]), begins);
         let outputs = table.rounds[0].handle(6_000, input);
         if begins && outputs.is_empty() {
             assert!(table.await_turn(0, &early.node, 6_000) > 6_000, "it was in time");
@@ -294,18 +292,20 @@ fn strangers_and_other_rounds_are_ignored() {
 
 #[test]
 fn what_cannot_be_read_misses_the_round() {
-    for (proof_is_there, late_ms) in [(false, 0), (true, 2 * W + 1)] {
+    let absent = Failure::Walk(WalkError::Absent { step: 3 });
+    for (reads, late_ms, expected) in [(3, 0, absent), (16, 2 * W + 1, Failure::TooSlow)] {
         let mut table = Table::new();
         let outputs = table.open(0, 0, Sight::default());
-        let [RoundOutput::Read { step: 0, place }] = &outputs[..] else { panic!("{outputs:?}") };
-        let proof = proof_is_there.then(|| table.network.read(place).unwrap());
-        let stray = RoundInput::Read { step: 1, proof: None };
-        assert!(table.rounds[0].handle(0, stray).is_empty(), "of another step");
-        let outputs = table.rounds[0].handle(late_ms, RoundInput::Read { step: 0, proof });
-        let [RoundOutput::GaveUp(failure)] = outputs[..] else { panic!("{outputs:?}") };
-        let expected =
-            if proof_is_there { Failure::TooSlow { step: 0 } } else { Failure::Absent { step: 0 } };
-        assert_eq!(failure, expected);
+        let [RoundOutput::Walk(walk)] = &outputs[..] else { panic!("{outputs:?}") };
+        let mut left = reads;
+        let walked = walk.as_ref().clone().run(|place| {
+            left -= 1;
+            (left >= 0).then(|| table.network.read(place).unwrap())
+        });
+        let input = RoundInput::Walked(walked);
+        let outputs = table.rounds[0].handle(late_ms, input.clone());
+        assert!(matches!(outputs[..], [RoundOutput::GaveUp(is)] if is == expected), "{outputs:?}");
+        assert!(table.rounds[0].handle(late_ms, input).is_empty(), "again");
         assert_eq!(table.progress(0, 0), Progress::Missed);
         assert_eq!(table.transcript(0, 1), None);
     }
@@ -313,36 +313,86 @@ fn what_cannot_be_read_misses_the_round() {
     table.open(0, 0, Sight::default());
     assert_eq!(table.rounds[0].wake_at_ms(), Some(2 * W + 1));
     let outputs = table.rounds[0].handle(2 * W + 1, RoundInput::Tick);
-    let too_slow = Failure::TooSlow { step: 0 };
-    assert!(matches!(outputs[..], [RoundOutput::GaveUp(failure)] if failure == too_slow));
+    assert!(matches!(outputs[..], [RoundOutput::GaveUp(Failure::TooSlow)]));
 }
 
 #[test]
-fn a_closed_round_does_nothing_more() {
+fn what_is_read_is_another_chunk_misses_the_round() {
     let mut table = Table::new();
-    table.open(0, 0, Sight::default());
-    let outcomes = [
-        Outcome::Missed,
-        Outcome::Passed,
-        Outcome::Void,
-        Outcome::NotAsked,
-        Outcome::Passed,
-        Outcome::Passed,
-        Outcome::Passed,
-    ];
-    table.rounds[0].close(outcomes.to_vec());
-    let progress = [0, 1, 2, 3, 4, 7].map(|of| table.progress(0, of));
-    let expected = [
-        Progress::Missed,
-        Progress::Certified,
-        Progress::Void,
-        Progress::NotAsked,
-        Progress::Certified,
-        Progress::NotAsked,
-    ];
-    assert_eq!(progress, expected);
-    assert_eq!(table.rounds[0].wake_at_ms(), None);
-    assert!(table.rounds[0].handle(60_000, RoundInput::Tick).is_empty());
+    let outputs = table.open(0, 0, Sight::default());
+    let [RoundOutput::Walk(walk)] = &outputs[..] else { panic!("{outputs:?}") };
+    let first = table.network.read(&walk.place().unwrap()).unwrap();
+    let walked = walk.as_ref().clone().run(|_| Some(first.clone()));
+    let Err(WalkError::Damaged { step, .. }) = walked else { panic!("{walked:?}") };
+    assert!(step > 0, "the first one is right");
+    let outputs = table.rounds[0].handle(0, RoundInput::Walked(walked));
+    assert!(matches!(outputs[..], [RoundOutput::GaveUp(Failure::Walk(_))]), "{outputs:?}");
+}
+
+/// Who catches up after a long time neither reads for rounds that are over, nor says anything to
+/// them, nor holds anything back; who is behind by less goes on.
+#[test]
+fn a_round_that_is_over_is_followed_for_the_record_only() {
+    let heights = RoundConfig::default().over_heights;
+    let behind = |behind_heights| Sight { by_sync: true, behind_heights, ..Sight::default() };
+    let known = |at_ms| Sight { later_certified_ms: Some(at_ms), ..Sight::default() };
+    for (sight, is_over) in [
+        (behind(heights - 1), false),
+        (behind(heights), true),
+        (known(5_000 - 2 * W), false),
+        (known(5_000 - 2 * W - 1), true),
+    ] {
+        let mut table = Table::new();
+        let outputs = table.open(1, 5_000, sight);
+        if !is_over {
+            assert!(matches!(outputs[..], [RoundOutput::Walk(_)]), "{sight:?}: {outputs:?}");
+            assert_eq!(table.rounds[1].quiet_until_ms(), 5_000 + W);
+            continue;
+        }
+        assert!(matches!(outputs[..], [RoundOutput::GaveUp(Failure::Over)]), "{outputs:?}");
+        let round = &table.rounds[1];
+        assert_eq!((round.quiet_until_ms(), round.wake_at_ms()), (0, None));
+        assert_eq!(table.progress(1, 1), Progress::Missed);
+        let node = table.network.node(0);
+        let commitment = Commitment { round: ROUND, node, end: Hash::ZERO };
+        let outputs = table.hear(1, 5_001, commitment);
+        assert_eq!(ignored(&outputs), Some((node, Ignored::Silent(Silence::Over))));
+        assert_eq!(table.progress(1, 0), Progress::Answered);
+        // Its own certificate may be there already: from before a restart.
+        for at in [0, 1] {
+            let certified = RoundInput::Certified { node: table.network.node(at) };
+            assert!(table.rounds[1].handle(5_002, certified).is_empty());
+            assert_eq!(table.progress(1, at), Progress::Certified);
+        }
+        assert!(table.rounds[1].handle(90_000, RoundInput::Tick).is_empty());
+    }
+}
+
+/// The seed counts, not the opening: there may be a long time between them.
+#[test]
+fn who_lags_only_as_the_round_opens_goes_on() {
+    let mut table = Table::new();
+    let [opening, seed] = table.opening();
+    let sight = Sight { behind_heights: 1_000, ..Sight::default() };
+    let input = RoundInput::Committed { header: opening, sight };
+    assert!(table.rounds[1].handle(0, input).is_empty());
+    let input = RoundInput::Committed { header: seed, sight: Sight::default() };
+    let outputs = table.rounds[1].handle(0, input);
+    assert!(matches!(outputs[..], [RoundOutput::Walk(_)]), "{outputs:?}");
+}
+
+#[test]
+fn how_far_behind_is_over_follows_from_the_ledgers_pace() {
+    let heights = |window_ms, block_interval_min_ms| {
+        let challenges = ChallengeParameters { window_ms, ..ChallengeParameters::default() };
+        let rules =
+            LedgerParameters { challenges, block_interval_min_ms, ..LedgerParameters::default() };
+        RoundConfig::for_ledger(&rules).over_heights
+    };
+    let default = RoundConfig::for_ledger(&LedgerParameters::default());
+    assert_eq!(default, RoundConfig::default());
+    assert_eq!([(1_000, 300), (100, 50), (1_000, 0)].map(|(w, ms)| heights(w, ms)), [8, 8, 2_000]);
+    assert_eq!((heights(1_000, 150), heights(u64::MAX, 1)), (14, u64::MAX));
 }
 
 /// Commitments may come before the block that opens their round.
@@ -383,8 +433,8 @@ fn what_comes_before_its_block_is_kept_within_bounds() {
     let opened = Some(Arc::clone(&universe));
     assert!(rounds.committed(100, &opening, Sight::default(), opened).is_empty());
     let outputs = rounds.committed(100, &seed, Sight::default(), None);
-    let reads = outputs.iter().filter(|(_, output)| matches!(output, RoundOutput::Read { .. }));
-    assert_eq!(reads.count(), 1, "its own chain begins");
+    let walks = outputs.iter().filter(|(_, output)| matches!(output, RoundOutput::Walk(_)));
+    assert_eq!(walks.count(), 1, "its own chain begins");
     assert_eq!(rounds.get(ROUND).unwrap().progress(0), Progress::Answered);
     assert_eq!(rounds.quiet_until_ms(), 100 + W);
     let wanted = |commitment: &Commitment| rounds.wants(committee, commitment);
@@ -398,10 +448,10 @@ fn what_comes_before_its_block_is_kept_within_bounds() {
         matches!(output, RoundOutput::Ignored { reason, .. } if *reason == silent)
     };
     assert!(outputs.iter().any(is_silent), "{outputs:?}");
-    let closed = rounds.close(ROUND, Vec::new()).unwrap();
-    assert_eq!(closed.wake_at_ms(), None);
+    let closed = rounds.close(ROUND).unwrap();
+    assert_eq!(closed.progress(0), Progress::Answered);
     assert!(rounds.handle(2_000, ROUND, RoundInput::Tick).is_empty());
-    assert!(rounds.close(ROUND, Vec::new()).is_none());
+    assert!(rounds.close(ROUND).is_none());
     let member = table.network.node(3);
     let outputs = rounds.handle(2_000, ROUND, RoundInput::Wanted { member });
     let is_told = |(round, output): &(ChallengeRound, RoundOutput)| {

@@ -35,8 +35,14 @@ const RULES: ChallengeParameters = ChallengeParameters {
     slashes_until_jail: 3,
 };
 /// Fewer places than members may hang.
-const CONFIG: RoundConfig =
-    RoundConfig { busy_max: 2, turn_ms: 500, attempts_max: 10, answer_ms: 3_000, retry_ms: 1_000 };
+const CONFIG: RoundConfig = RoundConfig {
+    busy_max: 2,
+    turn_ms: 500,
+    attempts_max: 10,
+    answer_ms: 3_000,
+    retry_ms: 1_000,
+    over_heights: 8,
+};
 
 static NETWORK: LazyLock<Network> =
     LazyLock::new(|| Network::with_rules(NODES, SHARDS, &[60_000, 1_000, 9, 200_000], RULES));
@@ -76,6 +82,7 @@ struct Tally {
     slashed: u64,
     void: u64,
     hung: u64,
+    over: u64,
     lacking: BTreeMap<u64, Binomial>,
     ignored: BTreeMap<String, u64>,
 }
@@ -91,6 +98,7 @@ impl Tally {
             *self.ignored.entry(name.clone()).or_default() += count;
         }
         self.hung += world.hung;
+        self.over += world.over;
         oracle
     }
 }
@@ -110,7 +118,8 @@ impl Tally {
         ] {
             assert!(self.ignored.contains_key(name), "{name}: {:?}", self.ignored);
         }
-        assert!(self.hung > 0 && self.void > 0 && self.others > 0, "{self:?}");
+        assert!(self.hung > 0 && self.over > 0, "{self:?}");
+        assert!(self.void > 0 && self.others > 0, "{self:?}");
         assert!(self.promised > self.others && self.reachable * 2 > self.rounds, "{self:?}");
     }
 

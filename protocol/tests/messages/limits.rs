@@ -3,14 +3,14 @@
 use bytes::Bytes;
 use floe_protocol::{
     blob::{BlobId, PairProof},
-    challenge::TRANSCRIPT_BYTES_MAX,
+    challenge::{STEPS_MAX, TRANSCRIPT_BYTES_MAX},
     codec::{self, CodecError},
     encoding::Axis,
     index::{ShardIndex, SliverPairIndex, SymbolIndex},
     message::{
-        ChallengeStatus, Limits, MAX_FAILURE_BYTES, MAX_HEAD_BYTES, MAX_PAIRS, MAX_VERSION_BYTES,
-        MessageError, NodeStatus, Request, RequestHead, Response, ResponseHead, StoredPair,
-        StoredPairHead, Symbols,
+        ChallengeStatus, Limits, MAX_HEAD_BYTES, MAX_PAIRS, MAX_VERSION_BYTES, MessageError, Miss,
+        NodeStatus, Request, RequestHead, Response, ResponseHead, StoredPair, StoredPairHead,
+        Symbols,
     },
     registration::RegistrationId,
 };
@@ -316,8 +316,8 @@ fn response_fields_out_of_range_are_refused() {
         let node_status = |version: &str| {
             ResponseHead::NodeStatus(NodeStatus { version: version.into(), ..sample_node_status() })
         };
-        let failure = |reason: &str| {
-            let last_failure = Some(reason.into());
+        let failure = |miss: Miss| {
+            let last_failure = Some(miss);
             let challenges = ChallengeStatus { last_failure, ..ChallengeStatus::default() };
             ResponseHead::NodeStatus(NodeStatus { challenges, ..sample_node_status() })
         };
@@ -332,9 +332,8 @@ fn response_fields_out_of_range_are_refused() {
             node_status(&"1".repeat(MAX_VERSION_BYTES + 1)),
             node_status("0.1.0\u{1b}[2J"),
             node_status("0.1.0\n"),
-            failure(&"1".repeat(MAX_FAILURE_BYTES + 1)),
-            failure("step 3\u{1b}[2J"),
-            failure("step 3\n"),
+            failure(Miss::Absent { step: STEPS_MAX }),
+            failure(Miss::Damaged { step: u16::MAX }),
         ];
         for head in bad_heads {
             assert_eq!(decode_response(&limits, &head), Err(MessageError::Field), "{head:?}");

@@ -9,7 +9,7 @@ use floe_protocol::{
     keys::{BlsSignature, ChainId},
     ledger::Timestamp,
     message::{
-        ChallengeStatus, InvalidReason, NodeStatus, Refusal, RepairStatus, Request, Response,
+        ChallengeStatus, InvalidReason, Miss, NodeStatus, Refusal, RepairStatus, Request, Response,
         StoredPair, Symbols,
     },
     registration::RegistrationId,
@@ -70,7 +70,7 @@ pub(crate) fn sample_node_status() -> NodeStatus {
             passed: 700,
             missed: 3,
             void: 1,
-            last_failure: Some("step 3: nothing can be read at the place".into()),
+            last_failure: Some(Miss::Absent { step: 3 }),
         },
     }
 }

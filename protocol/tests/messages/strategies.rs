@@ -3,14 +3,15 @@
 use bytes::Bytes;
 use floe_protocol::{
     blob::{BlobHeader, BlobId, PairProof},
+    challenge::STEPS_MAX,
     encoding::{Axis, EncodingConfig},
     hash::Hash,
     index::{ChallengeRound, Epoch, ShardIndex, SliverPairIndex, SymbolIndex},
     keys::{BlsSignature, ChainId},
     ledger::Timestamp,
     message::{
-        ChallengeStatus, Limits, MAX_PAIRS, NodeStatus, Refusal, RepairStatus, Request, Response,
-        StoredPair, Symbols,
+        ChallengeStatus, Limits, MAX_PAIRS, Miss, NodeStatus, Refusal, RepairStatus, Request,
+        Response, StoredPair, Symbols,
     },
     registration::RegistrationId,
 };
@@ -39,9 +40,23 @@ fn round() -> impl Strategy<Value = ChallengeRound> {
     any::<u64>().prop_map(ChallengeRound::new)
 }
 
+fn miss() -> impl Strategy<Value = Miss> {
+    let step = 0..STEPS_MAX;
+    prop_oneof![
+        step.clone().prop_map(|step| Miss::Absent { step }),
+        step.prop_map(|step| Miss::Damaged { step }),
+        Just(Miss::TooSlow),
+        Just(Miss::Over),
+        Just(Miss::NotSent),
+        Just(Miss::Unknown),
+        Just(Miss::NoSeed),
+        Just(Miss::NotAcknowledged),
+        Just(Miss::NotCertified),
+    ]
+}
+
 fn challenge_status() -> impl Strategy<Value = ChallengeStatus> {
-    let failure = option::of("[ -~]{0,192}");
-    (option::of(round()), any::<[u32; 3]>(), failure).prop_map(
+    (option::of(round()), any::<[u32; 3]>(), option::of(miss())).prop_map(
         |(round, [passed, missed, void], last_failure)| ChallengeStatus {
             round,
             passed,

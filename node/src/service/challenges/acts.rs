@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use floe_protocol::{
-    challenge::{ChallengeFact, Commitment, Round, RoundInput, RoundOutput, RoundOutputs},
+    blob::BlobId,
+    challenge::{ChallengeFact, Commitment, RoundInput, RoundOutput, RoundOutputs, Walk},
     committee::CommitteeFact,
     index::ChallengeRound,
     keys::NodeId,
@@ -14,10 +15,10 @@ use floe_protocol::{
 };
 use tokio::time::{sleep, timeout};
 
-use super::{Done, Service, window_ms};
+use super::{Done, Service, settled::settled_of, window_ms};
 use crate::{
     network::{AnnounceError, Topic},
-    service::blocking,
+    service::{blocking, judging::by_newest},
 };
 
 /// How long a node may take to say that it has an acknowledgement.
@@ -32,7 +33,7 @@ impl Service {
     pub(super) fn act(&mut self, outputs: RoundOutputs) {
         for (round, output) in outputs {
             match output {
-                RoundOutput::Read { step, .. } => self.read(round, step),
+                RoundOutput::Walk(walk) => self.walk(round, *walk),
                 RoundOutput::Commit(commitment) => self.commit(commitment),
                 // There is nobody to answer but who has just asked.
                 RoundOutput::Answer { .. } => {}
@@ -58,7 +59,7 @@ impl Service {
                 }
                 RoundOutput::GaveUp(failure) => {
                     self.tools.record.metrics.gave_up(&failure);
-                    self.log.failed(round, failure.to_string());
+                    self.log.failed(round, failure.into(), failure);
                 }
                 RoundOutput::Ignored { node, reason } => {
                     let me = self.me();
@@ -68,14 +69,40 @@ impl Service {
         }
     }
 
-    /// Reads what a step asks for and all steps after it, at once.
-    fn read(&mut self, round: ChallengeRound, step: u16) {
-        let Some(walk) = self.rounds.get(round).and_then(Round::walk).cloned() else { return };
-        self.seeds.entry(round).or_insert(self.now_ms);
+    /// Reads this node's chain to its end.
+    fn walk(&mut self, round: ChallengeRound, walk: Walk) {
+        self.seeds.insert(round, self.now_ms);
         let (reader, known) = (self.tools.reader.clone(), self.tools.inconsistent.all());
         self.tasks.spawn(async move {
-            let proofs = blocking(move || reader.read_on(walk, &known)).await;
-            Done::Walked(round, step, proofs.unwrap_or_default())
+            let walked = blocking(move || reader.walk(walk, &known)).await;
+            walked.map_or(Done::Nothing, |walked| Done::Input(round, RoundInput::Walked(walked)))
+        });
+    }
+
+    /// Finds out which of the blobs that are known to be inconsistent no later round asks for, and
+    /// no event has said so, or said so before they were known.
+    pub(super) fn look_for_settled(&mut self) {
+        let known = self.tools.inconsistent.all();
+        if known.is_empty() {
+            return;
+        }
+        let blobs: Vec<_> = known.difference(&self.settled.blobs()).copied().collect();
+        let ledger = self.tools.ledger.clone();
+        self.tasks.spawn(async move {
+            let states = ledger.state();
+            let settled = blocking(move || {
+                let newest = || states.borrow().clone();
+                by_newest(newest, |state| {
+                    let record = |blob: &BlobId| state.blob(ledger.store().as_ref(), blob);
+                    let settled = settled_of(&blobs, state.summary().epoch, record)?;
+                    Ok((state.tip().height, settled))
+                })
+            });
+            match settled.await {
+                Some(Ok((height, blobs))) => Done::Settled(height, blobs),
+                // They are looked for again after the next round.
+                Some(Err(_)) | None => Done::Nothing,
+            }
         });
     }
 

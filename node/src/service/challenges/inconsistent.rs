@@ -3,9 +3,10 @@
 //! Such a blob has pairs that nobody can hold. Between the moment when a node verifies a proof of
 //! that and the end of the last round that was opened before the ledger says so, its name stands for
 //! the bytes that cannot be there. Repair and the attester verify proofs and tell; blocks tell, too.
+//! What has ended, or was invalidated in a block that went by unseen, is looked up after each round.
 //!
 //! Invariant: a blob is told only after a proof was verified here, or by the ledger; so many are
-//! remembered at most.
+//! remembered at most, and none for longer than the last round that asks for it.
 
 use std::{collections::BTreeSet, sync::Arc};
 

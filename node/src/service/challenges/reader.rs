@@ -15,7 +15,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use bytes::Bytes;
 use floe_protocol::{
     blob::{BlobId, PairProof},
-    challenge::{ChunkProof, Place, StepProof, Walk},
+    challenge::{Answer, ChunkProof, Place, StepProof, Walk, WalkError},
     encoding::symbol_hashes,
     hash::Hash,
 };
@@ -50,22 +50,9 @@ impl Reader {
         chunk.map(|chunk| StepProof::Chunk(Box::new(chunk))).or_else(is_known)
     }
 
-    /// What this node has for the rest of a chain, until there is something that it has not.
-    pub(super) fn read_on(
-        &self,
-        mut walk: Walk,
-        known: &BTreeSet<BlobId>,
-    ) -> Vec<Option<StepProof>> {
-        let mut proofs = Vec::new();
-        while let Some(place) = walk.place() {
-            let proof = self.read(&place, known);
-            let is_right = proof.as_ref().is_some_and(|proof| walk.take(proof).is_ok());
-            proofs.push(proof);
-            if !is_right {
-                break;
-            }
-        }
-        proofs
+    /// Reads a chain to its end, or to something that is not there.
+    pub(super) fn walk(&self, walk: Walk, known: &BTreeSet<BlobId>) -> Result<Answer, WalkError> {
+        walk.run(|place| self.read(place, known))
     }
 
     fn chunk(&self, place: &Place) -> Result<Option<ChunkProof>, StorageError> {

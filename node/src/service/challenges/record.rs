@@ -4,15 +4,16 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::Display,
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
 use floe_protocol::{
-    challenge::{Failure, Outcome, Progress, Round, Score},
+    challenge::{Failure, Outcome, Progress, Round, Score, WalkError},
     index::ChallengeRound,
     keys::NodeId,
-    message::{ChallengeStatus, MAX_FAILURE_BYTES},
+    message::{ChallengeStatus, Miss},
 };
 use prometheus_client::{
     metrics::{counter::Counter, gauge::Gauge},
@@ -41,6 +42,7 @@ pub(super) struct Metrics {
     absent: Counter,
     damaged: Counter,
     too_slow: Counter,
+    over: Counter,
     judged: Counter,
     refused: Counter,
     judging_seconds: Counter<f64, AtomicU64>,
@@ -68,6 +70,7 @@ impl Record {
             ("absent", "Rounds missed as it lacks what was asked for", &m.absent),
             ("damaged", "Rounds missed as what it has is damaged", &m.damaged),
             ("too_slow", "Rounds missed as it has read too slowly", &m.too_slow),
+            ("over", "Rounds missed as this node was far behind the others", &m.over),
             ("judged", "Transcripts that it has judged", &m.judged),
             ("refused", "Transcripts that it has judged to be wrong", &m.refused),
             ("transcripts_sent", "Times that it has handed out its own", &m.transcripts_sent),
@@ -104,7 +107,7 @@ impl Record {
     }
 
     /// A round has come to this for the node itself. Why, if it has missed it.
-    fn closed(&self, round: ChallengeRound, outcome: Outcome, why: Option<String>) {
+    fn closed(&self, round: ChallengeRound, outcome: Outcome, why: Option<Miss>) {
         match outcome {
             Outcome::Passed => &self.metrics.passed,
             Outcome::Missed => &self.metrics.missed,
@@ -125,9 +128,10 @@ impl Metrics {
     /// The node's own chain came to nothing.
     pub(super) fn gave_up(&self, failure: &Failure) {
         let counter = match failure {
-            Failure::Absent { .. } => &self.absent,
-            Failure::Damaged { .. } => &self.damaged,
-            Failure::TooSlow { .. } => &self.too_slow,
+            Failure::Walk(WalkError::Absent { .. }) => &self.absent,
+            Failure::Walk(WalkError::Damaged { .. }) => &self.damaged,
+            Failure::TooSlow => &self.too_slow,
+            Failure::Over => &self.over,
         };
         counter.inc();
     }
@@ -146,17 +150,17 @@ impl Metrics {
 #[derive(Debug, Default)]
 pub(super) struct Log {
     /// Why this node has missed them.
-    failures: BTreeMap<ChallengeRound, String>,
+    failures: BTreeMap<ChallengeRound, Miss>,
 }
 
 impl Log {
     /// The node has missed a round.
-    pub(super) fn failed(&mut self, round: ChallengeRound, why: String) {
-        tracing::info!(%round, why, "this node misses a round of challenges");
+    pub(super) fn failed(&mut self, round: ChallengeRound, miss: Miss, why: impl Display) {
+        tracing::info!(%round, ?miss, %why, "this node misses a round of challenges");
         if self.failures.len() >= FAILURES_MAX {
             self.failures.pop_first();
         }
-        self.failures.insert(round, why);
+        self.failures.insert(round, miss);
     }
 
     /// The ledger has closed a round, which the node `me` knew as `open`, if it did.
@@ -181,10 +185,10 @@ impl Log {
             }
             let missed = matches!(outcome, Outcome::Missed | Outcome::Void);
             let reached = open.map(|open| open.progress(at));
-            let why = missed.then(|| why(failure.clone(), reached));
-            record.closed(round, *outcome, why.clone());
+            let why = missed.then(|| failure.unwrap_or_else(|| why(reached)));
+            record.closed(round, *outcome, why);
             let ChallengeStatus { passed, missed, void, .. } = *record.status.borrow();
-            let why = why.as_deref().unwrap_or("certified");
+            let why = why.map(tracing::field::display);
             let what = "this node's round of challenges is over";
             tracing::info!(%round, node = %me, ?outcome, why, passed, missed, void, what);
         }
@@ -196,20 +200,14 @@ impl Log {
     }
 }
 
-/// Why a round was missed, as far as that is known: how far the node had come in it says the rest.
-fn why(failure: Option<String>, reached: Option<Progress>) -> String {
-    let why = failure.unwrap_or_else(|| {
-        let why = match reached {
-            None => "this node was not running when it was opened, or missed blocks",
-            Some(Progress::NotAsked | Progress::Opened) => "no seed came, or it was read too late",
-            Some(Progress::Answered) => "too few members have acknowledged it",
-            Some(_) => "its certificate came too late",
-        };
-        why.to_owned()
-    });
-    // What people see on their terminals.
-    let printable = why.chars().filter(|c| *c == ' ' || c.is_ascii_graphic());
-    printable.take(MAX_FAILURE_BYTES).collect()
+/// Why a round was missed for which nothing has failed: how far the node had come in it says so.
+const fn why(reached: Option<Progress>) -> Miss {
+    match reached {
+        None => Miss::Unknown,
+        Some(Progress::NotAsked | Progress::Opened) => Miss::NoSeed,
+        Some(Progress::Answered) => Miss::NotAcknowledged,
+        Some(Progress::Acknowledged | Progress::Certified | Progress::Missed) => Miss::NotCertified,
+    }
 }
 
 #[cfg(test)]
@@ -225,39 +223,41 @@ mod tests {
         let closed = |log: &mut Log, number, outcome| {
             let outcomes = [Outcome::Passed, outcome, Outcome::Missed];
             log.closed(&record, (round(number), &outcomes), (&me, Some(1)), None);
-            record.watch().borrow().clone()
+            *record.watch().borrow()
         };
         let status = closed(&mut log, 5, Outcome::Passed);
         let expected = ChallengeStatus { round: Some(round(5)), ..Default::default() };
         assert_eq!((status, record.metrics.passed.get()), (expected, 1));
-        log.failed(round(9), format!("step 3: {}\n", "x".repeat(300)));
+        log.failed(round(9), Miss::TooSlow, "too slow");
         let status = closed(&mut log, 9, Outcome::Missed);
-        let failure = status.last_failure.unwrap();
-        assert!(failure.starts_with("step 3: xxx") && failure.len() == MAX_FAILURE_BYTES);
+        assert_eq!(status.last_failure, Some(Miss::TooSlow));
         assert_eq!((record.metrics.missed.get(), status.round), (1, Some(round(9))));
         let status = closed(&mut log, 12, Outcome::Void);
         assert_eq!(record.metrics.void.get(), 1);
-        assert!(status.last_failure.unwrap().starts_with("this node was not running"));
+        assert_eq!(status.last_failure, Some(Miss::Unknown));
         let status = closed(&mut log, 13, Outcome::NotAsked);
         assert_eq!((status.round, record.metrics.void.get()), (Some(round(12)), 1));
         record.show(Score { passed: 7, missed: 2, void: 1 });
-        let status = record.watch().borrow().clone();
+        let status = *record.watch().borrow();
         assert_eq!((status.passed, status.missed, status.void), (7, 2, 1));
     }
 
     #[test]
     fn a_failure_is_told_by_how_far_the_node_came() {
-        let reason = |reached| why(None, Some(reached));
-        assert_ne!(reason(Progress::Opened), reason(Progress::Answered));
-        assert_ne!(reason(Progress::Acknowledged), reason(Progress::Answered));
-        assert_eq!(why(Some("step 1: gone".into()), Some(Progress::Missed)), "step 1: gone");
+        for (reached, miss) in [
+            (Progress::Opened, Miss::NoSeed),
+            (Progress::Answered, Miss::NotAcknowledged),
+            (Progress::Acknowledged, Miss::NotCertified),
+        ] {
+            assert_eq!(why(Some(reached)), miss);
+        }
     }
 
     #[test]
     fn failures_of_few_rounds_are_remembered() {
         let mut log = Log::default();
         for number in 0..1_000 {
-            log.failed(ChallengeRound::new(number), String::new());
+            log.failed(ChallengeRound::new(number), Miss::Over, Failure::Over);
         }
         assert_eq!(log.failures.len(), FAILURES_MAX);
         log.forget(ChallengeRound::new(999));

@@ -23,11 +23,13 @@ pub(crate) struct Lag {
     proofs: VecDeque<(Height, Instant)>,
     /// What is committed here.
     committed: Height,
+    /// The highest that is known to be final.
+    highest: Height,
 }
 
 impl Default for Lag {
     fn default() -> Self {
-        Self { proofs: VecDeque::new(), committed: Height::new(0) }
+        Self { proofs: VecDeque::new(), committed: Height::new(0), highest: Height::new(0) }
     }
 }
 
@@ -37,12 +39,23 @@ impl Lag {
         if height <= self.committed {
             return;
         }
+        self.reached(height);
         let is_full = self.proofs.len() == PROOFS_MAX;
         match self.proofs.back_mut() {
             Some((last, _)) if *last >= height => {}
             Some((last, _)) if is_full => *last = height,
             Some(_) | None => self.proofs.push_back((height, at)),
         }
+    }
+
+    /// There is proof that the block at `height` is final, maybe for long.
+    pub(super) fn reached(&mut self, height: Height) {
+        self.highest = self.highest.max(height);
+    }
+
+    /// The highest block that is known to be final.
+    pub(super) fn highest(&self) -> Height {
+        self.highest.max(self.committed)
     }
 
     /// Since when the block at `height` was known to be final, if it was.
@@ -93,6 +106,18 @@ mod tests {
         lag.committed(height(9));
         lag.proven(height(9), at(5));
         assert_eq!(since(&lag), [None; 5]);
+    }
+
+    #[test]
+    fn what_is_final_for_long_says_how_far_others_are_and_not_since_when() {
+        let height = Height::new;
+        let mut lag = Lag::default();
+        lag.proven(height(5), Instant::now());
+        lag.reached(height(900));
+        lag.reached(height(20));
+        assert_eq!((lag.highest(), lag.since(height(6))), (height(900), None));
+        lag.committed(height(901));
+        assert_eq!(lag.highest(), height(901));
     }
 
     #[test]

@@ -325,7 +325,7 @@ impl Responder {
                 scrubbed_pairs: self.scrubbed.load(Ordering::Relaxed),
                 ..*self.repair.borrow()
             },
-            challenges: self.score.borrow().clone(),
+            challenges: *self.score.borrow(),
         })
     }
 

@@ -12,8 +12,8 @@ use super::{Joined, Joining, Sight};
 use crate::{
     blob::BlobId,
     challenge::{
-        Challenge, ChallengeCertificate, ChallengeFact, Commitment, Place, StepError, StepProof,
-        TranscriptError,
+        Answer, Challenge, ChallengeCertificate, ChallengeFact, Commitment, TranscriptError, Walk,
+        WalkError,
     },
     hash::Hash,
     keys::{BlsSignature, NodeId},
@@ -35,13 +35,8 @@ pub enum RoundInput {
         /// Since when.
         since_ms: u64,
     },
-    /// What [`RoundOutput::Read`] asked for was read; none if it is not there.
-    Read {
-        /// The step that it was asked for.
-        step: u16,
-        /// What is there.
-        proof: Option<StepProof>,
-    },
+    /// What came of [`RoundOutput::Walk`].
+    Walked(Result<Answer, WalkError>),
     /// A commitment came, from its node itself or with proof that it is of its node.
     Commitment {
         /// What it says.
@@ -95,14 +90,8 @@ pub enum RoundInput {
 /// What to do.
 #[derive(Clone, Debug)]
 pub enum RoundOutput {
-    /// Read the symbol at this place and report what is there, proven with
-    /// [`ChunkProof::new`](crate::challenge::ChunkProof::new).
-    Read {
-        /// The step that it is for.
-        step: u16,
-        /// Where.
-        place: Box<Place>,
-    },
+    /// Read this node's chain to its end with [`Walk::run`], and report what came of it.
+    Walk(Box<Walk>),
     /// Gossip this, at once.
     Commit(Commitment),
     /// Hand this node's transcript to a member that asked; none if it is not needed, or not there.
@@ -163,26 +152,15 @@ impl Verification {
 /// Why this node misses a round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// What was asked for is not here.
-    #[error("step {step}: nothing can be read at the place")]
-    Absent {
-        /// The step.
-        step: u16,
-    },
-    /// What is here is not what was asked for.
-    #[error("step {step}: {error}")]
-    Damaged {
-        /// The step.
-        step: u16,
-        /// What is wrong.
-        error: StepError,
-    },
+    /// Its chain cannot be read to the end.
+    #[error(transparent)]
+    Walk(#[from] WalkError),
     /// The window is over.
-    #[error("step {step} when the window was over")]
-    TooSlow {
-        /// The step.
-        step: u16,
-    },
+    #[error("its chain was not read when the window was over")]
+    TooSlow,
+    /// Others had its seed's block long before.
+    #[error("the window was over before the seed's block was committed here")]
+    Over,
 }
 
 /// Why something counts for nothing.
@@ -223,6 +201,9 @@ pub enum Ignored {
 /// Why a member cannot say what came in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Silence {
+    /// The window was over for others before the seed's block was committed here.
+    #[error("the window was over before the seed's block was committed here")]
+    Over,
     /// The seed's block came by sync, and not soon after it was final.
     #[error("the seed's block came by sync")]
     Synced,

@@ -39,8 +39,8 @@ pub(super) struct Other {
     challenge: Option<Challenge>,
     /// Until when a commitment is in time.
     deadline_ms: u64,
-    /// How long this member leaves it to others to ask.
-    turn_ms: u64,
+    /// This member's position, and how long a turn lasts.
+    turns: (usize, u64),
     /// Why this member cannot tell what came in time.
     silence: Option<Silence>,
     /// The first commitment, and when it came.
@@ -58,7 +58,7 @@ impl Other {
             node,
             challenge: None,
             deadline_ms: u64::MAX,
-            turn_ms: 0,
+            turns: (0, 0),
             silence: None,
             committed: None,
             is_double: false,
@@ -94,12 +94,10 @@ impl Other {
         outputs: &mut Vec<RoundOutput>,
     ) {
         self.deadline_ms = now_ms.saturating_add(challenge.universe().parameters.window_ms);
-        self.turn_ms = config.turn_ms.saturating_mul(turn(&challenge, me));
+        self.turns = (me, config.turn_ms);
         self.silence = silence;
         self.challenge = Some(challenge);
-        if self.is_answered() {
-            self.prepare(now_ms, outputs);
-        }
+        self.prepare(now_ms, outputs);
     }
 
     /// Whether a commitment to `end` would say anything new.
@@ -123,21 +121,22 @@ impl Other {
             return;
         }
         self.committed = Some((end, at_ms));
-        if self.challenge.is_some() {
-            self.prepare(now_ms, outputs);
-        }
+        self.prepare(now_ms, outputs);
     }
 
-    /// Commitment and seed are there.
+    /// It has its turn, or none, once commitment and seed are there.
     fn prepare(&mut self, now_ms: u64, outputs: &mut Vec<RoundOutput>) {
-        let at_ms = self.committed.map_or(u64::MAX, |(_, at_ms)| at_ms);
+        let (Some(challenge), Some((_, at_ms))) = (&self.challenge, self.committed) else { return };
         let late_ms = at_ms.saturating_sub(self.deadline_ms);
         let reason = match self.silence {
             _ if self.stage != Stage::Waiting => return,
             Some(silence) => silence.into(),
             None if late_ms > 0 => Ignored::Late { late_ms },
             None => {
-                self.ask_at_ms = now_ms.saturating_add(self.turn_ms);
+                // Drawn only now: it takes a hash of every member.
+                let (me, turn_ms) = self.turns;
+                let wait_ms = turn_ms.saturating_mul(turn(challenge, me));
+                self.ask_at_ms = now_ms.saturating_add(wait_ms);
                 return;
             }
         };

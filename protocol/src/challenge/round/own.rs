@@ -16,9 +16,10 @@ use super::{
 };
 use crate::{
     challenge::{
-        Challenge, ChallengeCertificate, ChallengeFact, Commitment, StepProof, Universe, Walk,
+        Answer, Challenge, ChallengeCertificate, ChallengeFact, Commitment, Universe, Walk,
+        WalkError,
     },
-    keys::{BlsSignature, NodeId},
+    keys::BlsSignature,
 };
 
 /// After so many waits of [`RoundConfig::retry_ms`] a certificate is submitted again.
@@ -29,8 +30,8 @@ const WAITS_UNTIL_SUBMITTED_AGAIN: u64 = 3;
 enum Stage {
     /// Without seed.
     Waiting,
-    /// Something is being read.
-    Walking(Box<Walk>),
+    /// Its chain is being read.
+    Walking,
     /// Its chain has ended: acknowledgements are collected.
     Committed {
         fact: ChallengeFact,
@@ -67,18 +68,6 @@ impl Own {
         }
     }
 
-    /// Its walk, while it is under way.
-    pub(super) const fn walk(&self) -> Option<&Walk> {
-        match &self.stage {
-            Stage::Walking(walk) => Some(walk),
-            Stage::Waiting
-            | Stage::Committed { .. }
-            | Stage::Submitted { .. }
-            | Stage::Certified
-            | Stage::GaveUp => None,
-        }
-    }
-
     pub(super) const fn has_seed(&self) -> bool {
         !matches!(self.stage, Stage::Waiting)
     }
@@ -98,7 +87,7 @@ impl Own {
     /// When it has to go on by itself.
     pub(super) const fn wake_at_ms(&self, config: &RoundConfig) -> Option<u64> {
         match &self.stage {
-            Stage::Walking(_) => Some(self.give_up_ms.saturating_add(1)),
+            Stage::Walking => Some(self.give_up_ms.saturating_add(1)),
             Stage::Submitted { times, again_ms, .. } if *times < config.attempts_max => {
                 Some(*again_ms)
             }
@@ -120,50 +109,41 @@ impl Own {
     ) {
         let window_ms = challenge.universe().parameters.window_ms;
         self.give_up_ms = now_ms.saturating_add(window_ms.saturating_mul(2));
-        self.go_on(Walk::new(challenge), outputs);
+        self.stage = Stage::Walking;
+        outputs.push(RoundOutput::Walk(Box::new(Walk::new(challenge))));
     }
 
-    /// Something was read for `step`.
-    pub(super) fn read(
+    /// The seed is there, and it is too late for it.
+    pub(super) fn miss(&mut self, outputs: &mut Vec<RoundOutput>) {
+        self.give_up(Failure::Over, outputs);
+    }
+
+    /// Its chain was read, or cannot be.
+    pub(super) fn walked(
         &mut self,
-        (now_ms, step): (u64, u16),
-        proof: Option<StepProof>,
-        universe: (&Universe, NodeId),
+        now_ms: u64,
+        walked: Result<Answer, WalkError>,
+        universe: &Universe,
         outputs: &mut Vec<RoundOutput>,
     ) {
-        let mut walk = match std::mem::replace(&mut self.stage, Stage::GaveUp) {
-            Stage::Walking(walk) if walk.step() == step => walk,
-            other => {
-                self.stage = other;
-                return;
-            }
-        };
-        let taken = match proof {
-            None => Err(Failure::Absent { step }),
-            Some(_) if now_ms > self.give_up_ms => Err(Failure::TooSlow { step }),
-            Some(proof) => walk.take(&proof).map_err(|error| Failure::Damaged { step, error }),
-        };
-        if let Err(failure) = taken {
-            outputs.push(RoundOutput::GaveUp(failure));
+        if !matches!(self.stage, Stage::Walking) {
             return;
         }
-        if walk.place().is_some() {
-            return self.go_on(*walk, outputs);
-        }
-        if let Some((end, transcript)) = walk.end() {
-            let (universe, node) = universe;
-            outputs.push(RoundOutput::Commit(Commitment { round: universe.round, node, end }));
-            let fact = ChallengeFact::new(universe, node, end);
-            self.stage = Stage::Committed { fact, transcript };
+        match walked {
+            Err(error) => self.give_up(error.into(), outputs),
+            Ok(_) if now_ms > self.give_up_ms => self.give_up(Failure::TooSlow, outputs),
+            Ok(answer) => {
+                let Commitment { node, end, .. } = *answer.commitment();
+                outputs.push(RoundOutput::Commit(*answer.commitment()));
+                let fact = ChallengeFact::new(universe, node, end);
+                self.stage = Stage::Committed { fact, transcript: answer.transcript().clone() };
+            }
         }
     }
 
-    fn go_on(&mut self, walk: Walk, outputs: &mut Vec<RoundOutput>) {
-        let step = walk.step();
-        if let Some(place) = walk.place() {
-            outputs.push(RoundOutput::Read { step, place: Box::new(place) });
-            self.stage = Stage::Walking(Box::new(walk));
-        }
+    fn give_up(&mut self, failure: Failure, outputs: &mut Vec<RoundOutput>) {
+        outputs.push(RoundOutput::GaveUp(failure));
+        self.stage = Stage::GaveUp;
     }
 
     /// Time has passed: it may be too late, or time to submit again.
@@ -173,9 +153,8 @@ impl Own {
         outputs: &mut Vec<RoundOutput>,
     ) {
         match &mut self.stage {
-            Stage::Walking(walk) if now_ms > self.give_up_ms => {
-                outputs.push(RoundOutput::GaveUp(Failure::TooSlow { step: walk.step() }));
-                self.stage = Stage::GaveUp;
+            Stage::Walking if now_ms > self.give_up_ms => {
+                self.give_up(Failure::TooSlow, outputs);
             }
             Stage::Submitted { certificate, times, again_ms }
                 if *times < config.attempts_max && now_ms >= *again_ms =>

@@ -3,7 +3,8 @@
 //! The window is measured by a member's own clock, from its own commit of the seed's block. That
 //! says nothing if the member stood still meanwhile, or committed the block long after the others:
 //! what comes late would seem in time, or the other way round. Such a member is silent, and there
-//! are others.
+//! are others. If it comes so late that its own commitment would be late at all others, as when it
+//! catches up after a long time, it makes none, and the round is followed for the record only.
 //!
 //! Invariants: what a member is silent for it has seen itself, or more than `f` shards of members
 //! have said it: nobody silences others by what he sends. Nor by what he keeps back: who knows that a
@@ -21,9 +22,18 @@ pub struct Sight {
     /// block: a commit certificate of it or of a later one, or votes for later heights by members
     /// with more than `f` shards together. The vote of one is none, as it may lie.
     pub later_certified_ms: Option<u64>,
+    /// By how many heights others were further when it was committed here, by such a proof.
+    pub behind_heights: u64,
 }
 
 impl Sight {
+    /// Whether others have ceased to take commitments that count from such a block, which is
+    /// committed here at `now_ms`: they are `over_heights` further, or were two windows ago.
+    pub(super) fn is_over(&self, now_ms: u64, (window_ms, over_heights): (u64, u64)) -> bool {
+        let since_ms = self.later_certified_ms.map_or(0, |at_ms| now_ms.saturating_sub(at_ms));
+        self.behind_heights >= over_heights || since_ms > window_ms.saturating_mul(2)
+    }
+
     /// Why commitments cannot be timed from the commit of such a block at `now_ms`, by a process
     /// that went on at `resumed_ms` after it had stood still.
     pub(super) fn silence(
@@ -87,7 +97,7 @@ impl Pulse {
 mod tests {
     use super::*;
 
-    const SIGHT: Sight = Sight { by_sync: false, later_certified_ms: None };
+    const SIGHT: Sight = Sight { by_sync: false, later_certified_ms: None, behind_heights: 0 };
 
     #[test]
     fn who_stood_still_or_lagged_is_silent() {
@@ -112,6 +122,17 @@ mod tests {
         assert_eq!(silence(behind(3_999), Some(4_000)), long);
         assert_eq!(silence(behind(4_000), Some(4_000)), Some(Silence::Paused));
         assert_eq!(silence(behind(4_000), Some(3_999)), None);
+    }
+
+    #[test]
+    fn a_round_is_over_for_who_is_far_behind_others() {
+        let is_over = |sight: Sight| sight.is_over(5_000, (1_000, 8));
+        let behind = |heights| Sight { behind_heights: heights, ..SIGHT };
+        assert!(!is_over(SIGHT) && !is_over(behind(7)) && is_over(behind(8)));
+        let known = |at_ms| Sight { later_certified_ms: Some(at_ms), ..SIGHT };
+        assert!(!is_over(known(3_000)) && is_over(known(2_999)));
+        // Of a block that came by sync it may not be known since when others had it.
+        assert!(is_over(Sight { by_sync: true, ..behind(500) }));
     }
 
     #[test]

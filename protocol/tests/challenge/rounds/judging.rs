@@ -122,7 +122,7 @@ fn who_hangs_frees_his_place_by_the_clock() {
                     hanging.retain(|one| *one != node);
                 }
                 // What it has read for its own chain is not told.
-                RoundOutput::Read { .. } | RoundOutput::GaveUp(_) => {}
+                RoundOutput::Walk(_) | RoundOutput::GaveUp(_) => {}
                 other => panic!("{other:?}"),
             }
         }
@@ -154,11 +154,14 @@ fn who_hangs_frees_his_place_by_the_clock() {
 fn a_proof_of_inconsistency_may_come_late() {
     let mut table = Table::new();
     let outputs = table.open(0, 0, Sight::default());
-    let [RoundOutput::Read { step: 0, place }] = &outputs[..] else { panic!("{outputs:?}") };
-    let blob = place.blob;
-    let input = RoundInput::Read { step: 0, proof: Some(StepProof::Inconsistent) };
-    let outputs = table.rounds[0].handle(0, input);
-    let outputs = table.walk(0, 0, outputs);
+    let [RoundOutput::Walk(walk)] = &outputs[..] else { panic!("{outputs:?}") };
+    let first = walk.place().unwrap();
+    let blob = first.blob;
+    let walked = walk.as_ref().clone().run(|place| {
+        let is_first = *place == first;
+        if is_first { Some(StepProof::Inconsistent) } else { table.network.read(place).ok() }
+    });
+    let outputs = table.rounds[0].handle(0, RoundInput::Walked(walked));
     let [RoundOutput::Commit(commitment)] = outputs[..] else { panic!("{outputs:?}") };
     table.commit(1, 0);
     let mut now_ms = table.asks_at(1, 10, commitment);

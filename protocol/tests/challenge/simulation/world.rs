@@ -12,8 +12,8 @@ use std::{
 use bytes::Bytes;
 use floe_protocol::{
     challenge::{
-        ChallengeCertificate, ChallengeFact, Commitment, Ignored, Outcome, Place, RoundInput,
-        RoundOutput, RoundOutputs, Rounds, Sight, TranscriptError, Universe,
+        ChallengeCertificate, ChallengeFact, Commitment, Failure, Ignored, RoundInput, RoundOutput,
+        RoundOutputs, Rounds, Sight, TranscriptError, Universe, Walk,
     },
     committee::CommitteeFact,
     hash::Hash,
@@ -49,7 +49,7 @@ struct Block {
     made_ms: u64,
     opened: Option<Arc<Universe>>,
     certified: Vec<(ChallengeRound, usize)>,
-    closed: Vec<(ChallengeRound, Vec<Outcome>)>,
+    closed: Vec<ChallengeRound>,
 }
 
 /// An epoch.
@@ -72,6 +72,8 @@ pub(super) struct World {
     verdicts: BTreeMap<(Hash, Bytes), Result<(), TranscriptError>>,
     /// How many requests hang.
     pub(super) hung: u64,
+    /// How many chains were not read, as the round was over for their node.
+    pub(super) over: u64,
     /// What was ignored, by kind.
     pub(super) ignored: BTreeMap<String, u64>,
 }
@@ -99,6 +101,7 @@ impl World {
             records: BTreeMap::new(),
             verdicts: BTreeMap::new(),
             hung: 0,
+            over: 0,
             ignored: BTreeMap::new(),
         }
     }
@@ -170,9 +173,8 @@ impl World {
             let (round, since) = (record.ledger.round, record.ledger.since);
             if RULES.closes((round, since), (height, time)) {
                 record.ledger.close(&record.universe.committee);
-                let outcomes = record.ledger.outcomes.clone();
-                record.closed = Some((self.now_ms, outcomes.clone()));
-                closed.push((round, outcomes));
+                record.closed = Some((self.now_ms, record.ledger.outcomes.clone()));
+                closed.push(round);
             }
         }
         let mut certified = Vec::new();
@@ -285,18 +287,24 @@ impl World {
             record.block_came(block.header.height, at, (self.now_ms, tells));
         }
         let later_certified_ms = later_ms.map(|at_ms| self.local(at, at_ms));
-        let sight = Sight { by_sync, later_certified_ms };
+        let later = &self.blocks[index + 1..];
+        let behind = later.iter().take_while(|later| later.made_ms + 60 < self.now_ms).count();
+        let behind_heights = u64::try_from(behind).unwrap();
+        let sight = Sight { by_sync, later_certified_ms, behind_heights };
         let (header, opened) = (block.header, block.opened.clone());
         let (certified, closed) = (block.certified.clone(), block.closed.clone());
         let outputs = self.members[at].committed(now_ms, &header, sight, opened);
+        let is_over = behind_heights >= CONFIG.over_heights;
+        let walks = outputs.iter().any(|(_, output)| matches!(output, RoundOutput::Walk(_)));
+        assert!(!(walks && is_over), "seed {}, node {at}, {header:?}", self.plan.seed);
         self.perform(at, outputs);
         for (round, of) in certified {
             let input = RoundInput::Certified { node: NETWORK.node(of) };
             let outputs = self.members[at].handle(now_ms, round, input);
             self.perform(at, outputs);
         }
-        for (round, outcomes) in closed {
-            let closed = self.members[at].close(round, outcomes);
+        for round in closed {
+            let closed = self.members[at].close(round);
             assert!(closed.is_some(), "node {at} knows round {round}");
         }
         if self.plan.natures[at] == Nature::Empty {
@@ -308,7 +316,7 @@ impl World {
         let soon_ms = self.now_ms + 2;
         for (round, output) in outputs {
             match output {
-                RoundOutput::Read { step, place } => self.read(at, round, step, &place),
+                RoundOutput::Walk(walk) => self.walk(at, round, *walk),
                 RoundOutput::Commit(commitment) => {
                     self.records.get_mut(&round).unwrap().committed[at] = Some(commitment.end);
                     self.say(at, commitment);
@@ -342,7 +350,8 @@ impl World {
                     record.check_submitted(at, &certificate, &self.plan);
                     self.announce(at, round);
                 }
-                RoundOutput::GaveUp(_) => {
+                RoundOutput::GaveUp(failure) => {
+                    self.over += u64::from(failure == Failure::Over);
                     self.records.get_mut(&round).unwrap().failed[at] = true;
                 }
                 RoundOutput::Ignored { reason, .. } => self.note(at, reason),
@@ -377,14 +386,19 @@ impl World {
         }
     }
 
-    /// A node reads its disk, or fetches.
-    fn read(&mut self, at: usize, round: ChallengeRound, step: u16, place: &Place) {
-        let (took_ms, is_there) = match self.plan.natures[at] {
-            Nature::Fetches(round_trip_ms) => (round_trip_ms, true),
-            _ => (self.random.below(15), self.plan.holds(at, place)),
-        };
-        let proof = is_there.then(|| self.oracle.read(place));
-        self.tell(self.now_ms + took_ms, at, round, RoundInput::Read { step, proof });
+    /// A node reads its disk, or fetches, one step after the other.
+    fn walk(&mut self, at: usize, round: ChallengeRound, walk: Walk) {
+        let Self { plan, random, oracle, .. } = self;
+        let mut took_ms = 0;
+        let walked = walk.run(|place| {
+            let (more_ms, is_there) = match plan.natures[at] {
+                Nature::Fetches(round_trip_ms) => (round_trip_ms, true),
+                _ => (random.below(15), plan.holds(at, place)),
+            };
+            took_ms += more_ms;
+            is_there.then(|| oracle.read(place))
+        });
+        self.tell(self.now_ms + took_ms, at, round, RoundInput::Walked(walked));
     }
 
     /// Gossip: who is not reached directly hears it from others, a hop later.

@@ -175,18 +175,15 @@ fn a_chain_through_what_is_stored_convinces_the_others() {
     });
     let node = universe.committee.members()[1].node;
     let challenge = Challenge::new(universe, node, Hash::new([7; 32])).unwrap();
-    let mut walk = Walk::new(challenge.clone());
     let known = BTreeSet::new();
-    let proofs = kept.reader.read_on(walk.clone(), &known);
-    for proof in &proofs {
-        walk.take(proof.as_ref().unwrap()).unwrap();
-    }
-    let (end, transcript) = walk.end().unwrap();
-    assert_eq!(challenge.verify(&transcript, &end, &known), Ok(()));
+    let answer = kept.reader.walk(Walk::new(challenge.clone()), &known).unwrap();
+    let end = answer.commitment().end;
+    assert_eq!(challenge.verify(answer.transcript(), &end, &known), Ok(()));
     // A shard of the node is lost: it comes as far as its chain goes without it.
     let shard = challenge.place(&challenge.start()).shard;
     kept.reader.store.remove_pair(shard, &kept.id()).unwrap();
-    assert_eq!(kept.reader.read_on(Walk::new(challenge), &known), [None]);
+    let walked = kept.reader.walk(Walk::new(challenge), &known);
+    assert_eq!(walked.unwrap_err(), WalkError::Absent { step: 0 });
 }
 
 #[test]
