@@ -5,31 +5,32 @@
 
 use std::{
     collections::BTreeMap,
-    num::NonZeroUsize,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use floe_node::{
-    Client, SymbolSource,
-    client::{ClientConfig, ReadOptions},
-};
+use floe_node::{Client, SymbolSource, client::ClientConfig};
 use floe_protocol::{
     blob::{BlobId, PairProof},
     challenge::{ChunkProof, Place},
-    encoding::{self, Axis, EncodedBlob},
+    encoding::{self, Axis},
     genesis::NetworkFile,
     index::ShardIndex,
 };
 use tokio::runtime::Handle;
 
-use super::{Fetch, recovery::Recoverer};
+use super::{
+    Fetch,
+    recovery::Recoverer,
+    rows::{RowReader, Rows},
+    stranger::Stranger,
+};
 
 /// For how long it keeps what it has fetched.
 const KEPT: Duration = Duration::from_secs(2);
 
-/// A pair as it was recovered: its proof and slivers.
+/// A pair of somebody else's making: its proof and slivers.
 pub(super) type Pair = (PairProof, Bytes, Bytes);
 type Kept<K, V> = Mutex<BTreeMap<K, (Instant, V)>>;
 
@@ -42,7 +43,7 @@ pub(crate) struct Fetcher {
 
 #[derive(Debug)]
 enum Way {
-    Reads(Client, Kept<BlobId, Arc<EncodedBlob>>),
+    Reads(RowReader, Kept<BlobId, Arc<Rows>>),
     Symbols(Recoverer, Kept<(BlobId, ShardIndex), Arc<Pair>>),
 }
 
@@ -53,22 +54,23 @@ impl Fetcher {
         config.limits.loopback_exempt = true;
         config.trust_genesis = true;
         let client = Client::connect(config).await?;
+        let stranger = Stranger::new(network, client).await?;
         let way = match way {
-            Fetch::Reads => Way::Reads(client, Kept::default()),
-            Fetch::Symbols => Way::Symbols(Recoverer::new(network, client).await?, Kept::default()),
+            Fetch::Reads => Way::Reads(RowReader::new(stranger), Kept::default()),
+            Fetch::Symbols => Way::Symbols(Recoverer::new(stranger), Kept::default()),
         };
         Ok(Self { runtime: Handle::current(), way })
     }
 
     async fn fetch(&self, place: &Place) -> anyhow::Result<ChunkProof> {
         match &self.way {
-            Way::Reads(client, blobs) => {
-                let blob = match known(blobs, &place.blob) {
-                    Some(blob) => blob,
-                    None => keep(blobs, place.blob, read(client, place).await?),
+            Way::Reads(reader, blobs) => {
+                let rows = match known(blobs, &place.blob) {
+                    Some(rows) => rows,
+                    None => keep(blobs, place.blob, Arc::new(reader.read(place).await?)),
                 };
-                let proofs = blob.table().proofs(&place.header)?;
-                prove(place, &proofs[place.pair.as_usize()], blob.pair(place.pair))
+                let (proof, primary, secondary) = rows.pair(place)?;
+                prove(place, &proof, (primary, secondary))
             }
             Way::Symbols(recoverer, pairs) => {
                 let key = (place.blob, place.shard);
@@ -126,10 +128,4 @@ fn prove(
     let sliver = if place.axis == Axis::Primary { primary } else { secondary };
     let hashes = encoding::symbol_hashes(&place.layout, place.axis, &sliver)?;
     Ok(ChunkProof::new(place, proof, &sliver[place.symbol_range()], hashes)?)
-}
-
-async fn read(client: &Client, place: &Place) -> anyhow::Result<Arc<EncodedBlob>> {
-    let content = client.read(place.blob, ReadOptions::default()).await?.read_to_end().await?;
-    let config = place.layout.config();
-    Ok(Arc::new(encoding::encode(config, Bytes::from(content), NonZeroUsize::MIN)?))
 }
