@@ -2,7 +2,7 @@
 //!
 //! A read of an honest client first has members prove that the blob is there, and believes nobody.
 //! This one knows whom to ask, asks for the rows at once and for some more than it needs, those
-//! first who were quick before, and again for more whenever nothing has come for a moment. It checks
+//! first who were quick before, and again for more when nothing has come for a moment. It checks
 //! no row: that the line that it makes of them is right shows in the end, and who is lied to has
 //! lost a round.
 //!
@@ -79,6 +79,7 @@ impl RowReader {
         let mut rows = Vec::with_capacity(needed);
         let mut proofs = Vec::with_capacity(needed);
         let mut more = needed + needed.div_ceil(SPARE);
+        let mut hedge = HEDGE;
         while rows.len() < needed {
             for (node, pair) in candidates.by_ref().take(more) {
                 asks.push(self.ask(place, (node, pair)));
@@ -95,7 +96,11 @@ impl RowReader {
                     Some(None) => more = 1,
                     None => bail!("{} of {needed} rows came", rows.len()),
                 },
-                () = sleep(HEDGE) => more = needed.div_ceil(SPARE),
+                () = sleep(hedge) => {
+                    more = needed.div_ceil(SPARE);
+                    // If all are slow, more questions make them slower.
+                    hedge *= 2;
+                }
             }
         }
         drop(asks);
