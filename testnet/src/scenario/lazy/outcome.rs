@@ -380,3 +380,61 @@ impl fmt::Display for LazyReport {
         self.broken.iter().try_for_each(|broken| write!(f, "\n- {broken}"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(node: usize, epoch: u64, slashed: u64, jailed: bool) -> MemberRow {
+        MemberRow {
+            node,
+            does: "stops early",
+            epoch,
+            shards: 4,
+            passed: 30,
+            missed: 70,
+            void: 0,
+            expected: (0.0, 50.0),
+            earned: Amount::ZERO,
+            forfeited: Amount::ZERO,
+            slashed: Amount::from_frost(slashed.into()),
+            jailed,
+        }
+    }
+
+    fn followed(epochs: u64, lazy: Vec<MemberRow>) -> LazyReport {
+        let mut report = LazyReport {
+            seed: 1,
+            nodes: 16,
+            n_shards: 64,
+            blobs: 1,
+            window_ms: 300,
+            epochs: Vec::new(),
+            lazy,
+            stopped: Stopped { node: 14, slashed: Vec::new(), jailed: None },
+            took_ms: 0,
+            untested: Vec::new(),
+            broken: Vec::new(),
+        };
+        report.follow_stopped(epochs, 3);
+        report
+    }
+
+    #[test]
+    fn the_one_that_stops_is_to_be_jailed_where_there_is_time_for_it() {
+        let slashed =
+            |epochs: std::ops::Range<u64>| epochs.map(|epoch| row(14, epoch, 1, epoch == 3));
+        // The jail of somebody else is no concern of it.
+        let rows: Vec<_> =
+            slashed(1..4).chain([row(14, 0, 0, false), row(13, 2, 1, true)]).collect();
+        let report = followed(4, rows.clone());
+        assert_eq!((&report.stopped.slashed[..], report.stopped.jailed), (&[1, 2, 3][..], Some(3)));
+        assert!(report.untested.is_empty() && report.broken.is_empty());
+
+        let report = followed(4, rows[..2].to_vec());
+        assert_eq!((report.untested.len(), report.broken.len()), (0, 1));
+        let report = followed(2, rows[..1].to_vec());
+        assert_eq!((report.untested.len(), report.broken.len()), (1, 0));
+        assert!(report.to_string().contains("slashed for epochs 1, and not jailed\nnot tested"));
+    }
+}
