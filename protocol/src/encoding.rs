@@ -46,7 +46,7 @@ pub use config::{
 pub use decoder::{DecodeError, assemble, decode_from_secondaries, decode_rows};
 pub use digest_table::{DigestTable, TableError};
 pub use encoder::{EncodedBlob, blob_id, encode};
-pub(crate) use lines::lines_of_rows;
+pub use lines::lines_of_rows;
 pub(crate) use recovery::decode_line;
 pub use recovery::{
     ProvenSymbol, RecoverError, SymbolError, recover, recover_primary, recover_secondary,

@@ -17,6 +17,8 @@ mod dropper;
 mod fetcher;
 mod liar;
 mod recovery;
+mod rows;
+mod stranger;
 
 use std::{fmt, str::FromStr};
 
@@ -31,7 +33,7 @@ pub(crate) const EVERYTHING: u16 = 1_000;
 /// How a member that holds nothing gets what it is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fetch {
-    /// It reads the blob, as any client does.
+    /// It reads the blob by its rows, as any client may, but in more of a hurry.
     Reads,
     /// It recovers the sliver from symbols, as a node does that repairs.
     Symbols,

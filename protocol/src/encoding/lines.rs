@@ -23,7 +23,7 @@ use crate::index::{SliverIndex, SliverPairIndex};
 ///
 /// # Errors
 /// [`RecoverError`]: the rows are too few or not of this blob, or there is no such pair.
-pub(crate) fn lines_of_rows(
+pub fn lines_of_rows(
     layout: &BlobLayout,
     primaries: &[(SliverIndex, Bytes)],
     pairs: &[SliverPairIndex],

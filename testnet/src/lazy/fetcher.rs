@@ -4,32 +4,39 @@
 //! What it has fetched it forgets after a few seconds: who kept it would be storing it.
 
 use std::{
-    collections::BTreeMap,
-    num::NonZeroUsize,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread::{self, ThreadId},
     time::{Duration, Instant},
 };
 
+use anyhow::anyhow;
 use bytes::Bytes;
-use floe_node::{
-    Client, SymbolSource,
-    client::{ClientConfig, ReadOptions},
-};
+use floe_node::{Client, SymbolSource, client::ClientConfig};
 use floe_protocol::{
     blob::{BlobId, PairProof},
     challenge::{ChunkProof, Place},
-    encoding::{self, Axis, EncodedBlob},
+    encoding::{self, Axis},
     genesis::NetworkFile,
     index::ShardIndex,
 };
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, time::timeout};
 
-use super::{Fetch, recovery::Recoverer};
+use super::{
+    Fetch,
+    recovery::Recoverer,
+    rows::{RowReader, Rows},
+    stranger::Stranger,
+};
 
 /// For how long it keeps what it has fetched.
 const KEPT: Duration = Duration::from_secs(2);
+/// What follows a step of a chain within this time, on the same thread, is the chain's next step.
+const NEXT_STEP: Duration = Duration::from_millis(100);
+/// Windows after which nobody can take a chain for timely any more.
+const WINDOWS: u32 = 2;
 
-/// A pair as it was recovered: its proof and slivers.
+/// A pair of somebody else's making: its proof and slivers.
 pub(super) type Pair = (PairProof, Bytes, Bytes);
 type Kept<K, V> = Mutex<BTreeMap<K, (Instant, V)>>;
 
@@ -38,11 +45,22 @@ type Kept<K, V> = Mutex<BTreeMap<K, (Instant, V)>>;
 pub(crate) struct Fetcher {
     runtime: Handle,
     way: Way,
+    /// After so long a chain is given up: it would only be in the way of the next one.
+    hopeless: Duration,
+    chains: Mutex<HashMap<ThreadId, Chain>>,
+}
+
+/// The chain that a thread is at.
+#[derive(Clone, Copy, Debug)]
+struct Chain {
+    began: Instant,
+    /// When the last step was over; none while it is not.
+    paused: Option<Instant>,
 }
 
 #[derive(Debug)]
 enum Way {
-    Reads(Client, Kept<BlobId, Arc<EncodedBlob>>),
+    Reads(RowReader, Kept<BlobId, Arc<Rows>>),
     Symbols(Recoverer, Kept<(BlobId, ShardIndex), Arc<Pair>>),
 }
 
@@ -53,22 +71,42 @@ impl Fetcher {
         config.limits.loopback_exempt = true;
         config.trust_genesis = true;
         let client = Client::connect(config).await?;
+        let stranger = Stranger::new(network, client).await?;
         let way = match way {
-            Fetch::Reads => Way::Reads(client, Kept::default()),
-            Fetch::Symbols => Way::Symbols(Recoverer::new(network, client).await?, Kept::default()),
+            Fetch::Reads => Way::Reads(RowReader::new(stranger), Kept::default()),
+            Fetch::Symbols => Way::Symbols(Recoverer::new(stranger), Kept::default()),
         };
-        Ok(Self { runtime: Handle::current(), way })
+        let window_ms = network.genesis.ledger.challenges.window_ms;
+        let hopeless = Duration::from_millis(window_ms) * WINDOWS;
+        Ok(Self { runtime: Handle::current(), way, hopeless, chains: Mutex::default() })
+    }
+
+    /// When the chain began that this thread is at.
+    fn resume(&self) -> Instant {
+        let mut chains = self.chains.lock().unwrap_or_else(PoisonError::into_inner);
+        chains.retain(|_, chain| chain.paused.is_none_or(|since| since.elapsed() < NEXT_STEP));
+        let chain = Chain { began: Instant::now(), paused: None };
+        let chain = chains.entry(thread::current().id()).or_insert(chain);
+        chain.paused = None;
+        chain.began
+    }
+
+    fn pause(&self) {
+        let mut chains = self.chains.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(chain) = chains.get_mut(&thread::current().id()) {
+            chain.paused = Some(Instant::now());
+        }
     }
 
     async fn fetch(&self, place: &Place) -> anyhow::Result<ChunkProof> {
         match &self.way {
-            Way::Reads(client, blobs) => {
-                let blob = match known(blobs, &place.blob) {
-                    Some(blob) => blob,
-                    None => keep(blobs, place.blob, read(client, place).await?),
+            Way::Reads(reader, blobs) => {
+                let rows = match known(blobs, &place.blob) {
+                    Some(rows) => rows,
+                    None => keep(blobs, place.blob, Arc::new(reader.read(place).await?)),
                 };
-                let proofs = blob.table().proofs(&place.header)?;
-                prove(place, &proofs[place.pair.as_usize()], blob.pair(place.pair))
+                let (proof, primary, secondary) = rows.pair(place)?;
+                prove(place, &proof, (primary, secondary))
             }
             Way::Symbols(recoverer, pairs) => {
                 let key = (place.blob, place.shard);
@@ -86,7 +124,10 @@ impl Fetcher {
 impl SymbolSource for Fetcher {
     fn chunk(&self, place: &Place) -> Option<ChunkProof> {
         let began = Instant::now();
-        let fetched = self.runtime.block_on(self.fetch(place));
+        let left = self.hopeless.saturating_sub(self.resume().elapsed());
+        let fetched = self.runtime.block_on(async { timeout(left, self.fetch(place)).await });
+        let fetched = fetched.unwrap_or_else(|_| Err(anyhow!("the chain is too late")));
+        self.pause();
         let (blob, took_ms) = (place.blob, began.elapsed().as_millis());
         match fetched {
             Ok(proof) => {
@@ -126,10 +167,4 @@ fn prove(
     let sliver = if place.axis == Axis::Primary { primary } else { secondary };
     let hashes = encoding::symbol_hashes(&place.layout, place.axis, &sliver)?;
     Ok(ChunkProof::new(place, proof, &sliver[place.symbol_range()], hashes)?)
-}
-
-async fn read(client: &Client, place: &Place) -> anyhow::Result<Arc<EncodedBlob>> {
-    let content = client.read(place.blob, ReadOptions::default()).await?.read_to_end().await?;
-    let config = place.layout.config();
-    Ok(Arc::new(encoding::encode(config, Bytes::from(content), NonZeroUsize::MIN)?))
 }

@@ -4,61 +4,46 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use floe_node::{
-    Client,
-    network::{self, Network, Role},
-};
 use floe_protocol::{
     blob::{BlobId, PairProof},
     challenge::Place,
     encoding::{self, Axis, EncodingConfig},
-    genesis::NetworkFile,
-    index::{SliverPairIndex, SymbolIndex},
-    keys::{KeyPair, NodeId},
-    message::{Refusal, Request, Response},
+    index::{Epoch, SliverPairIndex, SymbolIndex},
+    keys::NodeId,
+    message::{Request, Response},
     repair::{Recovery, RecoveryConfig, RecoveryInput, RecoveryOutput},
     transfer::SliverFault,
 };
-use prometheus_client::registry::Registry;
 use tokio::{
     task::{JoinSet, spawn_blocking},
-    time::{sleep_until, timeout},
+    time::sleep_until,
 };
 
-use super::fetcher::Pair;
-use crate::{cluster::network_config, workload::fresh_seed};
+use super::{fetcher::Pair, stranger::Stranger};
 
-/// For an answer.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// Memory that one recovery may take.
 const BYTES_MAX: u64 = 64 << 20;
 
-/// A light peer that recovers.
+/// Recovers.
 #[derive(Debug)]
 pub(super) struct Recoverer {
-    client: Client,
-    network: Network,
+    stranger: Stranger,
 }
 
 impl Recoverer {
-    pub(super) async fn new(network: &NetworkFile, client: Client) -> anyhow::Result<Self> {
-        let mut seed = [0; 32];
-        seed[..8].copy_from_slice(&fresh_seed().to_le_bytes());
-        let mut config = network_config(network, KeyPair::from_seed(seed), Role::LightPeer)?;
-        config.limits.loopback_exempt = true;
-        let (network, mut inbound, _) = network::start(config, &mut Registry::default()).await?;
-        tokio::spawn(async move { while inbound.requests.recv().await.is_some() {} });
-        Ok(Self { client, network })
+    pub(super) const fn new(stranger: Stranger) -> Self {
+        Self { stranger }
     }
 
     /// The pair of a place.
     pub(super) async fn recover(&self, place: &Place) -> anyhow::Result<Pair> {
-        let committee = self.client.committee();
-        let holder = |pair| {
-            let shard = place.blob.shard_of(SliverPairIndex::new(pair), committee.n_shards());
-            vec![committee.members()[committee.holder(shard)].node]
+        let known = self.stranger.holders();
+        let n_shards = known.committee().n_shards();
+        let holders = |pair| {
+            let shard = place.blob.shard_of(SliverPairIndex::new(pair), n_shards);
+            known.of(shard, Epoch::new(0)).collect()
         };
-        let holders: Vec<_> = (0..committee.n_shards()).map(holder).collect();
+        let holders: Vec<_> = (0..n_shards).map(holders).collect();
         let config = RecoveryConfig { bytes_max: BYTES_MAX, ..RecoveryConfig::default() };
         let mut recovery = Recovery::new(config, &place.header, &[place.pair], &holders)?;
         let (began, mut asks) = (Instant::now(), JoinSet::new());
@@ -69,13 +54,13 @@ impl Recoverer {
             for output in recovery.handle(now_ms, input) {
                 match output {
                     RecoveryOutput::Ask { node, pair, axis, targets } => {
-                        let (network, config) = (self.network.clone(), place.layout.config());
+                        let (stranger, config) = (self.stranger.clone(), place.layout.config());
                         let asked = Asked { blob: place.blob, node, pair, axis, targets };
-                        asks.spawn(async move { asked.ask(&network, config).await });
+                        asks.spawn(async move { asked.ask(&stranger, config).await });
                     }
                     RecoveryOutput::AskSliver { node, pair } => {
-                        let (network, place) = (self.network.clone(), *place);
-                        asks.spawn(async move { ask_row(&network, &place, (node, pair)).await });
+                        let (stranger, place) = (self.stranger.clone(), *place);
+                        asks.spawn(async move { ask_row(&stranger, &place, (node, pair)).await });
                     }
                     RecoveryOutput::Enlarge { .. } => {
                         asks.abort_all();
@@ -123,11 +108,11 @@ struct Asked {
 }
 
 impl Asked {
-    async fn ask(self, network: &Network, config: EncodingConfig) -> RecoveryInput {
+    async fn ask(self, stranger: &Stranger, config: EncodingConfig) -> RecoveryInput {
         let Self { blob, node, pair, axis, targets } = self;
         let failed = |fault| RecoveryInput::Failed { node, pair, axis, fault };
         let request = Request::ReadSymbols { blob, pair, axis, targets: targets.clone() };
-        match answer(network, node, request).await {
+        match stranger.ask(node, request).await {
             Ok(Response::Symbols(symbols)) => {
                 match symbols.verify(config, (&blob, pair, axis), &targets) {
                     Ok(symbols) => RecoveryInput::Symbols { node, pair, axis, symbols },
@@ -141,14 +126,14 @@ impl Asked {
 }
 
 async fn ask_row(
-    network: &Network,
+    stranger: &Stranger,
     place: &Place,
     (node, pair): (NodeId, SliverPairIndex),
 ) -> RecoveryInput {
     let axis = Axis::Primary;
     let failed = |fault| RecoveryInput::Failed { node, pair, axis, fault };
     let request = Request::ReadSliver { blob: place.blob, pair, axis };
-    let (proof, sliver) = match answer(network, node, request).await {
+    let (proof, sliver) = match stranger.ask(node, request).await {
         Ok(Response::Sliver { proof, sliver }) => (proof, sliver),
         Ok(_) => return failed(SliverFault::NoAnswer),
         Err(fault) => return failed(fault),
@@ -161,20 +146,5 @@ async fn ask_row(
     match proof {
         Some(proof) => RecoveryInput::Sliver { node, proof, sliver },
         None => failed(SliverFault::Wrong),
-    }
-}
-
-async fn answer(
-    network: &Network,
-    node: NodeId,
-    request: Request,
-) -> Result<Response, SliverFault> {
-    match timeout(PATIENCE, network.request(node, request)).await {
-        Ok(Ok(Response::Refused(Refusal::Busy { retry_after_ms }))) => {
-            Err(SliverFault::Busy { retry_after_ms })
-        }
-        Ok(Ok(Response::Refused(Refusal::NotFound))) => Err(SliverFault::NotFound),
-        Ok(Ok(Response::Refused(_)) | Err(_)) | Err(_) => Err(SliverFault::NoAnswer),
-        Ok(Ok(response)) => Ok(response),
     }
 }

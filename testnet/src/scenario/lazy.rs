@@ -5,6 +5,11 @@
 //! than the network bears. The one that fetches does so in another way in each epoch, now over a
 //! link without delay, now over a slow one.
 //!
+//! Who stops for good is slashed once and then not selected any more. So the one that stops is a
+//! volunteer's laptop: on at the beginning of each epoch, for as long as it takes to be selected
+//! again, and off for the rest of it. It holds everything and misses most rounds, in one epoch
+//! after the other, until it is jailed.
+//!
 //! What came of it is what the ledger says, executed again at the end: scores, rewards, what was
 //! burned and who was jailed, held against what each was to come to. A promise that does not hold is
 //! named in [`LazyReport::broken`].
@@ -24,6 +29,9 @@ use crate::{
 
 /// Delay of each packet that the one who fetches sends or receives, where its link is slow.
 const DELAY: Duration = Duration::from_millis(100);
+/// For how much of each epoch, in percent, the one that stops is up: for more than half of the time
+/// until the next committee is selected, and so it is among it.
+const UP_PERCENT: u32 = 35;
 
 /// How large and how long.
 #[derive(Clone, Debug, clap::Args)]
@@ -43,8 +51,8 @@ pub(crate) struct LazyArgs {
 pub(super) enum Part {
     /// It is lazy in this way.
     Lazy(Lazy),
-    /// It does not run.
-    Stopped,
+    /// It stops early in each epoch.
+    Stops,
 }
 
 /// How the one that fetches does so in an epoch.
@@ -90,9 +98,15 @@ impl LazyPlan {
             (first, Part::Lazy(Lazy::Drops(30))),
             (first + 1, Part::Lazy(Lazy::Drops(300))),
             (first + 2, Part::Lazy(Lazy::Fetches(Fetch::Reads))),
-            (first + 3, Part::Stopped),
+            (first + 3, Part::Stops),
             (first + 4, Part::Lazy(Lazy::Lies)),
         ]
+    }
+
+    /// The node that stops.
+    fn stopping(&self) -> usize {
+        let stops = self.parts().into_iter().find(|(_, part)| *part == Part::Stops);
+        stops.expect("it is among the parts").0
     }
 
     /// How the one that fetches does so in an epoch, counted from the first as 0: never badly in

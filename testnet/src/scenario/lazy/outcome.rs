@@ -25,6 +25,8 @@ const HONEST_MIN: f64 = 0.6;
 const FETCHED_MAX: f64 = 0.1;
 /// One that fetches what it is asked for in time passes at least this.
 const FETCHED_MIN: f64 = 0.5;
+/// One that stops early in each epoch passes no more than this.
+const STOPPED_MAX: f64 = 0.5;
 
 /// What came of it.
 #[derive(Clone, Debug, Serialize)]
@@ -45,6 +47,10 @@ pub struct LazyReport {
     pub lazy: Vec<MemberRow>,
     /// Duration of everything.
     pub took_ms: u64,
+    /// What became of the node that stops.
+    pub stopped: Stopped,
+    /// Promises that such a run is too short to test.
+    pub untested: Vec<String>,
     /// Promises that did not hold.
     pub broken: Vec<String>,
 }
@@ -97,6 +103,17 @@ pub struct MemberRow {
     pub jailed: bool,
 }
 
+/// The node that stops early in each epoch.
+#[derive(Clone, Debug, Serialize)]
+pub struct Stopped {
+    /// The node.
+    pub node: usize,
+    /// The epochs for which it was slashed.
+    pub slashed: Vec<u64>,
+    /// The epoch at whose end it was jailed.
+    pub jailed: Option<u64>,
+}
+
 /// What is expected of a lazy member in an epoch.
 struct Expected {
     does: &'static str,
@@ -118,6 +135,8 @@ pub(super) fn report(
         epochs: Vec::new(),
         lazy: Vec::new(),
         took_ms: 0,
+        stopped: Stopped { node: plan.stopping(), slashed: Vec::new(), jailed: None },
+        untested: Vec::new(),
         broken: Vec::new(),
     };
     let rules = plan.swarm.rules().challenges;
@@ -156,15 +175,31 @@ pub(super) fn report(
         }
         report.epochs.push(row);
     }
-    let stopped = parts.iter().find(|(_, part)| *part == Part::Stopped).map(|(node, _)| *node);
-    let was_jailed = report.lazy.iter().any(|row| Some(row.node) == stopped && row.jailed);
-    if plan.epochs > rules.slashes_until_jail.into() && !was_jailed {
-        report.broken.push("the node that stopped was not jailed".to_owned());
-    }
+    report.follow_stopped(plan.epochs, rules.slashes_until_jail.into());
     if epochs.len() < usize::try_from(plan.epochs).unwrap_or(usize::MAX) {
         report.broken.push(format!("only {} epochs have ended", epochs.len()));
     }
     report
+}
+
+impl LazyReport {
+    /// What became of the node that stops, and whether it was to. In the first epoch it may be up
+    /// for longer, while blobs are stored; so that one is not relied on.
+    fn follow_stopped(&mut self, epochs: u64, bad_epochs_max: u64) {
+        let rows: Vec<_> = self.lazy.iter().filter(|row| row.node == self.stopped.node).collect();
+        let slashed = rows.iter().filter(|row| !row.slashed.is_zero());
+        self.stopped.slashed = slashed.map(|row| row.epoch).collect();
+        self.stopped.jailed = rows.iter().find(|row| row.jailed).map(|row| row.epoch);
+        let node = self.stopped.node;
+        if epochs <= bad_epochs_max {
+            self.untested.push(format!(
+                "node {node}, which stops, is jailed: that takes {bad_epochs_max} epochs after the \
+                 first"
+            ));
+        } else if self.stopped.jailed.is_none() {
+            self.broken.push(format!("node {node}, which stops, was not jailed"));
+        }
+    }
 }
 
 fn earned(member: &Member) -> Amount {
@@ -217,7 +252,7 @@ fn expected(
             Expected { does: fetching.name(), passes }
         }
         Part::Lazy(Lazy::Lies) => Expected { does: "lies", passes: (0.0, 0.0) },
-        Part::Stopped => Expected { does: "stopped", passes: (0.0, 0.0) },
+        Part::Stops => Expected { does: "stops early", passes: (0.0, all * STOPPED_MAX) },
     }
 }
 
@@ -264,6 +299,22 @@ fn judge_member(row: &MemberRow, member: &Member, rules: &ChallengeParameters) -
         broken.push(format!("epoch {epoch}: node {node} was settled by another score"));
     }
     broken
+}
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { node, slashed, jailed } = self;
+        let slashed: Vec<_> = slashed.iter().map(ToString::to_string).collect();
+        write!(f, "node {node}, which stops early in each epoch, ")?;
+        match &slashed[..] {
+            [] => write!(f, "was not slashed")?,
+            epochs => write!(f, "was slashed for epochs {}", epochs.join(", "))?,
+        }
+        match jailed {
+            Some(epoch) => write!(f, ", and jailed at the end of epoch {epoch}"),
+            None => write!(f, ", and not jailed"),
+        }
+    }
 }
 
 impl fmt::Display for LazyReport {
@@ -320,10 +371,70 @@ impl fmt::Display for LazyReport {
             ]);
         }
         writeln!(f, "{}", table.render())?;
+        writeln!(f, "{}", self.stopped)?;
+        self.untested.iter().try_for_each(|promise| writeln!(f, "not tested: {promise}"))?;
         if self.broken.is_empty() {
             return write!(f, "all promises were kept");
         }
         write!(f, "{} promises were broken:", self.broken.len())?;
         self.broken.iter().try_for_each(|broken| write!(f, "\n- {broken}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(node: usize, epoch: u64, slashed: u64, jailed: bool) -> MemberRow {
+        MemberRow {
+            node,
+            does: "stops early",
+            epoch,
+            shards: 4,
+            passed: 30,
+            missed: 70,
+            void: 0,
+            expected: (0.0, 50.0),
+            earned: Amount::ZERO,
+            forfeited: Amount::ZERO,
+            slashed: Amount::from_frost(slashed.into()),
+            jailed,
+        }
+    }
+
+    fn followed(epochs: u64, lazy: Vec<MemberRow>) -> LazyReport {
+        let mut report = LazyReport {
+            seed: 1,
+            nodes: 16,
+            n_shards: 64,
+            blobs: 1,
+            window_ms: 300,
+            epochs: Vec::new(),
+            lazy,
+            stopped: Stopped { node: 14, slashed: Vec::new(), jailed: None },
+            took_ms: 0,
+            untested: Vec::new(),
+            broken: Vec::new(),
+        };
+        report.follow_stopped(epochs, 3);
+        report
+    }
+
+    #[test]
+    fn the_one_that_stops_is_to_be_jailed_where_there_is_time_for_it() {
+        let slashed =
+            |epochs: std::ops::Range<u64>| epochs.map(|epoch| row(14, epoch, 1, epoch == 3));
+        // The jail of somebody else is no concern of it.
+        let rows: Vec<_> =
+            slashed(1..4).chain([row(14, 0, 0, false), row(13, 2, 1, true)]).collect();
+        let report = followed(4, rows.clone());
+        assert_eq!((&report.stopped.slashed[..], report.stopped.jailed), (&[1, 2, 3][..], Some(3)));
+        assert!(report.untested.is_empty() && report.broken.is_empty());
+
+        let report = followed(4, rows[..2].to_vec());
+        assert_eq!((report.untested.len(), report.broken.len()), (0, 1));
+        let report = followed(2, rows[..1].to_vec());
+        assert_eq!((report.untested.len(), report.broken.len()), (1, 0));
+        assert!(report.to_string().contains("slashed for epochs 1, and not jailed\nnot tested"));
     }
 }

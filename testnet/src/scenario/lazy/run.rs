@@ -4,11 +4,11 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use floe_node::Client;
-use floe_protocol::{blob::BlobHeader, index::Epoch};
-use tokio::time::timeout;
+use floe_node::{Client, Clock};
+use floe_protocol::{blob::BlobHeader, index::Epoch, ledger::Timestamp};
+use tokio::time::{sleep, timeout};
 
-use super::{DELAY, Fetching, LazyPlan, LazyReport, Part, expected::Pairs, outcome};
+use super::{DELAY, Fetching, LazyPlan, LazyReport, Part, UP_PERCENT, expected::Pairs, outcome};
 use crate::{
     cluster::{Cluster, link::Path, reach_epoch},
     lazy::Lazy,
@@ -26,8 +26,8 @@ impl LazyPlan {
         let begun = Instant::now();
         let mut cluster = self.swarm.start().await?;
         for (node, part) in self.parts() {
-            cluster.stop(node).await?;
             if let Part::Lazy(lazy) = part {
+                cluster.stop(node).await?;
                 cluster.set_lazy(node, Some(lazy))?;
                 cluster.start(node).await?;
             }
@@ -45,8 +45,8 @@ impl LazyPlan {
         Ok(report)
     }
 
-    /// Goes through all epochs: everything reads back at the beginning of each, and the one that
-    /// fetches does so in another way.
+    /// Goes through all epochs: everything reads back at the beginning of each, the one that
+    /// fetches does so in another way, and the one that stops is up for some time.
     async fn follow(
         &self,
         cluster: &mut Cluster,
@@ -61,6 +61,9 @@ impl LazyPlan {
             if running.summary.epoch > Epoch::new(step) {
                 bail!("epoch {step} was over before it was looked at");
             }
+            if step < self.epochs && !cluster.is_running(self.stopping()) {
+                cluster.start(self.stopping()).await?;
+            }
             let (read_back, wrong) = audit::read_all(client, &stored, &running).await;
             broken.extend(wrong.into_iter().map(|wrong| format!("epoch {step}: {wrong}")));
             let fetching = Self::fetching(step);
@@ -72,8 +75,19 @@ impl LazyPlan {
                 stored.len(),
                 fetching.name()
             ));
+            if step < self.epochs {
+                self.stop_early(cluster, running.summary.epoch_start).await?;
+            }
         }
         Ok(())
+    }
+
+    /// Stops the node that stops, once it was up for its part of the epoch that began then.
+    async fn stop_early(&self, cluster: &mut Cluster, began: Timestamp) -> anyhow::Result<()> {
+        let up = Duration::from_millis(self.swarm.rules().epoch_ms) * UP_PERCENT / 100;
+        let gone = Duration::from_millis(Clock::SYSTEM.now().ms_since(began));
+        sleep(up.saturating_sub(gone)).await;
+        cluster.stop(self.stopping()).await
     }
 
     async fn fetch_by(&self, cluster: &mut Cluster, fetching: Fetching) -> anyhow::Result<()> {
