@@ -42,7 +42,9 @@
 //!   others. Who has friends with `f` shards needs but one such, and has two windows: 125 ms a fetch.
 //! - *Time gained*: who proposes the block after the opening knows its beacon as soon as the opening
 //!   block is proposed, and can delay its own proposal (1 to 3 s). Nodes that it tells have as much
-//!   longer, in at most a third of all rounds. In a ninth of all the opener is its friend, too: then
+//!   longer, in at most a third of all rounds. It is itself asked by the beacon of the block after
+//!   that, a window later, which a friend who makes that knows as early: two windows, in a ninth of
+//!   the rounds that it begins. In a ninth of all the opener is its friend, too: then
 //!   both beacons are known before there is any block, and time is as long as it takes to find out
 //!   that they are silent, and the 10 s that a block's time may be off.
 //! - *Withholding*: a proposer may drop a block whose beacon it dislikes, once for each colluding

@@ -9,7 +9,8 @@
 //!   others  seed and commitment in time -> Ask in turn -> Verify -> Acknowledge
 //! ```
 //!
-//! Members ask for a transcript in an order that the seed draws: those first whose shards are just
+//! Once the window is over, which leaves the machines to those who read their chains, members ask
+//! for a transcript in an order that the seed draws: those first whose shards are just
 //! enough, then one more at each turn, until the certificate is on the ledger. So a node hands out
 //! its transcript about as often as it must, and nobody chooses his judges.
 //!

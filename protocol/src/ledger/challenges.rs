@@ -122,10 +122,11 @@ impl Challenges {
     }
 
     /// When the block after one of this height and time is needed for the rounds that are open:
-    /// those that give the seeds at once, the others, as many as a round takes, evenly until it can
-    /// be closed, counted from the first of them. So nobody waits, an idle ledger makes as many
-    /// blocks as it has to, and certificates have many proposers to come through. Where all have
-    /// passed, nothing is needed.
+    /// the one that gives almost all of the seeds at once, those that give the others a window after
+    /// each other, so that machines are left to who reads chains, and the rest, as many as a round
+    /// takes, evenly until it can be closed, all counted from the first one. So an idle ledger makes
+    /// as many blocks as it has to, and certificates have many proposers to come through. Where all
+    /// have passed, nothing is needed.
     pub(super) fn next_step(
         &self,
         rules: &ChallengeParameters,
@@ -134,11 +135,14 @@ impl Challenges {
         let (heights, window_ms) = (rules.certificate_window_heights, rules.certificate_window_ms);
         let step = |open: &RoundRecord| {
             let number = height.next().get().saturating_sub(open.round.get());
-            if number <= SEED_HEIGHTS {
+            if number <= 1 {
                 return time;
             }
-            let part = number.min(heights).saturating_mul(window_ms);
             let since = open.since.unwrap_or(time);
+            if number <= SEED_HEIGHTS {
+                return since.plus_ms((number - 1).saturating_mul(rules.window_ms));
+            }
+            let part = number.min(heights).saturating_mul(window_ms);
             since.plus_ms(part.checked_div(heights).unwrap_or(window_ms))
         };
         self.open.iter().filter(|open| !open.is_complete()).map(step).min()

@@ -213,7 +213,8 @@ fn one_round_from_seed_to_certificate() {
     }
 }
 
-/// Members ask in turn: three at once, as many as it takes, each of the others a little later.
+/// Members ask in turn: three as soon as the window is over, as many as it takes, each of the others
+/// a little later.
 #[test]
 fn as_many_ask_at_once_as_it_takes() {
     let mut table = Table::new();
@@ -229,7 +230,7 @@ fn as_many_ask_at_once_as_it_takes() {
         })
         .collect();
     asked_at.sort_unstable();
-    assert_eq!(asked_at, [100, 100, 100, 600, 1_100, 1_600]);
+    assert_eq!(asked_at, [W, W, W, W + 500, W + 1_000, W + 1_500]);
 }
 
 #[test]

@@ -198,7 +198,8 @@ fn rounds_open_by_the_clock_and_close_after_time_and_heights() {
     assert_eq!(events, [Event::ChallengeOpened { round: universe.round }]);
     assert_eq!(chain.state.open_challenges(), [universe.round]);
 
-    // Three blocks at once, for the seeds; then it waits for the time from the first of them on.
+    // A block at once, for the seeds, two more for what is left of them, a window after each other;
+    // then it waits for the time from the first of them on.
     let mut times = Vec::new();
     let outcomes = loop {
         let deadline = chain.state.challenge_deadline().unwrap();
@@ -209,7 +210,7 @@ fn rounds_open_by_the_clock_and_close_after_time_and_heights() {
         }
     };
     let [first, last] = [100 + 4_000 * 4 / 5, 100 + 4_000];
-    assert_eq!(times, [0, 100, 200, first, last], "each of the first when the one before is made");
+    assert_eq!(times, [0, 100 + 500, 100 + 1_000, first, last]);
     assert_eq!(outcomes, (universe.round, vec![Outcome::Void; 4]));
     let kept = record(&chain).unwrap();
     assert!(kept.open.is_empty());
@@ -263,7 +264,7 @@ fn a_ledger_that_stops_right_after_an_opening_gives_all_the_time() {
         }
     };
     // The seeds of this round and of the one that opens meanwhile, and a block for each of them.
-    assert_eq!(times, [0, 100, 200, 3_300]);
+    assert_eq!(times, [0, 600, 1_100, 3_300]);
     assert_eq!(outcomes[0], Outcome::Passed);
 }
 
@@ -595,9 +596,9 @@ fn what_is_deleted_expired_or_invalid_while_a_round_is_open_costs_nobody_anythin
     chain.commit_system(&[SystemOperation::InvalidateBlob { certificate }]);
     // The round asks for what it asked for, and takes certificates.
     let operations: Vec<_> = (0..4).map(|i| passes(&chain, universe.round, i)).collect();
-    chain.commit_system(&operations);
+    let executed = chain.commit_system(&operations);
     assert_eq!(universe.units.total(), all);
-    assert_eq!(close(&mut chain).1, [Outcome::Passed; 4]);
+    assert_eq!(closed(&executed), [(universe.round, vec![Outcome::Passed; 4])]);
     assert_eq!(open(&mut chain).units.total(), large_units());
     // It ends with the epoch: then there is nothing left to ask for.
     chain.next_epoch();

@@ -1,5 +1,5 @@
 //! A member's part in the round of another: it notes when the commitment came, asks for the
-//! transcript when it is its turn, and acknowledges what is right.
+//! transcript once the window is over and it is its turn, and acknowledges what is right.
 //!
 //! Who does not answer within [`RoundConfig::answer_ms`] by this member's own clock is asked again a
 //! few times, and so is who builds upon a proof of inconsistency that is not known here: it may be on
@@ -136,7 +136,7 @@ impl Other {
                 // Drawn only now: it takes a hash of every member.
                 let (me, turn_ms) = self.turns;
                 let wait_ms = turn_ms.saturating_mul(turn(challenge, me));
-                self.ask_at_ms = now_ms.saturating_add(wait_ms);
+                self.ask_at_ms = now_ms.max(self.deadline_ms).saturating_add(wait_ms);
                 return;
             }
         };

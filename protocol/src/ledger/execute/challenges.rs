@@ -13,7 +13,7 @@ use crate::{
         ChallengeCertificate, ChallengeCertificateError, ChallengeFact, RoundRecord, Universe,
         challenged_shards,
     },
-    index::ChallengeRound,
+    index::{ChallengeRound, Epoch},
     ledger::{Challenges, Event, Key, OperationError, ReadError, Record, Summary, error::Failure},
 };
 
@@ -107,6 +107,12 @@ impl Executor<'_> {
         }
         challenges.open.clear();
         self.put_challenges(challenges)
+    }
+
+    /// Blobs that end with the epoch before `next` are no reason for a block that would open a round.
+    pub(super) fn leave_blobs(&mut self, next: Epoch) {
+        let cutoff = self.time.minus_ms(self.parameters.ledger.challenges.grace_ms);
+        self.units.advance(next, cutoff);
     }
 
     /// Brings the units of blobs up to what the block has done to them.

@@ -83,6 +83,7 @@ impl Executor<'_> {
         let committee = self.next_committee()?;
         let next = committee.epoch();
         self.drop_rounds()?;
+        self.leave_blobs(next);
         self.pay_rewards()?;
         self.forget_bad_epochs(&committee)?;
         self.move_shards(&committee)?;
