@@ -30,7 +30,7 @@ const WINDOWS_PER_CERTIFICATE: u64 = 8;
 const INTERVALS_PER_CERTIFICATE: u64 = 8;
 /// Heights right after the opening that nodes' seeds come from: three have two proposers but for
 /// one that has all its turns at once.
-pub(crate) const SEED_HEIGHTS: u64 = 3;
+const SEED_HEIGHTS: u64 = 3;
 /// Heights for which certificates count, at least: one between those of the seeds and the last, or
 /// an idle ledger would have none that takes certificates.
 const CERTIFICATE_HEIGHTS_MIN: u64 = SEED_HEIGHTS + 2;

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
 use crate::{
-    challenge::{ChallengeParameters, RoundRecord, SEED_HEIGHTS, Score},
+    challenge::{ChallengeParameters, RoundRecord, Score},
     committee::Committee,
     index::{ChallengeRound, Height},
 };
@@ -122,11 +122,11 @@ impl Challenges {
     }
 
     /// When the block after one of this height and time is needed for the rounds that are open:
-    /// the one that gives almost all of the seeds at once, those that give the others a window after
-    /// each other, so that machines are left to who reads chains, and the rest, as many as a round
-    /// takes, evenly until it can be closed, all counted from the first one. So an idle ledger makes
-    /// as many blocks as it has to, and certificates have many proposers to come through. Where all
-    /// have passed, nothing is needed.
+    /// the one that gives almost all of the seeds at once, the one that gives the last a window later,
+    /// so that machines are left to who reads chains, and the rest, as many as a round takes, evenly
+    /// until it can be closed, but none before both windows are over, all counted from the first
+    /// one. So an idle ledger makes as many blocks as it has to, and certificates have many proposers
+    /// to come through. Where all have passed, nothing is needed.
     pub(super) fn next_step(
         &self,
         rules: &ChallengeParameters,
@@ -135,15 +135,13 @@ impl Challenges {
         let (heights, window_ms) = (rules.certificate_window_heights, rules.certificate_window_ms);
         let step = |open: &RoundRecord| {
             let number = height.next().get().saturating_sub(open.round.get());
-            if number <= 1 {
-                return time;
-            }
-            let since = open.since.unwrap_or(time);
-            if number <= SEED_HEIGHTS {
-                return since.plus_ms((number - 1).saturating_mul(rules.window_ms));
-            }
-            let part = number.min(heights).saturating_mul(window_ms);
-            since.plus_ms(part.checked_div(heights).unwrap_or(window_ms))
+            let part = number.min(heights).saturating_mul(window_ms).checked_div(heights);
+            let wait_ms = match number {
+                0 | 1 => 0,
+                2 => rules.window_ms,
+                _ => part.unwrap_or(window_ms).max(rules.window_ms.saturating_mul(2)),
+            };
+            open.since.unwrap_or(time).plus_ms(wait_ms)
         };
         self.open.iter().filter(|open| !open.is_complete()).map(step).min()
     }

@@ -1,7 +1,7 @@
 //! `bench challenge`: what storage challenges cost a node, and what readers notice of them.
 //!
-//! Swarms of processes, each size twice: with rounds as often as the rules let them be, and without
-//! any. What nodes use with rounds beyond what they use without, divided by the rounds, is what a
+//! Swarms of processes, each size twice: with rounds, by default as often as the rules let them be,
+//! and without any. What nodes use with rounds beyond what they use without, divided by the rounds, is what a
 //! round costs; the reads of both are compared. With more blobs the same is measured again: the
 //! cost must follow their number by its logarithm at most. What a step takes of bytes and
 //! time is measured alone, for a large blob.
@@ -56,7 +56,7 @@ const BATCH: usize = 32;
 const NEVER_MS: u64 = 24 * 3_600_000 - 1;
 /// Blobs that are read, of those that are stored.
 const READ_MAX: usize = 64;
-/// How long the first round may take to come.
+/// How long the first round may take once it is due.
 const FIRST_ROUND: Duration = Duration::from_secs(60);
 /// Between two looks at the ledger.
 const LOOK: Duration = Duration::from_millis(500);
@@ -77,10 +77,13 @@ pub(crate) struct ChallengeArgs {
     #[arg(long, default_value = "64KiB", value_name = "SIZE", value_parser = parse_size)]
     size: u64,
     /// Time that nodes have to answer a round
-    #[arg(long, default_value = "200ms", value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, default_value = "1s", value_name = "TIME", value_parser = humantime::parse_duration)]
     window: Duration,
+    /// Time from round to round [default: ten windows, as often as the rules let them be]
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    interval: Option<Duration>,
     /// Duration of each measurement
-    #[arg(long, default_value = "30s", value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, default_value = "60s", value_name = "TIME", value_parser = humantime::parse_duration)]
     time: Duration,
     /// Print JSON
     #[arg(long)]
@@ -89,17 +92,25 @@ pub(crate) struct ChallengeArgs {
 
 impl ChallengeArgs {
     fn rules(&self, rounds: bool) -> LedgerParameters {
-        let window_ms = u64::try_from(self.window.as_millis()).unwrap_or(u64::MAX);
-        let often_ms = window_ms.saturating_mul(10);
+        let (window_ms, interval_ms) = (milliseconds(self.window), milliseconds(self.interval()));
+        let default = ChallengeParameters::default();
         let challenges = ChallengeParameters {
             window_ms,
-            interval_ms: if rounds { often_ms } else { NEVER_MS },
+            interval_ms: if rounds { interval_ms } else { NEVER_MS },
             grace_ms: 0,
-            certificate_window_ms: often_ms,
-            ..ChallengeParameters::default()
+            certificate_window_ms: interval_ms.min(default.certificate_window_ms),
+            ..default
         };
         LedgerParameters { challenges, ..LedgerParameters::default() }
     }
+
+    fn interval(&self) -> Duration {
+        self.interval.unwrap_or_else(|| self.window.saturating_mul(10))
+    }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Measures and prints.
@@ -115,9 +126,14 @@ pub(crate) async fn run(args: &ChallengeArgs) -> anyhow::Result<()> {
         let with = measure(args, (nodes, blobs), true).await?;
         swarms.push(Swarm { nodes, blobs, without, with });
     }
-    let window_ms = u64::try_from(args.window.as_millis())?;
-    let report =
-        ChallengeReport { n_shards: args.shards, blob_bytes: args.size, window_ms, steps, swarms };
+    let report = ChallengeReport {
+        n_shards: args.shards,
+        blob_bytes: args.size,
+        window_ms: milliseconds(args.window),
+        interval_ms: milliseconds(args.interval()),
+        steps,
+        swarms,
+    };
     if args.json {
         return report::json(&report);
     }
@@ -148,7 +164,8 @@ async fn measure(
     drop(spinner);
     let _spinner = Spinner::new(&format!("{nodes} nodes, {blobs} blobs: measuring"));
     if is_challenged {
-        let first = timeout(FIRST_ROUND, first_round(&client)).await;
+        let wait = args.interval().saturating_add(FIRST_ROUND);
+        let first = timeout(wait, first_round(&client)).await;
         first.context("no round is passed")??;
     }
     // Nobody reads: what nodes use is what rounds and an idle ledger take.

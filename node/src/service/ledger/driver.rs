@@ -1,35 +1,34 @@
 //! The driver: one thread that owns replica, state, mempool and journal, and does what they say.
+//!
+//! Here is the loop: when a height begins, what the replica is told and wants. What is done with
+//! blocks is in [`blocks`], what others ask for in [`commands`].
+
+mod blocks;
+mod commands;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use floe_protocol::{
-    challenge::ChallengeCertificate,
     consensus::{
         Config, ConsensusMessage, Fault as ReplicaFault, Input, JournalEntry, Now, Output, Replica,
-        Start, Validity, Verdict,
+        Start, Verdict,
     },
     index::Height,
-    ledger::{
-        AccountId, Block, BlockError, BlockHash, CommitRecord, Executed, Known, Outcome, Proposal,
-        State, SystemOperation, Timestamp, VerifiedTransaction,
-    },
-    light::CertifiedHeader,
-    mempool::{AccountFacts, Mempool, MempoolConfig, MempoolError},
+    ledger::{BlockError, BlockHash, Executed, State, SystemOperation, Timestamp},
+    mempool::{Mempool, MempoolConfig},
     message::LedgerAnnouncement,
     pace::{Pace, Reasons},
-    vote::CommitCertificate,
 };
 use floe_storage::VoteJournal;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Args, Command, CommittedBlock, Install, SyncedBlocks, chain::Chain, chain::ChainError,
-    lag::Lag, outbox::Outbox,
+    Args, Command, CommittedBlock, chain::Chain, chain::ChainError, lag::Lag, outbox::Outbox,
 };
 use crate::{
     clock::Clock,
@@ -39,10 +38,6 @@ use crate::{
 
 /// How far the time of a block may be from a clock.
 const CLOCK_SKEW_MS: u64 = 10_000;
-/// Executed blocks of one height that are kept: a faulty proposer may send more.
-const EXECUTED_MAX: usize = 4;
-/// The shortest time between two announcements of what has been announced before.
-const ANNOUNCED_AGAIN_AFTER: Duration = Duration::from_millis(250);
 /// Live commits after which a node that lost its journal votes again.
 const COMMITS_BEFORE_VOTING: u32 = 2;
 
@@ -362,145 +357,6 @@ impl Driver {
         }
     }
 
-    fn propose(&mut self, round: u32) -> Result<Input, Fault> {
-        let Chain { state, store, certificate, .. } = &self.chain;
-        // All that are known: the state leaves out what a block records already.
-        let late = self.replica.late_precommits(|_, _| false);
-        let record = state.commit_record(store.as_ref(), certificate.clone(), late);
-        let record = record.map_err(|error| Fault::Build(error.into()))?;
-        match self.build(round, record) {
-            Err(Fault::Build(error)) if !error.is_fatal() => {
-                // Late precommits are a courtesy: without them there is nothing to get wrong.
-                tracing::error!(%error, "late precommits are left out");
-                let parent = self.chain.certificate.clone();
-                self.build(round, CommitRecord { parent, late: Vec::new() })
-            }
-            built => built,
-        }
-    }
-
-    fn build(&mut self, round: u32, commit_record: CommitRecord) -> Result<Input, Fault> {
-        let Chain { state, store, .. } = &self.chain;
-        let proposal = Proposal {
-            node: self.keys.node.public(),
-            bls: &self.keys.bls,
-            round,
-            now: self.clock.now(),
-            commit_record,
-        };
-        let system: Vec<_> = self.mempool.system_candidates().cloned().collect();
-        let mut candidates = self.mempool.candidates();
-        let mut offered: Option<AccountId> = None;
-        let mut refused = Vec::new();
-        let mut next = |outcome: Outcome<'_>| {
-            if let Outcome::Refused(id, error) = outcome {
-                tracing::debug!(%id, %error, "transaction refused");
-                refused.push(id);
-                if let Some(account) = offered {
-                    candidates.skip_account(account);
-                }
-            }
-            let transaction = Arc::clone(candidates.next()?);
-            offered = Some(transaction.transaction().sender);
-            Some(transaction)
-        };
-        let known = |what: Known<'_>| self.mempool.has(what);
-        let built = state.propose(store.as_ref(), proposal, (&system, &known), &mut next);
-        let built = built.map_err(Fault::Build)?;
-        for id in &refused {
-            self.mempool.refused(id);
-        }
-        // What only found no room may come into the next block.
-        for operation in &built.refused {
-            self.mempool.refused_system(operation);
-        }
-        self.keep(built.executed);
-        Ok(Input::Proposed { round, block: Box::new(built.block) })
-    }
-
-    fn execute(&mut self, block: &Block) -> Result<Input, Fault> {
-        let hash = block.header.hash();
-        let validity = match self.executed_of(hash, block) {
-            Ok(_) => Validity::Valid,
-            Err(error) if error.is_fatal() => return Err(Fault::Execute(error)),
-            Err(error) => {
-                let proposer = block.header.proposer;
-                tracing::warn!(%hash, %proposer, %error, "invalid block");
-                Validity::Invalid
-            }
-        };
-        Ok(Input::Executed { block: hash, validity })
-    }
-
-    /// Keeps what a block changes until it is decided. What does not fit is executed again.
-    fn keep(&mut self, executed: Executed) {
-        while self.executed.len() >= EXECUTED_MAX {
-            self.executed.pop_first();
-        }
-        self.executed.insert(executed.hash, executed);
-    }
-
-    fn executed_of(&mut self, hash: BlockHash, block: &Block) -> Result<&Executed, BlockError> {
-        if !self.executed.contains_key(&hash) {
-            let Chain { state, store, .. } = &self.chain;
-            let known = |what: Known<'_>| self.mempool.has(what);
-            let executed = state.execute(store.as_ref(), block, &known)?;
-            self.keep(executed);
-        }
-        Ok(&self.executed[&hash])
-    }
-
-    fn commit(&mut self, block: &Arc<Block>, certificate: CommitCertificate) -> Result<(), Fault> {
-        let (hash, height) = (block.header.hash(), block.header.height);
-        let decided = |error| Fault::Decided { height, error };
-        self.executed_of(hash, block).map_err(decided)?;
-        let executed = self.executed.remove(&hash).expect("just executed");
-        let mut committed = CommittedBlock {
-            block: Arc::clone(block),
-            certificate: certificate.clone(),
-            transactions: executed.transactions.clone(),
-            events: executed.events.clone(),
-            by_sync: self.source == Source::Sync,
-            at: Instant::now(),
-            known_since: None,
-            opened: executed.opened.clone(),
-        };
-        self.chain.commit(block, certificate, executed)?;
-        self.last_commit = self.started.elapsed();
-        // Only blocks that were made since this process started: older ones may be played to it
-        // again by anybody, and it may have voted on them.
-        if self.source == Source::Votes && block.header.time > self.born.plus_ms(CLOCK_SKEW_MS) {
-            self.abstains = self.abstains.saturating_sub(1);
-        }
-        let state = &self.chain.state;
-        let store = self.chain.store.as_ref();
-        self.sweep = state.sweep_pending(store).map_err(ChainError::from)?;
-        // Each once: under load most of them send several.
-        let transactions = block.body.transactions.iter();
-        let ids: BTreeSet<_> = transactions.map(|signed| signed.transaction.sender).collect();
-        let mut senders = Vec::with_capacity(ids.len());
-        for sender in ids {
-            let account = state.account(store, &sender).map_err(ChainError::from)?;
-            let facts = AccountFacts { nonce: account.nonce, balance: account.balance };
-            senders.push((sender, facts));
-        }
-        self.mempool.committed(block.header.time, &committed.transactions, &senders);
-        let open = state.open_challenges();
-        self.mempool.committed_system(&block.body.system, (state.summary().epoch, &open));
-        tracing::debug!(%height, transactions = committed.transactions.len(), "block committed");
-        if block.header.proposer == self.keys.node.public() && self.source == Source::Votes {
-            let certificate = committed.certificate.clone();
-            let header = CertifiedHeader { header: block.header, certificate };
-            self.announce(Topic::Headers, &LedgerAnnouncement::NewHeader(Box::new(header)));
-        }
-        self.listeners.state.send_replace(Arc::new(self.chain.state.clone()));
-        committed.at = Instant::now();
-        committed.known_since = self.known_since(height, committed.at);
-        // Nobody listens: nobody misses it.
-        drop(self.listeners.committed.send(Arc::new(committed)));
-        Ok(())
-    }
-
     fn on_consensus(&mut self, event: GossipMessage) -> Result<(), Fault> {
         let GossipMessage { bytes, verdict, received, .. } = event;
         let Ok(message) = ConsensusMessage::from_bytes(&bytes) else {
@@ -521,146 +377,9 @@ impl Driver {
         self.mempool.expire(u64::try_from(now.as_millis()).unwrap_or(u64::MAX));
     }
 
-    fn on_command(&mut self, command: Command) -> Result<(), Fault> {
-        match command {
-            Command::Insert { transactions, spread, reply } => {
-                let mut results = Vec::with_capacity(transactions.len());
-                for transaction in transactions {
-                    results.push(self.insert(&transaction, spread)?);
-                }
-                // The asker may have gone; the transactions stay.
-                drop(reply.send(results));
-            }
-            Command::InsertSystem { operation, spread, reply } => {
-                let _ = reply.send(self.insert_system(*operation, spread));
-            }
-            Command::KnowsSystem { operations, reply } => {
-                let known = operations.iter().map(|operation| self.mempool.knows_system(operation));
-                let _ = reply.send(known.collect());
-            }
-            Command::Synced(synced) => self.on_synced(synced)?,
-            Command::Install { install, reply } => {
-                let _ = reply.send(self.on_install(*install)?);
-            }
-            Command::Stats(reply) => drop(reply.send(self.mempool.stats())),
-        }
-        Ok(())
-    }
-
     /// Others have committed the block at `height`.
     fn proven(&self, height: Height, at: Instant) {
         self.listeners.lag.send_modify(|lag| lag.proven(height, at));
-    }
-
-    /// Since when others were known to have committed the block at `height`, which is committed here
-    /// now. What decided it may have waited here, too.
-    fn known_since(&self, height: Height, now: Instant) -> Option<Instant> {
-        let lag = self.listeners.lag.borrow().clone();
-        self.listeners.lag.send_modify(|lag| lag.committed(height));
-        if self.source == Source::Sync {
-            // Who was cut off learns of all at once, and of each block nothing.
-            return lag.since_exactly(height);
-        }
-        lag.since(height).into_iter().chain(now.checked_sub(self.waited)).min()
-    }
-
-    fn insert(
-        &mut self,
-        transaction: &Arc<VerifiedTransaction>,
-        spread: bool,
-    ) -> Result<Result<(), MempoolError>, Fault> {
-        let sender = transaction.transaction().sender;
-        let account = self.chain.state.account(self.chain.store.as_ref(), &sender);
-        let account = account.map_err(ChainError::from)?;
-        let facts = AccountFacts { nonce: account.nonce, balance: account.balance };
-        let now_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let inserted = self.mempool.insert(now_ms, Arc::clone(transaction), facts);
-        if inserted.is_ok()
-            && spread
-            && let Some(full) = self.outbox.add(Instant::now(), transaction)
-        {
-            self.spread(full);
-        }
-        Ok(inserted.map(drop))
-    }
-
-    fn spread(&self, transactions: Vec<Vec<u8>>) {
-        self.announce(Topic::Transactions, &LedgerAnnouncement::Transactions(transactions));
-    }
-
-    fn insert_system(
-        &mut self,
-        operation: SystemOperation,
-        spread: bool,
-    ) -> Result<(), MempoolError> {
-        let inserted = self.mempool.insert_system(operation.clone());
-        if spread && inserted.is_ok() {
-            self.announce(Topic::Transactions, &LedgerAnnouncement::System(operation));
-        } else if spread && inserted == Err(MempoolError::Known) {
-            self.announce_again(operation);
-        }
-        inserted
-    }
-
-    /// Announces this node's own challenge certificate once more, as long as it is in no block: what
-    /// was announced may be lost. Others may hand it in, too, so it is not done too often.
-    fn announce_again(&mut self, operation: SystemOperation) {
-        let SystemOperation::PassChallenge { certificate } = &operation else { return };
-        let Ok(parsed) = ChallengeCertificate::from_bytes(certificate) else { return };
-        let is_own = parsed.fact().node == self.keys.node.public();
-        let waits = self.mempool.system_candidates().any(|pending| *pending == operation);
-        let (times, last) = self.again;
-        if is_own && waits && last.is_none_or(|last| last.elapsed() >= ANNOUNCED_AGAIN_AFTER) {
-            self.again = (times.wrapping_add(1), Some(Instant::now()));
-            let announcement = LedgerAnnouncement::SystemAgain(operation, times);
-            self.announce(Topic::Transactions, &announcement);
-        }
-    }
-
-    /// Goes on from a snapshot, if there is no block yet; whether it did.
-    fn on_install(&mut self, install: Install) -> Result<bool, Fault> {
-        if self.chain.state.tip().height > Height::new(0) {
-            return Ok(false);
-        }
-        self.chain.install(install)?;
-        let tip = *self.chain.state.tip();
-        self.mempool = Mempool::new(MempoolConfig::default(), tip.time);
-        let store = self.chain.store.as_ref();
-        self.sweep = self.chain.state.sweep_pending(store).map_err(ChainError::from)?;
-        self.last_commit = self.started.elapsed();
-        // What the replica says of the first height means nothing any more.
-        self.begin_height()?;
-        self.listeners.state.send_replace(Arc::new(self.chain.state.clone()));
-        self.others_began = true;
-        Ok(true)
-    }
-
-    fn on_synced(&mut self, synced: SyncedBlocks) -> Result<(), Fault> {
-        let SyncedBlocks { blocks, reply } = synced;
-        self.source = Source::Sync;
-        let mut taken = true;
-        for (block, certificate) in blocks {
-            let next = self.chain.state.next_height();
-            if block.header.height != next {
-                continue;
-            }
-            if self.replica.height() != Some(next) {
-                self.begin_height()?;
-            }
-            if self.chain.state.next_height() == next {
-                let input = Input::Synced { block: Box::new(block), certificate };
-                let verdict = self.feed(input)?;
-                taken &= verdict != Some(Verdict::Reject);
-            }
-            if self.chain.state.next_height() == next {
-                break;
-            }
-        }
-        self.source = Source::Votes;
-        // Others are ahead: there is no reason to wait at this height.
-        self.others_began = true;
-        let _ = reply.send(taken);
-        Ok(())
     }
 }
 

@@ -53,15 +53,16 @@ pub(super) struct ChallengeReport {
     pub(super) n_shards: u16,
     pub(super) blob_bytes: u64,
     pub(super) window_ms: u64,
+    pub(super) interval_ms: u64,
     pub(super) steps: Steps,
     pub(super) swarms: Vec<Swarm>,
 }
 
 impl ChallengeReport {
     pub(super) fn print(&self) {
-        let Self { n_shards, blob_bytes, window_ms, steps, .. } = self;
+        let Self { n_shards, blob_bytes, window_ms, interval_ms, steps, .. } = self;
         report::line(&format!(
-            "challenges: {n_shards} shards, blobs of {:.2} MiB, {window_ms} ms to answer a round\n",
+            "challenges: {n_shards} shards, blobs of {:.2} MiB, {window_ms} ms to answer a round, one every {interval_ms} ms\n",
             mib(*blob_bytes)
         ));
         let Steps { blob_bytes, step_bytes, transcript_bytes, judge_us, make_us, make_kept_us } =
