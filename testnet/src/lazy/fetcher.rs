@@ -4,9 +4,8 @@
 //! What it has fetched it forgets after a few seconds: who kept it would be storing it.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    thread::{self, ThreadId},
     time::{Duration, Instant},
 };
 
@@ -31,8 +30,6 @@ use super::{
 
 /// For how long it keeps what it has fetched.
 const KEPT: Duration = Duration::from_secs(2);
-/// What follows a step of a chain within this time, on the same thread, is the chain's next step.
-const NEXT_STEP: Duration = Duration::from_millis(100);
 /// Windows after which nobody can take a chain for timely any more.
 const WINDOWS: u32 = 2;
 
@@ -47,15 +44,6 @@ pub(crate) struct Fetcher {
     way: Way,
     /// After so long a chain is given up: it would only be in the way of the next one.
     hopeless: Duration,
-    chains: Mutex<HashMap<ThreadId, Chain>>,
-}
-
-/// The chain that a thread is at.
-#[derive(Clone, Copy, Debug)]
-struct Chain {
-    began: Instant,
-    /// When the last step was over; none while it is not.
-    paused: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -78,24 +66,7 @@ impl Fetcher {
         };
         let window_ms = network.genesis.ledger.challenges.window_ms;
         let hopeless = Duration::from_millis(window_ms) * WINDOWS;
-        Ok(Self { runtime: Handle::current(), way, hopeless, chains: Mutex::default() })
-    }
-
-    /// When the chain began that this thread is at.
-    fn resume(&self) -> Instant {
-        let mut chains = self.chains.lock().unwrap_or_else(PoisonError::into_inner);
-        chains.retain(|_, chain| chain.paused.is_none_or(|since| since.elapsed() < NEXT_STEP));
-        let chain = Chain { began: Instant::now(), paused: None };
-        let chain = chains.entry(thread::current().id()).or_insert(chain);
-        chain.paused = None;
-        chain.began
-    }
-
-    fn pause(&self) {
-        let mut chains = self.chains.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(chain) = chains.get_mut(&thread::current().id()) {
-            chain.paused = Some(Instant::now());
-        }
+        Ok(Self { runtime: Handle::current(), way, hopeless })
     }
 
     async fn fetch(&self, place: &Place) -> anyhow::Result<ChunkProof> {
@@ -122,13 +93,12 @@ impl Fetcher {
 }
 
 impl SymbolSource for Fetcher {
-    fn chunk(&self, place: &Place) -> Option<ChunkProof> {
-        let began = Instant::now();
-        let left = self.hopeless.saturating_sub(self.resume().elapsed());
+    fn chunk(&self, place: &Place, begun: Instant) -> Option<ChunkProof> {
+        let asked = Instant::now();
+        let left = self.hopeless.saturating_sub(begun.elapsed());
         let fetched = self.runtime.block_on(async { timeout(left, self.fetch(place)).await });
         let fetched = fetched.unwrap_or_else(|_| Err(anyhow!("the chain is too late")));
-        self.pause();
-        let (blob, took_ms) = (place.blob, began.elapsed().as_millis());
+        let (blob, took_ms) = (place.blob, asked.elapsed().as_millis());
         match fetched {
             Ok(proof) => {
                 tracing::info!(%blob, took_ms, "fetched");

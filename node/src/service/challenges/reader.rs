@@ -10,7 +10,7 @@
 //! bounded by one sliver and its expansion. Blocking: runs on blocking threads only. Deliberately
 //! not here: what becomes of damage, which the scrubber finds, too.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use floe_protocol::{
@@ -23,8 +23,9 @@ use floe_storage::{HASHED_ABOVE_BYTES, StorageError, Store};
 
 /// Where a node may have what its store does not: on another disk, or with somebody else.
 pub trait SymbolSource: std::fmt::Debug + Send + Sync {
-    /// The chunk at a place. Blocks; the sooner it is there, the more of a chain's time is left.
-    fn chunk(&self, place: &Place) -> Option<ChunkProof>;
+    /// The chunk at a place of a chain that was `begun` then. Blocks; the sooner it is there, the more
+    /// of the chain's time is left.
+    fn chunk(&self, place: &Place, begun: Instant) -> Option<ChunkProof>;
 }
 
 /// Reads places of chains.
@@ -36,14 +37,18 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// What this node has for a step: the chunk at `place`, or else that its blob is among those
-    /// `known` to be inconsistent. None if it has neither.
-    pub(super) fn read(&self, place: &Place, known: &BTreeSet<BlobId>) -> Option<StepProof> {
+    /// What this node has for a step of a chain that was `begun` then: the chunk at `place`, or else
+    /// that its blob is among those `known` to be inconsistent. None if it has neither.
+    pub(super) fn read(
+        &self,
+        place: &Place,
+        (known, begun): (&BTreeSet<BlobId>, Instant),
+    ) -> Option<StepProof> {
         let chunk = self.chunk(place).unwrap_or_else(|error| {
             tracing::error!(shard = %place.shard, blob = %place.blob, %error, "challenge not read");
             None
         });
-        let elsewhere = || self.elsewhere.as_ref().and_then(|source| source.chunk(place));
+        let elsewhere = || self.elsewhere.as_ref().and_then(|source| source.chunk(place, begun));
         let chunk = chunk.or_else(elsewhere);
         // A chunk convinces everybody; that a blob is inconsistent may not have come to all yet.
         let is_known = || known.contains(&place.blob).then_some(StepProof::Inconsistent);
@@ -52,7 +57,8 @@ impl Reader {
 
     /// Reads a chain to its end, or to something that is not there.
     pub(super) fn walk(&self, walk: Walk, known: &BTreeSet<BlobId>) -> Result<Answer, WalkError> {
-        walk.run(|place| self.read(place, known))
+        let begun = Instant::now();
+        walk.run(|place| self.read(place, (known, begun)))
     }
 
     fn chunk(&self, place: &Place) -> Result<Option<ChunkProof>, StorageError> {

@@ -1,4 +1,4 @@
-use std::{num::NonZeroUsize, sync::Arc};
+use std::{num::NonZeroUsize, sync::Arc, time::Instant};
 
 use floe_protocol::{
     challenge::{BilledUnits, Challenge, ChallengeParameters, Universe, Walk, challenged_shards},
@@ -88,7 +88,7 @@ impl Kept {
     /// How many places of a shard are proven.
     fn proven(&self, shard: ShardIndex) -> usize {
         let none = BTreeSet::new();
-        let read = |place: &Place| match self.reader.read(place, &none) {
+        let read = |place: &Place| match self.reader.read(place, (&none, Instant::now())) {
             Some(StepProof::Chunk(chunk)) => {
                 assert_eq!(chunk.verify(place), Ok(()));
                 assert_eq!(chunk.chunk.len(), place.chunk_bytes());
@@ -249,7 +249,7 @@ fn a_blob_that_is_known_to_be_inconsistent_stands_for_what_cannot_be_there() {
     let shard = ShardIndex::new(0);
     let place = kept.places(shard)[0];
     let known = BTreeSet::from([kept.id()]);
-    let with = |known: &BTreeSet<BlobId>| kept.reader.read(&place, known);
+    let with = |known: &BTreeSet<BlobId>| kept.reader.read(&place, (known, Instant::now()));
     assert!(matches!(with(&known), Some(StepProof::Chunk(_))), "which convinces everybody");
     kept.reader.store.remove_pair(shard, &kept.id()).unwrap();
     assert_eq!(with(&known), Some(StepProof::Inconsistent));
