@@ -73,7 +73,7 @@ pub use self::{
         MAX_SNAPSHOT_CHUNK_BYTES, MAX_SNAPSHOT_CHUNKS, SNAPSHOT_CHUNK_BYTES, SnapshotError,
         SnapshotManifest, SnapshotOffer, SnapshotRestore, SnapshotWriter,
     },
-    state::{Executed, Known, LoadError, Outcome, Proposal, Proposed, State, Tip},
+    state::{Executed, IsKnown, Known, LoadError, Outcome, Proposal, Proposed, State, Tip},
     store::{MemoryStore, ReadError, StateChange, StateReader, VersionedValue},
     succession::{Succession, SuccessionError, SuccessionWriter},
     summary::{Summary, Supply},

@@ -22,8 +22,8 @@ mod sweep;
 use std::sync::Arc;
 
 use super::{
-    AccountId, Amount, BlockHash, Event, IndexEntry, Key, Known, MAX_OPERATIONS, Operation,
-    OperationError, Parameters, Record, SystemOperation, Timestamp, TransactionId,
+    AccountId, Amount, BlockHash, Event, IndexEntry, IsKnown, Key, Known, MAX_OPERATIONS,
+    Operation, OperationError, Parameters, Record, SystemOperation, Timestamp, TransactionId,
     VerifiedTransaction, error::Failure, overlay::Overlay,
 };
 use crate::{
@@ -66,7 +66,7 @@ pub(super) struct Executor<'a> {
     /// What the round asks for that this block opens, if it does.
     pub(super) opened: Option<Arc<Universe>>,
     /// What needs no check of its signatures any more.
-    pub(super) known: &'a dyn Fn(Known<'_>) -> bool,
+    pub(super) known: &'a IsKnown<'a>,
     pub(super) height: Height,
     pub(super) time: Timestamp,
     /// Hash and time of the block before.

@@ -34,7 +34,7 @@ use crate::{
     vote::CommitCertificate,
 };
 
-pub use self::next_block::{Executed, Known, Outcome, Proposal, Proposed};
+pub use self::next_block::{Executed, IsKnown, Known, Outcome, Proposal, Proposed};
 
 /// The last block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use crate::{
     genesis::Genesis,
     keys::{BlsKeyPair, ChainId, KeyPair},
     ledger::{
-        AccountId, Amount, Block, BlockError, CommitRecord, Entry, Executed, Key, Known,
+        AccountId, Amount, Block, BlockError, CommitRecord, Entry, Executed, IsKnown, Key, Known,
         MemoryStore, NODE_READY_AGE_MAX_MS, NodeReady, Operation, OperationError, Outcome,
         Proposal, Record, ShardsReady, SignedTransaction, State, StateReader, SystemOperation,
         Timestamp, Transaction, TransactionId, VerifiedTransaction,
@@ -169,7 +169,7 @@ impl Chain {
             Some(Arc::<VerifiedTransaction>::new(signed.verify(&self.id()).expect("well formed")))
         };
         let nothing = |_: Known<'_>| false;
-        let system: (_, &dyn Fn(Known<'_>) -> bool) = (system, &nothing);
+        let system = (system, &nothing as &IsKnown<'_>);
         let proposed = self.state.propose(&self.store, proposal, system, &mut candidates)?;
         Ok((proposed.block, refused))
     }

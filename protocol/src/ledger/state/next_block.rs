@@ -56,6 +56,9 @@ pub enum Known<'a> {
     System(&'a SystemOperation),
 }
 
+/// Tells what was verified before.
+pub type IsKnown<'a> = dyn Fn(Known<'_>) -> bool + 'a;
+
 /// What became of a candidate that a proposer was offered.
 #[derive(Debug)]
 pub enum Outcome<'a> {
@@ -106,7 +109,7 @@ impl State {
         &self,
         reader: &dyn StateReader,
         block: &Block,
-        known: &dyn Fn(Known<'_>) -> bool,
+        known: &IsKnown<'_>,
     ) -> Result<Executed, BlockError> {
         let header = &block.header;
         self.check_header(header)?;
@@ -148,7 +151,7 @@ impl State {
         &self,
         reader: &dyn StateReader,
         proposal: Proposal<'_>,
-        (system, known): (&[SystemOperation], &dyn Fn(Known<'_>) -> bool),
+        (system, known): (&[SystemOperation], &IsKnown<'_>),
         candidates: &mut dyn FnMut(Outcome<'_>) -> Option<Arc<VerifiedTransaction>>,
     ) -> Result<Proposed, BlockError> {
         let time = proposal.now.max(self.tip.time.plus_ms(1));
@@ -222,7 +225,7 @@ impl State {
     fn check_body(
         &self,
         block: &Block,
-        known: &dyn Fn(Known<'_>) -> bool,
+        known: &IsKnown<'_>,
     ) -> Result<Vec<VerifiedTransaction>, BlockError> {
         let body = &block.body;
         let bytes = |value: &dyn Fn() -> std::io::Result<usize>| value().unwrap_or(usize::MAX);
@@ -254,7 +257,7 @@ impl State {
 
     fn begin<'a>(
         &'a self,
-        (reader, known): (&'a dyn StateReader, &'a dyn Fn(Known<'_>) -> bool),
+        (reader, known): (&'a dyn StateReader, &'a IsKnown<'a>),
         time: Timestamp,
         record: &CommitRecord,
     ) -> Result<Run<'a>, BlockError> {
