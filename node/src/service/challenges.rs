@@ -265,7 +265,7 @@ impl Service {
         let quiet_until = self.started + Duration::from_millis(quiet_until_ms);
         self.quiet.tell(quiet_until.into());
         let oldest = self.rounds.iter().map(|round| round.universe().round).min();
-        self.tools.inconsistent.forget(&self.settled.take_over(oldest));
+        self.tools.inconsistent.forget(&self.settled.take_over(oldest, header.height));
     }
 
     fn on_event(&mut self, (now_ms, height): (u64, Height), event: &Event) -> RoundOutputs {

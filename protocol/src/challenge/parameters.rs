@@ -30,9 +30,9 @@ const WINDOWS_PER_CERTIFICATE: u64 = 8;
 const INTERVALS_PER_CERTIFICATE: u64 = 8;
 /// Heights right after the opening that nodes' seeds come from: three have two proposers but for
 /// one that has all its turns at once.
-const SEED_HEIGHTS: u64 = 3;
+pub(crate) const SEED_HEIGHTS: u64 = 3;
 /// Heights for which certificates count, at least: one between those of the seeds and the last, or
-/// an idle ledger would have none that takes certificates.
+/// an idle ledger would have none that takes certificates of the last who got a seed.
 const CERTIFICATE_HEIGHTS_MIN: u64 = SEED_HEIGHTS + 2;
 /// Longest window and longest wait for certificates in milliseconds: an hour.
 const WAIT_MS_MAX: u64 = 3_600_000;

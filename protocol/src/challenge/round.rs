@@ -163,7 +163,8 @@ impl Round {
         &self.universe
     }
 
-    /// Until when symbols and secondary slivers are not handed out: the windows known so far.
+    /// Until when symbols and secondary slivers are not handed out: the windows known so far, and the
+    /// next one, if somebody has no seed yet.
     #[must_use]
     pub const fn quiet_until_ms(&self) -> u64 {
         self.quiet_until_ms
@@ -287,6 +288,7 @@ impl Round {
         let is_over = sight.is_over(self.now_ms, (window_ms, self.config.over_heights));
         let silence = sight.silence((self.now_ms, self.resumed_ms), window_ms);
         let silence = if is_over { Some(Silence::Over) } else { silence };
+        let (mut begins, mut waits) = (false, false);
         for position in 0..self.others.len() {
             let is_own = position == self.position;
             let has_seed =
@@ -295,11 +297,10 @@ impl Round {
             let seed = self.seeds.of(&node).filter(|_| !has_seed);
             let universe = Arc::clone(&self.universe);
             let Some(challenge) = seed.and_then(|seed| Challenge::new(universe, node, seed)) else {
+                waits |= !has_seed && self.universe.counts_for(position);
                 continue;
             };
-            if !is_over {
-                self.quiet_until_ms = self.now_ms.saturating_add(window_ms);
-            }
+            begins = true;
             if is_own && is_over {
                 self.own.miss(outputs);
             } else if is_own {
@@ -308,6 +309,11 @@ impl Round {
                 let (me, known) = ((self.position, &self.config), (self.now_ms, silence));
                 self.others[position].begin(challenge, me, known, outputs);
             }
+        }
+        if begins && !is_over {
+            // Who waits for the next beacon gets it within a window, if nobody dawdles.
+            let windows_ms = window_ms.saturating_mul(if waits { 2 } else { 1 });
+            self.quiet_until_ms = self.now_ms.saturating_add(windows_ms);
         }
     }
 

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
 use crate::{
-    challenge::{ChallengeParameters, RoundRecord, Score},
+    challenge::{ChallengeParameters, RoundRecord, SEED_HEIGHTS, Score},
     committee::Committee,
     index::{ChallengeRound, Height},
 };
@@ -123,10 +123,11 @@ impl Challenges {
 
     /// When the block after one of this height and time is needed for the rounds that are open:
     /// the one that gives almost all of the seeds at once, the one that gives the last a window later,
-    /// so that machines are left to who reads chains, and the rest, as many as a round takes, evenly
-    /// until it can be closed, but none before both windows are over, all counted from the first
-    /// one. So an idle ledger makes as many blocks as it has to, and certificates have many proposers
-    /// to come through. Where all have passed, nothing is needed.
+    /// so that machines are left to who reads chains, the next when there should be certificates of
+    /// all (it gives a seed to who has made both), and the rest, as many as a round takes, evenly
+    /// until it can be closed, all counted from the first one. So an idle ledger makes as many blocks
+    /// as it has to, and certificates have many proposers to come through. Where all have passed,
+    /// nothing is needed.
     pub(super) fn next_step(
         &self,
         rules: &ChallengeParameters,
@@ -139,7 +140,8 @@ impl Challenges {
             let wait_ms = match number {
                 0 | 1 => 0,
                 2 => rules.window_ms,
-                _ => part.unwrap_or(window_ms).max(rules.window_ms.saturating_mul(2)),
+                SEED_HEIGHTS => rules.window_ms.saturating_mul(3),
+                _ => part.unwrap_or(window_ms),
             };
             open.since.unwrap_or(time).plus_ms(wait_ms)
         };

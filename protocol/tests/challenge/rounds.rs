@@ -183,7 +183,7 @@ fn one_round_from_seed_to_certificate() {
         } else {
             table.open(member, 5, Sight::default());
         }
-        assert_eq!(table.rounds[member].quiet_until_ms(), 5 + W);
+        assert_eq!(table.rounds[member].quiet_until_ms(), 5 + 2 * W, "one has no seed yet");
         let now_ms = table.asks_at(member, 5 + W, commitment);
         assert_eq!(table.progress(member, 0), Progress::Answered);
         let transcript = table.transcript(0, member);
@@ -347,7 +347,7 @@ fn a_round_that_is_over_is_followed_for_the_record_only() {
         let outputs = table.open(1, 5_000, sight);
         if !is_over {
             assert!(matches!(outputs[..], [RoundOutput::Walk(_)]), "{sight:?}: {outputs:?}");
-            assert_eq!(table.rounds[1].quiet_until_ms(), 5_000 + W);
+            assert_eq!(table.rounds[1].quiet_until_ms(), 5_000 + 2 * W);
             continue;
         }
         assert!(matches!(outputs[..], [RoundOutput::GaveUp(Failure::Over)]), "{outputs:?}");
@@ -437,7 +437,7 @@ fn what_comes_before_its_block_is_kept_within_bounds() {
     let walks = outputs.iter().filter(|(_, output)| matches!(output, RoundOutput::Walk(_)));
     assert_eq!(walks.count(), 1, "its own chain begins");
     assert_eq!(rounds.get(ROUND).unwrap().progress(0), Progress::Answered);
-    assert_eq!(rounds.quiet_until_ms(), 100 + W);
+    assert_eq!(rounds.quiet_until_ms(), 100 + 2 * W);
     let wanted = |commitment: &Commitment| rounds.wants(committee, commitment);
     assert!(!wanted(&commitment) && wanted(&second), "a second one is to be noticed");
     assert!(!wanted(&Commitment { node: stranger, ..commitment }));

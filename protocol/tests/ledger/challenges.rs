@@ -198,8 +198,8 @@ fn rounds_open_by_the_clock_and_close_after_time_and_heights() {
     assert_eq!(events, [Event::ChallengeOpened { round: universe.round }]);
     assert_eq!(chain.state.open_challenges(), [universe.round]);
 
-    // A block at once, for the seeds, one a window later, for the last of them; then it waits for the
-    // time from the first of them on.
+    // A block at once, for the seeds, one a window later, for the last of them, one for who has made
+    // both; then it waits for the time from the first of them on.
     let mut times = Vec::new();
     let outcomes = loop {
         let deadline = chain.state.challenge_deadline().unwrap();
@@ -209,8 +209,8 @@ fn rounds_open_by_the_clock_and_close_after_time_and_heights() {
             break closed;
         }
     };
-    let [third, fourth, last] = [3, 4, 5].map(|number| 100 + 4_000 * number / 5);
-    assert_eq!(times, [0, 100 + 500, third, fourth, last]);
+    let [fourth, last] = [4, 5].map(|number| 100 + 4_000 * number / 5);
+    assert_eq!(times, [0, 100 + 500, 100 + 1_500, fourth, last]);
     assert_eq!(outcomes, (universe.round, vec![Outcome::Void; 4]));
     let kept = record(&chain).unwrap();
     assert!(kept.open.is_empty());
@@ -264,7 +264,7 @@ fn a_ledger_that_stops_right_after_an_opening_gives_all_the_time() {
         }
     };
     // The seeds of this round and of the one that opens meanwhile, and a block for each of them.
-    assert_eq!(times, [0, 600, 2_500, 3_300]);
+    assert_eq!(times, [0, 600, 1_600, 3_300]);
     assert_eq!(outcomes[0], Outcome::Passed);
 }
 

@@ -8,8 +8,8 @@ use tokio::sync::mpsc;
 
 use crate::service::lane::{Lane, Place};
 
-/// Requests that wait.
-const REQUESTS_MAX: usize = 512;
+/// Requests that wait: the shares of 256 members.
+const REQUESTS_MAX: usize = 4_096;
 /// Requests of one member among them: a transcript and an acknowledgement of each open round.
 const PER_PEER_MAX: usize = 16;
 

@@ -29,11 +29,16 @@ impl Settled {
         self.0.iter().map(|(_, blob)| *blob).collect()
     }
 
-    /// Takes those that no round asks for, of which the `oldest` was opened first.
-    pub(super) fn take_over(&mut self, oldest: Option<ChallengeRound>) -> BTreeSet<BlobId> {
+    /// Takes those that no round asks for, of which the `oldest` was opened first, and none can ask
+    /// for that opens after the block at `seen`.
+    pub(super) fn take_over(
+        &mut self,
+        oldest: Option<ChallengeRound>,
+        seen: Height,
+    ) -> BTreeSet<BlobId> {
         let mut over = BTreeSet::new();
         let is_over = |(height, _): &(Height, BlobId)| {
-            oldest.is_none_or(|oldest| height.get() < oldest.get())
+            *height <= seen && oldest.is_none_or(|oldest| height.get() < oldest.get())
         };
         while let Some(first) = self.0.first() {
             if !is_over(first) && self.0.len() <= BLOBS_MAX {
@@ -108,15 +113,17 @@ mod tests {
         let rounds = |number| Some(ChallengeRound::new(number));
         settled.add(blob(1), Height::new(10));
         settled.add(blob(2), Height::new(11));
+        let seen = Height::new(11);
+        assert_eq!(settled.take_over(None, Height::new(9)), [].into(), "a round may open before");
         assert_eq!(settled.blobs(), [blob(1), blob(2)].into());
-        assert_eq!(settled.take_over(rounds(9)), [].into());
-        assert_eq!(settled.take_over(rounds(10)), [].into(), "opened in the same block");
-        assert_eq!(settled.take_over(rounds(11)), [blob(1)].into());
-        assert_eq!(settled.take_over(None), [blob(2)].into());
+        assert_eq!(settled.take_over(rounds(9), seen), [].into());
+        assert_eq!(settled.take_over(rounds(10), seen), [].into(), "opened in the same block");
+        assert_eq!(settled.take_over(rounds(11), seen), [blob(1)].into());
+        assert_eq!(settled.take_over(None, seen), [blob(2)].into());
         for number in 0..6_000 {
             settled.add(blob(3), Height::new(number));
         }
-        settled.take_over(rounds(0));
+        settled.take_over(rounds(0), seen);
         assert_eq!(settled.0.len(), BLOBS_MAX);
     }
 }

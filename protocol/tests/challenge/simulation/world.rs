@@ -189,6 +189,12 @@ impl World {
             }
             false
         });
+        // Where all have passed, nothing can change any more.
+        let open = self.records.values_mut().filter(|record| record.closed.is_none());
+        for record in open.filter(|record| record.ledger.is_complete()) {
+            record.closed = Some((self.now_ms, record.ledger.outcomes.clone()));
+            closed.push(record.ledger.round);
+        }
         let is_due = self.now_ms - self.last_opened_ms >= RULES.interval_ms;
         let opened = (is_due && self.records.len() < ROUNDS).then(|| {
             self.last_opened_ms = self.now_ms;
