@@ -5,6 +5,9 @@ use floe_protocol::{blob::BlobId, challenge::Place, encoding::Axis, hash::Hash};
 
 use super::{EPOCH_MS, NETWORK, NODES};
 
+/// Who waits for an answer waits no longer.
+const SAID_AGAIN_MS: u64 = 4_000;
+
 /// Numbers that look random.
 pub(super) struct Random(pub(super) u64);
 
@@ -141,7 +144,7 @@ impl Plan {
     }
 
     /// When a message between two nodes arrives, unless one is cut off. What the link loses is sent
-    /// again, each time later.
+    /// again, each time later, until whoever waits for an answer says it anew.
     pub(super) fn travel(
         &self,
         random: &mut Random,
@@ -152,7 +155,7 @@ impl Plan {
         let mut again_ms = 250;
         while random.per_mille(self.loss_per_mille[from.max(to)][from.min(to)]) {
             at_ms += again_ms;
-            again_ms *= 2;
+            again_ms = (again_ms * 2).min(SAID_AGAIN_MS);
         }
         let is_cut = self.is_cut(from, now_ms) || self.is_cut(to, at_ms);
         (!is_cut).then_some(at_ms)
