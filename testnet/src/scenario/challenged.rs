@@ -39,9 +39,11 @@ use crate::{
 const NODES_MIN: usize = 16;
 /// A round is opened after so many windows: as often as the rules let it.
 const WINDOWS: u64 = 10;
-/// Rounds that an epoch has time for beside those that are asked for: in the first there is nothing
-/// to ask for while blobs are stored, and blocks open rounds a little late.
-const ROUNDS_MORE: u64 = 20;
+/// An epoch lasts as long as so many rounds for each that is asked for, in tenths: who does not run
+/// has proposals time out, and rounds come late.
+const ROUNDS_TENTHS: u64 = 14;
+/// And so many more: in the first one the swarm starts, and stores.
+const ROUNDS_MORE: u64 = 10;
 /// Sizes of blobs: many small ones, some large.
 const SMALL_BYTES: usize = 64 << 10;
 const LARGE_BYTES: usize = 1 << 20;
@@ -139,7 +141,8 @@ impl Challenged {
             certificate_window_ms: interval_ms,
             ..ChallengeParameters::default()
         };
-        let epoch = Duration::from_millis(interval_ms.saturating_mul(self.rounds + ROUNDS_MORE));
+        let rounds = self.rounds.saturating_mul(ROUNDS_TENTHS) / 10 + ROUNDS_MORE;
+        let epoch = Duration::from_millis(interval_ms.saturating_mul(rounds));
         LedgerParameters { heartbeat_ms: 2_000, challenges, ..with_epoch(epoch) }
     }
 
