@@ -56,6 +56,11 @@ pub(crate) fn seconds(time: Duration) -> String {
     }
 }
 
+/// As reports say it: milliseconds.
+pub(crate) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// MiB in a second.
 pub(crate) fn mib_per_second(bytes: u64, time: Duration) -> f64 {
     mib(bytes) / time.as_secs_f64().max(1e-9)

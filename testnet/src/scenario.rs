@@ -41,7 +41,7 @@ pub use self::{
     },
     plan::{Change, Plan, Slow},
 };
-use self::{faults::FaultsArgs, lazy::LazyArgs, run::millis};
+use self::{faults::FaultsArgs, lazy::LazyArgs};
 use crate::{
     cluster::link::{LinkError, Links},
     report, workload,

@@ -1,9 +1,9 @@
 //! `bench challenge`: what storage challenges cost a node, and what readers notice of them.
 //!
 //! Swarms of processes, each size twice: with rounds, by default as often as the rules let them be,
-//! and without any. What nodes use with rounds beyond what they use without, divided by the rounds, is what a
-//! round costs; the reads of both are compared. With more blobs the same is measured again: the
-//! cost must follow their number by its logarithm at most. What a step takes of bytes and
+//! and without any. What nodes use with rounds beyond what they use without, divided by the rounds,
+//! is what a round costs; the reads of both are compared. With more blobs the same is measured
+//! again: the cost must follow their number by its logarithm at most. What a step takes of bytes and
 //! time is measured alone, for a large blob.
 
 mod figures;
@@ -44,7 +44,7 @@ use super::{
 };
 use crate::{
     cluster::Cluster,
-    report::{self, Spinner},
+    report::{self, Spinner, millis},
     workload::{Dice, content, fresh_seed},
 };
 
@@ -92,7 +92,7 @@ pub(crate) struct ChallengeArgs {
 
 impl ChallengeArgs {
     fn rules(&self, rounds: bool) -> LedgerParameters {
-        let (window_ms, interval_ms) = (milliseconds(self.window), milliseconds(self.interval()));
+        let (window_ms, interval_ms) = (millis(self.window), millis(self.interval()));
         let default = ChallengeParameters::default();
         let challenges = ChallengeParameters {
             window_ms,
@@ -107,10 +107,6 @@ impl ChallengeArgs {
     fn interval(&self) -> Duration {
         self.interval.unwrap_or_else(|| self.window.saturating_mul(10))
     }
-}
-
-fn milliseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Measures and prints.
@@ -129,8 +125,8 @@ pub(crate) async fn run(args: &ChallengeArgs) -> anyhow::Result<()> {
     let report = ChallengeReport {
         n_shards: args.shards,
         blob_bytes: args.size,
-        window_ms: milliseconds(args.window),
-        interval_ms: milliseconds(args.interval()),
+        window_ms: millis(args.window),
+        interval_ms: millis(args.interval()),
         steps,
         swarms,
     };

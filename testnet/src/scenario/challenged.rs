@@ -21,7 +21,6 @@ use tokio::{sync::watch, task::spawn_blocking};
 use super::{
     history::Source,
     load::Stored,
-    millis,
     rounds::{self, EpochLedger},
 };
 use crate::{
@@ -29,7 +28,7 @@ use crate::{
         Cluster,
         link::{LinkError, Links},
     },
-    report,
+    report::{self, millis},
     up::with_epoch,
     workload::{self, content},
 };

@@ -19,8 +19,9 @@ use super::{
     history::{self, History, Source},
     load::{Done, Stored},
     outcome::{LastCommittee, LedgerCounts, LoadCounts, RepairCounts, Report},
-    run::{Run, millis},
+    run::Run,
 };
+use crate::report::millis;
 
 /// A ledger that makes no block for so long has stopped.
 const BLOCK_GAP_MAX: Duration = Duration::from_secs(60);

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     cluster::{Cluster, HOST_PORT, link::Path, wait_for_epoch},
-    report,
+    report::{self, millis},
     up::with_epoch,
 };
 
@@ -286,10 +286,6 @@ fn slow_down(plan: &Plan, cluster: &Cluster, slow: Slow) -> anyhow::Result<SlowM
 /// Nodes that hold shards in the running committee.
 fn holding(running: &RunningEpoch) -> usize {
     running.committee.members().iter().filter(|member| member.weight() > 0).count()
-}
-
-pub(super) fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn micros(time: Duration) -> u64 {

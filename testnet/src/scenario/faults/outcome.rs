@@ -7,11 +7,8 @@ use serde::Serialize;
 
 use super::FaultsPlan;
 use crate::{
-    report::Table,
-    scenario::{
-        millis,
-        rounds::{EpochLedger, Member},
-    },
+    report::{Table, millis},
+    scenario::rounds::{EpochLedger, Member},
 };
 
 /// What came of it.

@@ -10,8 +10,8 @@ use tokio::time::{sleep, timeout};
 use super::{Fault, FaultsPlan, FaultsReport, SLOTS, outcome};
 use crate::{
     cluster::{Cluster, link::Path, reach_epoch},
-    report,
-    scenario::{audit, challenged, load::Stored, millis},
+    report::{self, millis},
+    scenario::{audit, challenged, load::Stored},
 };
 
 /// By how much the wrong clock is ahead.

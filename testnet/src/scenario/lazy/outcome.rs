@@ -11,11 +11,8 @@ use super::{
 };
 use crate::{
     lazy::{Fetch, Lazy},
-    report::Table,
-    scenario::{
-        millis,
-        rounds::{EpochLedger, Member},
-    },
+    report::{Table, millis},
+    scenario::rounds::{EpochLedger, Member},
 };
 
 /// Of the rounds of an honest member so many are passed at least, or something is wrong with the

@@ -12,8 +12,8 @@ use super::{DELAY, Fetching, LazyPlan, LazyReport, Part, UP_PERCENT, expected::P
 use crate::{
     cluster::{Cluster, link::Path, reach_epoch},
     lazy::Lazy,
-    report,
-    scenario::{audit, challenged, load::Stored, millis},
+    report::{self, millis},
+    scenario::{audit, challenged, load::Stored},
 };
 
 impl LazyPlan {
