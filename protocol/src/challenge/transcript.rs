@@ -254,10 +254,16 @@ impl Walk {
         self.step
     }
 
-    /// The last value and the transcript, at the end of the chain.
+    /// The whole of it, at the end of the chain.
     #[must_use]
-    pub fn end(self) -> Option<(Hash, Bytes)> {
-        self.place().is_none().then(|| (self.value, self.transcript.into()))
+    pub fn end(self) -> Option<Answer> {
+        self.place().is_none().then(|| self.answer())
+    }
+
+    fn answer(self) -> Answer {
+        let round = self.challenge.universe.round;
+        let commitment = Commitment { round, node: self.challenge.node, end: self.value };
+        Answer { commitment, transcript: self.transcript.into() }
     }
 
     /// Goes to the end: `read` says what is at a place, if something is.
@@ -273,9 +279,7 @@ impl Walk {
             let proof = read(&place).ok_or(WalkError::Absent { step })?;
             self.take(&proof).map_err(|error| WalkError::Damaged { step, error })?;
         }
-        let round = self.challenge.universe.round;
-        let commitment = Commitment { round, node: self.challenge.node, end: self.value };
-        Ok(Answer { commitment, transcript: self.transcript.into() })
+        Ok(self.answer())
     }
 }
 

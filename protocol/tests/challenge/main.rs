@@ -118,7 +118,8 @@ impl Network {
         while let Some(place) = walk.place() {
             walk.take(&self.read(&place).unwrap()).unwrap();
         }
-        walk.end().unwrap()
+        let answer = walk.end().unwrap();
+        (answer.commitment().end, answer.transcript().clone())
     }
 }
 

@@ -214,12 +214,13 @@ fn a_blob_known_to_be_inconsistent_needs_no_chunk() {
     let place_after = walk.place().unwrap();
     walk.take(&network.read(&place_after).unwrap()).unwrap();
     assert_eq!(walk.take(&StepProof::Inconsistent), Err(StepError::Ended));
-    let (end, transcript) = walk.end().unwrap();
+    let answer = walk.end().unwrap();
+    let (end, transcript) = (answer.commitment().end, answer.transcript());
     let known = BTreeSet::from([place.blob]);
-    assert_eq!(challenge.verify(&transcript, &end, &known), Ok(()));
+    assert_eq!(challenge.verify(transcript, &end, &known), Ok(()));
     let error = StepError::NotInconsistent(place.blob);
     let unknown = Err(TranscriptError::Step { step: 0, error });
-    assert_eq!(judge(&challenge, &transcript, &end), unknown);
+    assert_eq!(judge(&challenge, transcript, &end), unknown);
     let mut other_kind = transcript.to_vec();
     other_kind[72] = 2;
     let error = StepError::Kind(2);
@@ -265,7 +266,7 @@ fn a_chunk_in_the_middle_changes_all_that_follows() {
                 ));
                 walk.take(&StepProof::Chunk(proof)).unwrap();
             }
-            (steps, walk.end().unwrap().0)
+            (steps, walk.end().unwrap().commitment().end)
         };
         let [(one, end), (other, other_end)] = networks.each_ref().map(walk);
         assert_ne!(end, other_end, "seed {seed}");

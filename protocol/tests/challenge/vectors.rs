@@ -35,8 +35,9 @@ fn chains_and_layouts_are_those_of_the_golden_vectors() {
                 writeln!(text, "{blob} {shard} {pair} {axis:?} {symbol} {chunk}").unwrap();
                 walk.take(&network.read(&place).unwrap()).unwrap();
             }
-            let (end, transcript) = walk.end().unwrap();
-            let (hash, bytes) = (Hash::of_symbol(&transcript), transcript.len());
+            let answer = walk.end().unwrap();
+            let (end, transcript) = (answer.commitment().end, answer.transcript());
+            let (hash, bytes) = (Hash::of_symbol(transcript), transcript.len());
             writeln!(text, "end {end}\ntranscript_bytes {bytes}\ntranscript_blake3 {hash}")
                 .unwrap();
             writeln!(text, "turns {:?}", challenge.turns()).unwrap();

@@ -168,6 +168,6 @@ impl Oracle {
             holds &= plan.holds(of, &place) || matches!(plan.natures[of], Nature::Fetches(_));
             walk.take(&self.read(&place)).unwrap();
         }
-        Some((walk.end()?.0, holds))
+        Some((walk.end()?.commitment().end, holds))
     }
 }

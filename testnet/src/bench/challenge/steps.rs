@@ -66,11 +66,12 @@ pub(super) fn measure(chain: ChainId, committee: Committee) -> anyhow::Result<St
         walk.take(&proof)?;
         steps += 1;
     }
-    let (end, transcript) = walk.end().context("the chain has not ended")?;
+    let answer = walk.end().context("the chain has not ended")?;
+    let (end, transcript) = (answer.commitment().end, answer.transcript());
     ensure!(steps > 0, "a chain without steps");
     let began = Instant::now();
     for _ in 0..JUDGED {
-        challenge.verify(&transcript, &end, &BTreeSet::new())?;
+        challenge.verify(transcript, &end, &BTreeSet::new())?;
     }
     let micros = |time: Duration, count: u32| time.as_secs_f64() * 1e6 / f64::from(count);
     Ok(Steps {
