@@ -38,11 +38,12 @@ use crate::{
 const NODES_MIN: usize = 16;
 /// A round is opened after so many windows: as often as the rules let it.
 const WINDOWS: u64 = 10;
+/// Heights for which certificates count: as few as the rules let them be. Who is lazy misses every
+/// round, so each takes all of them, and all nodes agree on them on one machine.
+const CERTIFICATE_HEIGHTS: u64 = 5;
 /// An epoch lasts as long as so many rounds for each that is asked for, in tenths: who does not run
 /// has proposals time out, and rounds come late.
-const ROUNDS_TENTHS: u64 = 14;
-/// And so many more: in the first one the swarm starts, and stores.
-const ROUNDS_MORE: u64 = 10;
+const ROUNDS_TENTHS: u64 = 12;
 /// Sizes of blobs: many small ones, some large.
 const SMALL_BYTES: usize = 64 << 10;
 const LARGE_BYTES: usize = 1 << 20;
@@ -68,7 +69,7 @@ pub(crate) struct ChallengedArgs {
     #[arg(long, default_value_t = 64, value_name = "N")]
     shards: u16,
     /// Time that nodes have to answer a round; one is opened after ten times as long
-    #[arg(long, default_value = "300ms", value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, default_value = "400ms", value_name = "TIME", value_parser = humantime::parse_duration)]
     window: Duration,
     /// Blobs, of 64 KiB and every eighth of 1 MiB
     #[arg(long, default_value_t = 48, value_name = "N")]
@@ -95,6 +96,8 @@ pub struct Challenged {
     pub rounds: u64,
     /// Time to answer a round.
     pub window: Duration,
+    /// What an epoch lasts longer: in the first one the swarm starts, and stores.
+    pub setup: Duration,
     /// Blobs that are stored.
     pub blobs: usize,
     /// Decides what is stored, and what happens.
@@ -113,12 +116,13 @@ impl ChallengedArgs {
         Links::new(self.seed.unwrap_or(1))
     }
 
-    pub(super) fn swarm(&self, rounds: u64, links: Links) -> Challenged {
+    pub(super) fn swarm(&self, rounds: u64, setup: Duration, links: Links) -> Challenged {
         Challenged {
             nodes: self.nodes,
             shards: self.shards,
             rounds,
             window: self.window,
+            setup,
             blobs: self.blobs,
             seed: self.seed.unwrap_or_else(workload::fresh_seed),
             links,
@@ -138,10 +142,11 @@ impl Challenged {
             interval_ms,
             grace_ms: interval_ms,
             certificate_window_ms: interval_ms,
+            certificate_window_heights: CERTIFICATE_HEIGHTS,
             ..ChallengeParameters::default()
         };
-        let rounds = self.rounds.saturating_mul(ROUNDS_TENTHS) / 10 + ROUNDS_MORE;
-        let epoch = Duration::from_millis(interval_ms.saturating_mul(rounds));
+        let rounds = self.rounds.saturating_mul(ROUNDS_TENTHS) / 10;
+        let epoch = Duration::from_millis(interval_ms.saturating_mul(rounds)) + self.setup;
         LedgerParameters { heartbeat_ms: 2_000, challenges, ..with_epoch(epoch) }
     }
 

@@ -12,6 +12,8 @@ mod outcome;
 mod run;
 
 pub use self::outcome::FaultsReport;
+use std::time::Duration;
+
 use super::challenged::{Challenged, ChallengedArgs};
 use crate::{cluster::link::Links, workload::Dice};
 
@@ -76,7 +78,7 @@ pub struct FaultsPlan {
 
 impl FaultsArgs {
     pub(super) fn plan(&self, links: Links) -> FaultsPlan {
-        let swarm = self.swarm.swarm(self.rounds, links);
+        let swarm = self.swarm.swarm(self.rounds, Duration::ZERO, links);
         FaultsPlan { swarm, seeds: self.seeds }
     }
 }

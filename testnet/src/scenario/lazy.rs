@@ -27,6 +27,8 @@ use crate::{
     lazy::{Fetch, Lazy},
 };
 
+/// Until blobs are stored in the first epoch, which is to have as many rounds as the others.
+const SETUP: Duration = Duration::from_secs(60);
 /// Delay of each packet that the one who fetches sends or receives, where its link is slow.
 const DELAY: Duration = Duration::from_millis(100);
 /// For how much of each epoch, in percent, the one that stops is up: for more than half of the time
@@ -85,7 +87,7 @@ pub struct LazyPlan {
 
 impl LazyArgs {
     pub(super) fn plan(&self, links: Links) -> LazyPlan {
-        let swarm = self.swarm.swarm(self.rounds, links);
+        let swarm = self.swarm.swarm(self.rounds, SETUP, links);
         LazyPlan { swarm, epochs: self.epochs }
     }
 }

@@ -113,6 +113,25 @@ fn a_ledger_that_stops_right_after_an_opening_gives_all_the_time() {
 }
 
 #[test]
+fn what_an_older_round_lacks_waits_for_the_first_window_of_a_later_one() {
+    let mut chain = chain_with_blob();
+    let universe = open(&mut chain);
+    for _ in 0..2 {
+        step(&mut chain);
+    }
+    // Some blocks short of its end the ledger is held up, so that the next block opens another.
+    chain.now = universe.opened.plus_ms(7_000);
+    let executed = chain.commit(&[]);
+    assert!(executed.opened.is_some() && closed(&executed).is_empty());
+    step(&mut chain);
+    let [older, later] = &record(&chain).unwrap().open[..] else { panic!("two rounds are open") };
+    assert_eq!(older.round, universe.round);
+    let due = later.since.unwrap().plus_ms(500);
+    assert_eq!(chain.state.challenge_deadline(), Some(due), "not before its window is over");
+    assert_eq!(closed(&step(&mut chain)).len(), 1);
+}
+
+#[test]
 fn open_and_closed_rounds_are_few() {
     let mut genesis = rules(4);
     genesis.ledger.challenges.certificate_window_heights = 100;
