@@ -11,9 +11,9 @@
 mod outcome;
 mod run;
 
-pub use self::outcome::FaultsReport;
 use std::time::Duration;
 
+pub use self::outcome::FaultsReport;
 use super::challenged::{Challenged, ChallengedArgs};
 use crate::{cluster::link::Links, workload::Dice};
 
