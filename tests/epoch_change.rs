@@ -30,9 +30,12 @@ const DEADLINE: Duration = Duration::from_secs(240);
 const SHARDS: u16 = 7;
 /// Of each kind, while shards move.
 const OPERATIONS: u64 = 100;
-/// What the newcomer takes in a second until so much has been done: too little to be complete by
-/// then, however slow the machine is.
+/// What the newcomer takes in a second until so much has been done: after the first answers nothing
+/// for days, however slow the machine is and however many epochs pass.
 const HELD_BACK: NonZeroU64 = NonZeroU64::MIN;
+/// Blobs that are there before, more and larger ones than first answers hold.
+const BEFORE: u64 = 10;
+const BEFORE_BYTES: usize = 200_000;
 const WRITERS: u64 = 4;
 const READERS: u64 = 1;
 
@@ -64,7 +67,8 @@ async fn swarm_with(nodes: usize, epoch_ms: u64, hold_back: &Arc<AtomicBool>) ->
 }
 
 fn content(seed: u64) -> Bytes {
-    test_support::blob(seed, 20_000 + usize::try_from(seed % 7).unwrap())
+    let bytes = if seed < BEFORE { BEFORE_BYTES } else { 20_000 };
+    test_support::blob(seed, bytes + usize::try_from(seed % 7).unwrap())
 }
 
 async fn store(client: &Client, wallet: &KeyPair, seed: u64) -> BlobId {
@@ -216,7 +220,7 @@ async fn reads_and_writes_go_on_while_a_node_joins_and_shards_move() {
     let mut cluster = swarm_with(4, 12_000, &hold_back).await;
     let client = cluster.client().await.unwrap();
     let mut before = Vec::new();
-    for seed in 0..5 {
+    for seed in 0..BEFORE {
         before.push((store(&client, cluster.wallet(), seed).await, seed));
     }
     let joined = cluster.join(Amount::from_wal(2_000)).await.unwrap();

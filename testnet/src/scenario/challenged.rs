@@ -96,8 +96,8 @@ pub struct Challenged {
     pub rounds: u64,
     /// Time to answer a round.
     pub window: Duration,
-    /// What an epoch lasts longer: in the first one the swarm starts, and stores.
-    pub setup: Duration,
+    /// What an epoch lasts longer.
+    pub longer: Duration,
     /// Blobs that are stored.
     pub blobs: usize,
     /// Decides what is stored, and what happens.
@@ -116,13 +116,13 @@ impl ChallengedArgs {
         Links::new(self.seed.unwrap_or(1))
     }
 
-    pub(super) fn swarm(&self, rounds: u64, setup: Duration, links: Links) -> Challenged {
+    pub(super) fn swarm(&self, rounds: u64, longer: Duration, links: Links) -> Challenged {
         Challenged {
             nodes: self.nodes,
             shards: self.shards,
             rounds,
             window: self.window,
-            setup,
+            longer,
             blobs: self.blobs,
             seed: self.seed.unwrap_or_else(workload::fresh_seed),
             links,
@@ -146,7 +146,7 @@ impl Challenged {
             ..ChallengeParameters::default()
         };
         let rounds = self.rounds.saturating_mul(ROUNDS_TENTHS) / 10;
-        let epoch = Duration::from_millis(interval_ms.saturating_mul(rounds)) + self.setup;
+        let epoch = Duration::from_millis(interval_ms.saturating_mul(rounds)) + self.longer;
         LedgerParameters { heartbeat_ms: 2_000, challenges, ..with_epoch(epoch) }
     }
 

@@ -21,6 +21,10 @@ use crate::{cluster::link::Links, workload::Dice};
 const SLOTS: usize = 5;
 /// Slots of an epoch in which something happens to the same node, at most.
 const SLOTS_EACH: usize = 2;
+/// So much of an epoch is lost to rounds: who is cut off or restarted has proposals time out, and
+/// they come late.
+const LATE: Duration = Duration::from_secs(20);
+
 /// How large and how long.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct FaultsArgs {
@@ -78,7 +82,7 @@ pub struct FaultsPlan {
 
 impl FaultsArgs {
     pub(super) fn plan(&self, links: Links) -> FaultsPlan {
-        let swarm = self.swarm.swarm(self.rounds, Duration::ZERO, links);
+        let swarm = self.swarm.swarm(self.rounds, LATE, links);
         FaultsPlan { swarm, seeds: self.seeds }
     }
 }

@@ -76,10 +76,15 @@ impl Throttle {
         Self { bytes_per_second, started: Instant::now(), free_at: Arc::default() }
     }
 
-    /// How long these bytes should take, after those received before. Who asks waits by itself: a
-    /// recovery goes on taking in what comes meanwhile.
+    /// How long these bytes should take, after those received before. Who asks waits by itself, and
+    /// keeps at once what has come: a recovery goes on taking in what comes meanwhile.
     pub(super) fn wait_after_now(&self, bytes: u64) -> Duration {
         self.wait_after(bytes, self.started.elapsed())
+    }
+
+    /// How long to wait before more is asked for.
+    pub(super) fn wait(&self) -> Duration {
+        self.wait_after_now(0)
     }
 
     fn wait_after(&self, bytes: u64, now: Duration) -> Duration {
@@ -128,6 +133,7 @@ mod tests {
         let second = Duration::from_secs(1);
         assert_eq!(throttle.wait_after(500, second), second / 2);
         assert_eq!(throttle.wait_after(500, second), second);
+        assert_eq!(throttle.wait_after(0, second), second);
         assert_eq!(throttle.wait_after(500, 4 * second), second / 2, "what was not used is gone");
         assert_eq!(Throttle::new(None).wait_after(u64::MAX, second), Duration::ZERO);
     }

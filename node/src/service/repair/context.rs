@@ -119,6 +119,10 @@ pub(super) enum NoAnswer {
     Stopping,
 }
 
+pub(super) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 impl Context {
     /// The same, until another end.
     pub(super) fn with_cancel(&self, cancel: CancellationToken) -> Self {
@@ -193,10 +197,17 @@ impl Context {
         self.throttle.wait_after_now(bytes)
     }
 
-    /// Counts what came, and waits as long as the rate asks for.
-    pub(super) async fn received(&self, bytes: u64) {
-        let wait = self.charge(bytes);
-        if !wait.is_zero() {
+    /// Waits until something may be asked for: all that came has had its time, however long ago it
+    /// was asked for, and in whichever epoch.
+    pub(super) async fn may_ask(&self) -> Result<(), Failed> {
+        loop {
+            let wait = self.throttle.wait();
+            if self.cancel.is_cancelled() {
+                return Err(Failed::Stopping);
+            }
+            if wait.is_zero() {
+                return Ok(());
+            }
             self.sleep(wait).await;
         }
     }

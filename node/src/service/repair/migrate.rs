@@ -20,7 +20,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    context::{Context, Failed, NoAnswer, Pair},
+    context::{Context, Failed, NoAnswer, Pair, millis},
     scan::Lack,
 };
 
@@ -60,6 +60,7 @@ pub(super) async fn copy(
     let mut batches = Batches::new(PaceConfig::default(), bytes, MAX_PAIRS, millis(time));
     while let Some(next) = batches.next().filter(|_| copied.fault.is_none()) {
         let asked = &lacks[next];
+        context.may_ask().await?;
         let _share = context.budget.take(answer_bytes(asked)).await;
         if over.is_cancelled() {
             break;
@@ -130,16 +131,12 @@ async fn batch(
     if (received as u64).saturating_add(next) <= Limits::new(config).max_payload_bytes() {
         return Ok(Err(NoAnswer::Unusable));
     }
-    context.received(received as u64).await;
+    context.charge(received as u64);
     let kept = context.blocking(move |context| {
         keep(context, verify(config, shard, (&blobs[..looked_up], pairs)))
     });
     let (settled, is_true) = kept.await?;
     Ok(Ok(Batch { looked_up, took, settled, is_true }))
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What an answer may hold: all pairs, or as many as fit.

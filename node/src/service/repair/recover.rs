@@ -27,7 +27,7 @@ use tokio::{
 use super::{
     attest,
     budget::Share,
-    context::{Context, Failed, Pair},
+    context::{Context, Failed, Pair, millis},
     scan::{Lack, Looked},
 };
 use crate::service::on_ended;
@@ -125,13 +125,14 @@ impl Run {
     ) -> Option<Self> {
         let layout = lack.header.layout().ok()?;
         let share = Some(context.budget.take(recovery.bytes_needed()).await);
+        let hold = RecoveryInput::Hold { until_ms: millis(context.throttle.wait()) };
         Some(Self {
             context: Arc::clone(context),
             lack,
             layout,
             recovery,
             asks: JoinSet::new(),
-            inputs: VecDeque::from([RecoveryInput::Tick]),
+            inputs: VecDeque::from([hold]),
             liars: Vec::new(),
             started: Instant::now(),
             share,
@@ -177,7 +178,7 @@ impl Run {
     }
 
     fn now_ms(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+        millis(self.started.elapsed())
     }
 
     async fn next_input(&mut self) -> Result<RecoveryInput, Failed> {
@@ -197,9 +198,8 @@ impl Run {
                         if wait.is_zero() {
                             return Ok(input);
                         }
-                        let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
                         self.inputs.push_back(input);
-                        let until_ms = self.now_ms().saturating_add(wait_ms);
+                        let until_ms = self.now_ms().saturating_add(millis(wait));
                         return Ok(RecoveryInput::Hold { until_ms });
                     }
                     Err(error) => on_ended(Err(error)),
