@@ -69,7 +69,7 @@ pub(crate) struct ChallengedArgs {
     #[arg(long, default_value_t = 64, value_name = "N")]
     shards: u16,
     /// Time that nodes have to answer a round; one is opened after ten times as long
-    #[arg(long, default_value = "400ms", value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, default_value = "450ms", value_name = "TIME", value_parser = humantime::parse_duration)]
     window: Duration,
     /// Blobs, of 64 KiB and every eighth of 1 MiB
     #[arg(long, default_value_t = 48, value_name = "N")]
