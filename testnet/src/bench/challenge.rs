@@ -19,7 +19,7 @@ use anyhow::{Context, ensure};
 use bytes::Bytes;
 use floe_node::{
     Client,
-    client::{ReadOptions, StoreProgress},
+    client::{ReadOptions, STORE_BATCH_MAX, StoreProgress},
 };
 use floe_protocol::{
     blob::BlobId,
@@ -28,6 +28,7 @@ use floe_protocol::{
     ledger::{AccountId, LedgerParameters, SystemOperation},
     transfer::Wanted,
 };
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::{
     sync::watch,
     task::spawn_blocking,
@@ -50,8 +51,8 @@ use crate::{
 
 /// What is paid for: longer than any bench takes.
 const WANTED: Wanted = Wanted { epochs: 100, deletable: true };
-/// Blobs that one transaction pays for.
-const BATCH: usize = 32;
+/// Batches of blobs that are stored at a time: while one waits for blocks, others are brought.
+const BATCHES: usize = 4;
 /// A network that opens no rounds: none in the first epoch.
 const NEVER_MS: u64 = 24 * 3_600_000 - 1;
 /// Blobs that are read, of those that are stored.
@@ -241,18 +242,18 @@ async fn store(
     let (seed, wallet) = (fresh_seed(), cluster.wallet());
     let owner = AccountId::new(wallet.public());
     let progress = watch::Sender::new(StoreProgress::default());
-    let mut stored = Vec::with_capacity(blobs);
-    while stored.len() < blobs {
-        let mut batch = Vec::new();
-        for number in (stored.len()..blobs).take(BATCH) {
+    let store = async |first: usize| {
+        let mut batch = Vec::with_capacity(STORE_BATCH_MAX);
+        for number in (first..blobs).take(STORE_BATCH_MAX) {
             let blob: Bytes = content(seed.wrapping_add(number as u64), bytes);
             batch.push(client.prepare_store(blob, WANTED, owner).await?);
         }
-        for blob in client.store_prepared(batch, wallet, &progress).await {
-            stored.push(blob?.blob);
-        }
-    }
-    Ok(stored)
+        let stored = client.store_prepared(batch, wallet, &progress).await;
+        let stored = stored.into_iter().map(|report| Ok(report?.blob));
+        stored.collect::<anyhow::Result<Vec<_>>>()
+    };
+    let batches = stream::iter((0..blobs).step_by(STORE_BATCH_MAX)).map(store);
+    batches.buffered(BATCHES).try_concat().await
 }
 
 /// What the ledger says of the epoch's rounds so far.
