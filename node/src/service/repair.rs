@@ -53,7 +53,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::{args::Args, progress::Progress};
 use self::{
-    context::{Context, Failed},
+    context::{Context, Failed, millis},
     list::{ListLimits, WorkList},
     progress::Episode,
     report::Reporter,
@@ -185,7 +185,7 @@ impl Repair {
     }
 
     fn now_ms(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+        millis(self.started.elapsed())
     }
 
     /// A new committee: other shards, another list, and nobody waits for what is asked of the old.

@@ -242,7 +242,7 @@ async fn store(
     let (seed, wallet) = (fresh_seed(), cluster.wallet());
     let owner = AccountId::new(wallet.public());
     let progress = watch::Sender::new(StoreProgress::default());
-    let store = async |first: usize| {
+    let store_batch = async |first: usize| {
         let mut batch = Vec::with_capacity(STORE_BATCH_MAX);
         for number in (first..blobs).take(STORE_BATCH_MAX) {
             let blob: Bytes = content(seed.wrapping_add(number as u64), bytes);
@@ -252,7 +252,7 @@ async fn store(
         let stored = stored.into_iter().map(|report| Ok(report?.blob));
         stored.collect::<anyhow::Result<Vec<_>>>()
     };
-    let batches = stream::iter((0..blobs).step_by(STORE_BATCH_MAX)).map(store);
+    let batches = stream::iter((0..blobs).step_by(STORE_BATCH_MAX)).map(store_batch);
     batches.buffered(BATCHES).try_concat().await
 }
 
