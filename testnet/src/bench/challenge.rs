@@ -59,6 +59,9 @@ const NEVER_MS: u64 = 24 * 3_600_000 - 1;
 const READ_MAX: usize = 64;
 /// How long the first round may take once it is due.
 const FIRST_ROUND: Duration = Duration::from_secs(60);
+/// What storing left to be done, in stores and in the ledger, is done after this long: it would be
+/// taken for the cost of an idle swarm.
+const SETTLED: Duration = Duration::from_secs(30);
 /// Between two looks at the ledger.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -160,6 +163,7 @@ async fn measure(
     let stored = store(&client, &cluster, (blobs, usize::try_from(args.size)?)).await?;
     drop(spinner);
     let _spinner = Spinner::new(&format!("{nodes} nodes, {blobs} blobs: measuring"));
+    sleep(SETTLED).await;
     if is_challenged {
         let wait = args.interval().saturating_add(FIRST_ROUND);
         let first = timeout(wait, first_round(&client)).await;
