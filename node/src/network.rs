@@ -183,8 +183,14 @@ impl Network {
         }
         let peer = peer_id(&node).filter(|_| node != self.local);
         let peer = peer.ok_or(RequestError::Unreachable)?;
-        let permit = Arc::clone(&self.requests).acquire_owned().await;
-        let permit = permit.map_err(|_| RequestError::Stopped)?;
+        // Peers that never answer hold places for long. Urgent requests are small, and who asks has
+        // few for each peer.
+        let permit = if request.is_urgent() {
+            None
+        } else {
+            let permit = Arc::clone(&self.requests).acquire_owned().await;
+            Some(permit.map_err(|_| RequestError::Stopped)?)
+        };
         let (reply, response) = oneshot::channel();
         let request = OutboundRequest { request, reply, permit };
         let sent = self.commands.send(Command::Request(peer, request)).await;

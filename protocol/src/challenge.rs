@@ -34,7 +34,8 @@
 //!   for some decoding in each round. That is about its part of all shards: 6.2 % of 4 shards among
 //!   64, 10.8 % of 7 (the cap), 25 % of 2 among 7. The table counts from there.
 //! - *Fetching on demand* works for who gets 16 answers one after the other within the window: over
-//!   links with a round trip of less than 62 ms. Symbols and secondary slivers are not served then,
+//!   links with a round trip of less than 62 ms. Symbols and secondary slivers are not served then
+//!   (but by former members that still keep a shard that has moved: they take no part in rounds),
 //!   so a step costs rows of its blob, up to all of it: 512 MiB in that second if blobs have 32 MiB.
 //!   It costs what storing would have saved where links are slow or blobs large, and not else. Who
 //!   lacks little needs few answers: 3 % are half a fetch a round.

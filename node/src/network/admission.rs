@@ -10,7 +10,9 @@
 //! Invariants: payloads are read only after room was taken, so strangers hold at most
 //! `inbound_bytes_max` whatever they announce; committee members draw on a pool of their own, so
 //! strangers cannot keep them waiting; and strangers of one IP address hold at most a quarter of
-//! theirs, however many names they have. A stranger that a service has left to cool down is not
+//! theirs, however many names they have. A member's urgent requests, those of challenges, take places
+//! of that member's own and no bytes: members that hold up all that the others share cannot
+//! make a node miss its rounds. A stranger that a service has left to cool down is not
 //! heard: its streams are neither read nor answered. A stranger's streams are counted from the moment they are
 //! open, because each may fill a window before anything is read. Who finds no slot, or no room in time, is told `Busy`.
 
@@ -77,6 +79,8 @@ impl Pool {
 #[derive(Debug)]
 pub(super) struct Account {
     own: Pool,
+    /// Places for urgent requests, if it is a member.
+    urgent: Arc<Semaphore>,
     /// Whether it is of the committee now: which of the two pools it draws on.
     member: AtomicBool,
     members: Pool,
@@ -111,7 +115,8 @@ pub(super) struct OpenStream {
 #[derive(Debug)]
 pub(super) struct Slot {
     _own: OwnedSemaphorePermit,
-    _class: OwnedSemaphorePermit,
+    /// None for members' urgent requests.
+    _class: Option<OwnedSemaphorePermit>,
 }
 
 /// Everything that a request takes of its peer's room.
@@ -150,12 +155,16 @@ impl Account {
     }
 
     /// Takes a slot, if one is free.
-    pub(super) fn slot(&self) -> Result<Slot, Crowded> {
-        let own = Arc::clone(&self.own.requests).try_acquire_owned();
-        let own = own.map_err(|_| Crowded::Peer)?;
+    pub(super) fn slot(&self, is_urgent: bool) -> Result<Slot, Crowded> {
+        let has_own_places = is_urgent && self.is_member();
+        let own = if has_own_places { &self.urgent } else { &self.own.requests };
+        let own = Arc::clone(own).try_acquire_owned().map_err(|_| Crowded::Peer)?;
+        if has_own_places {
+            return Ok(Slot { _own: own, _class: None });
+        }
         let class = Arc::clone(&self.class().requests).try_acquire_owned();
         let class = class.map_err(|_| Crowded::Total)?;
-        Ok(Slot { _own: own, _class: class })
+        Ok(Slot { _own: own, _class: Some(class) })
     }
 
     /// Waits for room for `bytes`.
@@ -287,6 +296,7 @@ impl Accounts {
         };
         let account = Arc::new(Account {
             own: Pool::new(self.requests_per_peer_max, self.bytes_per_peer_max),
+            urgent: Arc::new(Semaphore::new(self.requests_per_peer_max)),
             member: AtomicBool::new(member),
             members: self.members.clone(),
             strangers: self.strangers.clone(),
@@ -358,13 +368,13 @@ mod tests {
     async fn slots_and_room_come_back_when_an_admission_is_dropped() {
         let mut accounts = accounts(&[]);
         let account = accounts.open(PeerId::random(), NO_IP);
-        let first = account.admit(account.slot().unwrap(), 10 * MIB, NOW).await;
-        let second = account.slot().unwrap();
-        assert_eq!(account.slot().err(), Some(Crowded::Peer));
+        let first = account.admit(account.slot(false).unwrap(), 10 * MIB, NOW).await;
+        let second = account.slot(false).unwrap();
+        assert_eq!(account.slot(false).err(), Some(Crowded::Peer));
         let refused = account.admit(second, MIB, NOW).await;
         assert_eq!(refused.err(), Some(Crowded::Bytes));
         drop(first);
-        let again = account.admit(account.slot().unwrap(), 10 * MIB, NOW).await;
+        let again = account.admit(account.slot(false).unwrap(), 10 * MIB, NOW).await;
         assert!(again.is_ok());
     }
 
@@ -374,14 +384,33 @@ mod tests {
         let mut accounts = accounts(&[member]);
         let (a, b) =
             (accounts.open(PeerId::random(), NO_IP), accounts.open(PeerId::random(), NO_IP));
-        let held = a.admit(a.slot().unwrap(), 10 * MIB, NOW).await.unwrap();
-        let refused = b.admit(b.slot().unwrap(), 10 * MIB, NOW).await;
+        let held = a.admit(a.slot(false).unwrap(), 10 * MIB, NOW).await.unwrap();
+        let refused = b.admit(b.slot(false).unwrap(), 10 * MIB, NOW).await;
         assert_eq!(refused.err(), Some(Crowded::Bytes));
         let member = accounts.open(member, NO_IP);
-        let admitted = member.admit(member.slot().unwrap(), 10 * MIB, NOW).await;
+        let admitted = member.admit(member.slot(false).unwrap(), 10 * MIB, NOW).await;
         assert!(admitted.is_ok());
         drop(held);
-        assert!(b.admit(b.slot().unwrap(), 10 * MIB, NOW).await.is_ok());
+        assert!(b.admit(b.slot(false).unwrap(), 10 * MIB, NOW).await.is_ok());
+    }
+
+    #[test]
+    fn urgent_requests_of_members_have_places_of_their_own() {
+        let (busy, member) = (PeerId::random(), PeerId::random());
+        let mut accounts = accounts(&[busy, member]);
+        accounts.members = Pool::new(2, MIB);
+        let (busy, member) = (accounts.open(busy, NO_IP), accounts.open(member, NO_IP));
+        let stranger = accounts.open(PeerId::random(), NO_IP);
+        let held = [busy.slot(false).unwrap(), busy.slot(false).unwrap()];
+        assert_eq!(member.slot(false).err(), Some(Crowded::Total));
+        for account in [&busy, &member] {
+            let urgent = [account.slot(true).unwrap(), account.slot(true).unwrap()];
+            assert_eq!(account.slot(true).err(), Some(Crowded::Peer), "no more than others");
+            drop(urgent);
+        }
+        let of_stranger = [stranger.slot(true).unwrap(), stranger.slot(true).unwrap()];
+        assert_eq!(stranger.slot(false).err(), Some(Crowded::Peer), "it has none of its own");
+        drop((held, of_stranger));
     }
 
     #[tokio::test]
@@ -390,15 +419,15 @@ mod tests {
         let mut accounts = accounts(&[leaves]);
         let account = accounts.open(joins, NO_IP);
         let other = accounts.open(leaves, NO_IP);
-        let held = account.admit(account.slot().unwrap(), 10 * MIB, NOW).await.unwrap();
+        let held = account.admit(account.slot(false).unwrap(), 10 * MIB, NOW).await.unwrap();
         accounts.set_committee(HashSet::from([joins]));
         // The one that has left finds the strangers' room taken, until that is given back.
-        let refused = other.admit(other.slot().unwrap(), 10 * MIB, NOW).await;
+        let refused = other.admit(other.slot(false).unwrap(), 10 * MIB, NOW).await;
         assert_eq!(refused.err(), Some(Crowded::Bytes));
         drop(held);
-        assert!(other.admit(other.slot().unwrap(), 10 * MIB, NOW).await.is_ok());
-        let _held = other.admit(other.slot().unwrap(), 10 * MIB, NOW).await.unwrap();
-        assert!(account.admit(account.slot().unwrap(), 10 * MIB, NOW).await.is_ok());
+        assert!(other.admit(other.slot(false).unwrap(), 10 * MIB, NOW).await.is_ok());
+        let _held = other.admit(other.slot(false).unwrap(), 10 * MIB, NOW).await.unwrap();
+        assert!(account.admit(account.slot(false).unwrap(), 10 * MIB, NOW).await.is_ok());
         assert!(Arc::ptr_eq(&account, &accounts.open(joins, NO_IP)));
     }
 
@@ -406,9 +435,9 @@ mod tests {
     async fn shrinking_gives_back_the_excess() {
         let mut accounts = accounts(&[]);
         let account = accounts.open(PeerId::random(), NO_IP);
-        let mut first = account.admit(account.slot().unwrap(), 10 * MIB, NOW).await.unwrap();
+        let mut first = account.admit(account.slot(false).unwrap(), 10 * MIB, NOW).await.unwrap();
         first.shrink(MIB);
-        let second = account.admit(account.slot().unwrap(), 9 * MIB, NOW).await;
+        let second = account.admit(account.slot(false).unwrap(), 9 * MIB, NOW).await;
         assert!(second.is_ok());
     }
 
@@ -421,12 +450,12 @@ mod tests {
         let b = accounts.open(PeerId::random(), ip("2001:db8::2"));
         let other = accounts.open(PeerId::random(), ip("2001:db8:0:1::1"));
         let room = accounts.bytes_per_address_max;
-        let held = a.admit(a.slot().unwrap(), room, NOW).await.unwrap();
-        let refused = b.admit(b.slot().unwrap(), MIB, NOW).await;
+        let held = a.admit(a.slot(false).unwrap(), room, NOW).await.unwrap();
+        let refused = b.admit(b.slot(false).unwrap(), MIB, NOW).await;
         assert_eq!(refused.err(), Some(Crowded::Bytes));
-        assert!(other.admit(other.slot().unwrap(), room, NOW).await.is_ok());
+        assert!(other.admit(other.slot(false).unwrap(), room, NOW).await.is_ok());
         drop(held);
-        assert!(b.admit(b.slot().unwrap(), room, NOW).await.is_ok());
+        assert!(b.admit(b.slot(false).unwrap(), room, NOW).await.is_ok());
 
         let streams: Vec<_> = (0..64).map_while(|_| a.stream(&Running::default())).collect();
         assert_eq!(streams.len(), 64);
@@ -463,8 +492,8 @@ mod tests {
         let mut accounts = accounts(&[]);
         let peer = PeerId::random();
         let account = accounts.open(peer, NO_IP);
-        let slots = (account.slot().unwrap(), account.slot().unwrap());
-        assert!(accounts.open(peer, NO_IP).slot().is_err());
+        let slots = (account.slot(false).unwrap(), account.slot(false).unwrap());
+        assert!(accounts.open(peer, NO_IP).slot(false).is_err());
         account.violation();
         account.violation();
         assert_eq!(accounts.take_offenders(2), vec![peer]);

@@ -13,12 +13,9 @@
 use std::{io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use floe_protocol::{
-    challenge::TRANSCRIPT_BYTES_MAX,
-    message::{
-        Frame, Limits, MAX_HEAD_BYTES, MessageError, PREFIX_BYTES, Request, RequestHead, Response,
-        ResponseHead,
-    },
+use floe_protocol::message::{
+    Frame, Limits, MAX_HEAD_BYTES, MessageError, PREFIX_BYTES, Request, RequestHead, Response,
+    ResponseHead,
 };
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::{StreamProtocol, request_response};
@@ -269,7 +266,7 @@ impl Shared {
         let room = payload_bytes + self.answer_bytes(&head);
         let wait = Duration::from_millis(self.config.limits.admission_timeout_ms);
         // Not earlier: a stream that sends nothing takes no slot.
-        let admission = match account.slot() {
+        let admission = match account.slot(head.is_urgent()) {
             Ok(slot) => account.admit(slot, room, wait).await,
             Err(crowded) => Err(crowded),
         };
@@ -308,9 +305,10 @@ impl Shared {
                 let bytes = bytes.min(self.limits().max_payload_bytes());
                 usize::try_from(bytes).unwrap_or(usize::MAX)
             }
-            RequestHead::ReadTranscript { .. } => TRANSCRIPT_BYTES_MAX,
             RequestHead::Ledger { kind, .. } => kind.max_response_bytes(),
-            RequestHead::Table { .. }
+            // A transcript is the node's own, and there once for all that ask for it.
+            RequestHead::ReadTranscript { .. }
+            | RequestHead::Table { .. }
             | RequestHead::StoreSlivers { .. }
             | RequestHead::Confirm { .. }
             | RequestHead::Attest { .. }

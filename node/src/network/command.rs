@@ -14,8 +14,8 @@ use super::{
 pub(super) struct OutboundRequest {
     pub(super) request: Request,
     pub(super) reply: oneshot::Sender<Result<Response, RequestError>>,
-    /// Its place among the requests under way.
-    pub(super) permit: OwnedSemaphorePermit,
+    /// Its place among the requests under way. Urgent ones need none.
+    pub(super) permit: Option<OwnedSemaphorePermit>,
 }
 
 /// A message to publish. It has a channel of its own, so that requests never hold it up.

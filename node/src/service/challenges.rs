@@ -17,7 +17,8 @@
 //! time enough.
 //!
 //! Invariants: what a stranger sends costs a look, a member's commitment the same, its
-//! transcript one judgement; no more is on its way than [`Rounds`] asks for, which does not grow
+//! transcript one judgement, or as many as it is asked if it builds upon a proof of inconsistency that
+//! is not known here; no more is on its way than [`Rounds`] asks for, which does not grow
 //! with what others send. A node that has missed blocks drops its open rounds: it can neither time
 //! nor judge in them any more. Nothing here is written down: a node restarted in a round misses it,
 //! and is silent on the others. Deliberately not here: what counts and when, and the score, which is
@@ -34,12 +35,15 @@ mod settled;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use floe_protocol::{
     blob::BlobId,
-    challenge::{RoundConfig, RoundInput, RoundOutput, RoundOutputs, Rounds, Score, Sight},
+    challenge::{
+        Outcome, RoundConfig, RoundInput, RoundOutput, RoundOutputs, Rounds, Score, Sight,
+    },
     index::{ChallengeRound, Height},
     keys::{ChainId, NodeId},
     ledger::{Event, State},
@@ -275,21 +279,12 @@ impl Service {
                 return self.rounds.handle(now_ms, *round, input);
             }
             Event::ChallengeClosed { round, outcomes } => {
-                let me = self.me();
-                let state = self.tools.ledger.state().borrow().clone();
-                let open = self.rounds.get(*round);
-                let committee = open.map_or(state.committee(), |open| &open.universe().committee);
-                let position = committee.position(&me);
-                self.tools.record.show(score(&state, &me));
-                let of = (*round, outcomes.as_slice());
-                self.log.closed(&self.tools.record, of, (&me, position), open);
-                self.drop_round(*round);
+                self.on_closed(&self.show_score(), (*round, outcomes));
                 self.look_for_settled();
             }
             Event::EpochChanged { .. } => {
                 self.drop_all();
-                let state = self.tools.ledger.state().borrow().clone();
-                self.tools.record.show(score(&state, &self.me()));
+                self.show_score();
             }
             Event::BlobInvalidated { blob } => {
                 self.tools.inconsistent.add(*blob);
@@ -301,9 +296,32 @@ impl Service {
         RoundOutputs::new()
     }
 
+    /// The ledger, of which the node's score is shown.
+    fn show_score(&self) -> Arc<State> {
+        let state = self.tools.ledger.state().borrow().clone();
+        self.tools.record.show(score(&state, &self.me()));
+        state
+    }
+
+    /// The ledger has closed a round.
+    fn on_closed(&mut self, state: &State, (round, outcomes): (ChallengeRound, &[Outcome])) {
+        let (me, open) = (self.me(), self.rounds.get(round));
+        let committee = open.map_or(state.committee(), |open| &open.universe().committee);
+        let position = committee.position(&me);
+        self.log.closed(&self.tools.record, (round, outcomes), (&me, position), open);
+        self.drop_round(round);
+    }
+
     /// Blocks have passed this service by: seeds and certificates of its rounds may be among them.
+    /// What became of rounds that are closed since is told all the same.
     fn on_missed(&mut self, blocks: u64) {
         tracing::warn!(blocks, "the challenges service was too slow: its open rounds are dropped");
+        let state = self.show_score();
+        for closed in &state.challenges().closed {
+            if self.rounds.get(closed.round).is_some() {
+                self.on_closed(&state, (closed.round, &closed.outcomes));
+            }
+        }
         self.drop_all();
     }
 

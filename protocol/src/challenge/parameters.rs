@@ -93,7 +93,10 @@ impl ChallengeParameters {
     ///   seconds too few for anybody to be slashed: they are for trying things out, with all nodes
     ///   on one machine, which then has other things to do as well. Epochs of up to 5 s have none.
     /// - window: the tenth part of the interval, at most the default.
-    /// - certificates count for an interval, at most the default.
+    /// - certificates count for the 30th part of the epoch, at least for an interval, at most as
+    ///   long as by default. A proposer may be ahead of others' clocks by
+    ///   [`max_clock_skew_ms`](crate::consensus::Config::max_clock_skew_ms), and bring the end so much
+    ///   nearer: from epochs of ten minutes on this leaves time for all.
     /// - grace: the tenth part of the epoch, at most the default.
     ///
     /// All else, and from two hours on everything, is as by default.
@@ -104,7 +107,8 @@ impl ChallengeParameters {
         Self {
             interval_ms,
             window_ms: (interval_ms / WINDOWS_PER_INTERVAL).min(default.window_ms),
-            certificate_window_ms: interval_ms.min(default.certificate_window_ms),
+            certificate_window_ms: (epoch_ms / 30)
+                .clamp(interval_ms, default.certificate_window_ms),
             grace_ms: (epoch_ms / 10).min(default.grace_ms),
             ..default
         }
@@ -212,9 +216,10 @@ mod tests {
         for (epoch_ms, expected) in [
             (0, rules(5_000, 500, 5_000, 0)),
             (10_000, rules(5_000, 500, 5_000, 1_000)),
-            (600_000, rules(5_000, 500, 5_000, 60_000)),
-            (1_200_000, rules(10_000, 1_000, 10_000, 120_000)),
-            (2_400_000, rules(20_000, 1_000, 20_000, 240_000)),
+            (300_000, rules(5_000, 500, 10_000, 30_000)),
+            (600_000, rules(5_000, 500, 20_000, 60_000)),
+            (1_200_000, rules(10_000, 1_000, 30_000, 120_000)),
+            (2_400_000, rules(20_000, 1_000, 30_000, 240_000)),
             (7_200_000, default),
             (86_400_000, default),
             (u64::MAX, default),

@@ -17,7 +17,8 @@
 //! Invariants: the window counts from this member's own commit of the seed's block, and who cannot
 //! tell what came in time is silent: only late answers are refused for their time; the first
 //! commitment of a node counts; no more than [`RoundConfig::busy_max`] transcripts are in memory; who
-//! sends a wrong one has cost one check; a verdict is final.
+//! sends a wrong one has cost one check, or as many as it is asked if it builds upon a proof of
+//! inconsistency that is not known here; all other verdicts are final.
 
 mod acknowledgements;
 mod events;

@@ -127,16 +127,17 @@ impl Challenges {
     /// all (it gives a seed to who has made both), and the rest, as many as a round takes, evenly
     /// until it can be closed, all counted from the first one. So an idle ledger makes as many blocks
     /// as it has to, and certificates have many proposers to come through. What a round lacks until it
-    /// can be closed waits while a later one has its first window: a ledger that was held up would
-    /// make up for it just then. Where all have passed, nothing is needed.
+    /// can be closed waits while a later one has its first two windows, of all and of the last to get a
+    /// seed: a ledger that was held up would make up for it just then. Where all have passed, nothing is needed.
     pub(super) fn next_step(
         &self,
         rules: &ChallengeParameters,
         (height, time): (Height, Timestamp),
     ) -> Option<Timestamp> {
         let (heights, window_ms) = (rules.certificate_window_heights, rules.certificate_window_ms);
-        let first_windows = self.open.iter().filter_map(|open| open.since);
-        let last_ends = first_windows.max().map(|since| since.plus_ms(rules.window_ms));
+        let windows_ms = rules.window_ms.saturating_mul(2);
+        let begun = self.open.iter().filter_map(|open| open.since);
+        let last_ends = begun.max().map(|since| since.plus_ms(windows_ms));
         let step = |open: &RoundRecord| {
             let number = height.next().get().saturating_sub(open.round.get());
             let part = number.min(heights).saturating_mul(window_ms).checked_div(heights);

@@ -243,6 +243,12 @@ impl RequestHead {
         Ok(head)
     }
 
+    /// As of [`Request::is_urgent`].
+    #[must_use]
+    pub const fn is_urgent(&self) -> bool {
+        matches!(self, Self::ReadTranscript { .. } | Self::Acknowledge { .. })
+    }
+
     /// Bytes of the payload that follows the head.
     #[must_use]
     pub fn payload_bytes(&self) -> usize {
@@ -281,6 +287,13 @@ impl Request {
             Self::NodeStatus => "node_status",
             Self::Ledger(request) => request.kind().name(),
         }
+    }
+
+    /// Whether it is of a challenge between members: it has a time in which it counts, so it waits
+    /// behind no others, and what others hold up is not its room. It brings no payload.
+    #[must_use]
+    pub const fn is_urgent(&self) -> bool {
+        matches!(self, Self::ReadTranscript { .. } | Self::Acknowledge { .. })
     }
 
     /// Bytes of payload that the request carries.

@@ -25,7 +25,7 @@ use crate::network::{
     error::RequestError,
 };
 
-/// So many more requests to a peer may be under way if they are of challenges.
+/// So many more requests to a peer may be under way if they are urgent.
 const URGENT_REQUESTS_MAX: usize = 8;
 
 /// A request that has been sent.
@@ -35,7 +35,7 @@ struct Sent {
     kind: &'static str,
     payload_bytes: usize,
     reply: oneshot::Sender<Result<Response, RequestError>>,
-    _permit: OwnedSemaphorePermit,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 /// What is under way to one peer.
@@ -54,20 +54,15 @@ pub(super) struct Requests {
 }
 
 impl Load {
-    /// Whether one more request may be sent. One always may; and those of challenges have some places
-    /// more, for others may wait at the peer for as long as a challenge takes.
+    /// Whether one more request may be sent. One always may; and urgent ones have some places more,
+    /// for others may wait at the peer for as long as a challenge takes.
     fn takes(&self, request: &Request, config: &NetworkConfig) -> bool {
         let bytes = self.payload_bytes + request.payload_bytes();
-        let more = if is_urgent(request) { URGENT_REQUESTS_MAX } else { 0 };
+        let more = if request.is_urgent() { URGENT_REQUESTS_MAX } else { 0 };
         let fits = self.requests < config.limits.outbound_requests_per_peer_max + more
             && bytes <= config.limits.outbound_bytes_per_peer_max;
         fits || self.requests == 0
     }
-}
-
-/// Requests of challenges have a time in which they count, and wait behind no others.
-const fn is_urgent(request: &Request) -> bool {
-    matches!(request, Request::ReadTranscript { .. } | Request::Acknowledge { .. })
 }
 
 impl EventLoop {
@@ -75,8 +70,8 @@ impl EventLoop {
     pub(super) fn request(&mut self, peer: PeerId, request: OutboundRequest) {
         self.forget_abandoned(&peer);
         let waiting = self.requests.waiting.entry(peer).or_default();
-        if is_urgent(&request.request) {
-            let place = waiting.iter().take_while(|first| is_urgent(&first.request)).count();
+        if request.request.is_urgent() {
+            let place = waiting.iter().take_while(|first| first.request.is_urgent()).count();
             waiting.insert(place, request);
         } else {
             waiting.push_back(request);

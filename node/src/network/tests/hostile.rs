@@ -1,7 +1,7 @@
 //! Peers that do not play by the rules: each stream ends, is counted, and the node goes on.
 
 use floe_protocol::{
-    index::SliverPairIndex,
+    index::{ChallengeRound, SliverPairIndex},
     message::{MAX_HEAD_BYTES, RequestHead},
     registration::RegistrationId,
 };
@@ -190,6 +190,79 @@ async fn announced_payloads_take_no_room_from_others() {
     assert_eq!(response.unwrap(), Ok(stored()));
     assert_eq!(victim.malformed("timeout"), 0, "the hostile streams still hang");
     eventually(|| victim.malformed("timeout") == streams).await;
+    hostile.abort();
+}
+
+#[tokio::test]
+async fn members_that_hold_up_all_room_of_the_others_hold_up_no_challenge() {
+    let mut config = lenient(1);
+    config.limits.committee_inbound_bytes_max = 1;
+    config.limits.inbound_bytes_per_peer_max = 1;
+    config.limits.admission_timeout_ms = 50;
+    all_room_is_held_up(config, "bytes").await;
+    let mut config = lenient(1);
+    config.limits.inbound_requests_max = 2;
+    all_room_is_held_up(config, "total").await;
+}
+
+/// A hostile member holds what `reason` says that there is no more of; an honest one hands in what
+/// belongs to challenges.
+async fn all_room_is_held_up(mut config: NetworkConfig, reason: &str) {
+    config.committee = vec![node(1), node(2), node(9)];
+    let mut victim = Peer::start(config).await;
+    let honest = Peer::start(super::config(2)).await;
+    honest.knows(&victim).await;
+    let mut hostile = Hostile::against(9, &victim);
+    for _ in 0..2 {
+        hostile.send(&victim, Raw::Hang(with_head(&largest_pair(), &[0; 10])));
+    }
+    let hostile = tokio::spawn(async move {
+        loop {
+            hostile.swarm.select_next_some().await;
+        }
+    });
+    let network = honest.network.clone();
+    // Before they have come, others are served.
+    let told_busy = async {
+        loop {
+            let large = Request::StoreSlivers {
+                registration: RegistrationId::new([1; 32]),
+                pair: SliverPairIndex::new(1),
+                primary: vec![1; 3 << 20].into(),
+                secondary: vec![1; 1 << 20].into(),
+            };
+            let answer = network.request(node(1), large).await;
+            if matches!(answer, Ok(Response::Refused(Refusal::Busy { .. }))) {
+                return;
+            }
+            assert_eq!(answer, Ok(stored()));
+        }
+    };
+    let serves = async {
+        loop {
+            let (_, request, reply) = victim.asked().await;
+            reply.reply(response_to(&request));
+        }
+    };
+    tokio::select! {
+        told = timeout(DEADLINE, told_busy) => told.unwrap(),
+        () = serves => {}
+    }
+    let refused = format!("network_requests_refused_total{{reason=\"{reason}\"}}");
+    assert!(victim.count(&refused) > 0, "no room is left");
+    let round = ChallengeRound::new(7);
+    let signature = BlsKeyPair::from_seed([1; 32]).sign(b"passed");
+    for request in [Request::ReadTranscript { round }, Request::Acknowledge { round, signature }] {
+        let expected = response_to(&request);
+        let asked = honest.network.request(node(1), request);
+        let answers = async {
+            let (_, request, reply) = victim.asked().await;
+            reply.reply(response_to(&request));
+        };
+        let (response, ()) = tokio::join!(timeout(DEADLINE, asked), answers);
+        assert_eq!(response.unwrap(), Ok(expected));
+    }
+    assert_eq!(victim.malformed("timeout"), 0, "the hostile streams still hang");
     hostile.abort();
 }
 

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU32;
 
-use floe_protocol::{encoding::Axis, registration::RegistrationId};
+use floe_protocol::{encoding::Axis, index::ChallengeRound, registration::RegistrationId};
 
 use super::*;
 
@@ -348,6 +348,33 @@ async fn a_request_that_nobody_waits_for_gives_its_place_back() {
     reply.reply(stored());
     let answer = timeout(DEADLINE, first).await.unwrap().unwrap();
     assert_eq!(answer, Ok(stored()));
+}
+
+#[tokio::test]
+async fn urgent_requests_need_no_place_that_a_silent_peer_holds() {
+    let mut narrow = config(1);
+    narrow.limits.outbound_requests_max = 1;
+    let a = Peer::start(narrow).await;
+    let mut silent = Peer::start(config(2)).await;
+    let mut b = Peer::start(config(3)).await;
+    a.knows(&silent).await;
+    a.knows(&b).await;
+    let network = a.network.clone();
+    let held = tokio::spawn(async move { network.request(node(2), Request::NodeStatus).await });
+    let kept = silent.asked().await;
+    let behind = a.network.request(node(3), Request::NodeStatus);
+    assert!(timeout(Duration::from_millis(50), behind).await.is_err());
+    let urgent = Request::ReadTranscript { round: ChallengeRound::new(7) };
+    let expected = response_to(&urgent);
+    let answers = async {
+        let (_, request, reply) = b.asked().await;
+        reply.reply(response_to(&request));
+    };
+    let asked = a.network.request(node(3), urgent);
+    let (response, ()) = tokio::join!(timeout(DEADLINE, asked), answers);
+    assert_eq!(response.unwrap(), Ok(expected));
+    held.abort();
+    drop(kept);
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use floe_protocol::{
     message::{Refusal, Request, Response},
 };
 use floe_storage::{StorageError, Store};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -197,19 +197,11 @@ impl Context {
         self.throttle.wait_after_now(bytes)
     }
 
-    /// Waits until something may be asked for: all that came has had its time, however long ago it
-    /// was asked for, and in whichever epoch.
-    pub(super) async fn may_ask(&self) -> Result<(), Failed> {
-        loop {
-            let wait = self.throttle.wait();
-            if self.cancel.is_cancelled() {
-                return Err(Failed::Stopping);
-            }
-            if wait.is_zero() {
-                return Ok(());
-            }
-            self.sleep(wait).await;
-        }
+    /// Waits until `ask_at`, when what came for somebody, and all that came before, has had its time.
+    /// What comes for others meanwhile is theirs to wait for, or this might never have its turn.
+    pub(super) async fn hold(&self, ask_at: Instant) -> Result<(), Failed> {
+        self.sleep(ask_at.saturating_duration_since(Instant::now())).await;
+        if self.cancel.is_cancelled() { Err(Failed::Stopping) } else { Ok(()) }
     }
 
     /// Runs what only computes, where it disturbs nobody.

@@ -58,9 +58,11 @@ pub(super) async fn copy(
     let mut copied = Copied { holder, shard, settled: Vec::new(), left, fault: None };
     let bytes = lacks.iter().map(pair_bytes).collect();
     let mut batches = Batches::new(PaceConfig::default(), bytes, MAX_PAIRS, millis(time));
+    // What came before this began has to have its time, too, in whichever epoch it was asked for.
+    let mut ask_at = Instant::now() + context.throttle.wait();
     while let Some(next) = batches.next().filter(|_| copied.fault.is_none()) {
         let asked = &lacks[next];
-        context.may_ask().await?;
+        context.hold(ask_at).await?;
         let _share = context.budget.take(answer_bytes(asked)).await;
         if over.is_cancelled() {
             break;
@@ -68,7 +70,8 @@ pub(super) async fn copy(
         // What this node does with an answer takes nothing of the holder's time.
         let (began, left) = (Instant::now(), Duration::from_millis(batches.left_ms()));
         match batch(&context, (holder, shard), (asked, left)).await? {
-            Ok(Batch { looked_up, took, settled, is_true }) => {
+            Ok(Batch { looked_up, took, ask_again_at, settled, is_true }) => {
+                ask_at = ask_again_at;
                 batches.answered(looked_up, millis(took), !settled.is_empty());
                 for blob in &settled {
                     copied.left.remove(blob);
@@ -100,6 +103,8 @@ struct Batch {
     looked_up: usize,
     /// How long it took to come.
     took: Duration,
+    /// When it has had its time.
+    ask_again_at: Instant,
     settled: Vec<BlobId>,
     /// Nothing in it was false.
     is_true: bool,
@@ -131,12 +136,12 @@ async fn batch(
     if (received as u64).saturating_add(next) <= Limits::new(config).max_payload_bytes() {
         return Ok(Err(NoAnswer::Unusable));
     }
-    context.charge(received as u64);
+    let ask_again_at = Instant::now() + context.charge(received as u64);
     let kept = context.blocking(move |context| {
         keep(context, verify(config, shard, (&blobs[..looked_up], pairs)))
     });
     let (settled, is_true) = kept.await?;
-    Ok(Ok(Batch { looked_up, took, settled, is_true }))
+    Ok(Ok(Batch { looked_up, took, ask_again_at, settled, is_true }))
 }
 
 /// What an answer may hold: all pairs, or as many as fit.
