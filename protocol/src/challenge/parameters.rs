@@ -108,7 +108,8 @@ impl ChallengeParameters {
             interval_ms,
             window_ms: (interval_ms / WINDOWS_PER_INTERVAL).min(default.window_ms),
             certificate_window_ms: (epoch_ms / 30)
-                .clamp(interval_ms, default.certificate_window_ms),
+                .max(interval_ms)
+                .min(default.certificate_window_ms),
             grace_ms: (epoch_ms / 10).min(default.grace_ms),
             ..default
         }
