@@ -136,14 +136,19 @@ impl Peer {
 
     /// Asks a good request of `to` and lets it answer.
     async fn exchanges_with(&self, to: &mut Self) {
-        let asked = self.network.request(to.network.local_node(), Request::NodeStatus);
+        self.exchanges(to, Request::NodeStatus).await;
+    }
+
+    /// Asks `to` this and lets it answer.
+    async fn exchanges(&self, to: &mut Self, request: Request) {
+        let expected = response_to(&request);
+        let asked = self.network.request(to.network.local_node(), request);
         let answers = async {
             let (_, request, reply) = to.asked().await;
             reply.reply(response_to(&request));
         };
         let (response, ()) = tokio::join!(timeout(DEADLINE, asked), answers);
-        let response = response.unwrap();
-        assert_eq!(response, Ok(response_to(&Request::NodeStatus)));
+        assert_eq!(response.unwrap(), Ok(expected));
     }
 }
 

@@ -259,14 +259,7 @@ async fn all_room_is_held_up(mut config: NetworkConfig, reason: &str) {
     let round = ChallengeRound::new(7);
     let signature = BlsKeyPair::from_seed([1; 32]).sign(b"passed");
     for request in [Request::ReadTranscript { round }, Request::Acknowledge { round, signature }] {
-        let expected = response_to(&request);
-        let asked = honest.network.request(node(1), request);
-        let answers = async {
-            let (_, request, reply) = victim.asked().await;
-            reply.reply(response_to(&request));
-        };
-        let (response, ()) = tokio::join!(timeout(DEADLINE, asked), answers);
-        assert_eq!(response.unwrap(), Ok(expected));
+        honest.exchanges(&mut victim, request).await;
     }
     hostile.abort();
 }

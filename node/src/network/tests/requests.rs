@@ -365,14 +365,7 @@ async fn urgent_requests_need_no_place_that_a_silent_peer_holds() {
     let behind = a.network.request(node(3), Request::NodeStatus);
     assert!(timeout(Duration::from_millis(50), behind).await.is_err());
     let urgent = Request::ReadTranscript { round: ChallengeRound::new(7) };
-    let expected = response_to(&urgent);
-    let answers = async {
-        let (_, request, reply) = b.asked().await;
-        reply.reply(response_to(&request));
-    };
-    let asked = a.network.request(node(3), urgent);
-    let (response, ()) = tokio::join!(timeout(DEADLINE, asked), answers);
-    assert_eq!(response.unwrap(), Ok(expected));
+    a.exchanges(&mut b, urgent).await;
     held.abort();
     drop(kept);
 }
