@@ -8,9 +8,10 @@
 //! [`Multiaddr`].
 //!
 //! Invariants: whatever strangers do, memory, connections, streams and queues are bounded by
-//! [`NetworkConfig`]; every request ends, in a response or a [`RequestError`]; a gossiped message
-//! goes no further before the service has judged it. Deliberately not here: what requests mean, retries
-//! of requests, and who holds what, which follows from the committee and never from the network.
+//! [`NetworkConfig`], but for own urgent requests, of which callers have few under way; every request
+//! ends, in a response or a [`RequestError`]; a gossiped message goes no further before the service
+//! has judged it. Deliberately not here: what requests mean, retries of requests, and who holds what,
+//! which follows from the committee and never from the network.
 //!
 //! ```text
 //! Network --Command--> event loop --> swarm: limiter, exchange + codec, gossip, kademlia, ...

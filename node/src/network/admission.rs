@@ -11,10 +11,11 @@
 //! `inbound_bytes_max` whatever they announce; committee members draw on a pool of their own, so
 //! strangers cannot keep them waiting; and strangers of one IP address hold at most a quarter of
 //! theirs, however many names they have. A member's urgent requests, those of challenges, take places
-//! of that member's own and no bytes: members that hold up all that the others share cannot
-//! make a node miss its rounds. A stranger that a service has left to cool down is not
-//! heard: its streams are neither read nor answered. A stranger's streams are counted from the moment they are
-//! open, because each may fill a window before anything is read. Who finds no slot, or no room in time, is told `Busy`.
+//! of that member's own and no bytes: members that hold up all that the others share here do not
+//! hold up those. A stranger that a service has left to cool down is not heard: its streams are
+//! neither read nor answered. A stranger's streams are counted from the moment they are open, because
+//! each may fill a window before anything is read. Who finds no slot, or no room in time, is told
+//! `Busy`.
 
 use std::{
     collections::{HashMap, HashSet},

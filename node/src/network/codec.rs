@@ -204,7 +204,12 @@ impl Shared {
     }
 
     /// Reads a payload of known length and the end of the stream behind it.
-    async fn read_payload<T>(&self, io: &mut T, bytes: usize) -> Result<Bytes, StreamError>
+    async fn read_payload<T>(
+        &self,
+        io: &mut T,
+        bytes: usize,
+        throttle: &Throttle,
+    ) -> Result<Bytes, StreamError>
     where
         T: AsyncRead + Unpin + Send,
     {
@@ -214,7 +219,7 @@ impl Shared {
         while payload.len() < bytes {
             let start = payload.len();
             let end = bytes.min(start + CHUNK_BYTES);
-            self.download.pass(end - start).await;
+            throttle.pass(end - start).await;
             payload.resize(end, 0);
             let began = Instant::now();
             let patience = left.min(self.stall_timeout());
@@ -272,7 +277,7 @@ impl Shared {
         };
         match admission {
             Ok(admission) => {
-                let payload = self.read_payload(io, payload_bytes).await;
+                let payload = self.read_payload(io, payload_bytes, &self.download).await;
                 if matches!(payload, Err(StreamError::Timeout)) {
                     // It took room for nothing. A head that does not come took none.
                     account.violation();
@@ -324,14 +329,22 @@ impl Shared {
         let patience = Duration::from_millis(self.config.limits.answer_timeout_ms);
         let head = self.read_head(io, patience).await?;
         let head = ResponseHead::decode(self.limits(), &head)?;
-        let payload = self.read_payload(io, head.payload_bytes(self.limits())).await?;
+        let no_cap = Throttle::default();
+        let is_urgent = matches!(head, ResponseHead::Transcript { .. });
+        let throttle = if is_urgent { &no_cap } else { &self.download };
+        let payload = self.read_payload(io, head.payload_bytes(self.limits()), throttle).await?;
         Ok(Answer {
             response: Response::from_parts(self.limits(), head, payload)?,
             admission: None,
         })
     }
 
-    async fn write_frame<T>(&self, io: &mut T, frame: Frame) -> Result<(), StreamError>
+    async fn write_frame<T>(
+        &self,
+        io: &mut T,
+        frame: Frame,
+        throttle: &Throttle,
+    ) -> Result<(), StreamError>
     where
         T: AsyncWrite + Unpin + Send,
     {
@@ -343,7 +356,7 @@ impl Shared {
         let bytes = frame.payload.iter().map(Bytes::len).sum();
         let mut left = self.config.transfer_timeout(bytes);
         for chunk in frame.payload.iter().flat_map(|part| part.chunks(CHUNK_BYTES)) {
-            self.upload.pass(chunk.len()).await;
+            throttle.pass(chunk.len()).await;
             let began = Instant::now();
             let patience = left.min(self.stall_timeout());
             within(patience, io.write_all(chunk)).await?;
@@ -407,7 +420,7 @@ impl request_response::Codec for Codec {
             return Err(io::ErrorKind::InvalidInput.into());
         };
         let frame = request.into_frame().map_err(StreamError::Own)?;
-        Ok(self.shared.write_frame(io, frame).await?)
+        Ok(self.shared.write_frame(io, frame, &self.shared.upload).await?)
     }
 
     async fn write_response<T>(
@@ -419,8 +432,11 @@ impl request_response::Codec for Codec {
     where
         T: AsyncWrite + Unpin + Send,
     {
+        let no_cap = Throttle::default();
+        let is_urgent = matches!(answer.response, Response::Transcript(_));
+        let throttle = if is_urgent { &no_cap } else { &self.shared.upload };
         let frame = answer.response.into_frame().map_err(StreamError::Own)?;
-        let written = self.shared.write_frame(io, frame).await;
+        let written = self.shared.write_frame(io, frame, throttle).await;
         drop(answer.admission);
         Ok(written?)
     }

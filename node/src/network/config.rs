@@ -131,9 +131,12 @@ pub struct NetworkLimits {
     pub streams_per_connection_max: u32,
 
     /// Requests of one peer that wait for their payload or their answer; beyond, it is told `Busy`.
-    /// Default 64.
+    /// A committee member may have as many urgent ones ([`Request::is_urgent`]) besides. Default 64.
+    ///
+    /// [`Request::is_urgent`]: floe_protocol::message::Request::is_urgent
     pub inbound_requests_per_peer_max: usize,
-    /// The same for all strangers together, and for all committee members together. Default 1,024.
+    /// The same for all strangers together, and for all committee members together, whose urgent
+    /// ones are not among them. Default 1,024.
     pub inbound_requests_max: usize,
     /// Request streams that a stranger may have open, whether or not anything has been read of
     /// them; more are closed at once. Each may hold a window of 256 KiB. Default 64.
@@ -155,8 +158,8 @@ pub struct NetworkLimits {
     /// Messages that are broken, too slow or not valid, after which a peer is cut off. Default 32.
     pub violations_max: u32,
 
-    /// Requests of this peer that are under way in all; more wait in [`Network::request`].
-    /// Default 512.
+    /// Requests of this peer that are under way in all, urgent ones aside; more wait in
+    /// [`Network::request`]. Default 512.
     ///
     /// [`Network::request`]: super::Network::request
     pub outbound_requests_max: usize,
@@ -174,9 +177,10 @@ pub struct NetworkLimits {
     pub stall_timeout_ms: u64,
     /// Time from a sent request to the first byte of its answer. Default 30,000.
     pub answer_timeout_ms: u64,
-    /// Payload bytes sent in a second, all peers together. Default: no limit.
+    /// Payload bytes sent in a second, all peers together; transcripts of challenges, which are few
+    /// and have a deadline, are not held back. Default: no limit.
     pub upload_bytes_per_second: Option<NonZeroU32>,
-    /// Payload bytes read in a second, all peers together. Default: no limit.
+    /// The same for bytes read. Default: no limit.
     pub download_bytes_per_second: Option<NonZeroU32>,
 
     /// Gossiped transactions that await their verdict; more are ignored. Default 2,048.
@@ -241,7 +245,8 @@ pub struct NetworkLimits {
 
     /// Commands that wait for the network's task. Default 256.
     pub commands_max: usize,
-    /// Requests that wait for the service; beyond, they are told `Busy`. Default 256.
+    /// Requests that wait for the service; beyond, they are told `Busy`. The last quarter is the
+    /// members', the last eighth their urgent ones'. Default 256.
     pub events_max: usize,
     /// Time for connections to close at the end. Default 2,000.
     pub shutdown_timeout_ms: u64,

@@ -313,7 +313,7 @@ impl Service {
     }
 
     /// Blocks have passed this service by: seeds and certificates of its rounds may be among them.
-    /// What became of rounds that are closed since is told all the same.
+    /// What became of those that the ledger has closed lately is told while it is known why.
     fn on_missed(&mut self, blocks: u64) {
         tracing::warn!(blocks, "the challenges service was too slow: its open rounds are dropped");
         let state = self.show_score();

@@ -93,8 +93,8 @@ impl ChallengeParameters {
     ///   seconds too few for anybody to be slashed: they are for trying things out, with all nodes
     ///   on one machine, which then has other things to do as well. Epochs of up to 5 s have none.
     /// - window: the tenth part of the interval, at most the default.
-    /// - certificates count for the 30th part of the epoch, at least for an interval, at most as
-    ///   long as by default. A proposer may be ahead of others' clocks by
+    /// - certificates count for the 30th part of the epoch or an interval, whichever is longer, but
+    ///   no longer than by default. A proposer may be ahead of others' clocks by
     ///   [`max_clock_skew_ms`](crate::consensus::Config::max_clock_skew_ms), and bring the end so much
     ///   nearer: from epochs of ten minutes on this leaves time for all.
     /// - grace: the tenth part of the epoch, at most the default.

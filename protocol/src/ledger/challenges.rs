@@ -127,9 +127,9 @@ impl Challenges {
     /// all (it gives a seed to who has made both), and the rest, as many as a round takes, evenly
     /// until it can be closed, all counted from the first one. So an idle ledger makes as many blocks
     /// as it has to, and certificates have many proposers to come through. What a round lacks until it
-    /// can be closed waits while a later one has its first two windows, of all and of the last to get a
-    /// seed: a ledger that was held up would make up for it just then. Where all have passed, nothing
-    /// is needed.
+    /// can be closed waits while a later one has its first two windows, in time those of all and of the
+    /// last to get a seed: a ledger that was held up would make up for it just then. Where all have
+    /// passed, nothing is needed.
     pub(super) fn next_step(
         &self,
         rules: &ChallengeParameters,

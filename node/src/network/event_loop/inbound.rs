@@ -77,8 +77,13 @@ impl EventLoop {
         }
         let kind = request.name();
         let queue = &self.channels.requests;
-        // However many strangers ask, members find a place.
-        if !admission.is_member() && queue.capacity() <= queue.max_capacity() / 4 {
+        // However many strangers ask, members find a place, and whatever members ask, challenges do.
+        let kept = match (admission.is_member(), request.is_urgent()) {
+            (false, _) => queue.max_capacity() / 4,
+            (true, false) => queue.max_capacity() / 8,
+            (true, true) => 0,
+        };
+        if queue.capacity() <= kept {
             self.metrics.request_in(kind, "crowded");
             self.refuse(Crowded::Service, channel);
             return;

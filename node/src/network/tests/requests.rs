@@ -222,6 +222,41 @@ async fn a_service_that_does_not_keep_up_means_busy() {
 }
 
 #[tokio::test]
+async fn urgent_requests_of_members_find_a_place_where_others_do_not() {
+    let mut small = config(2);
+    small.committee = vec![node(1), node(2)];
+    small.limits.events_max = 8;
+    let a = Peer::start(config(1)).await;
+    let mut b = Peer::start(small).await;
+    a.knows(&b).await;
+    let ask = |request| {
+        let network = a.network.clone();
+        tokio::spawn(async move { network.request(node(2), request).await })
+    };
+    // Seven wait for the service, which takes none; whichever comes last is told to come later.
+    let all: Vec<_> = (0..8).map(|_| ask(Request::NodeStatus)).collect();
+    let (refused, _, waiting) = timeout(DEADLINE, futures::future::select_all(all)).await.unwrap();
+    let busy = Refusal::Busy { retry_after_ms: 500 };
+    assert_eq!(refused.unwrap(), Ok(Response::Refused(busy)));
+    let urgent = Request::ReadTranscript { round: ChallengeRound::new(7) };
+    let expected = response_to(&urgent);
+    let urgent = ask(urgent);
+    while b.inbound.requests.len() < 8 {
+        assert!(!urgent.is_finished(), "told to come later, too");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    for _ in 0..8 {
+        let (_, request, reply) = b.asked().await;
+        reply.reply(response_to(&request));
+    }
+    assert_eq!(timeout(DEADLINE, urgent).await.unwrap().unwrap(), Ok(expected));
+    for waiting in waiting {
+        let answer = timeout(DEADLINE, waiting).await.unwrap().unwrap();
+        assert_eq!(answer, Ok(response_to(&Request::NodeStatus)));
+    }
+}
+
+#[tokio::test]
 async fn many_requests_at_once_all_come_through() {
     let a = Peer::start(config(1)).await;
     let mut b = Peer::start(config(2)).await;
@@ -262,6 +297,19 @@ async fn the_upload_cap_holds() {
     // A second's worth is the burst.
     let at_least = Duration::from_millis(1_000 * (bytes as u64 - (4 << 20)) / (4 << 20));
     assert!(start.elapsed() >= at_least.mul_f64(0.9), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn caps_hold_back_no_transcript() {
+    // The transcript would take most of a minute through either.
+    let cap = NonZeroU32::new(1 << 10);
+    let (mut asker, mut server) = (config(1), config(2));
+    asker.limits.download_bytes_per_second = cap;
+    server.limits.upload_bytes_per_second = cap;
+    let a = Peer::start(asker).await;
+    let mut b = Peer::start(server).await;
+    a.knows(&b).await;
+    a.exchanges(&mut b, Request::ReadTranscript { round: ChallengeRound::new(7) }).await;
 }
 
 #[tokio::test]
@@ -360,10 +408,12 @@ async fn urgent_requests_need_no_place_that_a_silent_peer_holds() {
     a.knows(&silent).await;
     a.knows(&b).await;
     let network = a.network.clone();
+    a.exchanges_with(&mut b).await;
     let held = tokio::spawn(async move { network.request(node(2), Request::NodeStatus).await });
     let kept = silent.asked().await;
     let behind = a.network.request(node(3), Request::NodeStatus);
     assert!(timeout(Duration::from_millis(50), behind).await.is_err());
+    assert!(b.inbound.requests.try_recv().is_err(), "it has left");
     let urgent = Request::ReadTranscript { round: ChallengeRound::new(7) };
     a.exchanges(&mut b, urgent).await;
     held.abort();

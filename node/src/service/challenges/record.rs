@@ -3,7 +3,7 @@
 //! Each round that ends is told in one line with what is known of why it ended so.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::Display,
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
@@ -21,8 +21,8 @@ use prometheus_client::{
 };
 use tokio::sync::watch;
 
-/// Rounds whose failure is remembered: more than are ever open.
-const FAILURES_MAX: usize = 64;
+/// Rounds of which something is remembered: more than are ever open.
+const ROUNDS_MAX: usize = 64;
 
 /// How it does. Clones count together.
 #[derive(Clone, Debug)]
@@ -146,24 +146,26 @@ impl Metrics {
     }
 }
 
-/// What is known of rounds that are open.
+/// What is known of rounds.
 #[derive(Debug, Default)]
 pub(super) struct Log {
-    /// Why this node has missed them.
+    /// Why this node has missed them, while they are open.
     failures: BTreeMap<ChallengeRound, Miss>,
+    /// Those that have been told: who lags tells of what it has yet to hear of.
+    told: BTreeSet<ChallengeRound>,
 }
 
 impl Log {
     /// The node has missed a round.
     pub(super) fn failed(&mut self, round: ChallengeRound, miss: Miss, why: impl Display) {
         tracing::info!(%round, ?miss, %why, "this node misses a round of challenges");
-        if self.failures.len() >= FAILURES_MAX {
+        if self.failures.len() >= ROUNDS_MAX {
             self.failures.pop_first();
         }
         self.failures.insert(round, miss);
     }
 
-    /// The ledger has closed a round, which the node `me` knew as `open`, if it did.
+    /// The ledger has closed a round, which the node `me` knew as `open`, if it did. Told once.
     pub(super) fn closed(
         &mut self,
         record: &Record,
@@ -172,6 +174,12 @@ impl Log {
         open: Option<&Round>,
     ) {
         let failure = self.failures.remove(&round);
+        if !self.told.insert(round) {
+            return;
+        }
+        if self.told.len() > ROUNDS_MAX {
+            self.told.pop_first();
+        }
         for (at, outcome) in outcomes.iter().enumerate() {
             let node = open.and_then(|open| open.universe().committee.members().get(at));
             let node = node.map(|member| member.node);
@@ -237,6 +245,9 @@ mod tests {
         assert_eq!(status.last_failure, Some(Miss::Unknown));
         let status = closed(&mut log, 13, Outcome::NotAsked);
         assert_eq!((status.round, record.metrics.void.get()), (Some(round(12)), 1));
+        // Once more, by who lagged: it was told already.
+        let again = closed(&mut log, 9, Outcome::Missed);
+        assert_eq!((again.round, record.metrics.missed.get()), (Some(round(12)), 1));
         record.show(Score { passed: 7, missed: 2, void: 1 });
         let status = *record.watch().borrow();
         assert_eq!((status.passed, status.missed, status.void), (7, 2, 1));
@@ -259,8 +270,8 @@ mod tests {
         for number in 0..1_000 {
             log.failed(ChallengeRound::new(number), Miss::Over, Failure::Over);
         }
-        assert_eq!(log.failures.len(), FAILURES_MAX);
+        assert_eq!(log.failures.len(), ROUNDS_MAX);
         log.forget(ChallengeRound::new(999));
-        assert_eq!(log.failures.len(), FAILURES_MAX - 1);
+        assert_eq!(log.failures.len(), ROUNDS_MAX - 1);
     }
 }
