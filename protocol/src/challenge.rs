@@ -32,7 +32,8 @@
 //! - *Recomputing*: a node with `m` shards holds `m` symbols of each of its secondary slivers twice,
 //!   as its primary slivers expand to them. So it may drop `m / (k1 + k2)` of its bytes and pass,
 //!   for some decoding in each round. That is about its part of all shards: 6.2 % of 4 shards among
-//!   64, 10.8 % of 7 (the cap), 25 % of 2 among 7. The table counts from there.
+//!   64, 10.8 % of 7 (the cap from 20 members on), 32.3 % of 21 (the most that anybody may hold), 25 %
+//!   of 2 among 7. The table counts from there.
 //! - *Fetching on demand* works for who gets 16 answers one after the other within the window: over
 //!   links with a round trip of less than 62 ms. Symbols and secondary slivers are not served then
 //!   (but by former members that still keep a shard that has moved: they take no part in rounds),
@@ -46,7 +47,7 @@
 //!   longer, in at most a third of all rounds. It is itself asked by the next beacon, a window later,
 //!   which a friend who makes that block knows at once, too: two windows, and what that friend delays
 //!   its proposal by. Who makes both blocks is asked by the beacon of the third, two windows later
-//!   still, which again a friend may know: four windows, in less than 0.4 % of its rounds. In a ninth
+//!   still, which again a friend may know: four windows, in less than 0.6 % of its rounds. In a ninth
 //!   of all rounds the opener is a friend of the next proposer: then both beacons are known before
 //!   there is any block, and time is as long as it takes to find out that they are silent, and the
 //!   10 s that a block's time may be off.
@@ -70,10 +71,10 @@
 //!
 //! A promise: a node that holds its slivers and, in at least 60 % of the rounds opened for it in an
 //! epoch, runs and exchanges messages within the window with honest members of more than `f` shards
-//! is not slashed; slashing takes 20 rounds or more that are not void, and more than half of them
-//! missed. Who cannot tell the time is silent, not a false witness.
+//! is not slashed; slashing takes 20 rounds or more that it has passed or that are not void, and more
+//! than half of them missed. Who cannot tell the time is silent, not a false witness.
 //!
-//! Cost of a node for each round at 64 shards: 16 symbols read (of up to 97 KB), some 30 KB sent to
+//! Cost of a node for each round at 64 shards: 16 symbols read (of up to 71 KB), some 30 KB sent to
 //! each of 2, 3, 6 or 22 members (4, 7, 16, 64 members: 90 to 960 MB a day), as many transcripts
 //! judged (0.1 ms each), some signatures. It does not grow with blobs or their number, but for what
 //! a draw takes (0.5 us among ten, 1.2 us among a million) and a larger symbol to read.

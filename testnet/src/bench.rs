@@ -32,7 +32,7 @@ pub(crate) enum BenchCommand {
     Repair(RepairArgs),
     /// Have a node join and take shards over; what has to move for comparison
     Migrate(MigrateArgs),
-    /// Rounds of storage challenges; the same swarms without any for comparison
+    /// Rounds of storage challenges; the same swarms without any for comparison (takes an hour)
     Challenge(ChallengeArgs),
 }
 

@@ -59,10 +59,10 @@ pub(crate) enum ScenarioCommand {
     /// Nodes without room win shards; epochs go on, shards return, every blob stays readable
     Full(ScenarioArgs),
     /// Five of 16 nodes drop slivers, fetch them on demand, stop or lie; the others earn and they pay
-    /// (needs network namespaces)
+    /// (needs network namespaces; takes an hour on a machine that does nothing else)
     Lazy(LazyArgs),
     /// Honest nodes are cut off, restarted, paused, put behind lossy links and given wrong clocks; none
-    /// is slashed (needs network namespaces)
+    /// is slashed (needs network namespaces; takes an hour on a machine that does nothing else)
     Faults(FaultsArgs),
 }
 

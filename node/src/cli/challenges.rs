@@ -27,6 +27,13 @@ that and make a certificate; who has none in time has missed the round. Pay is t
 that were passed. Rounds that too many missed are void: they cost nobody stake. The ledger proves all
 of it, and keeps the last rounds one by one; why a node missed one, `floe node status` says.
 
+Who misses more than half of an epoch's rounds, void ones aside and of 20 or more, loses 1 % of its
+pool, and after three such epochs in a row is jailed: not selected, until `floe node join` brings it
+back two epochs later. That is by default: see `rules` in --json.
+
+A blob is asked for once it has been certified for `rules.grace_ms` (10 minutes, or a tenth of a
+shorter epoch). Until there is one no round opens, however long it is due.
+
 Examples:
   floe challenges
   floe challenges --epoch 6 --rounds 0
@@ -39,7 +46,7 @@ pub(super) struct ChallengesArgs {
     /// The epoch [default: the running one]
     #[arg(long, value_name = "N")]
     epoch: Option<u64>,
-    /// How many of the last rounds to show
+    /// How many of the last rounds to show: the ledger keeps the open ones and eight that are over
     #[arg(long, value_name = "N", default_value_t = 8)]
     rounds: usize,
 }

@@ -66,8 +66,8 @@ struct Shown {
 struct NodeShown {
     node: NodeId,
     stake_frost: Amount,
-    /// What the last epoch brought in which it had shards and there was something to earn; null if
-    /// there was none.
+    /// What the last epoch brought in which it had shards and there was something to earn, or
+    /// challenges; null if there was none.
     last_epoch: Option<Settled>,
     /// What the running epoch would bring; null if the node is no member.
     this_epoch: Option<Running>,

@@ -114,7 +114,10 @@ fn choosing_when_to_open_moves_it_a_little_further() {
 /// each of its secondary slivers.
 #[test]
 fn some_symbols_can_be_recomputed_from_others() {
-    for (n_shards, shards, redundant) in [(7, 2, 0.25), (64, 4, 4.0 / 65.0), (64, 7, 7.0 / 65.0)] {
+    let part = |shards| f64::from(shards) / 65.0;
+    for (n_shards, shards, redundant) in
+        [(7, 2, 0.25), (64, 4, part(4)), (64, 7, part(7)), (64, 21, part(21))]
+    {
         let config = EncodingConfig::new(n_shards).unwrap();
         let content = test_support::blob(3, 40 * config.k1() * config.k2());
         let blob = encode(config, content, NonZeroUsize::MIN).unwrap();

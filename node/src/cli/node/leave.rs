@@ -32,7 +32,8 @@ Takes everything that the wallet has staked with the node out of its pool, then 
 needs the node any more. Let the node run until this command says that it is safe to stop. Ctrl-C only
 ends the watching: repeat the command to go on.
 
-The wallet is that of --wallet, or else DIR/operator.key.
+The wallet is that of --wallet, or else DIR/operator.key. `floe withdraw`, which pays the stake two
+epochs later, needs the same one: --wallet DIR/operator.key.
 
 Examples:
   floe node leave --dir ~/floe
@@ -240,12 +241,8 @@ struct Left {
 impl fmt::Display for Left {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "node {} holds nothing that others need: it is safe to stop", self.node)?;
-        match self.withdraw_epoch {
-            Some(until) if until > self.epoch => {
-                write!(f, "\n`floe withdraw {}` pays its stake from epoch {until} on", self.node)
-            }
-            Some(_) => write!(f, "\n`floe withdraw {}` pays its stake now", self.node),
-            None => Ok(()),
-        }
+        let Some(until) = self.withdraw_epoch else { return Ok(()) };
+        write!(f, "\n`floe withdraw {}` with the same wallet pays its stake ", self.node)?;
+        if until > self.epoch { write!(f, "from epoch {until} on") } else { f.write_str("now") }
     }
 }

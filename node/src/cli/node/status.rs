@@ -31,8 +31,20 @@ use crate::{
 
 const STATUS_HELP: &str = "\
 Shards, stake, rewards, jail and the score in challenges are proven by the ledger. What is stored, how
-far repair has come, and why the node missed a challenge, is what it says of itself; without an answer from it the rest is shown, and the exit code is 5. A node
-that is in no committee may not be found.
+far repair has come, and why the node last missed a challenge since it was started, is what it says of
+itself; without an answer from it the rest is shown, and the exit code is 5. A node that is in no
+committee may not be found.
+
+Why rounds are missed, and what helps:
+  nothing can be read     it lacks pairs: wait for repair; if a disk was lost, start it with --repair
+  damaged                 the disk fails: replace it, start with --repair
+  chain was not read      disk or processor are too slow, or busy with other things
+  window was over, no seed, not running, missed blocks
+                          it was off, asleep or behind: keep it on, look at its link and its clock
+  could not be sent, too few have acknowledged
+                          others do not reach it in time: open port 4950, or name it with --external
+  certificate too late    its link or the machine is overloaded
+Every round is in the node's log (`floe node join -v`), and counted in its metrics, floe_challenges_*.
 
 Examples:
   floe node status --dir ~/floe
@@ -132,7 +144,8 @@ struct Registered {
     pool_frost: Amount,
     incoming_frost: Amount,
     unbonding_frost: Amount,
-    /// What the last epoch brought in which it had shards and there was something to earn.
+    /// What the last epoch brought in which it had shards and there was something to earn, or
+    /// challenges.
     last_rewards: Option<Settled>,
     /// The epoch in which it was jailed, while it is.
     jailed_epoch: Option<u64>,

@@ -238,8 +238,8 @@ impl fmt::Display for Waiting {
             ),
             Self::Jail { since_epoch, until_epoch } => write!(
                 f,
-                "jailed since epoch {since_epoch} for voting twice: its operator may unjail it in \
-                 epoch {until_epoch}"
+                "jailed since epoch {since_epoch}, for voting twice or missed challenges: `floe node \
+                 join` with its operator's wallet unjails it in epoch {until_epoch}"
             ),
             Self::Closed => {
                 f.write_str("the node's pool was slashed to nothing: it needs another key")

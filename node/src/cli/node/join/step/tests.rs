@@ -131,7 +131,8 @@ fn what_stands_in_the_way_is_named() {
     jailed.jailed = Some(Epoch::new(4));
     facts.node = Some(jailed);
     facts.jail_epochs = 3;
-    let told = "jailed since epoch 4 for voting twice: its operator may unjail it in epoch 7";
+    let told = "jailed since epoch 4, for voting twice or missed challenges: `floe node join` with \
+                its operator's wallet unjails it in epoch 7";
     check(&facts, None, told);
     facts.epoch = 7;
     check(&facts, Some(Action::Unjail), told);
